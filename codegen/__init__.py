@@ -1,0 +1,1 @@
+"""The generator: one schema in, every surface out (contracts, resources, routes, documents, TypeScript)."""

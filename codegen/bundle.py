@@ -1,0 +1,204 @@
+"""Reads schema/ into one set of named schemas, so that every renderer sees the same resolved source.
+
+Schemas keep their authoring keywords (`x-sheaf-extends`, `x-sheaf-rules`, …) here; `documents` and
+`contracts` each derive the view that their readers need.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+JSON = dict[str, Any]
+#: Keywords whose values are data, never schemas: references inside them are left alone.
+DATA_KEYWORDS = frozenset({"default", "examples", "const", "enum", "x-sheaf-rules", "x-sheaf-task"})
+
+
+class SchemaError(Exception):
+    """The schema breaks a rule of authoring; the message names the file and the place."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a model type: `time_series.forecast`."""
+
+    name: str
+    summary: str
+    description: str
+    request: str
+    response: str
+    stream: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model type: its resource, the module its contracts live in, and its operations."""
+
+    model_type: str
+    resource: str
+    module: str
+    summary: str
+    operations: tuple[Operation, ...]
+
+
+@dataclass
+class Schema:
+    """A named schema, the module it belongs to and its resolved body (`$ref` holds a bare name)."""
+
+    name: str
+    module: str
+    body: JSON
+
+
+@dataclass
+class Bundle:
+    """Everything schema/ says, resolved."""
+
+    frame: JSON
+    tasks: list[Task] = field(default_factory=list)
+    schemas: dict[str, Schema] = field(default_factory=dict)
+    problems: dict[str, JSON] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def own_schemas(self, module: str) -> list[Schema]:
+        """The schemas that one module defines, in the order of the file."""
+        return [s for s in self.schemas.values() if s.module == module]
+
+    def reachable(self, *names: str) -> list[str]:
+        """Names of all schemas that the given ones refer to, themselves included, in first-met order."""
+        seen: list[str] = []
+
+        def visit(node: Any) -> None:
+            if isinstance(node, dict):
+                for key in ("$ref", "x-sheaf-extends"):
+                    if isinstance(node.get(key), str):
+                        follow(node[key])
+                for key, value in node.items():
+                    if key not in DATA_KEYWORDS:
+                        visit(value)
+            elif isinstance(node, list):
+                for value in node:
+                    visit(value)
+
+        def follow(name: str) -> None:
+            if name not in seen:
+                seen.append(name)
+                visit(self.schemas[name].body)
+
+        for name in names:
+            follow(name)
+        return seen
+
+
+class _Reader:
+    """Follows references between files and gives every target its title as its one name."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: dict[Path, JSON] = {}
+        self.bundle = Bundle(frame=self.read(root / "openapi.yaml"))
+        self._names: dict[tuple[Path, str], str] = {}
+
+    def read(self, path: Path) -> JSON:
+        if path not in self.files:
+            if not path.is_file():
+                raise SchemaError(f"{path}: no such file")
+            self.files[path] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return self.files[path]
+
+    def module_of(self, path: Path) -> str:
+        return self.read(path).get("x-sheaf-task", {}).get("module", path.stem)
+
+    def resolve(self, base: Path, ref: str) -> str:
+        """Return the name of the schema that `ref`, standing in file `base`, points to."""
+        target, _, pointer = ref.partition("#")
+        path = (base.parent / target).resolve() if target else base
+        if (path, pointer) in self._names:
+            return self._names[path, pointer]
+        node: Any = self.read(path)
+        for part in filter(None, pointer.split("/")):
+            if part not in node:
+                raise SchemaError(f"{base.name}: reference {ref} leads nowhere at {part!r}")
+            node = node[part]
+        name = node.get("title") or pointer.rsplit("/", 1)[-1]
+        if name in self.bundle.schemas:
+            raise SchemaError(f"{path.name}: two schemas are called {name!r}")
+        self._names[path, pointer] = name
+        self.bundle.schemas[name] = schema = Schema(name, self.module_of(path), {})
+        schema.body = self.walk(path, node)
+        return name
+
+    def walk(self, base: Path, node: Any) -> Any:
+        if isinstance(node, list):
+            return [self.walk(base, item) for item in node]
+        if not isinstance(node, dict):
+            return copy.deepcopy(node)
+        out: JSON = {}
+        for key, value in node.items():
+            if key in ("$ref", "x-sheaf-extends") and not str(value).startswith("#/components/"):
+                out[key] = self.resolve(base, value)
+            elif key in DATA_KEYWORDS:
+                out[key] = copy.deepcopy(value)
+            else:
+                out[key] = self.walk(base, value)
+        return out
+
+
+def read_bundle(root: Path) -> Bundle:
+    """Read the schema folder `root`; raise `SchemaError` where it is inconsistent."""
+    root = root.resolve()
+    reader = _Reader(root)
+    bundle = reader.bundle
+    for path in sorted((root / "common").glob("*.yaml")):
+        _define_all(reader, path)
+    problem = reader.read(root / "common" / "problem.yaml")
+    bundle.problems, bundle.faults = problem["x-sheaf-problems"], problem["x-sheaf-faults"]
+    for path in sorted((root / "tasks").glob("*.yaml")):
+        _define_all(reader, path)
+        bundle.tasks.append(_read_task(reader, path))
+    bundle.frame = reader.walk(root / "openapi.yaml", bundle.frame)
+    _complete_model_types(bundle)
+    return bundle
+
+
+def _complete_model_types(bundle: Bundle) -> None:
+    """The enum of model types is the tasks there are, then those reserved."""
+    body = bundle.schemas["ModelType"].body
+    body["enum"] = [*(task.model_type for task in bundle.tasks), *body["enum"]]
+    body["x-enum-varnames"] = [value.upper() for value in body["enum"]]
+
+
+def _define_all(reader: _Reader, path: Path) -> None:
+    for name in reader.read(path).get("$defs", {}):
+        reader.resolve(path, f"#/$defs/{name}")
+
+
+def _read_task(reader: _Reader, path: Path) -> Task:
+    block = reader.read(path).get("x-sheaf-task")
+    if block is None:
+        raise SchemaError(f"{path.name}: a task file needs an x-sheaf-task block")
+    operations = tuple(
+        Operation(
+            name=name,
+            summary=op["summary"],
+            description=op.get("description", op["summary"]),
+            request=reader.resolve(path, op["request"]),
+            response=reader.resolve(path, op["response"]),
+            stream=op.get("stream", False),
+        )
+        for name, op in block["operations"].items()
+    )
+    for op in operations:
+        _check_model_type(reader.bundle, path, block["model_type"], op.request, op.response)
+    return Task(block["model_type"], block["resource"], reader.module_of(path), block["summary"], operations)
+
+
+def _check_model_type(bundle: Bundle, path: Path, model_type: str, *names: str) -> None:
+    for name in names:
+        const = bundle.schemas[name].body.get("properties", {}).get("model_type", {}).get("const")
+        if const != model_type:
+            raise SchemaError(f"{path.name}: {name}.model_type must be the constant {model_type!r}")

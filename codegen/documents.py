@@ -1,0 +1,229 @@
+"""Derives the published OpenAPI documents: 3.1 for everyone, 3.2 with `itemSchema` for event streams."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task
+from codegen.rules import lower_rules
+
+#: Authoring keywords that must not reach a published document.
+_PRIVATE = ("x-sheaf-type", "x-sheaf-default")
+
+
+def component(name: str) -> JSON:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def with_component_refs(node: Any) -> Any:
+    """Turn the bundle's bare names into component references, leaving data alone."""
+    if isinstance(node, list):
+        return [with_component_refs(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: (
+            value
+            if key in DATA_KEYWORDS
+            else f"#/components/schemas/{value}"
+            if key == "$ref" and not value.startswith("#")
+            else with_component_refs(value)
+        )
+        for key, value in node.items()
+    }
+
+
+def flatten(bundle: Bundle, body: JSON) -> JSON:
+    """Merge the base a schema extends into it, so that `additionalProperties: false` covers both."""
+    body = copy.deepcopy(body)
+    base_name = body.pop("x-sheaf-extends", None)
+    if base_name is None:
+        return body
+    base = flatten(bundle, bundle.schemas[base_name].body)
+    body["properties"] = {**base["properties"], **body.get("properties", {})}
+    required = [*base.get("required", []), *body.get("required", [])]
+    body["required"] = [
+        name for name in dict.fromkeys(required) if "default" not in body["properties"][name] or _is_tag(body, name)
+    ]
+    return body
+
+
+def _is_tag(body: JSON, name: str) -> bool:
+    """A discriminator stays required in the document although clients fill it in."""
+    return name == "model_type" and "const" in body["properties"][name]
+
+
+def _clean(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_clean(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {k: (v if k in DATA_KEYWORDS else _clean(v)) for k, v in node.items() if k not in _PRIVATE}
+
+
+def path_of(task: Task, op: Operation) -> str:
+    return f"/{{model_name}}/{task.model_type}/{op.name}"
+
+
+def result_event(op: Operation) -> str:
+    return op.response.removesuffix("Response") + "ResultEvent"
+
+
+def build_document(bundle: Bundle, *, lowered: bool = True) -> JSON:
+    """The public 3.1 document; with `lowered=False` the generators' view, without lowered rules."""
+    doc: JSON = with_component_refs(copy.deepcopy(bundle.frame))
+    schemas: JSON = {}
+    for schema in bundle.schemas.values():
+        body = flatten(bundle, schema.body)
+        body = lower_rules(body) if lowered else {k: v for k, v in body.items() if k != "x-sheaf-rules"}
+        schemas[schema.name] = with_component_refs(_clean(body))
+    schemas.update(_unions(bundle, schemas))
+    doc["components"]["schemas"] = dict(sorted(schemas.items()))
+    typed: JSON = {}
+    for task in bundle.tasks:
+        doc["tags"].append({"name": task.resource, "description": task.summary})
+        for op in task.operations:
+            typed[path_of(task, op)] = {"parameters": [_model_name_parameter()], "post": _operation(task, op)}
+    doc["paths"] = {**typed, **doc["paths"]}
+    for path, item in doc["paths"].items():
+        _give_examples(bundle, path, item)
+    return doc
+
+
+def _model_name_parameter() -> JSON:
+    return {"$ref": "#/components/parameters/ModelName"}
+
+
+def _operation(task: Task, op: Operation) -> JSON:
+    return {
+        "operationId": f"{task.resource}_{op.name}",
+        "tags": [task.resource],
+        "summary": op.summary,
+        "description": op.description,
+        "parameters": [
+            {"$ref": "#/components/parameters/RequestId"},
+            {"$ref": "#/components/parameters/Timeout"},
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": component(op.request)}}},
+        "responses": {
+            "200": {
+                "description": "The model's answer.",
+                "content": {"application/json": {"schema": component(op.response)}},
+            },
+            "default": {"$ref": "#/components/responses/Problem"},
+        },
+        "x-sheaf-stream": op.stream,
+    }
+
+
+def _unions(bundle: Bundle, schemas: JSON) -> JSON:
+    """The unions over all model types, and the result event of each operation."""
+    operations = [(task, op) for task in bundle.tasks for op in task.operations]
+
+    def tagged(pick: str) -> JSON:
+        names = {task.model_type: getattr(op, pick) for task, op in operations}
+        return {
+            "oneOf": [component(name) for name in names.values()],
+            "discriminator": {
+                "propertyName": "model_type",
+                "mapping": {t: f"#/components/schemas/{n}" for t, n in names.items()},
+            },
+        }
+
+    out: JSON = {
+        "AnyRequest": {"description": "A request of any model type.", **tagged("request")},
+        "AnyResponse": {"description": "A response of any model type.", **tagged("response")},
+    }
+    for _, op in operations:
+        response = schemas[op.response]
+        out[result_event(op)] = {
+            **{k: v for k, v in response.items() if k != "title"},
+            "title": result_event(op),
+            "description": "The last event of a stream that succeeded: the response with `type` and `done`.",
+            "required": ["type", "done", *response["required"]],
+            "properties": {
+                "type": {"type": "string", "const": "result", "description": "Kind of the event."},
+                "done": {"type": "boolean", "const": True, "description": "A result is always the last event."},
+                **response["properties"],
+            },
+        }
+    events = ["ProgressEvent", *(result_event(op) for _, op in operations if op.stream), "ErrorEvent"]
+    out["AnyEvent"] = {"description": "One event of a stream.", "oneOf": [component(name) for name in events]}
+    out["BatchRequest"] = {
+        "title": "BatchRequest",
+        "description": "Many requests for one model.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["requests"],
+        "properties": {
+            "requests": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 1024,
+                "items": component("AnyRequest"),
+                "description": "The requests, each as for `predict`.",
+            }
+        },
+    }
+    out["BatchResponse"] = {
+        "title": "BatchResponse",
+        "description": "The answers to a batch.",
+        "type": "object",
+        "required": ["responses"],
+        "properties": {
+            "responses": {
+                "type": "array",
+                "items": {"anyOf": [component("AnyResponse"), component("Problem")]},
+                "description": "A response or a problem for each request, in the order of the requests.",
+            }
+        },
+    }
+    return out
+
+
+def _give_examples(bundle: Bundle, path: str, item: JSON) -> None:
+    """Put the tasks' worked examples where documentation pages look for them."""
+    post = item.get("post")
+    if post is None:
+        return
+    examples = {
+        task.resource: {"summary": op.summary, "value": {"model_type": task.model_type, **request}}
+        for task in bundle.tasks
+        for op in task.operations
+        for request in bundle.schemas[op.request].body.get("examples", [])[:1]
+        if path == path_of(task, op) or "/{model_name}/" + task.model_type not in path
+    }
+    if path.split("/")[2] in {t.model_type for t in bundle.tasks}:
+        examples = {k: v for k, v in examples.items() if path.split("/")[2] == v["value"]["model_type"]}
+    if path.endswith("/batch"):
+        examples = {k: {**v, "value": {"requests": [v["value"]]}} for k, v in examples.items()}
+    post["requestBody"]["content"]["application/json"]["examples"] = examples
+
+
+def to_openapi_32(doc: JSON) -> JSON:
+    """The 3.2 form: event streams say what one event is by `itemSchema`."""
+    doc = copy.deepcopy(doc)
+    doc["openapi"] = "3.2.0"
+    doc["jsonSchemaDialect"] = "https://spec.openapis.org/oas/3.1/dialect/base"
+    for item in doc["paths"].values():
+        for operation in item.values():
+            if not isinstance(operation, dict):
+                continue
+            for response in operation.get("responses", {}).values():
+                media = response.get("content", {}).get("text/event-stream")
+                if media and "schema" in media:
+                    media["itemSchema"] = {
+                        "type": "object",
+                        "required": ["event", "data"],
+                        "properties": {
+                            "id": {"type": "string"},
+                            "event": {"type": "string", "enum": ["progress", "result", "error"]},
+                            "data": {
+                                "type": "string",
+                                "contentMediaType": "application/json",
+                                "contentSchema": media.pop("schema"),
+                            },
+                        },
+                    }
+    return doc

@@ -1,0 +1,195 @@
+"""Renders every generated file into one tree that mirrors the repository, then compares or installs it."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jinja2
+
+from codegen.aliases import is_alias
+from codegen.bundle import JSON, Bundle, SchemaError, read_bundle
+from codegen.contracts import HEADER, render_contracts, render_params
+from codegen.documents import build_document, to_openapi_32
+from codegen.resources import Resource, collect_resources
+from codegen.rules import check_rules
+from codegen.samples import add_samples
+from codegen.typescript import render_typescript
+
+TEMPLATES = Path(__file__).parent / "templates"
+SDK = Path("sdk/src/sheaf_client")
+SERVER = Path("server/src/sheaf")
+TYPESCRIPT = Path("clients/typescript/src/generated")
+
+#: Folders and files that belong to the generator alone.
+OWNED = (
+    SDK / "contracts",
+    SDK / "params",
+    SDK / "resources",
+    SDK / "errors",
+    SERVER / "api",
+    SERVER / "http/_routes.py",
+    SERVER / "http/document",
+    TYPESCRIPT,
+)
+
+
+def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
+    """Render everything that the schema folder gives into the folder `tree`."""
+    bundle = read_bundle(schema)
+    check_rules(bundle)
+    view = build_document(bundle, lowered=False)
+    document = build_document(bundle)
+
+    contracts = tree / SDK / "contracts"
+    contracts.parent.mkdir(parents=True)
+    render_contracts(bundle, contracts)
+    params = tree / SDK / "params"
+    render_params(bundle, params)
+    view_file = tree / "view.json"
+    view_file.write_text(json.dumps(view))
+    resources = collect_resources(bundle, view, contracts, view_file)
+    view_file.unlink()
+
+    environment = _environment()
+    problems = [{"code": code, **entry} for code, entry in bundle.problems.items()]
+    enums = {s.name: s.body["enum"] for s in bundle.schemas.values() if "enum" in s.body}
+    _render(environment, "enums.py", params / "_enums.py", enums=enums)
+    _render(environment, "errors.py", tree / SDK / "errors/__init__.py", problems=problems, faults=bundle.faults)
+    _render(environment, "resources_init.py", tree / SDK / "resources/__init__.py", resources=resources)
+    for resource in resources:
+        _render(environment, "resource.py", tree / SDK / f"resources/{resource.name}.py", r=resource)
+    _render(environment, "routes.py", tree / SERVER / "http/_routes.py", resources=resources)
+    _render_api(environment, bundle, tree / SERVER / "api")
+
+    add_samples(bundle, document, resources)
+    folder = tree / SERVER / "http/document"
+    folder.mkdir(parents=True)
+    _write_json(folder / "openapi.json", document)
+    _write_json(folder / "openapi-3.2.json", to_openapi_32(document))
+    if typescript:
+        render_typescript(bundle, view, resources, tree / TYPESCRIPT)
+    _format(tree)
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the output is source code
+    )
+
+
+def _render(environment: jinja2.Environment, template: str, path: Path, **context: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = environment.get_template(f"{template}.jinja").render(**context)
+    path.write_text(f"{HEADER}\n\n{text}", encoding="utf-8")
+
+
+def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -> None:
+    """`sheaf.api.<module>`: each task's contracts with all they refer to, under their public names."""
+    common = ["ModelType", "BaseRequest", "BaseResponse", "Metadata", "Usage"]
+    modules: dict[str, list[str]] = {"base": common}
+    for task in bundle.tasks:
+        names = modules.setdefault(task.module, [])
+        used = bundle.reachable(*(n for op in task.operations for n in (op.request, op.response)))
+        names += [n for n in used if n not in common and n not in names and n != "ModelName"]
+    for module, names in modules.items():
+        imports: dict[str, list[str]] = {}
+        for name in sorted(names):
+            schema = bundle.schemas[name]
+            source = "_types" if is_alias(schema) else schema.module
+            imports.setdefault(f"sheaf_client.contracts.{source}", []).append(name)
+        _render(environment, "api.py", folder / f"{module}.py", module=module, imports=imports, all=sorted(names))
+    operations = [(task, op) for task in bundle.tasks for op in task.operations]
+    unions = {
+        "AnyRequest": [op.request for _, op in operations],
+        "AnyResponse": [op.response for _, op in operations],
+    }
+    union_imports = {t.module: sorted({n for o in t.operations for n in (o.request, o.response)}) for t in bundle.tasks}
+    _render(environment, "union.py", folder / "union.py", imports=union_imports, unions=unions)
+    (folder / "__init__.py").write_text(f'{HEADER}\n\n"""The contracts under their public names."""\n', encoding="utf-8")
+
+
+def _write_json(path: Path, document: JSON) -> None:
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _format(tree: Path) -> None:
+    """One formatter for all generated Python, with settings of its own so that its output is the same anywhere."""
+    options = ["--isolated", "--line-length=110", "--target-version=py311"]
+    for command in (["check", "--fix", "--select=I,F401,UP037", "--quiet"], ["format", "--quiet"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *options, str(tree)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SchemaError(f"generated Python is not valid:\n{(done.stdout + done.stderr)[:2000]}")
+    shutil.rmtree(tree / ".ruff_cache", ignore_errors=True)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for owned in OWNED:
+        target = root / owned
+        if target.is_file():
+            yield owned
+        else:
+            yield from (
+                path.relative_to(root)
+                for path in sorted(target.rglob("*"))
+                if path.is_file() and "__pycache__" not in path.parts
+            )
+
+
+def differences(tree: Path, repository: Path) -> list[str]:
+    """What stands in the repository and is not what the schema gives, one line each."""
+    new, old = set(_files(tree)), set(_files(repository))
+    changed = [p for p in new & old if not filecmp.cmp(tree / p, repository / p, shallow=False)]
+    return sorted(
+        [f"missing: {p}" for p in new - old]
+        + [f"not generated: {p}" for p in old - new]
+        + [f"differs: {p}" for p in changed]
+    )
+
+
+def install(tree: Path, repository: Path) -> list[str]:
+    """Make the repository's generated files equal to the tree; return what changed."""
+    changes = differences(tree, repository)
+    for change in changes:
+        path = Path(change.split(": ", 1)[1])
+        if change.startswith("not generated"):
+            (repository / path).unlink()
+        else:
+            (repository / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tree / path, repository / path)
+    return changes
+
+
+def run(schema: Path, repository: Path, *, check: bool) -> int:
+    """Generate and install, or with `check` only compare; returns the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            generate(schema, Path(folder))
+        except SchemaError as error:
+            print(f"codegen: {error}", file=sys.stderr)
+            return 2
+        if not check:
+            for change in install(Path(folder), repository):
+                print(change.replace("differs", "updated").replace("missing", "added").replace("not generated", "removed"))
+            return 0
+        if found := differences(Path(folder), repository):
+            print("\n".join(found), file=sys.stderr)
+            print("Generated files differ from the schema; run `nox -s codegen`.", file=sys.stderr)
+            return 1
+    return 0
+
+
+__all__ = ["Resource", "differences", "generate", "install", "run"]

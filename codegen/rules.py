@@ -1,0 +1,97 @@
+"""The vocabulary of cross-field rules: what each needs, how it reads, what of it JSON Schema can say.
+
+Python (`sheaf_client._rules`) and TypeScript (`rules.ts`) execute the same entries; this module only
+checks them and lowers them into the public document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from codegen.bundle import JSON, Bundle, SchemaError
+
+_GIVEN: JSON = {"not": {"type": "null"}}
+
+
+def _exactly_one_of(schema: JSON, rule: JSON) -> None:
+    schema.setdefault("allOf", []).append(
+        {"oneOf": [{"required": [f], "properties": {f: _GIVEN}} for f in rule["fields"]]}
+    )
+
+
+def _at_most_one_of(schema: JSON, rule: JSON) -> None:
+    fields: list[str] = rule["fields"]
+    pairs = [[a, b] for i, a in enumerate(fields) for b in fields[i + 1 :]]
+    for pair in pairs:
+        schema.setdefault("allOf", []).append(
+            {"not": {"required": pair, "properties": dict.fromkeys(pair, _GIVEN)}}
+        )
+
+
+def _unique(schema: JSON, rule: JSON) -> None:
+    schema["properties"][rule["field"]]["uniqueItems"] = True
+
+
+def _requires(schema: JSON, rule: JSON) -> None:
+    schema.setdefault("allOf", []).append(
+        {
+            "if": {"required": [rule["field"]], "properties": {rule["field"]: _GIVEN}},
+            "then": {"required": rule["needs"], "properties": dict.fromkeys(rule["needs"], _GIVEN)},
+        }
+    )
+
+
+#: rule name → (members it needs, sentence for people, lowering into JSON Schema or None)
+VOCABULARY: dict[str, tuple[frozenset[str], str, Callable[[JSON, JSON], None] | None]] = {
+    "exactly_one_of": (frozenset({"fields"}), "exactly one of {fields} is given", _exactly_one_of),
+    "at_most_one_of": (frozenset({"fields"}), "at most one of {fields} is given", _at_most_one_of),
+    "requires": (frozenset({"field", "needs"}), "{field} needs {needs}", _requires),
+    "rectangular": (frozenset({"field"}), "all rows of {field} have equal length", None),
+    "some_present": (frozenset({"field"}), "{field} has at least one value that is not null", None),
+    "index_within": (frozenset({"field", "of"}), "{field} is a column of {of}", None),
+    "unique": (frozenset({"field"}), "the items of {field} differ", _unique),
+    "increasing": (frozenset({"field"}), "the items of {field} increase", None),
+    "same_length": (frozenset({"field", "as"}), "{field} is as long as {as}", None),
+    "length_equals": (frozenset({"field", "value"}), "{field} has {value} items", None),
+    "keys_within": (frozenset({"field", "of"}), "every name in {field} is also in {of}", None),
+}
+
+
+def check_rules(bundle: Bundle) -> None:
+    """Raise `SchemaError` for an unknown rule, a missing member, or a field that the class has not."""
+    for schema in bundle.schemas.values():
+        for rule in schema.body.get("x-sheaf-rules", []):
+            _check_rule(schema.name, schema.body.get("properties", {}), rule)
+
+
+def _check_rule(owner: str, properties: JSON, rule: JSON) -> None:
+    name = rule.get("rule")
+    if name not in VOCABULARY:
+        raise SchemaError(f"{owner}: unknown rule {name!r}; known: {', '.join(sorted(VOCABULARY))}")
+    needs = VOCABULARY[name][0]
+    if set(rule) != needs | {"rule"}:
+        raise SchemaError(f"{owner}: rule {name} takes {sorted(needs)}, got {sorted(set(rule) - {'rule'})}")
+    for value in (v for key, v in rule.items() if key != "rule"):
+        for path in value if isinstance(value, list) else [value]:
+            if path.removesuffix(".*") not in properties:
+                raise SchemaError(f"{owner}: rule {name} names {path!r}, which is no field of it")
+
+
+def lower_rules(schema: JSON) -> JSON:
+    """Return the public form: what JSON Schema can say as keywords, the rest as sentences."""
+    rules: list[JSON] = schema.pop("x-sheaf-rules", [])
+    sentences = []
+    for rule in rules:
+        _, sentence, lower = VOCABULARY[rule["rule"]]
+        if lower:
+            lower(schema, rule)
+        sentences.append(sentence.format(**{k: _quote(v) for k, v in rule.items()}))
+    if sentences:
+        listed = "\n".join(f"- {s}" for s in sentences)
+        schema["description"] = f"{schema.get('description', '')}\n\nRules:\n\n{listed}".strip()
+    return schema
+
+
+def _quote(value: Any) -> str:
+    return ", ".join(f"`{v}`" for v in value) if isinstance(value, list) else f"`{value}`"

@@ -1,0 +1,121 @@
+"""The roots of the exception tree; one class per problem code is generated into `errors/`.
+
+The engine, every host and every client raise the same classes, so an error reads the same wherever the
+model runs. Constructing one needs nothing beyond the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from sheaf_client.contracts.problem import Fault, Problem
+
+
+class SheafError(Exception):
+    """Anything this library raises on purpose."""
+
+
+class TransportError(SheafError):
+    """No answer came: the server could not be reached, or the connection broke."""
+
+
+class ConnectionFailedError(TransportError):
+    """The connection could not be made or broke before the answer was complete."""
+
+
+class CallTimeoutError(TransportError):
+    """The caller's own time limit passed before the answer was complete."""
+
+
+class BadResponseError(TransportError):
+    """Something answered, but not with what the contract says."""
+
+
+class ProblemError(SheafError):
+    """A request was refused or failed, with what the problem document says about it.
+
+    Attributes:
+        code: stable identifier of the kind of problem.
+        status: HTTP status that belongs to the code.
+        detail: what is wrong with this request.
+        errors: one `Fault` (code, JSON Pointer, message) per faulty member.
+        request_id: identifier of the request.
+        retry_after: seconds to wait before trying again, where the server says so.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Problem"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        errors: Sequence[Fault] = (),
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors: list[Fault] = list(errors)
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        lines = [self.detail or self.title]
+        lines += [f"  {fault.path or '(body)'}: {fault.message} [{fault.code}]" for fault in self.errors]
+        if self.request_id:
+            lines[0] += f" (request {self.request_id})"
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        faults = [fault.model_dump() for fault in self.errors]
+        return _rebuild, (type(self), self.detail, faults, self.request_id, self.retry_after)
+
+    def to_problem(self) -> Problem:
+        """The RFC 9457 document for this error."""
+        from sheaf_client.contracts.problem import Problem
+
+        return Problem(
+            type=f"/problems/{self.code}",
+            title=self.title,
+            status=self.status,
+            code=self.code,
+            detail=self.detail,
+            request_id=self.request_id,
+            errors=self.errors,
+            retry_after=self.retry_after,
+        )
+
+    @staticmethod
+    def from_problem(problem: Problem) -> ProblemError:
+        """The exception for a problem document; an unknown code keeps the nearest class by status."""
+        from sheaf_client.errors import BY_CODE
+
+        kind = BY_CODE.get(problem.code) or _nearest(BY_CODE.values(), problem.status)
+        return kind(
+            problem.detail,
+            errors=problem.errors,
+            request_id=problem.request_id,
+            retry_after=problem.retry_after,
+        )
+
+
+def _nearest(kinds: Any, status: int) -> type[ProblemError]:
+    return next((kind for kind in kinds if kind.status == status), ProblemError)
+
+
+def _rebuild(
+    kind: type[ProblemError],
+    detail: str,
+    faults: list[dict[str, str]],
+    request_id: str | None,
+    retry_after: float | None,
+) -> ProblemError:
+    from sheaf_client.contracts.problem import Fault
+
+    errors = [Fault(**fault) for fault in faults]
+    return kind(detail, errors=errors, request_id=request_id, retry_after=retry_after)

@@ -1,0 +1,150 @@
+"""Executes the cross-field rules of the schema (`x-sheaf-rules`), compiled once per contract class.
+
+Each rule is a small function from a contract to its faults. `clients/typescript/src/rules.ts` executes
+the same table; the cases in schema/cases hold both to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+#: Code, location and message of one fault.
+Finding = tuple[str, tuple[str | int, ...], str]
+Rule = Callable[[Any], Iterator[Finding]]
+Loc = tuple[str | int, ...]
+
+
+def compile_rules(specs: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
+    """Bind each entry of the table to its function; an unknown rule is a `KeyError`."""
+    return tuple(_bind(spec) for spec in specs)
+
+
+def _bind(spec: Mapping[str, Any]) -> Rule:
+    check = _RULES[spec["rule"]]
+    return lambda model: check(model, spec)
+
+
+def _values(model: Any, path: str) -> Iterator[tuple[Loc, Any]]:
+    """The value at `field`, or each member of the mapping at `field.*`; nothing where it is not given."""
+    field, star, _ = path.partition(".*")
+    value = getattr(model, field)
+    if value is None:
+        return
+    if not star:
+        yield (field,), value
+    else:
+        yield from (((field, key), item) for key, item in value.items())
+
+
+def _given(model: Any, fields: Sequence[str]) -> list[str]:
+    return [name for name in fields if getattr(model, name) is not None]
+
+
+def _exactly_one_of(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if len(given := _given(model, spec["fields"])) != 1:
+        yield "exactly_one_of", (), f"Give exactly one of {_listed(spec['fields'])}; {_listed(given) or 'none'} given."
+
+
+def _at_most_one_of(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if len(given := _given(model, spec["fields"])) > 1:
+        yield "at_most_one_of", (given[1],), f"Give at most one of {_listed(spec['fields'])}."
+
+
+def _requires(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for _ in _values(model, spec["field"]):
+        for need in spec["needs"]:
+            if getattr(model, need) is None:
+                yield "requires", (need,), f"Needed with {spec['field']}."
+
+
+def _rectangular(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for loc, rows in _values(model, spec["field"]):
+        if rows and isinstance(rows[0], list):
+            width = len(rows[0])
+            for i, row in enumerate(rows):
+                if len(row) != width:
+                    yield "rectangular", (*loc, i), f"Row {i} has {len(row)} values, row 0 has {width}."
+                    return
+
+
+def _some_present(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for loc, rows in _values(model, spec["field"]):
+        items = (item for row in rows for item in (row if isinstance(row, list) else (row,)))
+        if all(item is None for item in items):
+            yield "some_present", loc, "At least one value must not be null."
+
+
+def _index_within(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for _, rows in _values(model, spec["of"]):
+        width = len(rows[0]) if rows and isinstance(rows[0], list) else 1
+        for loc, index in _values(model, spec["field"]):
+            if index >= width:
+                yield "index_within", loc, f"Must be below {width}, the number of columns of {spec['of']}."
+
+
+def _unique(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for loc, items in _values(model, spec["field"]):
+        seen: set[Any] = set()
+        for i, item in enumerate(items):
+            if item in seen:
+                yield "unique", (*loc, i), "Repeats an earlier item."
+                return
+            seen.add(item)
+
+
+def _increasing(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for loc, items in _values(model, spec["field"]):
+        for i in range(1, len(items)):
+            if not _later(items[i], items[i - 1]):
+                yield "increasing", (*loc, i), "Must come after the item before it."
+                return
+
+
+def _later(after: Any, before: Any) -> bool:
+    try:
+        return bool(after > before)
+    except TypeError:  # one time with an offset, one without: they have no order
+        return False
+
+
+def _same_length(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for _, reference in _values(model, spec["as"]):
+        for loc, items in _values(model, spec["field"]):
+            if len(items) != len(reference):
+                message = f"Has {len(items)} items; {spec['as']} has {len(reference)}."
+                yield "same_length", loc, message
+
+
+def _length_equals(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    expected = getattr(model, spec["value"])
+    for loc, items in _values(model, spec["field"]):
+        if len(items) != expected:
+            yield "length_equals", loc, f"Has {len(items)} items; {spec['value']} is {expected}."
+
+
+def _keys_within(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    allowed = getattr(model, spec["of"]) or {}
+    for loc, mapping in _values(model, spec["field"]):
+        for key in mapping:
+            if key not in allowed:
+                yield "keys_within", (*loc, key), f"Not among the names in {spec['of']}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+_RULES: dict[str, Callable[[Any, Mapping[str, Any]], Iterator[Finding]]] = {
+    "exactly_one_of": _exactly_one_of,
+    "at_most_one_of": _at_most_one_of,
+    "requires": _requires,
+    "rectangular": _rectangular,
+    "some_present": _some_present,
+    "index_within": _index_within,
+    "unique": _unique,
+    "increasing": _increasing,
+    "same_length": _same_length,
+    "length_equals": _length_equals,
+    "keys_within": _keys_within,
+}

@@ -1,0 +1,38 @@
+"""Types whose form on the wire differs from their form in Python."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?)?")
+
+
+def _read_time(value: Any) -> Any:
+    """Accept what a schema's timestamp may be, and Python's own datetimes; never a bare number."""
+    if isinstance(value, datetime):
+        # A pandas Timestamp is a datetime too: its own arithmetic must not leak into the contract.
+        return value if type(value) is datetime else datetime.fromisoformat(value.isoformat()[:32])
+    if isinstance(value, str) and _ISO.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    raise PydanticCustomError("bad_format", "Must be an ISO 8601 date or date-time.")
+
+
+def _write_time(value: datetime) -> str:
+    return value.isoformat()
+
+
+Timestamp = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    PlainSerializer(_write_time, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A date-time with or without an offset; ISO 8601 on the wire."""

@@ -1,0 +1,1 @@
+"""Backends: one file a model family, each calling the model's own library."""

@@ -1,0 +1,89 @@
+"""What a backend is: one model, loaded once, that answers batches of typed requests.
+
+The engine calls `load` once and then every other method from one thread of the model's own, except
+`check`, `batch_key` and `cost`, which must be quick, must not touch the model's state, and may run on any
+thread.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.events import ProgressEvent
+
+RequestT = TypeVar("RequestT", bound=BaseRequest)
+ResponseT = TypeVar("ResponseT", bound=BaseResponse)
+
+
+class ModelBackend(ABC, Generic[RequestT, ResponseT]):
+    """A model behind a contract.
+
+    The constructor takes the model's settings as keywords and must be cheap; `load` does the work. A
+    request that this model cannot serve raises `InvalidRequestError` from `check`, with the faulty path.
+    """
+
+    #: The contract this backend follows, as in the schema.
+    model_type: ClassVar[str]
+
+    @abstractmethod
+    def load(self) -> None:
+        """Import the library and load the weights; after it the backend is ready to answer."""
+
+    @abstractmethod
+    def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
+        """Answer requests that share a `batch_key` in one pass, in their order.
+
+        An exception in the place of a response refuses that request alone; an exception raised makes the
+        engine run the batch again in halves until the culprit stands alone.
+        """
+
+    def predict(self, request: RequestT) -> ResponseT:
+        """Answer one request: a batch of one."""
+        answer = self.batch_predict([request])[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def stream(self, request: RequestT) -> Iterator[ProgressEvent | ResponseT]:
+        """Yield progress and last the response; each step runs alone, so other calls run in between.
+
+        Backends without steps leave this as it is: the engine then puts the request into a batch.
+        """
+        raise NotImplementedError
+
+    def check(self, request: RequestT) -> None:
+        """Raise `InvalidRequestError` for what the contract allows and this model cannot do."""
+
+    def batch_key(self, request: RequestT) -> Hashable:
+        """Requests of equal keys may share one `batch_predict`."""
+        return None
+
+    def cost(self, request: RequestT) -> float:
+        """Work this request asks for, in units of the backend's choice; for `max_batch_cost`."""
+        return 1.0
+
+    def warm_up(self) -> None:
+        """Run once what would make the first request slow; called after `load`."""
+
+    def unload(self) -> None:
+        """Let go of the weights."""
+
+    @classmethod
+    def streams(cls) -> bool:
+        """Whether this backend has steps of its own to stream."""
+        return cls.stream is not ModelBackend.stream
+
+
+#: A backend of whatever contract.
+AnyBackend = ModelBackend[Any, Any]
+
+
+def respond(request: BaseRequest, response: type[ResponseT], **fields: Any) -> ResponseT:
+    """Build the response to `request`: identifiers from the request, the rest from `fields`.
+
+    Raises `pydantic.ValidationError` where the fields break the contract, non-finite numbers included.
+    """
+    return response(request_id=request.request_id, model_name=request.model_name, **fields)

@@ -1,0 +1,72 @@
+"""Finds backends by name: those in `sheaf.backends`, in installed entry points, and those registered.
+
+A backend module imports its model's library only in `load`, so looking through all of them is cheap and
+nobody keeps a list by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from sheaf.backends.base import AnyBackend
+
+ENTRY_POINT_GROUP = "sheaf.backends"
+
+BackendT = TypeVar("BackendT", bound=type[Any])
+_registered: dict[str, type[AnyBackend]] = {}
+
+
+class UnknownBackendError(LookupError):
+    """No backend has this name; the message lists those there are."""
+
+
+def register_backend(name: str) -> Callable[[BackendT], BackendT]:
+    """Class decorator that gives a backend its name; a name belongs to one class."""
+
+    def register(cls: BackendT) -> BackendT:
+        known = _registered.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"backend name {name!r} is taken by {known.__module__}.{known.__qualname__}")
+        _registered[name] = cls
+        return cls
+
+    return register
+
+
+def backend_names() -> list[str]:
+    """Names of all backends that can be deployed."""
+    _discover()
+    return sorted({*_registered, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def find_backend(name: str) -> type[AnyBackend]:
+    """The backend class of that name; raises `UnknownBackendError`."""
+    if name not in _registered:
+        _discover()
+    if name not in _registered:
+        for entry in entry_points(group=ENTRY_POINT_GROUP):
+            if entry.name == name:
+                _registered[name] = entry.load()
+    if name not in _registered:
+        raise UnknownBackendError(f"no backend is called {name!r}; there are: {', '.join(backend_names())}")
+    return _registered[name]
+
+
+def name_of(cls: type[AnyBackend]) -> str:
+    """The name a backend class is registered under, or its class path."""
+    for name, known in _registered.items():
+        if known is cls:
+            return name
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _discover() -> None:
+    import sheaf.backends
+
+    for module in pkgutil.iter_modules(sheaf.backends.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"sheaf.backends.{module.name}")
