@@ -22,7 +22,15 @@ class TransportError(SheafError):
 
 
 class ConnectionFailedError(TransportError):
-    """The connection could not be made or broke before the answer was complete."""
+    """The connection could not be made, or broke before the answer was complete.
+
+    Attributes:
+        unsent: whether nothing of the request can have reached the server.
+    """
+
+    def __init__(self, message: str = "", *, unsent: bool = False) -> None:
+        super().__init__(message)
+        self.unsent = unsent
 
 
 class CallTimeoutError(TransportError):

@@ -1,0 +1,66 @@
+"""The client of Sheaf: typed calls to models that are not text LLMs, over HTTP or in this process.
+
+Names are imported when they are first used, so that `import sheaf_client` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sheaf_client._client import AsyncSheaf, Sheaf
+    from sheaf_client._errors import (
+        BadResponseError,
+        CallTimeoutError,
+        ConnectionFailedError,
+        ProblemError,
+        SheafError,
+        TransportError,
+    )
+    from sheaf_client._streaming import AsyncStream, ResultEvent, Stream, UnknownEvent
+    from sheaf_client.contracts.events import ProgressEvent
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncSheaf": "_client",
+    "AsyncStream": "_streaming",
+    "BadResponseError": "_errors",
+    "CallTimeoutError": "_errors",
+    "ConnectionFailedError": "_errors",
+    "ProblemError": "_errors",
+    "ProgressEvent": "contracts.events",
+    "ResultEvent": "_streaming",
+    "Sheaf": "_client",
+    "SheafError": "_errors",
+    "Stream": "_streaming",
+    "TransportError": "_errors",
+    "UnknownEvent": "_streaming",
+}
+
+__all__ = [
+    "AsyncSheaf",
+    "AsyncStream",
+    "BadResponseError",
+    "CallTimeoutError",
+    "ConnectionFailedError",
+    "ProblemError",
+    "ProgressEvent",
+    "ResultEvent",
+    "Sheaf",
+    "SheafError",
+    "Stream",
+    "TransportError",
+    "UnknownEvent",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sheaf_client.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'sheaf_client' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

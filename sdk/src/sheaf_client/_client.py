@@ -1,0 +1,253 @@
+"""`Sheaf` and `AsyncSheaf`: one typed client, whatever stands behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sheaf_client._transport import AsyncTransport, CallOptions, Transport
+from sheaf_client.resources import AsyncResources, Resources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import httpx
+
+    from sheaf.spec import ModelSpec
+    from sheaf_client._asgi import ASGIApp
+    from sheaf_client.contracts.models import ModelInfo
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8000"
+#: Seconds a call may take in all unless the caller says otherwise.
+DEFAULT_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a client was made with; `with_options` makes another from it."""
+
+    model: str | None = None
+    timeout: float | None = DEFAULT_TIMEOUT
+    max_retries: int = 2
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class _Client:
+    """The part of a client that waits for nothing."""
+
+    _settings: _Settings
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model that calls go to when they name none."""
+        return self._settings.model
+
+    def options(self, timeout: float | None = None, headers: Mapping[str, str] | None = None) -> CallOptions:
+        """The options of one call: the client's, with the call's own over them."""
+        settings = self._settings
+        return CallOptions(
+            timeout=settings.timeout if timeout is None else timeout,
+            max_retries=settings.max_retries,
+            headers={**settings.headers, **(headers or {})},
+        )
+
+    def with_options(self, **changes: Any) -> Self:
+        """The same client, over the same connections, with other `model`, `timeout`, `max_retries` or `headers`."""
+        other = type(self).__new__(type(self))
+        shared = {key: value for key, value in vars(self).items() if key in ("transport", "_target")}
+        vars(other).update(shared, _settings=_Settings(**{**vars(self._settings), **changes}))
+        return other
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({vars(self)['_target']})"
+
+
+class Sheaf(_Client, Resources):
+    """A client that waits for each answer.
+
+        client = Sheaf("http://127.0.0.1:8000")
+        forecast = client.time_series.forecast(model="chronos", history=[…], horizon=12, frequency="1M")
+
+    Args:
+        base_url: Where the server is; `SHEAF_BASE_URL`, or `http://127.0.0.1:8000`, when absent.
+        api_key: Sent as a bearer token; `SHEAF_API_KEY` when absent.
+        model: Model that calls go to when they name none.
+        timeout: Seconds a call may take in all, tries and pauses included; None for no limit.
+        max_retries: Most further tries after a refusal that may pass or a connection that failed.
+        headers: Sent with each call.
+        http_client: An httpx client of your own (proxies, certificates); it is not closed with this one.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        max_retries: int = 2,
+        headers: Mapping[str, str] | None = None,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        import httpx
+
+        from sheaf_client._http import HTTPTransport
+
+        url = _base_url(base_url)
+        self._settings = _Settings(model, timeout, max_retries, _with_key(headers, api_key))
+        self._target = url
+        client = http_client or httpx.Client(base_url=url, follow_redirects=False)
+        self.transport: Transport = HTTPTransport(client, own=http_client is None)
+
+    @classmethod
+    def local(cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Any) -> Self:
+        """A client whose models run in this process, loaded before this returns.
+
+        Args:
+            models: Specs, or names of backends whose defaults will do: `Sheaf.local(["statsforecast"])`.
+            settings: `model`, `timeout`, `max_retries`, as above.
+        """
+        from sheaf_client._local import LocalTransport, open_models
+
+        held = open_models(models)
+        return cls._over(LocalTransport(held, own=True), repr(held), settings)
+
+    @classmethod
+    def asgi(cls, app: ASGIApp, **settings: Any) -> Self:
+        """A client of an ASGI app in this process: all of HTTP but the socket."""
+        import httpx
+
+        from sheaf_client._asgi import ASGITransport
+        from sheaf_client._http import HTTPTransport
+
+        client = httpx.Client(transport=ASGITransport(app), base_url="http://app")
+        return cls._over(HTTPTransport(client, own=True), "ASGI app", settings)
+
+    @classmethod
+    def _over(cls, transport: Transport, target: str, settings: Mapping[str, Any]) -> Self:
+        client = cls.__new__(cls)
+        client.transport, client._target, client._settings = transport, target, _Settings(**settings)
+        return client
+
+    @cached_property
+    def models(self) -> Models:
+        """The deployed models."""
+        return Models(self)
+
+    def close(self) -> None:
+        """Close the connections, or stop the models of a local client."""
+        self.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncSheaf(_Client, AsyncResources):
+    """A client to be awaited; its arguments are those of `Sheaf`.
+
+        async with AsyncSheaf() as client:
+            forecast = await client.time_series.forecast(model="chronos", …)
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        max_retries: int = 2,
+        headers: Mapping[str, str] | None = None,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        import httpx
+
+        from sheaf_client._http import AsyncHTTPTransport
+
+        url = _base_url(base_url)
+        self._settings = _Settings(model, timeout, max_retries, _with_key(headers, api_key))
+        self._target = url
+        client = http_client or httpx.AsyncClient(base_url=url, follow_redirects=False)
+        self.transport: AsyncTransport = AsyncHTTPTransport(client, own=http_client is None)
+
+    @classmethod
+    def local(cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Any) -> Self:
+        """A client whose models run in this process, loaded before this returns."""
+        from sheaf_client._local import AsyncLocalTransport, open_models
+
+        held = open_models(models)
+        return cls._over(AsyncLocalTransport(held, own=True), repr(held), settings)
+
+    @classmethod
+    def asgi(cls, app: ASGIApp, **settings: Any) -> Self:
+        """A client of an ASGI app in this process and event loop."""
+        import httpx
+
+        from sheaf_client._asgi import AsyncASGITransport
+        from sheaf_client._http import AsyncHTTPTransport
+
+        client = httpx.AsyncClient(transport=AsyncASGITransport(app), base_url="http://app")
+        return cls._over(AsyncHTTPTransport(client, own=True), "ASGI app", settings)
+
+    @classmethod
+    def _over(cls, transport: AsyncTransport, target: str, settings: Mapping[str, Any]) -> Self:
+        client = cls.__new__(cls)
+        client.transport, client._target, client._settings = transport, target, _Settings(**settings)
+        return client
+
+    @cached_property
+    def models(self) -> AsyncModels:
+        """The deployed models."""
+        return AsyncModels(self)
+
+    async def close(self) -> None:
+        """Close the connections, or stop the models of a local client."""
+        await self.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Models:
+    """What `client.models` offers."""
+
+    def __init__(self, client: Sheaf) -> None:
+        self._client = client
+
+    def list(self) -> list[ModelInfo]:
+        """The deployed models, in order of their names."""
+        return self._client.transport.models(self._client.options()).models
+
+
+class AsyncModels:
+    """What `client.models` offers, awaited."""
+
+    def __init__(self, client: AsyncSheaf) -> None:
+        self._client = client
+
+    async def list(self) -> list[ModelInfo]:
+        """The deployed models, in order of their names."""
+        return (await self._client.transport.models(self._client.options())).models
+
+
+def _base_url(given: str | None) -> str:
+    return (given or os.environ.get("SHEAF_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
+
+
+def _with_key(headers: Mapping[str, str] | None, api_key: str | None) -> Mapping[str, str]:
+    key = api_key or os.environ.get("SHEAF_API_KEY")
+    return {**(headers or {}), **({"authorization": f"Bearer {key}"} if key else {})}

@@ -1,0 +1,249 @@
+"""One HTTP exchange without the waiting: what to send, when to try again, how to read the answer.
+
+An exchange is a generator that yields `Send` and `Pause` steps and returns the typed answer. `_http`
+drives the same exchanges synchronously and asynchronously, so neither is written twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from sheaf_client import _sse
+from sheaf_client._errors import (
+    BadResponseError,
+    CallTimeoutError,
+    ConnectionFailedError,
+    ProblemError,
+    SheafError,
+)
+from sheaf_client._retry import RetryPolicy
+from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
+from sheaf_client._transport import Call, CallOptions, ManyCall
+from sheaf_client.contracts.base import BaseResponse
+from sheaf_client.contracts.events import ErrorEvent, ProgressEvent
+from sheaf_client.contracts.models import ModelList
+from sheaf_client.contracts.problem import Problem
+
+T = TypeVar("T")
+ResponseT = TypeVar("ResponseT", bound=BaseResponse)
+JSON_TYPE = "application/json"
+EVENT_STREAM = "text/event-stream"
+#: Seconds to wait for a connection; a server that is there accepts at once.
+CONNECT_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send this, and send the response (or throw the translated error) into the exchange."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    content: bytes | None
+    timeout: httpx.Timeout
+    stream: bool
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait so many seconds before the next step."""
+
+    seconds: float
+
+
+Exchange: TypeAlias = Generator[Send | Pause, httpx.Response | None, T]
+
+
+def predict(call: Call[ResponseT]) -> Exchange[ResponseT]:
+    """One request, one response."""
+    kind = call.operation.response
+    content = call.request.model_dump_json(exclude_none=True).encode()
+    headers = _headers(call.options, str(call.request.request_id), JSON_TYPE)
+    return _exchange("POST", call.path, headers, content, call.options, lambda r: _read_response(r, kind))
+
+
+def predict_many(call: ManyCall[ResponseT]) -> Exchange[list[ResponseT | ProblemError]]:
+    """Many requests for one model, each answered or refused by itself."""
+    kind, first, expected = call.operation.response, call.requests[0], len(call.requests)
+    bodies = [request.model_dump_json(exclude_none=True).encode() for request in call.requests]
+    content = b'{"requests":[' + b",".join(bodies) + b"]}"
+    headers = _headers(call.options, str(first.request_id), JSON_TYPE)
+    path = f"/{first.model_name}/batch"
+    return _exchange("POST", path, headers, content, call.options, lambda r: _read_many(r, kind, expected))
+
+
+def open_stream(call: Call[Any]) -> Exchange[httpx.Response]:
+    """The response whose body is the stream of events; tried again only until it has begun."""
+    content = call.request.model_dump_json(exclude_none=True).encode()
+    headers = _headers(call.options, str(call.request.request_id), EVENT_STREAM)
+    path = f"/{call.request.model_name}/stream"
+    return _exchange("POST", path, headers, content, call.options, _opened, stream=True)
+
+
+def list_models(options: CallOptions) -> Exchange[ModelList]:
+    """The models that the server holds."""
+    return _exchange("GET", "/models", _headers(options, None, JSON_TYPE), None, options, _read_models)
+
+
+def _exchange(
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    content: bytes | None,
+    options: CallOptions,
+    read: Callable[[httpx.Response], T],
+    *,
+    stream: bool = False,
+) -> Exchange[T]:
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    policy = RetryPolicy(options.max_retries, deadline)
+    attempt = 0
+    while True:
+        timeout = _stamp(headers, deadline)
+        try:
+            response = yield Send(method, path, headers, content, timeout, stream)
+            assert response is not None  # noqa: S101 - a `Send` is always answered or thrown at
+            return read(response)
+        except SheafError as error:
+            delay = policy.delay(error, attempt, time.monotonic())
+            if delay is None:
+                raise
+        yield Pause(delay)
+        attempt += 1
+
+
+def _stamp(headers: dict[str, str], deadline: float | None) -> httpx.Timeout:
+    """Tell the server what is left of the time, and return it as the limit of this try."""
+    if deadline is None:
+        return httpx.Timeout(None, connect=CONNECT_TIMEOUT)
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise CallTimeoutError("The time for this call is over.")
+    headers["x-sheaf-timeout"] = f"{math.ceil(left * 1000) / 1000:g}"
+    # The server answers a passed deadline itself; a little longer lets that answer arrive.
+    return httpx.Timeout(left + 0.5, connect=min(CONNECT_TIMEOUT, left))
+
+
+def _headers(options: CallOptions, request_id: str | None, accept: str) -> dict[str, str]:
+    headers = {"accept": accept, **options.headers}
+    if request_id is not None:
+        # The same on every try, so that a server can tell a repetition.
+        headers |= {"content-type": JSON_TYPE, "x-request-id": request_id, "idempotency-key": request_id}
+    return headers
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn httpx's errors into this library's."""
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise ConnectionFailedError("The server did not accept the connection in time.", unsent=True) from error
+    except httpx.TimeoutException as error:
+        raise CallTimeoutError("The time for this call is over.") from error
+    except httpx.ConnectError as error:
+        raise ConnectionFailedError(f"The server cannot be reached: {error}", unsent=True) from error
+    except httpx.TransportError as error:
+        raise ConnectionFailedError(f"The connection broke: {error}") from error
+
+
+class EventReader(Generic[ResponseT]):
+    """Turns the chunks of a stream into typed events and knows when the last one has come."""
+
+    def __init__(self, kind: type[ResponseT]) -> None:
+        self._kind = kind
+        self._parser = _sse.Parser()
+        self.done = False
+
+    def feed(self, chunk: bytes) -> Iterator[Event[ResponseT]]:
+        """The events that this chunk completes; an `error` event is raised."""
+        for event in self._parser.feed(chunk):
+            typed = _read_event(event, self._kind)
+            self.done = isinstance(typed, ResultEvent)
+            yield typed
+            if self.done:
+                return
+
+    def finish(self) -> None:
+        """Say that the stream is over; raises where no result has come."""
+        if not self.done:
+            raise BadResponseError("The stream ended without a result.")
+
+
+def _read_event(event: _sse.ServerSentEvent, kind: type[ResponseT]) -> Event[ResponseT]:
+    try:
+        data = json.loads(event.data)
+        if event.event == "progress":
+            return ProgressEvent.model_validate(data)
+        if event.event == "result":
+            return ResultEvent(kind.model_validate(data))
+        if event.event == "error":
+            raise ProblemError.from_problem(ErrorEvent.model_validate(data).problem)
+    except ValueError as error:
+        raise BadResponseError(f"The stream holds a broken {event.event!r} event.") from error
+    return UnknownEvent(event.event, data)
+
+
+def _read_response(response: httpx.Response, kind: type[ResponseT]) -> ResponseT:
+    _raise_for_problem(response)
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        raise BadResponseError(f"The answer is no {kind.__name__}: {error.error_count()} faults.") from error
+
+
+def _read_many(response: httpx.Response, kind: type[ResponseT], expected: int) -> list[ResponseT | ProblemError]:
+    _raise_for_problem(response)
+    try:
+        read = [
+            kind.model_validate(item)
+            if "model_type" in item
+            else ProblemError.from_problem(Problem.model_validate(item))
+            for item in response.json()["responses"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadResponseError("The answer is no batch of responses.") from error
+    if len(read) != expected:
+        raise BadResponseError(f"The answer holds {len(read)} responses to {expected} requests.")
+    return read
+
+
+def _read_models(response: httpx.Response) -> ModelList:
+    _raise_for_problem(response)
+    try:
+        return ModelList.model_validate_json(response.content)
+    except ValidationError as error:
+        raise BadResponseError("The answer is no list of models.") from error
+
+
+def _opened(response: httpx.Response) -> httpx.Response:
+    _raise_for_problem(response)
+    return response
+
+
+def _raise_for_problem(response: httpx.Response) -> None:
+    """Raise the error of an answer that is not a success."""
+    if response.is_success:
+        return
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        # A proxy in between has its own idea of an error page: keep the status, drop the page.
+        status = max(400, response.status_code)
+        problem = Problem(type="about:blank", title=response.reason_phrase, status=status, code=f"http_{status}")
+        problem.detail = f"HTTP {response.status_code} from something that is not Sheaf."
+    retry_after = response.headers.get("retry-after", "")
+    if problem.retry_after is None and retry_after.isdigit():
+        problem.retry_after = float(retry_after)
+    if problem.request_id is None:
+        problem.request_id = response.headers.get("x-request-id")
+    raise ProblemError.from_problem(problem)

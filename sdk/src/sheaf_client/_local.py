@@ -1,0 +1,110 @@
+"""Calls to models in this process: the same contracts and errors with no sockets, no JSON and no server.
+
+The engine is imported when a local client is made; it is the one place where the client knows of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from sheaf_client._errors import ProblemError, SheafError
+from sheaf_client._streaming import Event
+from sheaf_client._transport import Call, CallOptions, ManyCall
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.models import ModelList
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sheaf.local import LocalModels
+    from sheaf.spec import ModelSpec
+
+ResponseT = TypeVar("ResponseT", bound=BaseResponse)
+
+
+def open_models(models: Iterable[ModelSpec | str] | ModelSpec | str) -> LocalModels:
+    """Load the models here; raises `ImportError` with the command to install where the engine is missing."""
+    try:
+        from sheaf.local import LocalModels
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "sheaf":
+            raise
+        raise ImportError(
+            'models in this process need the server package: pip install "sheaf-serve[time-series]"'
+        ) from error
+    return LocalModels.start(models)
+
+
+class LocalTransport:
+    """Calls that wait for models in this process."""
+
+    def __init__(self, models: LocalModels, *, own: bool) -> None:
+        self._models = models
+        self._own = own
+
+    def call(self, call: Call[ResponseT]) -> ResponseT:
+        runtime = self._models.find(call.request.model_name, call.operation.model_type)
+        return cast(ResponseT, runtime.predict_now(call.request, timeout=call.options.timeout))
+
+    def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]:
+        submitted = [self._submit(request, call) for request in call.requests]
+        return [_outcome(future) for future in submitted]
+
+    def _submit(self, request: BaseRequest, call: ManyCall[Any]) -> Future[Any] | ProblemError:
+        runtime = self._models.find(request.model_name, call.operation.model_type)
+        try:
+            return runtime.submit(request, timeout=call.options.timeout)
+        except ProblemError as error:
+            return error
+
+    def stream(self, call: Call[ResponseT]) -> Iterator[Event[ResponseT]]:
+        runtime = self._models.find(call.request.model_name, call.operation.model_type)
+        return runtime.iter_stream(call.request, timeout=call.options.timeout)
+
+    def models(self, options: CallOptions) -> ModelList:
+        return self._models.list()
+
+    def close(self) -> None:
+        if self._own:
+            self._models.stop()
+
+
+class AsyncLocalTransport:
+    """Calls that await models in this process."""
+
+    def __init__(self, models: LocalModels, *, own: bool) -> None:
+        self._models = models
+        self._own = own
+
+    async def call(self, call: Call[ResponseT]) -> ResponseT:
+        runtime = self._models.find(call.request.model_name, call.operation.model_type)
+        return cast(ResponseT, await runtime.predict(call.request, timeout=call.options.timeout))
+
+    async def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]:
+        runtime = self._models.find(call.requests[0].model_name, call.operation.model_type)
+        return await runtime.predict_many(call.requests, timeout=call.options.timeout)
+
+    def stream(self, call: Call[ResponseT]) -> AsyncIterator[Event[ResponseT]]:
+        runtime = self._models.find(call.request.model_name, call.operation.model_type)
+        return runtime.stream(call.request, timeout=call.options.timeout)
+
+    async def models(self, options: CallOptions) -> ModelList:
+        return self._models.list()
+
+    async def close(self) -> None:
+        if self._own:
+            await asyncio.to_thread(self._models.stop)
+
+
+def _outcome(submitted: Future[Any] | ProblemError) -> Any:
+    if isinstance(submitted, ProblemError):
+        return submitted
+    try:
+        return submitted.result()
+    except ProblemError as error:
+        return error
+    except SheafError:
+        raise

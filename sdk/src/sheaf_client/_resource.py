@@ -1,0 +1,129 @@
+"""The base of the generated resources: builds the contract from keywords and hands it to the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from pydantic import ValidationError
+
+from sheaf_client._errors import ProblemError
+from sheaf_client._faults import invalid_request
+from sheaf_client._inputs import missing_as_none, plain
+from sheaf_client._operation import Operation
+from sheaf_client._streaming import AsyncStream, Stream
+from sheaf_client._transport import AsyncTransport, Call, CallOptions, ManyCall, Transport
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+
+RequestT = TypeVar("RequestT", bound=BaseRequest)
+ResponseT = TypeVar("ResponseT", bound=BaseResponse)
+
+
+class Caller(Protocol):
+    """What a resource needs of its client."""
+
+    model: str | None
+    transport: Transport
+
+    def options(self, timeout: float | None = None, headers: Mapping[str, str] | None = None) -> CallOptions: ...
+
+
+class AsyncCaller(Protocol):
+    """What an asynchronous resource needs of its client."""
+
+    model: str | None
+    transport: AsyncTransport
+
+    def options(self, timeout: float | None = None, headers: Mapping[str, str] | None = None) -> CallOptions: ...
+
+
+def build_request(operation: Operation[RequestT, Any], model: str | None, fields: dict[str, Any]) -> RequestT:
+    """The contract for keywords as people hold them; raises `InvalidRequestError` with each fault."""
+    if model is not None:
+        fields["model_name"] = model
+    body = {name: plain(value) for name, value in fields.items()}
+    try:
+        return operation.request.model_validate(body)
+    except ValidationError as error:
+        if not any(item["type"] == "finite_number" for item in error.errors(include_url=False, include_input=False)):
+            raise invalid_request(error, body) from None
+    body = {name: missing_as_none(value) for name, value in body.items()}
+    try:
+        return operation.request.model_validate(body)
+    except ValidationError as error:
+        raise invalid_request(error, body) from None
+
+
+def _prepare(
+    caller: Caller | AsyncCaller, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+) -> Call[ResponseT]:
+    options = caller.options(given.pop("timeout", None), given.pop("extra_headers", None))
+    if request is None:
+        request = build_request(operation, given.pop("model", None) or caller.model, given)
+    elif given:
+        raise TypeError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
+    return Call(cast(Operation[BaseRequest, ResponseT], operation), request, options)
+
+
+def _check_many(requests: Sequence[BaseRequest]) -> None:
+    if not requests:
+        raise ValueError("give at least one request")
+    if len({request.model_name for request in requests}) > 1:
+        raise ValueError("all requests of one call must name the same model")
+
+
+class SyncResource:
+    """Operations of one model type, waiting for each answer."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def _call(
+        self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+    ) -> ResponseT:
+        return self._caller.transport.call(_prepare(self._caller, operation, request, given))
+
+    def _call_many(
+        self,
+        operation: Operation[Any, ResponseT],
+        requests: Sequence[BaseRequest],
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+    ) -> list[ResponseT | ProblemError]:
+        _check_many(requests)
+        return self._caller.transport.call_many(ManyCall(operation, requests, self._caller.options(timeout, headers)))
+
+    def _stream(
+        self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+    ) -> Stream[ResponseT]:
+        call = _prepare(self._caller, operation, request, given)
+        return Stream(lambda: self._caller.transport.stream(call))
+
+
+class AsyncResource:
+    """Operations of one model type, awaited."""
+
+    def __init__(self, caller: AsyncCaller) -> None:
+        self._caller = caller
+
+    async def _call(
+        self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+    ) -> ResponseT:
+        return await self._caller.transport.call(_prepare(self._caller, operation, request, given))
+
+    async def _call_many(
+        self,
+        operation: Operation[Any, ResponseT],
+        requests: Sequence[BaseRequest],
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+    ) -> list[ResponseT | ProblemError]:
+        _check_many(requests)
+        call = ManyCall(operation, requests, self._caller.options(timeout, headers))
+        return await self._caller.transport.call_many(call)
+
+    def _stream(
+        self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+    ) -> AsyncStream[ResponseT]:
+        call = _prepare(self._caller, operation, request, given)
+        return AsyncStream(lambda: self._caller.transport.stream(call))

@@ -1,0 +1,74 @@
+"""The seam between the typed resources and whatever answers: HTTP, an ASGI app, or models in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from sheaf_client._errors import ProblemError
+from sheaf_client._operation import Operation
+from sheaf_client._streaming import Event
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.models import ModelList
+
+ResponseT = TypeVar("ResponseT", bound=BaseResponse)
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What holds for one call: its total time in seconds, its retries, its own headers."""
+
+    timeout: float | None = None
+    max_retries: int = 2
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Call(Generic[ResponseT]):
+    """One typed request on its way."""
+
+    operation: Operation[BaseRequest, ResponseT]
+    request: BaseRequest
+    options: CallOptions
+
+    @property
+    def path(self) -> str:
+        return self.operation.path.replace("{model_name}", self.request.model_name)
+
+
+@dataclass(frozen=True)
+class ManyCall(Generic[ResponseT]):
+    """Many typed requests for one model on their way."""
+
+    operation: Operation[BaseRequest, ResponseT]
+    requests: Sequence[BaseRequest]
+    options: CallOptions
+
+
+class Transport(Protocol):
+    """Answers calls, waiting in the calling thread. Raises the classes of `sheaf_client.errors`."""
+
+    def call(self, call: Call[ResponseT]) -> ResponseT: ...
+
+    def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]: ...
+
+    def stream(self, call: Call[ResponseT]) -> Iterator[Event[ResponseT]]: ...
+
+    def models(self, options: CallOptions) -> ModelList: ...
+
+    def close(self) -> None: ...
+
+
+class AsyncTransport(Protocol):
+    """Answers calls in the running event loop."""
+
+    async def call(self, call: Call[ResponseT]) -> ResponseT: ...
+
+    async def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]: ...
+
+    def stream(self, call: Call[ResponseT]) -> AsyncIterator[Event[ResponseT]]: ...
+
+    async def models(self, options: CallOptions) -> ModelList: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Policies of batching: pure functions and data, with the clock handed in."""

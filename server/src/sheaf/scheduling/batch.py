@@ -1,0 +1,53 @@
+"""What a user may say about batching, and grouping by a field."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+
+
+class BatchPolicy(BaseModel):
+    """How requests of one model form batches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch_size: int = Field(default=32, gt=0, description="Most requests in one call of the model.")
+    timeout_ms: float = Field(
+        default=10, ge=0, description="Milliseconds that `wait='always'` lets a batch form before it runs."
+    )
+    bucket_by: str | None = Field(
+        default=None, description="Name of a request field; only requests equal in it share a batch."
+    )
+    wait: Literal["busy", "always"] = Field(
+        default="busy",
+        description="`busy` runs what waits as soon as the model is free; `always` gives each batch a fixed window.",
+    )
+    max_batch_cost: float | None = Field(
+        default=None, gt=0, description="Most cost, as the backend counts it, in one call of the model."
+    )
+    max_queue: int = Field(default=1024, gt=0, description="Most requests that wait; more are refused at once.")
+
+
+def bucket_value(request: Any, bucket_by: str | None) -> Hashable:
+    """The value that decides a request's bucket; None where there is no such field."""
+    value = getattr(request, bucket_by, None) if bucket_by else None
+    return repr(value) if isinstance(value, list | dict | set) else value
+
+
+def bucket_requests(requests: Sequence[T], bucket_by: str | None) -> list[tuple[list[int], list[T]]]:
+    """Group requests by the value of one field.
+
+    Returns:
+        (indices into `requests`, the requests themselves) per value, in the order each value was first
+        met; one group of all where `bucket_by` is None.
+    """
+    groups: dict[Hashable, tuple[list[int], list[T]]] = {}
+    for index, request in enumerate(requests):
+        indices, members = groups.setdefault(bucket_value(request, bucket_by), ([], []))
+        indices.append(index)
+        members.append(request)
+    return list(groups.values())

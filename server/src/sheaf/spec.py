@@ -1,0 +1,106 @@
+"""What a deployment is: a backend with its settings, its resources and its batching, under a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sheaf.backends.base import AnyBackend, ModelBackend
+from sheaf.registry import find_backend
+from sheaf.scheduling.batch import BatchPolicy
+from sheaf_client.contracts._types import ModelName
+
+#: Names that would hide the server's own routes.
+_RESERVED = frozenset({"models", "docs", "metrics", "openapi.json", "openapi-3.2.json", "health", "ready"})
+
+
+class ResourceConfig(BaseModel):
+    """What one replica is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_cpus: float = Field(default=1.0, ge=0, description="CPU cores per replica.")
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs per replica; fractions share one.")
+    memory_gb: float | None = Field(default=None, gt=0, description="Memory per replica in GiB.")
+    replicas: int = Field(default=1, ge=1, description="Replicas, where the host has several.")
+
+
+class ModelSpec(BaseModel):
+    """One deployed model.
+
+        ModelSpec(name="chronos", backend="chronos2", backend_kwargs={"model_id": "amazon/chronos-bolt-small"})
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    name: ModelName = Field(description="Name under which clients call it.")
+    backend: str = Field(default="", description="Registered name of the backend.")
+    backend_cls: type[ModelBackend[Any, Any]] | None = Field(
+        default=None, description="The backend class itself, in place of a registered name."
+    )
+    backend_kwargs: dict[str, Any] = Field(default_factory=dict, description="The backend's own settings.")
+    model_type: str = Field(default="", description="The contract; taken from the backend when absent.")
+    resources: ResourceConfig = Field(default_factory=ResourceConfig)
+    batch_policy: BatchPolicy = Field(default_factory=BatchPolicy)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.name in _RESERVED:
+            raise ValueError(f"{self.name!r} is the name of a route; give the model another")
+        if not self.backend and self.backend_cls is None:
+            raise ValueError("give `backend` or `backend_cls`")
+        cls = self.backend_class
+        if not self.model_type:
+            self.model_type = cls.model_type
+        elif self.model_type != cls.model_type:
+            raise ValueError(f"backend {self.backend or cls.__name__!r} serves {cls.model_type}, not {self.model_type}")
+        return self
+
+    @property
+    def backend_class(self) -> type[AnyBackend]:
+        """The class that runs this model; raises `ValueError` for an unknown name."""
+        if self.backend_cls is not None:
+            return self.backend_cls
+        try:
+            return find_backend(self.backend)
+        except LookupError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def backend_name(self) -> str:
+        """What `/models` calls the backend."""
+        return self.backend or self.backend_class.__name__
+
+    def make_backend(self) -> AnyBackend:
+        """A new backend with this spec's settings, not loaded yet."""
+        try:
+            return self.backend_class(**self.backend_kwargs)
+        except TypeError as error:
+            raise ValueError(f"backend_kwargs of {self.name!r} do not fit {self.backend_name}: {error}") from error
+
+
+#: A spec, or the name of a backend whose defaults will do.
+SpecLike: TypeAlias = ModelSpec | str
+
+
+def as_specs(models: Iterable[SpecLike] | SpecLike) -> list[ModelSpec]:
+    """Specs for specs and backend names; two models of one name are a `ValueError`."""
+    given = [models] if isinstance(models, ModelSpec | str) else list(models)
+    specs = [m if isinstance(m, ModelSpec) else ModelSpec(name=m, backend=m) for m in given]
+    names = [spec.name for spec in specs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two models are called {repeated[0]!r}")
+    return specs
+
+
+def read_specs(path: Path) -> list[ModelSpec]:
+    """The specs of a YAML file: a list, or a mapping with `models`."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    items = content.get("models") if isinstance(content, dict) else content
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: expected a list of models, or a mapping with `models`")
+    return as_specs([item if isinstance(item, str) else ModelSpec.model_validate(item) for item in items])
