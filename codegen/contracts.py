@@ -34,7 +34,6 @@ _COMMON = [
     "--disable-timestamp",
     "--treat-dot-as-module",
     "--use-exact-imports",
-    "--keep-model-order",
     "--disable-warnings",
     f"--custom-file-header={HEADER}",
     "--no-formatters",

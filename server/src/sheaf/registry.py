@@ -12,12 +12,12 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from sheaf.backends.base import AnyBackend
+from sheaf.backends.base import ModelBackend
 
 ENTRY_POINT_GROUP = "sheaf.backends"
 
 BackendT = TypeVar("BackendT", bound=type[Any])
-_registered: dict[str, type[AnyBackend]] = {}
+_registered: dict[str, type[ModelBackend]] = {}
 
 
 class UnknownBackendError(LookupError):
@@ -43,7 +43,7 @@ def backend_names() -> list[str]:
     return sorted({*_registered, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
 
 
-def find_backend(name: str) -> type[AnyBackend]:
+def find_backend(name: str) -> type[ModelBackend]:
     """The backend class of that name; raises `UnknownBackendError`."""
     if name not in _registered:
         _discover()
@@ -56,7 +56,7 @@ def find_backend(name: str) -> type[AnyBackend]:
     return _registered[name]
 
 
-def name_of(cls: type[AnyBackend]) -> str:
+def name_of(cls: type[ModelBackend]) -> str:
     """The name a backend class is registered under, or its class path."""
     for name, known in _registered.items():
         if known is cls:

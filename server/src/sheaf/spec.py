@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
-from sheaf.backends.base import AnyBackend, ModelBackend
+from sheaf.backends.base import ModelBackend
 from sheaf.registry import find_backend
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf_client.contracts._types import ModelName
@@ -39,7 +39,7 @@ class ModelSpec(BaseModel):
 
     name: ModelName = Field(description="Name under which clients call it.")
     backend: str = Field(default="", description="Registered name of the backend.")
-    backend_cls: type[ModelBackend[Any, Any]] | None = Field(
+    backend_cls: SkipValidation[type[ModelBackend] | None] = Field(
         default=None, description="The backend class itself, in place of a registered name."
     )
     backend_kwargs: dict[str, Any] = Field(default_factory=dict, description="The backend's own settings.")
@@ -54,6 +54,8 @@ class ModelSpec(BaseModel):
         if not self.backend and self.backend_cls is None:
             raise ValueError("give `backend` or `backend_cls`")
         cls = self.backend_class
+        if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
+            raise ValueError(f"{cls!r} is no ModelBackend")
         if not self.model_type:
             self.model_type = cls.model_type
         elif self.model_type != cls.model_type:
@@ -61,7 +63,7 @@ class ModelSpec(BaseModel):
         return self
 
     @property
-    def backend_class(self) -> type[AnyBackend]:
+    def backend_class(self) -> type[ModelBackend]:
         """The class that runs this model; raises `ValueError` for an unknown name."""
         if self.backend_cls is not None:
             return self.backend_cls
@@ -75,7 +77,7 @@ class ModelSpec(BaseModel):
         """What `/models` calls the backend."""
         return self.backend or self.backend_class.__name__
 
-    def make_backend(self) -> AnyBackend:
+    def make_backend(self) -> ModelBackend:
         """A new backend with this spec's settings, not loaded yet."""
         try:
             return self.backend_class(**self.backend_kwargs)

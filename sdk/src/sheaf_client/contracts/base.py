@@ -10,6 +10,13 @@ from sheaf_client._base import Model
 from sheaf_client.contracts._types import ModelName
 
 
+class ModelType(StrEnum):
+    """The contract that a model follows."""
+
+    TIME_SERIES = "time_series"
+    NEURAL_OPERATOR = "neural_operator"
+
+
 class BaseRequest(Model):
     """The part every request shares."""
 
@@ -21,17 +28,17 @@ class BaseRequest(Model):
     """Name of the deployed model that shall answer."""
 
 
-class BaseResponse(Model):
-    """The part every response shares."""
+class Usage(Model):
+    """What one answer cost."""
 
-    request_id: UUID
-    """The `request_id` of the request this answers."""
-    model_type: str
-    """The contract this response follows."""
-    model_name: str
-    """Name of the deployed model that answered."""
-    metadata: Metadata = Field(default_factory=lambda: Metadata())
-    """How the answer came about."""
+    compute_seconds: float = Field(..., ge=0.0)
+    """Seconds the model ran for the batch that held this request."""
+    queue_seconds: float = Field(..., ge=0.0)
+    """Seconds the request waited before its batch began."""
+    batch_size: int = Field(..., ge=1)
+    """Requests in that batch, this one included."""
+    cache_hit: bool = False
+    """Whether the answer came from the cache."""
 
 
 class Metadata(Model):
@@ -46,21 +53,14 @@ class Metadata(Model):
     """What the caller should know about this answer, one sentence each."""
 
 
-class ModelType(StrEnum):
-    """The contract that a model follows."""
+class BaseResponse(Model):
+    """The part every response shares."""
 
-    TIME_SERIES = "time_series"
-    NEURAL_OPERATOR = "neural_operator"
-
-
-class Usage(Model):
-    """What one answer cost."""
-
-    compute_seconds: float = Field(..., ge=0.0)
-    """Seconds the model ran for the batch that held this request."""
-    queue_seconds: float = Field(..., ge=0.0)
-    """Seconds the request waited before its batch began."""
-    batch_size: int = Field(..., ge=1)
-    """Requests in that batch, this one included."""
-    cache_hit: bool = False
-    """Whether the answer came from the cache."""
+    request_id: UUID
+    """The `request_id` of the request this answers."""
+    model_type: str
+    """The contract this response follows."""
+    model_name: str
+    """Name of the deployed model that answered."""
+    metadata: Metadata = Field(default_factory=lambda: Metadata())
+    """How the answer came about."""

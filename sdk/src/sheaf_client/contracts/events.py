@@ -10,17 +10,6 @@ from sheaf_client._base import Model
 from .problem import Problem
 
 
-class ErrorEvent(Model):
-    """The work failed; nothing follows."""
-
-    type: Literal["error"] = "error"
-    """Kind of the event."""
-    done: Literal[True] = True
-    """An error is always the last event."""
-    problem: Problem
-    """What went wrong."""
-
-
 class ProgressEvent(Model):
     """One step of the work is done."""
 
@@ -32,3 +21,14 @@ class ProgressEvent(Model):
     """Steps in the whole work."""
     done: Literal[False] = False
     """Progress is never the last event."""
+
+
+class ErrorEvent(Model):
+    """The work failed; nothing follows."""
+
+    type: Literal["error"] = "error"
+    """Kind of the event."""
+    done: Literal[True] = True
+    """An error is always the last event."""
+    problem: Problem
+    """What went wrong."""

@@ -7,13 +7,6 @@ from typing import Literal
 from sheaf_client._base import Model
 
 
-class Health(Model):
-    """State of one model."""
-
-    status: Literal["ok", "ready"]
-    """`ok` from the liveness probe, `ready` from the readiness probe."""
-
-
 class ModelInfo(Model):
     """One deployed model."""
 
@@ -34,3 +27,10 @@ class ModelList(Model):
 
     models: list[ModelInfo]
     """One entry a model, in order of their names."""
+
+
+class Health(Model):
+    """State of one model."""
+
+    status: Literal["ok", "ready"]
+    """`ok` from the liveness probe, `ready` from the readiness probe."""

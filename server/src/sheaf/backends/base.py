@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic
+
+from typing_extensions import TypeVar
 
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 
-RequestT = TypeVar("RequestT", bound=BaseRequest)
-ResponseT = TypeVar("ResponseT", bound=BaseResponse)
+RequestT = TypeVar("RequestT", bound=BaseRequest, default=Any)
+ResponseT = TypeVar("ResponseT", bound=BaseResponse, default=Any)
 
 
 class ModelBackend(ABC, Generic[RequestT, ResponseT]):
@@ -75,10 +77,6 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def streams(cls) -> bool:
         """Whether this backend has steps of its own to stream."""
         return cls.stream is not ModelBackend.stream
-
-
-#: A backend of whatever contract.
-AnyBackend = ModelBackend[Any, Any]
 
 
 def respond(request: BaseRequest, response: type[ResponseT], **fields: Any) -> ResponseT:

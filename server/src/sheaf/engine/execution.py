@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sheaf.backends.base import AnyBackend
+from sheaf.backends.base import ModelBackend
 from sheaf.engine.jobs import PredictJob, StreamJob
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
@@ -23,7 +23,7 @@ from sheaf_client.errors import BackendError
 log = logging.getLogger("sheaf.engine")
 
 
-def run_batch(backend: AnyBackend, jobs: Sequence[PredictJob]) -> None:
+def run_batch(backend: ModelBackend, jobs: Sequence[PredictJob]) -> None:
     """Answer every job, each with its response or its own error; never raises."""
     started = time.perf_counter()
     outcomes = _predict(backend, [job.request for job in jobs])
@@ -70,7 +70,7 @@ def as_problem(error: Exception, request: BaseRequest) -> ProblemError:
     return problem
 
 
-def _predict(backend: AnyBackend, requests: list[BaseRequest]) -> list[BaseResponse | Exception]:
+def _predict(backend: ModelBackend, requests: list[BaseRequest]) -> list[BaseResponse | Exception]:
     try:
         return _checked(backend.batch_predict(requests), requests)
     except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered

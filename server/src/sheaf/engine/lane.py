@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from sheaf.backends.base import AnyBackend
+from sheaf.backends.base import ModelBackend
 from sheaf.engine.execution import run_batch, run_step
 from sheaf.engine.jobs import Job, PredictJob, StreamJob
 from sheaf.scheduling.batch import BatchPolicy
@@ -29,7 +29,7 @@ class Lane:
     def __init__(
         self,
         name: str,
-        backend: AnyBackend,
+        backend: ModelBackend,
         policy: BatchPolicy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from sheaf.backends.base import AnyBackend
+from sheaf.backends.base import ModelBackend
 from sheaf.engine.execution import as_problem
 from sheaf.engine.jobs import Job, PredictJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
@@ -35,7 +35,7 @@ class ModelRuntime:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self.backend: AnyBackend = spec.make_backend()
+        self.backend: ModelBackend = spec.make_backend()
         self._lane: Lane | None = None
 
     @property
