@@ -1,0 +1,57 @@
+"""The `sheaf` command: serve models on this machine, list what can be served."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Serve foundation models that are not text LLMs.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def about() -> None:
+    """Serve foundation models that are not text LLMs."""
+
+
+@app.command()
+def serve(
+    models: Annotated[list[str], typer.Argument(help="Names of backends, or YAML files of model specs.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.")] = 8000,
+) -> None:
+    """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
+    from sheaf.embedded import EmbeddedServer
+    from sheaf.spec import as_specs, read_specs
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        specs = as_specs([spec for name in models for spec in (read_specs(Path(name)) if _is_file(name) else as_specs(name))])
+        server = EmbeddedServer(specs, host=host, port=port)
+        typer.echo(f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs")
+        server.run()
+    except (ValueError, OSError, ImportError) as error:
+        typer.echo(f"sheaf: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def backends() -> None:
+    """List the backends that can be served."""
+    from sheaf.registry import backend_names, find_backend
+
+    for name in backend_names():
+        cls = find_backend(name)
+        summary = (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+        typer.echo(f"{name:<20} {cls.model_type:<16} {summary}")
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

@@ -1,0 +1,131 @@
+"""The embedded server: one process, uvicorn, this machine only unless told otherwise. No Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from sheaf.http import create_app
+from sheaf.http.app import Limits
+from sheaf.local import LocalModels
+from sheaf.spec import SpecLike
+
+log = logging.getLogger("sheaf.embedded")
+
+DEFAULT_PORT = 8000
+
+
+class EmbeddedServer:
+    """A server over models of this process.
+
+    `run` serves until a signal comes; as a context manager it serves on a thread of its own:
+
+        with EmbeddedServer(["statsforecast"], port=0) as server:
+            Sheaf(server.url).time_series.forecast(...)
+
+    Args:
+        models: Specs, or names of backends whose defaults will do.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any that is free.
+        limits: Sizes and times that are accepted.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[SpecLike] | SpecLike,
+        *,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        limits: Limits | None = None,
+    ) -> None:
+        self._models = LocalModels(models)
+        self._host, self._port = host, port
+        self._limits = limits or Limits()
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL of the server, once it listens."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def run(self) -> None:
+        """Serve in this thread until a signal ends it; raises what the loading of a model raised."""
+        self._listen()
+        server = self._make_server()
+        loading = threading.Thread(target=self._load, name="sheaf-load", daemon=True)
+        loading.start()
+        try:
+            server.run(sockets=[self._bound()])
+        finally:
+            self._models.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    def __enter__(self) -> Self:
+        for runtime in self._models.runtimes.values():
+            runtime.start()
+        self._listen()
+        server = self._make_server()
+        self._thread = threading.Thread(target=server.run, args=([self._bound()],), name="sheaf-http", daemon=True)
+        self._thread.start()
+        while not server.started:
+            if not self._thread.is_alive():
+                raise RuntimeError("the server did not start")
+            time.sleep(0.005)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+        self._models.stop()
+
+    def _load(self) -> None:
+        """Load the models while the server already answers `/health`; a failure ends it."""
+        try:
+            for runtime in self._models.runtimes.values():
+                started = time.perf_counter()
+                runtime.start()
+                log.info("%s is ready after %.1f s", runtime.spec.name, time.perf_counter() - started)
+        except Exception as error:  # noqa: BLE001 - told by `run`, in the thread that asked
+            self._failure = error
+            if self._server is not None:
+                self._server.should_exit = True
+
+    def _listen(self) -> None:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((self._host, self._port))
+        self._port = self._socket.getsockname()[1]
+
+    def _bound(self) -> socket.socket:
+        assert self._socket is not None  # noqa: S101 - `_listen` comes first
+        return self._socket
+
+    def _make_server(self) -> uvicorn.Server:
+        config = uvicorn.Config(
+            create_app(self._models, limits=self._limits),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+            lifespan="off",
+        )
+        self._server = uvicorn.Server(config)
+        return self._server

@@ -1,0 +1,220 @@
+"""Builds the ASGI app over the models of one process. It serves the schema's routes and infers nothing.
+
+    POST /{model_name}/{model_type}/{operation} · /predict · /stream · /batch
+    GET  /{model_name}/health · /ready          GET /models · /metrics · /docs · /openapi.json
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+import pydantic_core
+from prometheus_client import CollectorRegistry
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Lifespan
+
+from sheaf.engine import ModelRuntime
+from sheaf.http._routes import OPERATIONS
+from sheaf.http.bodies import decode, decode_now, parse_batch, read_body
+from sheaf.http.docs import docs_routes
+from sheaf.http.metrics import Metrics, metrics_endpoint
+from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
+from sheaf.local import LocalModels
+from sheaf_client import ProblemError, ResultEvent
+from sheaf_client._operation import Operation
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.events import ErrorEvent
+from sheaf_client.contracts.models import Health
+from sheaf_client.contracts.problem import Fault
+from sheaf_client.errors import InvalidRequestError, NotFoundError, UnavailableError
+
+T = TypeVar("T")
+JSON = "application/json"
+MAX_TIMEOUT = 86400.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server accepts. Sizes in bytes, times in seconds."""
+
+    max_body: int = 32 * 2**20
+    #: Longest a request may take that names no deadline of its own.
+    timeout: float | None = None
+    #: Pause after which a silent stream sends a comment, so that proxies keep it open.
+    keep_alive: int = 15
+
+
+def create_app(models: LocalModels, *, limits: Limits | None = None, lifespan: Lifespan[Any] | None = None) -> ASGIApp:
+    """The app over `models`. Loading and stopping them is the host's business, in `lifespan` or before."""
+    registry = CollectorRegistry()
+    endpoints = _Endpoints(models, limits or Limits())
+    routes = [
+        Route("/models", endpoints.list_models, methods=["GET"]),
+        Route("/metrics", metrics_endpoint(registry), methods=["GET"]),  # type: ignore[arg-type]
+        *docs_routes(),
+        Route("/{model_name}/health", endpoints.health, methods=["GET"]),
+        Route("/{model_name}/ready", endpoints.ready, methods=["GET"]),
+        Route("/{model_name}/predict", endpoints.predict, methods=["POST"]),
+        Route("/{model_name}/stream", endpoints.stream, methods=["POST"]),
+        Route("/{model_name}/batch", endpoints.batch, methods=["POST"]),
+        Route("/{model_name}/{model_type}/{operation}", endpoints.operation, methods=["POST"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_exception}, lifespan=lifespan)
+    return ProblemBoundary(Metrics(app, registry))
+
+
+class _Endpoints:
+    def __init__(self, models: LocalModels, limits: Limits) -> None:
+        self._models = models
+        self._limits = limits
+        self._by_name = {(op.model_type, op.name): op for op in OPERATIONS}
+        self._first = {op.model_type: op for op in reversed(OPERATIONS)}
+
+    async def list_models(self, request: Request) -> Response:
+        request.scope["sheaf.route"] = "models"
+        return Response(self._models.list().model_dump_json(), media_type=JSON)
+
+    async def health(self, request: Request) -> Response:
+        self._runtime(request, "health")
+        return Response(Health(status="ok").model_dump_json(), media_type=JSON)
+
+    async def ready(self, request: Request) -> Response:
+        if not self._runtime(request, "ready").ready:
+            raise UnavailableError("The model is loading.", retry_after=1)
+        return Response(Health(status="ready").model_dump_json(), media_type=JSON)
+
+    async def operation(self, request: Request) -> Response:
+        runtime = self._runtime(request, "operation")
+        asked = (request.path_params["model_type"], request.path_params["operation"])
+        operation = self._by_name.get(asked)
+        if operation is None or operation.model_type != runtime.spec.model_type:
+            raise NotFoundError(f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model.")
+        return await self._predict(request, runtime, operation)
+
+    async def predict(self, request: Request) -> Response:
+        runtime = self._runtime(request, "predict")
+        return await self._predict(request, runtime, self._first[runtime.spec.model_type])
+
+    async def _predict(self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]) -> Response:
+        timeout = self._timeout(request)
+        contract = await self._read(request, runtime, operation)
+        answer = await while_connected(request, partial(runtime.predict, contract, timeout=timeout))
+        return Response(answer.model_dump_json(), media_type=JSON)
+
+    async def batch(self, request: Request) -> Response:
+        runtime = self._runtime(request, "batch")
+        kind = self._first[runtime.spec.model_type].request
+        timeout = self._timeout(request)
+        items = parse_batch(await read_body(request, self._limits.max_body))
+        read = [_attempt(item, kind, runtime.spec.name) for item in items]
+        sound = [item for item in read if not isinstance(item, ProblemError)]
+        answers = iter(await while_connected(request, partial(runtime.predict_many, sound, timeout=timeout)))
+        outcomes = [item if isinstance(item, ProblemError) else next(answers) for item in read]
+        return Response(b'{"responses":[' + b",".join(map(_dump, outcomes)) + b"]}", media_type=JSON)
+
+    async def stream(self, request: Request) -> Response:
+        runtime = self._runtime(request, "stream")
+        timeout = self._timeout(request)
+        contract = await self._read(request, runtime, self._first[runtime.spec.model_type])
+        events = runtime.stream(contract, timeout=timeout)
+        # The first event is awaited here, so that a refusal still has a status of its own.
+        first = await anext(events)
+        return EventSourceResponse(
+            _server_sent(first, events), ping=self._limits.keep_alive, headers={"cache-control": "no-store"}
+        )
+
+    async def _read(self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]) -> BaseRequest:
+        if not runtime.ready:
+            raise UnavailableError("The model is loading.", retry_after=1)
+        body = await read_body(request, self._limits.max_body)
+        contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
+        if "x-request-id" not in request.headers:
+            request.scope["sheaf.request_id"] = str(contract.request_id)
+        return contract
+
+    def _runtime(self, request: Request, route: str) -> ModelRuntime:
+        request.scope["sheaf.route"] = route
+        runtime = self._models.get(request.path_params["model_name"])
+        request.scope["sheaf.model"] = runtime.spec.name
+        return runtime
+
+    def _timeout(self, request: Request) -> float | None:
+        given = request.headers.get("x-sheaf-timeout")
+        if given is None:
+            return self._limits.timeout
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds <= MAX_TIMEOUT:
+            fault = Fault(code="out_of_range", path="", message=f"X-Sheaf-Timeout must be seconds in (0, {MAX_TIMEOUT:g}].")
+            raise InvalidRequestError("The deadline header is invalid.", errors=[fault])
+        return seconds
+
+
+async def while_connected(request: Request, work: Callable[[], Awaitable[T]]) -> T:
+    """Await `work`, and cancel it when the client goes away, so that its place in line is free."""
+    result: list[T] = []
+    failure: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            result.append(await work())
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the task group
+            failure.append(error)
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        group.cancel_scope.cancel()
+    if failure:
+        raise failure[0]
+    if not result:
+        raise UnavailableError("The client went away.")
+    return result[0]
+
+
+async def _server_sent(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[ServerSentEvent]:
+    """The events in their order on the wire, each with its number; an error is the last event."""
+    number = 0
+    try:
+        yield _event(first, number)
+        async for event in rest:
+            number += 1
+            yield _event(event, number)
+    except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
+        problem = as_problem(error).to_problem()
+        yield ServerSentEvent(ErrorEvent(problem=problem).model_dump_json(exclude_none=True), event="error", id=str(number + 1))
+    finally:
+        await rest.aclose()  # type: ignore[attr-defined]
+
+
+def _event(event: Any, number: int) -> ServerSentEvent:
+    if isinstance(event, ResultEvent):
+        data = '{"type":"result","done":true,' + event.response.model_dump_json()[1:]
+        return ServerSentEvent(data, event="result", id=str(number))
+    return ServerSentEvent(event.model_dump_json(), event=event.type, id=str(number))
+
+
+def _attempt(item: Any, kind: type[BaseRequest], model_name: str) -> BaseRequest | ProblemError:
+    try:
+        return decode_now(pydantic_core.to_json(item), kind, model_name)
+    except ProblemError as error:
+        return error
+
+
+def _dump(outcome: BaseResponse | ProblemError) -> bytes:
+    document = outcome.to_problem() if isinstance(outcome, ProblemError) else outcome
+    return document.model_dump_json(exclude_none=isinstance(outcome, ProblemError)).encode()
