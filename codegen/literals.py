@@ -1,4 +1,4 @@
-"""Writes JSON values as a person would in Python, TypeScript or JSON: numbers fill rows, members take lines."""
+"""Writes JSON values as a person would in Python, TypeScript or JSON: numbers in rows, a line per member."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ def literal(value: object, style: Style, depth: int = 0) -> str:
 
 
 def _key(name: str, style: Style) -> str:
-    return name if style.bare_keys and re.fullmatch(r"[A-Za-z_$][\w$]*", name) else json.dumps(name, ensure_ascii=False)
+    return (
+        name
+        if style.bare_keys and re.fullmatch(r"[A-Za-z_$][\w$]*", name)
+        else json.dumps(name, ensure_ascii=False)
+    )
 
 
 def _bracket(pair: str, parts: list[str], style: Style, depth: int, rows: list[str]) -> str:

@@ -5,6 +5,8 @@ Each is a whole script: it finds the server by `SHEAF_BASE_URL` and prints the f
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -34,7 +36,7 @@ def add_samples(bundle: Bundle, document: JSON, resources: list[Resource]) -> No
     paths: JSON = document["paths"]
     calls = [_describe(bundle, task, op, resources) for task in bundle.tasks for op in task.operations]
     for call in calls:
-        paths[call["path"]]["post"]["x-codeSamples"] = writer.write("call", **call)
+        paths[call["path"]]["post"]["x-codeSamples"] = writer.write("call", call)
     for path, item in paths.items():
         operation = item.get("post") or item["get"]
         kind = operation["operationId"]
@@ -43,12 +45,15 @@ def add_samples(bundle: Bundle, document: JSON, resources: list[Resource]) -> No
             usable = [call for call in calls if call["streams"] or kind != "stream"]
             first = {call["task"]: call for call in reversed(usable)}
             operation["x-codeSamples"] = [
-                {**sample, "example": task} for task, call in first.items() for sample in writer.write(kind, **{**call, "path": path})
+                {**sample, "example": task}
+                for task, call in first.items()
+                for sample in writer.write(kind, {**call, "path": path})
             ]
         elif kind == "models_list":
-            operation["x-codeSamples"] = writer.write("models", path=path)
+            operation["x-codeSamples"] = writer.write("models", {"path": path})
         elif "get" in item and calls:
-            operation["x-codeSamples"] = writer.write("get", only=("shell",), path=path, model=calls[0]["model"])
+            context = {"path": path, "model": calls[0]["model"]}
+            operation["x-codeSamples"] = writer.write("get", context, only=("shell",))
 
 
 def _describe(bundle: Bundle, task: Task, op: Operation, resources: list[Resource]) -> JSON:
@@ -89,22 +94,23 @@ class _Writer:
             undefined=jinja2.StrictUndefined,
             autoescape=False,  # noqa: S701 - the output is source code
         )
-        self.environment.filters |= {
+        filters: dict[str, Callable[..., object]] = {
             "camel": _camel,
             "renamed": _renamed,
             "keywords": _keywords,
-            "python": lambda value, depth=0: literal(value, PYTHON, depth),
-            "typescript": lambda value, depth=0: literal(value, TYPESCRIPT, depth),
-            "json": lambda value: literal(value, JSON_TEXT),
+            "python": partial(literal, style=PYTHON),
+            "typescript": partial(literal, style=TYPESCRIPT),
+            "json": partial(literal, style=JSON_TEXT),
         }
+        self.environment.filters.update(filters)
 
-    def write(self, kind: str, *, only: tuple[str, ...] = (), **context: object) -> list[JSON]:
+    def write(self, kind: str, context: JSON, *, only: tuple[str, ...] = ()) -> list[JSON]:
         """One `x-codeSamples` entry for each language."""
         return [
             {
                 "lang": lang,
                 "label": label,
-                "source": self.environment.get_template(template).render(kind=kind, **context).strip() + "\n",
+                "source": self.environment.get_template(template).render(context, kind=kind).strip() + "\n",
             }
             for lang, label, template in LANGUAGES
             if not only or lang in only

@@ -1,4 +1,4 @@
-"""`python -m codegen.vendor [--check]`: fetch the documentation page's script from npm, or verify the stored copy.
+"""`python -m codegen.vendor [--check]`: fetch the documentation page's script, or verify the stored copy.
 
 The page must work with no network, so the published bundle is stored here as it is, only compressed.
 """
@@ -69,7 +69,7 @@ def check() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="codegen.vendor", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the stored file differs")
+    parser.add_argument("--check", action="store_true", help="only verify the stored file")
     try:
         check() if parser.parse_args().check else refresh()
     except VendorError as error:
