@@ -24,7 +24,7 @@ class SchemaError(Exception):
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of a model type: `time_series.forecast`."""
+    """One operation of a model type: `time_series.forecast`; `result` is what a person calls its answer."""
 
     name: str
     summary: str
@@ -32,6 +32,7 @@ class Operation:
     request: str
     response: str
     stream: bool
+    result: str
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def _read_task(reader: _Reader, path: Path) -> Task:
             request=reader.resolve(path, op["request"]),
             response=reader.resolve(path, op["response"]),
             stream=op.get("stream", False),
+            result=op.get("result", "response"),
         )
         for name, op in block["operations"].items()
     )

@@ -1,10 +1,133 @@
-"""Writes the code samples of each typed operation (Python, TypeScript, curl) from the schema's examples."""
+"""Writes the code samples of the operations (Python, TypeScript, curl) from the schema's worked examples.
+
+Each is a whole script: it finds the server by `SHEAF_BASE_URL` and prints the first thing one would look at.
+"""
 
 from __future__ import annotations
 
-from codegen.bundle import JSON, Bundle
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jinja2
+
+from codegen.bundle import JSON, Bundle, Operation, SchemaError, Task
+from codegen.literals import JSON_TEXT, PYTHON, TYPESCRIPT, literal
 from codegen.resources import Resource
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: `lang` of the sample, its label and the template that writes it.
+LANGUAGES = (
+    ("python", "Python", "sample.py.jinja"),
+    ("typescript", "TypeScript", "sample.ts.jinja"),
+    ("shell", "curl", "sample.sh.jinja"),
+)
+#: Operations every model shares, by operationId: these show a typed operation in another way.
+_SHARED = ("predict", "stream", "batch")
 
 
 def add_samples(bundle: Bundle, document: JSON, resources: list[Resource]) -> None:
-    """Put `x-codeSamples` on every typed operation of the document."""
+    """Put `x-codeSamples` on the operations of the document.
+
+    Raises:
+        SchemaError: An operation's request has no `examples`, or its response no required field to print.
+    """
+    writer = _Writer()
+    paths: JSON = document["paths"]
+    calls = [_describe(bundle, task, op, resources) for task in bundle.tasks for op in task.operations]
+    for call in calls:
+        paths[call["path"]]["post"]["x-codeSamples"] = writer.write("call", call)
+    for path, item in paths.items():
+        operation = item.get("post") or item["get"]
+        kind = operation["operationId"]
+        if kind in _SHARED:
+            # One set per model type; a page that knows `example` shows the set of the chosen one.
+            usable = [call for call in calls if call["streams"] or kind != "stream"]
+            first = {call["task"]: call for call in reversed(usable)}
+            operation["x-codeSamples"] = [
+                {**sample, "example": task}
+                for task, call in first.items()
+                for sample in writer.write(kind, {**call, "path": path})
+            ]
+        elif kind == "models_list":
+            operation["x-codeSamples"] = writer.write("models", {"path": path})
+        elif "get" in item and calls:
+            context = {"path": path, "model": calls[0]["model"]}
+            operation["x-codeSamples"] = writer.write("get", context, only=("shell",))
+
+
+def _describe(bundle: Bundle, task: Task, op: Operation, resources: list[Resource]) -> JSON:
+    """What the templates say about one typed operation."""
+    resource = next(r for r in resources if r.model_type == task.model_type)
+    endpoint = next(e for e in resource.endpoints if e.name == op.name)
+    examples: list[JSON] = bundle.schemas[op.request].body.get("examples", [])
+    if not examples:
+        raise SchemaError(f"{op.request}: code samples need at least one entry in `examples`")
+    shown: list[str] = bundle.schemas[op.response].body.get("required", [])
+    if not shown:
+        raise SchemaError(f"{op.response}: code samples print its first required field, and it has none")
+    return {
+        "path": endpoint.path,
+        "task": task.resource,
+        "resource": resource.name,
+        "module": task.module,
+        "request": op.request,
+        "name": op.name,
+        "result": op.result,
+        "shown": shown[0],
+        "streams": op.stream,
+        "stream_name": "stream" if endpoint is resource.endpoints[0] else f"{op.name}_stream",
+        "model": examples[0]["model_name"],
+        "examples": examples,
+        "bodies": [{"model_type": task.model_type, **example} for example in examples],
+    }
+
+
+class _Writer:
+    """The three templates, with the filters that write values in their languages."""
+
+    def __init__(self) -> None:
+        self.environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATES),
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,  # noqa: S701 - the output is source code
+        )
+        filters: dict[str, Callable[..., object]] = {
+            "camel": _camel,
+            "renamed": _renamed,
+            "keywords": _keywords,
+            "python": partial(literal, style=PYTHON),
+            "typescript": partial(literal, style=TYPESCRIPT),
+            "json": partial(literal, style=JSON_TEXT),
+        }
+        self.environment.filters.update(filters)
+
+    def write(self, kind: str, context: JSON, *, only: tuple[str, ...] = ()) -> list[JSON]:
+        """One `x-codeSamples` entry for each language."""
+        return [
+            {
+                "lang": lang,
+                "label": label,
+                "source": self.environment.get_template(template).render(context, kind=kind).strip() + "\n",
+            }
+            for lang, label, template in LANGUAGES
+            if not only or lang in only
+        ]
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.title() for part in rest)
+
+
+def _renamed(example: JSON) -> JSON:
+    """The keywords of a call: `model` stands for the wire's `model_name`."""
+    return {"model" if name == "model_name" else name: value for name, value in example.items()}
+
+
+def _keywords(given: JSON, depth: int) -> str:
+    """Python keyword arguments, one a line."""
+    margin = " " * PYTHON.indent * depth
+    return "\n".join(f"{margin}{name}={literal(value, PYTHON, depth)}," for name, value in given.items())
