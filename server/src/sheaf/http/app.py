@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -69,8 +70,12 @@ def create_app(models: LocalModels, *, limits: Limits | None = None, lifespan: L
         Route("/{model_name}/batch", endpoints.batch, methods=["POST"]),
         Route("/{model_name}/{model_type}/{operation}", endpoints.operation, methods=["POST"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_exception}, lifespan=lifespan)
-    return ProblemBoundary(Metrics(app, registry))
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Metrics, registry=registry), Middleware(ProblemBoundary)],
+        exception_handlers={HTTPException: on_http_exception},
+        lifespan=lifespan,
+    )
 
 
 class _Endpoints:

@@ -55,7 +55,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 class ProblemBoundary:
-    """Outermost layer: gives each request its identifier and each failure its problem document."""
+    """The layer around all routes: gives each request its identifier and each failure its problem document."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -64,7 +64,7 @@ class ProblemBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["sheaf.request_id"] = request_id = _request_id(scope)
+        scope["sheaf.request_id"] = _request_id(scope)
         started = False
 
         async def send_on(message: Message) -> None:
@@ -82,7 +82,7 @@ class ProblemBoundary:
             if started:
                 raise
             problem = as_problem(error)
-            problem.request_id = request_id
+            problem.request_id = scope["sheaf.request_id"]
             await problem_response(problem)(scope, receive, send_on)
 
 
