@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from sheaf.engine import ModelRuntime
-from sheaf.spec import SpecLike, as_specs
+from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, ModelNotFoundError
@@ -47,7 +47,8 @@ class LocalModels:
 
     def list(self) -> ModelList:
         """What is deployed, in order of names."""
-        return ModelList(models=[describe(self.runtimes[name]) for name in sorted(self.runtimes)])
+        runtimes = (self.runtimes[name] for name in sorted(self.runtimes))
+        return ModelList(models=[describe(runtime.spec, ready=runtime.ready) for runtime in runtimes])
 
     def stop(self) -> None:
         """Let every model finish what waits, then let go of it."""
@@ -58,12 +59,11 @@ class LocalModels:
         return f"local: {', '.join(sorted(self.runtimes))}"
 
 
-def describe(runtime: ModelRuntime) -> ModelInfo:
+def describe(spec: ModelSpec, *, ready: bool) -> ModelInfo:
     """The public description of one model."""
     from sheaf.http._routes import OPERATIONS
 
-    spec = runtime.spec
     paths = [op.path.replace("{model_name}", spec.name) for op in OPERATIONS if op.model_type == spec.model_type]
     return ModelInfo(
-        name=spec.name, model_type=spec.model_type, backend=spec.backend_name, operations=paths, ready=runtime.ready
+        name=spec.name, model_type=spec.model_type, backend=spec.backend_name, operations=paths, ready=ready
     )

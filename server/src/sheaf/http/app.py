@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import pydantic_core
@@ -30,12 +30,11 @@ from sheaf.http.bodies import decode, decode_now, parse_batch, read_body
 from sheaf.http.docs import docs_routes
 from sheaf.http.metrics import Metrics, metrics_endpoint
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
-from sheaf.local import LocalModels
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ErrorEvent
-from sheaf_client.contracts.models import Health
+from sheaf_client.contracts.models import Health, ModelList
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, NotFoundError, UnavailableError
 
@@ -55,7 +54,15 @@ class Limits:
     keep_alive: int = 15
 
 
-def create_app(models: LocalModels, *, limits: Limits | None = None, lifespan: Lifespan[Any] | None = None) -> ASGIApp:
+class Models(Protocol):
+    """What the app needs of its host: models by name, and what to say of them."""
+
+    def get(self, name: str) -> ModelRuntime: ...
+
+    def list(self) -> ModelList: ...
+
+
+def create_app(models: Models, *, limits: Limits | None = None, lifespan: Lifespan[Any] | None = None) -> ASGIApp:
     """The app over `models`. Loading and stopping them is the host's business, in `lifespan` or before."""
     registry = CollectorRegistry()
     endpoints = _Endpoints(models, limits or Limits())
@@ -79,7 +86,7 @@ def create_app(models: LocalModels, *, limits: Limits | None = None, lifespan: L
 
 
 class _Endpoints:
-    def __init__(self, models: LocalModels, limits: Limits) -> None:
+    def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
         self._limits = limits
         self._by_name = {(op.model_type, op.name): op for op in OPERATIONS}
@@ -87,7 +94,9 @@ class _Endpoints:
 
     async def list_models(self, request: Request) -> Response:
         request.scope["sheaf.route"] = "models"
-        return Response(self._models.list().model_dump_json(), media_type=JSON)
+        # A host may have to ask others for it, so not on the event loop.
+        models = await anyio.to_thread.run_sync(self._models.list)
+        return Response(models.model_dump_json(), media_type=JSON)
 
     async def health(self, request: Request) -> Response:
         self._runtime(request, "health")

@@ -1,0 +1,208 @@
+"""Models on Ray Serve: one application per model at `/{model_name}`, our engine in each replica.
+
+Ray gives replicas, routing, autoscaling and rolling updates; batching, refusal and order stay with the
+engine, so a replica accepts all that the engine may queue and is the only place where requests wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ray import serve
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sheaf.http import create_app
+from sheaf.http.app import Limits
+from sheaf.local import LocalModels, describe
+from sheaf.spec import ModelSpec, SpecLike, as_specs
+from sheaf_client.contracts.models import ModelInfo, ModelList
+from sheaf_client.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+    from sheaf.engine import ModelRuntime
+
+log = logging.getLogger("sheaf.server")
+
+#: Name of the application at `/`: the list of models, the document and its page.
+INDEX = "sheaf-index"
+#: Seconds a replica may take to answer what it has accepted when it is replaced.
+DRAIN_SECONDS = 60.0
+
+
+class UpdateFailedError(RuntimeError):
+    """The new version of a model did not come up; the old one goes on serving."""
+
+
+def build_app(spec: SpecLike, *, limits: Limits | None = None) -> Application:
+    """The Ray Serve application of one model, for `serve.run` or a KubeRay configuration."""
+    (spec,) = as_specs(spec)
+    resources = spec.resources
+    options: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
+    if resources.memory_gb is not None:
+        options["memory"] = int(resources.memory_gb * 2**30)
+    policy = spec.batch_policy
+    deployment = _ModelReplica.options(
+        name=spec.name,
+        num_replicas=resources.replicas,
+        ray_actor_options=options,
+        # Below what the engine queues, Ray would hold requests back in its routers and starve every batch.
+        max_ongoing_requests=policy.max_queue + policy.max_batch_size,
+        # A new replica is up before its predecessor goes, so that an update leaves no gap.
+        max_surge_percent=100,
+        max_constructor_retry_count=1,
+        graceful_shutdown_timeout_s=DRAIN_SECONDS,
+    )
+    return deployment.bind(spec, limits or Limits())
+
+
+@serve.deployment
+@serve.ingress()
+class _ModelReplica:
+    """One replica: a model and the app over it."""
+
+    def __init__(self, spec: ModelSpec, limits: Limits) -> None:
+        self._limits = limits
+        self._models = LocalModels.start(spec)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return _at_root(create_app(self._models, limits=self._limits))
+
+    async def check_health(self) -> None:
+        """Ray replaces a replica whose model cannot answer any more."""
+        for runtime in self._models.runtimes.values():
+            if not runtime.ready:
+                raise RuntimeError(f"{runtime.spec.name} is not ready")
+
+
+@serve.deployment(name=INDEX, ray_actor_options={"num_cpus": 0}, max_surge_percent=100)
+@serve.ingress()
+class _Index:
+    """What is at `/`: `/models`, `/docs`, `/openapi.json`; and a 404 for models that are not there."""
+
+    def __init__(self) -> None:
+        self._models = _DeployedModels()
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._models.infos = ModelList.model_validate(user_config).models
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return _at_root(create_app(self._models))
+
+
+class _DeployedModels:
+    """The models of other applications: known by name, answered elsewhere."""
+
+    def __init__(self) -> None:
+        self.infos: list[ModelInfo] = []
+
+    def get(self, name: str) -> ModelRuntime:
+        raise ModelNotFoundError(f"No model is called {name[:128]!r}.")
+
+    def list(self) -> ModelList:
+        running = {
+            name for name, app in serve.status().applications.items() if app.status == ApplicationStatus.RUNNING
+        }
+        return ModelList(models=[info.model_copy(update={"ready": info.name in running}) for info in self.infos])
+
+
+class ModelServer:
+    """Models on a Ray cluster: this machine's own where none is connected yet.
+
+        server = ModelServer(models=[ModelSpec(name="chronos", backend="chronos2", …)])
+        server.run()
+
+    Args:
+        models: Specs, or names of backends whose defaults will do.
+        host: Address the proxies listen on.
+        port: Port the proxies listen on.
+        limits: Sizes and times that are accepted.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[SpecLike] | SpecLike,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        limits: Limits | None = None,
+    ) -> None:
+        self._specs = {spec.name: spec for spec in as_specs(models)}
+        self._host, self._port = host, port
+        self._limits = limits
+
+    @property
+    def url(self) -> str:
+        """Base URL of the proxy on this machine."""
+        return f"http://{self._host}:{self._port}"
+
+    def run(self, *, blocking: bool = False) -> None:
+        """Deploy every model and return when all are ready, or with `blocking` when interrupted.
+
+        Raises `RuntimeError` where a model does not come up; those before it go on serving.
+        """
+        serve.start(http_options={"host": self._host, "port": self._port})
+        for spec in self._specs.values():
+            self._deploy(spec)
+        self._publish()
+        if blocking:
+            _wait_for_signal()
+            self.shutdown()
+
+    def update(self, spec: SpecLike) -> None:
+        """Replace a model, or add one, with no request dropped.
+
+        Raises `UpdateFailedError` where the new version does not come up; the old one goes on serving.
+        """
+        (spec,) = as_specs(spec)
+        old = self._specs.get(spec.name)
+        try:
+            self._deploy(spec)
+        except (RuntimeError, RayServeException) as error:
+            if old is None:
+                serve.delete(spec.name)
+            else:
+                self._deploy(old)
+            raise UpdateFailedError(f"the new version of {spec.name!r} did not come up: {error}") from error
+        self._specs[spec.name] = spec
+        self._publish()
+
+    def remove(self, name: str) -> None:
+        """Let a model finish what it has accepted, then take it away."""
+        del self._specs[name]
+        self._publish()
+        serve.delete(name)
+
+    def shutdown(self) -> None:
+        """Take all models away and stop Ray Serve."""
+        serve.shutdown()
+
+    def _deploy(self, spec: ModelSpec) -> None:
+        serve.run(build_app(spec, limits=self._limits), name=spec.name, route_prefix=f"/{spec.name}")
+
+    def _publish(self) -> None:
+        listed = ModelList(models=[describe(self._specs[name], ready=False) for name in sorted(self._specs)])
+        serve.run(_Index.options(user_config=listed.model_dump()).bind(), name=INDEX, route_prefix="/")
+
+
+def _at_root(app: ASGIApp) -> ASGIApp:
+    """The app sees whole paths: Ray's route prefix is part of them, not a mount point."""
+
+    async def at_root(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "root_path": ""} if "root_path" in scope else scope, receive, send)
+
+    return at_root
+
+
+def _wait_for_signal() -> None:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
