@@ -80,15 +80,20 @@ def build_document(bundle: Bundle, *, lowered: bool = True) -> JSON:
         schemas[schema.name] = with_component_refs(_clean(body))
     schemas.update(_unions(bundle, schemas))
     doc["components"]["schemas"] = dict(sorted(schemas.items()))
+    doc["tags"] = [_tag(task) for task in bundle.tasks] + doc["tags"]
     typed: JSON = {}
     for task in bundle.tasks:
-        doc["tags"].append({"name": task.resource, "description": task.summary})
         for op in task.operations:
             typed[path_of(task, op)] = {"parameters": [_model_name_parameter()], "post": _operation(task, op)}
     doc["paths"] = {**typed, **doc["paths"]}
     for path, item in doc["paths"].items():
         _give_examples(bundle, path, item)
     return doc
+
+
+def _tag(task: Task) -> JSON:
+    title = task.resource.replace("_", " ").capitalize()
+    return {"name": task.resource, "x-displayName": title, "description": f"{task.summary}."}
 
 
 def _model_name_parameter() -> JSON:
@@ -138,7 +143,7 @@ def _unions(bundle: Bundle, schemas: JSON) -> JSON:
     for _, op in operations:
         response = schemas[op.response]
         out[result_event(op)] = {
-            **{k: v for k, v in response.items() if k != "title"},
+            **{k: v for k, v in response.items() if k not in ("title", "examples")},
             "title": result_event(op),
             "description": "The last event of a stream that succeeded: the response with `type` and `done`.",
             "required": ["type", "done", *response["required"]],
