@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task
@@ -88,6 +89,7 @@ def build_document(bundle: Bundle, *, lowered: bool = True) -> JSON:
     doc["paths"] = {**typed, **doc["paths"]}
     for path, item in doc["paths"].items():
         _give_examples(bundle, path, item)
+        _give_events(bundle, item)
     return doc
 
 
@@ -204,6 +206,16 @@ def _give_examples(bundle: Bundle, path: str, item: JSON) -> None:
     if path.endswith("/batch"):
         examples = {k: {**v, "value": {"requests": [v["value"]]}} for k, v in examples.items()}
     post["requestBody"]["content"]["application/json"]["examples"] = examples
+
+
+def _give_events(bundle: Bundle, item: JSON) -> None:
+    """Show what the end of an event stream looks like, from the first worked answer of a streaming operation."""
+    media = item.get("post", {}).get("responses", {}).get("200", {}).get("content", {}).get("text/event-stream")
+    operations = (op for task in bundle.tasks for op in task.operations if op.stream)
+    answers = (answer for op in operations for answer in bundle.schemas[op.response].body.get("examples", []))
+    if media is not None and (answer := next(answers, None)) is not None:
+        data = json.dumps({"type": "result", "done": True, **answer}, ensure_ascii=False)
+        media["example"] = f"id: 1\nevent: result\ndata: {data}\n\n"
 
 
 def to_openapi_32(doc: JSON) -> JSON:
