@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task
@@ -80,15 +81,21 @@ def build_document(bundle: Bundle, *, lowered: bool = True) -> JSON:
         schemas[schema.name] = with_component_refs(_clean(body))
     schemas.update(_unions(bundle, schemas))
     doc["components"]["schemas"] = dict(sorted(schemas.items()))
+    doc["tags"] = [_tag(task) for task in bundle.tasks] + doc["tags"]
     typed: JSON = {}
     for task in bundle.tasks:
-        doc["tags"].append({"name": task.resource, "description": task.summary})
         for op in task.operations:
             typed[path_of(task, op)] = {"parameters": [_model_name_parameter()], "post": _operation(task, op)}
     doc["paths"] = {**typed, **doc["paths"]}
     for path, item in doc["paths"].items():
         _give_examples(bundle, path, item)
+        _give_events(bundle, item)
     return doc
+
+
+def _tag(task: Task) -> JSON:
+    title = task.resource.replace("_", " ").capitalize()
+    return {"name": task.resource, "x-displayName": title, "description": f"{task.summary}."}
 
 
 def _model_name_parameter() -> JSON:
@@ -138,7 +145,7 @@ def _unions(bundle: Bundle, schemas: JSON) -> JSON:
     for _, op in operations:
         response = schemas[op.response]
         out[result_event(op)] = {
-            **{k: v for k, v in response.items() if k != "title"},
+            **{k: v for k, v in response.items() if k not in ("title", "examples")},
             "title": result_event(op),
             "description": "The last event of a stream that succeeded: the response with `type` and `done`.",
             "required": ["type", "done", *response["required"]],
@@ -199,6 +206,16 @@ def _give_examples(bundle: Bundle, path: str, item: JSON) -> None:
     if path.endswith("/batch"):
         examples = {k: {**v, "value": {"requests": [v["value"]]}} for k, v in examples.items()}
     post["requestBody"]["content"]["application/json"]["examples"] = examples
+
+
+def _give_events(bundle: Bundle, item: JSON) -> None:
+    """Show what the end of an event stream looks like, from the first worked answer of a streaming operation."""
+    media = item.get("post", {}).get("responses", {}).get("200", {}).get("content", {}).get("text/event-stream")
+    operations = (op for task in bundle.tasks for op in task.operations if op.stream)
+    answers = (answer for op in operations for answer in bundle.schemas[op.response].body.get("examples", []))
+    if media is not None and (answer := next(answers, None)) is not None:
+        data = json.dumps({"type": "result", "done": True, **answer}, ensure_ascii=False)
+        media["example"] = f"id: 1\nevent: result\ndata: {data}\n\n"
 
 
 def to_openapi_32(doc: JSON) -> JSON:

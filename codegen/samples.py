@@ -110,7 +110,7 @@ class _Writer:
             {
                 "lang": lang,
                 "label": label,
-                "source": self.environment.get_template(template).render(context, kind=kind).strip() + "\n",
+                "source": self.environment.get_template(template).render(context, kind=kind).strip(),
             }
             for lang, label, template in LANGUAGES
             if not only or lang in only

@@ -8,7 +8,7 @@ from sheaf_client._wire import Timestamp as Timestamp
 ModelName: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=128, pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
 ]
-"""Name of a deployed model."""
+"""Letters, digits, `.`, `_` and `-`; the first is a letter or a digit."""
 
 Series: TypeAlias = (
     Annotated[list[float | None], Field(min_length=1, max_length=1000000)]

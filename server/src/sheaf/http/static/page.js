@@ -18,9 +18,9 @@ Scalar.createApiReference("#reference", {
   persistAuth: false,
 
   hiddenClients: true,
-  theme: "none",
+  theme: "default",
   layout: "modern",
   modelsSectionLabel: "Schemas",
   orderSchemaPropertiesBy: "preserve",
-  defaultOpenAllTags: true,
+  defaultOpenAllTags: false,
 });

@@ -1,0 +1,141 @@
+"""The documentation page in a real browser: it shows the operations with their samples and stays at home."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from page_record import PageRecord
+from playwright.sync_api import Locator, Page, expect
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
+
+from sheaf.http.docs import CONTENT_SECURITY_POLICY, docs_routes
+
+pytestmark = pytest.mark.browser
+
+Serve = Callable[[ASGIApp], str]
+FOREIGN = "http://fonts.example.com/inter.woff2"
+
+
+def _open(page: Page, url: str) -> dict[str, Any]:
+    """Load the page, wait until it shows the operations, and return the document it shows."""
+    document = httpx.get(f"{url}/openapi.json").raise_for_status().json()
+    page.goto(f"{url}/docs")
+    for _, operation in _typed(document):
+        page.get_by_role("heading", name=operation["summary"], exact=True).wait_for()
+    return document
+
+
+def _typed(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (path, item["post"])
+        for path, item in document["paths"].items()
+        if "x-sheaf-stream" in item.get("post", {})
+    ]
+
+
+def _section(page: Page, summary: str) -> Locator:
+    return page.locator("section").filter(has=page.get_by_role("heading", name=summary, exact=True)).last
+
+
+def _expect_samples(page: Page, operation: dict[str, Any]) -> None:
+    """Choose each language in the operation's menu: its whole sample is shown, and there is no other."""
+    section = _section(page, operation["summary"])
+    picker = section.get_by_test_id("client-picker").first
+    picker.click()
+    labels = [sample["label"] for sample in operation["x-codeSamples"]]
+    expect(page.get_by_role("option")).to_have_text(labels)
+    page.keyboard.press("Escape")
+    for sample in operation["x-codeSamples"]:
+        picker.click()
+        page.get_by_role("option", name=sample["label"], exact=True).click()
+        code = section.locator(".scalar-code-block code").first
+        expect(code).to_be_visible()
+        assert code.inner_text().split() == sample["source"].split()
+
+
+def test_shows_operations_and_samples_and_asks_nothing_elsewhere(
+    chromium_page: Page, foreign_requests: PageRecord, serve: Serve
+):
+    url = serve(Starlette(routes=docs_routes()))
+    foreign_requests.allow(url)
+    document = _open(chromium_page, url)
+    assert "Sheaf" in chromium_page.title()
+
+    typed = _typed(document)
+    assert typed
+    for _, operation in typed:
+        assert [s["label"] for s in operation["x-codeSamples"]] == ["Python", "TypeScript", "curl"]
+        _expect_samples(chromium_page, operation)
+
+    # What is folded away at first, and the request form, load code and styles of their own.
+    sidebar = chromium_page.locator("aside").first
+    for link in ("Any model", "Stream"):
+        sidebar.get_by_role("link", name=link).click()
+    _expect_samples(chromium_page, document["paths"]["/{model_name}/stream"]["post"])
+    _section(chromium_page, "Stream").get_by_role("button", name="Test Request").click()
+    expect(chromium_page.get_by_role("button", name="Send").first).to_be_visible()
+
+    assert foreign_requests.foreign == []
+    assert foreign_requests.faults == []
+    assert foreign_requests.fonts == []
+    assert {f"{url}/docs", f"{url}/openapi.json"} <= set(foreign_requests.urls)
+    assert chromium_page.evaluate("document.fonts.size") == 0
+
+
+def test_request_form_calls_the_serving_origin(
+    chromium_page: Page, foreign_requests: PageRecord, serve: Serve
+):
+    called: list[str] = []
+
+    async def echo(request: Request) -> HTMLResponse:
+        called.append(request.path_params["model_name"])
+        return HTMLResponse("{}", media_type="application/json")
+
+    predict = Route("/{model_name}/{model_type}/{operation}", echo, methods=["POST"])
+    url = serve(Starlette(routes=[Mount("/prefix", routes=[*docs_routes(), predict])])) + "/prefix"
+    foreign_requests.allow(url)
+    _, operation = _typed(_open(chromium_page, url))[0]
+    _section(chromium_page, operation["summary"]).get_by_role("button", name="Test Request").click()
+    with chromium_page.expect_response(lambda response: response.request.method == "POST") as answer:
+        chromium_page.get_by_role("button", name="Send").first.click()
+    assert answer.value.url.startswith(f"{url}/")
+    assert called == ["statsforecast"]
+    assert foreign_requests.foreign == []
+    assert foreign_requests.faults == []
+
+
+def test_recorder_catches_a_page_that_asks_elsewhere(
+    chromium_page: Page, foreign_requests: PageRecord, serve: Serve
+):
+    async def careless(request: Request) -> HTMLResponse:
+        style = f"@font-face{{font-family:x;src:url({FOREIGN})}} body{{font-family:x}}"
+        script = "fetch('http://127.0.0.1:9/telemetry').catch(() => 0)"
+        return HTMLResponse(f"<title>x</title><style>{style}</style>text<script>{script}</script>")
+
+    url = serve(Starlette(routes=[Route("/", careless)]))
+    foreign_requests.allow(url)
+    chromium_page.goto(url)
+    chromium_page.wait_for_load_state("networkidle")
+    assert sorted(foreign_requests.foreign) == ["http://127.0.0.1:9/telemetry", FOREIGN]
+    assert foreign_requests.fonts == [FOREIGN]
+
+
+def test_policy_stops_a_page_that_asks_elsewhere(
+    chromium_page: Page, foreign_requests: PageRecord, serve: Serve
+):
+    async def careless(request: Request) -> HTMLResponse:
+        page = f"<style>@font-face{{font-family:x;src:url({FOREIGN})}} body{{font-family:x}}</style>text"
+        return HTMLResponse(page, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+    url = serve(Starlette(routes=[Route("/", careless)]))
+    foreign_requests.allow(url)
+    with chromium_page.expect_console_message(lambda message: "Content Security Policy" in message.text):
+        chromium_page.goto(url)
+    assert any(FOREIGN in fault for fault in foreign_requests.faults)
