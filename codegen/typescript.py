@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 
@@ -36,7 +36,7 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
     _run_openapi_ts(document, out)
     types = out / "types.gen.ts"
     # The tool's own client would use this one; ours does not.
-    text = re.sub(r"^export type ClientOptions = \{.*?^\};\n\n", "", types.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"(?ms)^export type ClientOptions = \{.*?^\};\n\n", "", types.read_text(encoding="utf-8"))
     _reject_holes(document, text)
     types.write_text(text, encoding="utf-8")
     environment = jinja2.Environment(
@@ -52,7 +52,7 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
     context: JSON = {
         "resources": resources,
         "base_url": bundle.frame["servers"][0]["url"],
-        "rules": {s.name: s.body["x-sheaf-rules"] for s in bundle.schemas.values() if "x-sheaf-rules" in s.body},
+        "rules": {n: s.body["x-sheaf-rules"] for n, s in bundle.schemas.items() if "x-sheaf-rules" in s.body},
         "nested": {name: found for name in requests if (found := _places_of_rules(bundle, name))},
         "gaps": {name: found for name in requests if (found := _fields_with_gaps(bundle, name))},
         "problems": [{"code": code, **entry} for code, entry in bundle.problems.items()],
@@ -64,7 +64,7 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
 
 
 def typescript_view(bundle: Bundle, view: JSON) -> JSON:
-    """The document for `@hey-api/openapi-ts`: schemas alone, with what its zod plugin needs told its own way."""
+    """The document for `@hey-api/openapi-ts`: schemas alone, in the words that it and our resolvers know."""
     operations = [op for task in bundle.tasks for op in task.operations]
     taken = set(bundle.reachable(*(op.request for op in operations)))
     given = set(bundle.reachable(*(op.response for op in operations), *_READ)) - taken
@@ -91,14 +91,19 @@ def _fill_in(body: JSON, schemas: JSON) -> None:
 
 
 def _translate(node: Any) -> None:
-    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _translate(inner)
-    if isinstance(node, dict):
-        if "maxProperties" in node:
-            node["maxItems"] = node.pop("maxProperties")
-        if node.get("format") == "uuid":
+    """Say what the tool drops in words that it keeps; the resolvers in openapi-ts.config.mjs read them."""
+    if isinstance(node, list):
+        for item in cast("list[Any]", node):
+            _translate(item)
+    elif isinstance(node, dict):
+        schema = cast("JSON", node)
+        for inner in schema.values():
+            _translate(inner)
+        if "maxProperties" in schema:
+            schema["maxItems"] = schema.pop("maxProperties")
+        if schema.get("format") == "uuid":
             # zod's `uuid` also asks for the version's bits, which the contract does not.
-            node["format"] = "guid"
+            schema["format"] = "guid"
 
 
 def _run_openapi_ts(document: JSON, out: Path) -> None:
@@ -108,7 +113,8 @@ def _run_openapi_ts(document: JSON, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "view.json"
         source.write_text(json.dumps(document))
-        _command([str(tool), "-f", "openapi-ts.config.mjs"], {"SHEAF_VIEW": str(source), "SHEAF_OUT": str(out)})
+        paths = {"SHEAF_VIEW": str(source), "SHEAF_OUT": str(out)}
+        _command([str(tool), "-f", "openapi-ts.config.mjs"], paths)
 
 
 def _command(command: list[str], extra: dict[str, str]) -> None:
@@ -119,9 +125,10 @@ def _command(command: list[str], extra: dict[str, str]) -> None:
 
 
 def _reject_holes(document: JSON, types: str) -> None:
-    """A schema that became `unknown` is a hole in the contract; members that a schema leaves open are none."""
+    """A schema that became `unknown` is a hole in the contract; members left open on purpose are none."""
     schemas: JSON = document["components"]["schemas"]
-    blocks = dict(re.findall(r"^export type (\w+) = (.*?;)$(?=\n\n|\n*\Z)", _uncommented(types), re.M | re.S))
+    bare = re.sub(r"(?ms)^ */\*\*.*?\*/\n", "", types)
+    blocks = dict(re.findall(r"(?ms)^export type (\w+) = (.*?;)(?=\n\n|\n*\Z)", bare))
     if strange := set(blocks) ^ set(schemas):
         raise SchemaError(f"types.gen.ts: names differ from the schema's: {sorted(strange)}")
     for name, block in blocks.items():
@@ -131,12 +138,8 @@ def _reject_holes(document: JSON, types: str) -> None:
             raise SchemaError(f"types.gen.ts: a part of {name} became {found[0]}")
 
 
-def _uncommented(text: str) -> str:
-    return re.sub(r"\n\n+", "\n\n", re.sub(r"^ */\*\*.*?\*/\n", "", text, flags=re.M | re.S))
-
-
 def _paths(bundle: Bundle, node: JSON, path: str = "") -> Iterator[tuple[str, JSON]]:
-    """Every schema below `node` with its path: `chains.*` for the items of `chains`, or the values of an object."""
+    """Every schema below `node` with its path: `chains.*` for the items or the members of `chains`."""
     if "$ref" in node:
         node = bundle.schemas[node["$ref"]].body
     yield path, node
@@ -144,22 +147,23 @@ def _paths(bundle: Bundle, node: JSON, path: str = "") -> Iterator[tuple[str, JS
         yield from _paths(bundle, branch, path)
     for name, field in node.get("properties", {}).items():
         yield from _paths(bundle, field, f"{path}.{name}".lstrip("."))
-    for inner in (node.get("items"), node.get("additionalProperties")):
-        if isinstance(inner, dict):
-            yield from _paths(bundle, inner, f"{path}.*")
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            yield from _paths(bundle, node[key], f"{path}.*")
 
 
 def _places_of_rules(bundle: Bundle, request: str) -> list[tuple[str, str]]:
     """Where a request holds values of other schemas that have rules of their own: (path, schema)."""
     found = _paths(bundle, bundle.schemas[request].body)
-    return list(dict.fromkeys((path, body["title"]) for path, body in found if path and "x-sheaf-rules" in body))
+    places = ((path, body["title"]) for path, body in found if path and "x-sheaf-rules" in body)
+    return list(dict.fromkeys(places))
 
 
 def _fields_with_gaps(bundle: Bundle, request: str) -> list[str]:
     """The fields of a request that hold arrays of numbers with `null` for a missing one."""
     found = _paths(bundle, bundle.schemas[request].body)
-    missing = (path.split(".")[0] for path, body in found if path.endswith(".*") and body.get("type") == ["number", "null"])
-    return list(dict.fromkeys(missing))
+    items = (path for path, body in found if path.endswith(".*") and body.get("type") == ["number", "null"])
+    return list(dict.fromkeys(path.split(".")[0] for path in items))
 
 
 def _literal(value: Any) -> str:
