@@ -17,8 +17,9 @@ type Found = Omit<Fault, 'path'> & { path: Path };
 export function faultsOf(issues: readonly Issue[], body: unknown): Fault[] {
   const faults = new Map<string, Fault>();
   for (const found of expand(issues, [], body)) {
-    const fault = { ...found, path: pointer(found.path) };
-    faults.set(`${fault.code} ${fault.path}`, fault);
+    const path = pointer(found.path);
+    // Zod goes on after a value's first complaint; one is enough.
+    if (!faults.has(path)) faults.set(path, { ...found, path });
   }
   return [...faults.values()].slice(0, MAX_FAULTS);
 }
