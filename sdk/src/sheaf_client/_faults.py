@@ -6,8 +6,10 @@ a caller wants the place in the body and the complaint of the branch that was me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,8 +32,24 @@ _CODES = {
     "string_pattern_mismatch": "bad_format",
     "bad_format": "bad_format",
 }
-_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"}
+_BOUNDS = {
+    *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+    *("multiple_of", "int_parsing_size"),
+}
 Loc = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One complaint of Pydantic, with its place in the body."""
+
+    path: Loc
+    code: str
+    message: str
+
+    def fault(self) -> Fault:
+        message = self.message if self.message.endswith(".") else f"{self.message}."
+        return Fault(code=self.code, path=pointer(self.path), message=message)
 
 
 def pointer(loc: Iterable[str | int]) -> str:
@@ -41,11 +59,12 @@ def pointer(loc: Iterable[str | int]) -> str:
 
 def faults_of(error: ValidationError, body: Any) -> list[Fault]:
     """The faults of `body`, at most `MAX_FAULTS`, in the order of the contract's fields."""
-    groups: dict[Loc, dict[Loc, list[tuple[Loc, Any]]]] = {}
+    groups: dict[Loc, dict[Loc, list[Found]]] = {}
     for item in error.errors(include_url=False, include_input=False):
-        path, branch, root = _walk(item["loc"], body)
-        groups.setdefault(root if branch else path, {}).setdefault(branch, []).append((path, item))
-    return list(_pick(groups))[:MAX_FAULTS]
+        path, branch, root, value = _walk(item["loc"], body, missing=item["type"] == "missing")
+        found = Found(path, _code(item["type"], value), item["msg"])
+        groups.setdefault(root if branch else path, {}).setdefault(branch, []).append(found)
+    return [found.fault() for branches in groups.values() for found in _meant(branches.values())][:MAX_FAULTS]
 
 
 def invalid_request(error: ValidationError, body: Any, request_id: str | None = None) -> InvalidRequestError:
@@ -56,8 +75,8 @@ def invalid_request(error: ValidationError, body: Any, request_id: str | None = 
     return InvalidRequestError(detail, errors=faults, request_id=request_id)
 
 
-def _walk(loc: Loc, body: Any) -> tuple[Loc, Loc, Loc]:
-    """Split a location into the path in the body, the union branches on the way, and where those began."""
+def _walk(loc: Loc, body: Any, *, missing: bool) -> tuple[Loc, Loc, Loc, Any]:
+    """Split a location: the path in the body, the union branches on it, where those began, and the value."""
     path: list[str | int] = []
     branch: list[str | int] = []
     root: Loc = ()
@@ -67,38 +86,42 @@ def _walk(loc: Loc, body: Any) -> tuple[Loc, Loc, Loc]:
         if found:
             path.append(part)
             here = there
-        elif position == len(loc) - 1 and not isinstance(part, int) and _is_object(here) and "[" not in part:
-            path.append(part)  # a member that is missing
+        elif missing and position == len(loc) - 1:
+            path.append(part)
         else:
             root = root if branch else tuple(path)
             branch.append(part)
-    return tuple(path), tuple(branch), root
-
-
-def _is_object(here: Any) -> bool:
-    return isinstance(here, Mapping | BaseModel)
+    return tuple(path), tuple(branch), root, here
 
 
 def _step(here: Any, part: str | int) -> tuple[bool, Any]:
-    if isinstance(here, Mapping) and part in here:
-        return True, here[part]
-    if isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
-        return True, here[part]
-    if isinstance(here, BaseModel) and isinstance(part, str) and part in type(here).model_fields:
-        return True, getattr(here, part)
+    if isinstance(here, BaseModel):
+        here = {name: getattr(here, name) for name in type(here).model_fields}
+    if isinstance(here, Mapping):
+        members = cast("Mapping[str | int, Any]", here)
+        return part in members, members.get(part)
+    if isinstance(here, list | tuple):
+        items = cast("Sequence[Any]", here)
+        inside = isinstance(part, int) and part < len(items)
+        return inside, items[part] if inside else None
     return False, None
 
 
-def _pick(groups: Mapping[Loc, Mapping[Loc, list[tuple[Loc, Any]]]]) -> Iterator[Fault]:
-    """Of the branches of one union keep the one whose complaints lie deepest: it is what was meant."""
-    for branches in groups.values():
-        # Depth first, then the fewest complaints.
-        best = max(branches.values(), key=lambda found: (max(len(path) for path, _ in found), -len(found)))
-        for path, item in best:
-            yield Fault(code=_code(item["type"]), path=pointer(path), message=_message(item))
+def _meant(branches: Iterable[list[Found]]) -> list[Found]:
+    """Of the branches of one union, the one that was meant.
+
+    Its complaints lie deepest; then they say more than "wrong type"; then they are fewest.
+    """
+
+    def rank(found: list[Found]) -> tuple[int, bool, int]:
+        return max(len(f.path) for f in found), all(f.code != "wrong_type" for f in found), -len(found)
+
+    return max(branches, key=rank)
 
 
-def _code(kind: str) -> str:
+def _code(kind: str, value: Any) -> str:
+    if kind == "bad_format" and (value is None or isinstance(value, int | float | list | dict)):
+        return "wrong_type"  # read from text, and this is none
     if kind in _CODES:
         return _CODES[kind]
     if kind in _BOUNDS:
@@ -106,10 +129,5 @@ def _code(kind: str) -> str:
     if kind.startswith(("uuid_", "date_", "datetime_")) and not kind.endswith("_type"):
         return "bad_format"
     if kind.endswith(("_type", "_parsing", "_from_float")) or kind in ("none_required", "is_instance_of"):
-        return "wrong_type"
+        return "not_finite" if isinstance(value, float) and not math.isfinite(value) else "wrong_type"
     return kind
-
-
-def _message(item: Mapping[str, Any]) -> str:
-    text: str = item["msg"]
-    return text if text.endswith(".") else f"{text}."

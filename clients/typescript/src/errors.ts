@@ -1,0 +1,70 @@
+/**
+ * The roots of the error tree; one class per problem code is generated into `generated/errors.gen.ts`.
+ * Everything this library raises on purpose is a `SheafError`.
+ */
+import type { Fault } from './generated/types.gen.js';
+
+/** Anything this library raises on purpose. */
+export class SheafError extends Error {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** No answer came: the server could not be reached, or the connection broke. */
+export class TransportError extends SheafError {}
+
+/** The connection could not be made or broke before the answer was complete. */
+export class ConnectionFailedError extends TransportError {}
+
+/** The caller's own time limit passed before the answer was complete. */
+export class CallTimeoutError extends TransportError {}
+
+/** Something answered, but not with what the contract says. */
+export class BadResponseError extends TransportError {}
+
+/** What a problem says beside its detail. */
+export interface ProblemDetails {
+  code?: string;
+  status?: number;
+  errors?: Fault[];
+  requestId?: string | null;
+  retryAfter?: number | null;
+}
+
+/** A request was refused or failed, with what the problem document says about it. */
+export class ProblemError extends SheafError {
+  static readonly code: string = 'internal';
+  static readonly status: number = 500;
+  static readonly title: string = 'Problem';
+  static readonly retryable: boolean = false;
+
+  /** Stable identifier of the kind of problem. */
+  readonly code: string;
+  /** HTTP status that belongs to the code. */
+  readonly status: number;
+  /** What is wrong with this request. */
+  readonly detail: string;
+  /** One fault (code, JSON Pointer, message) per faulty member. */
+  readonly errors: Fault[];
+  /** Identifier of the request, to be quoted when asking for help. */
+  readonly requestId: string | null;
+  /** Seconds to wait before trying again, where the server says so. */
+  readonly retryAfter: number | null;
+
+  constructor(detail = '', problem: ProblemDetails = {}) {
+    const request = problem.requestId ? ` (request ${problem.requestId})` : '';
+    const faults = (problem.errors ?? []).map((f) => `\n  ${f.path || '(body)'}: ${f.message} [${f.code}]`);
+    super((detail || new.target.title) + request + faults.join(''));
+    this.code = problem.code ?? new.target.code;
+    this.status = problem.status ?? new.target.status;
+    this.detail = detail;
+    this.errors = problem.errors ?? [];
+    this.requestId = problem.requestId ?? null;
+    this.retryAfter = problem.retryAfter ?? null;
+  }
+}
+
+/** A class of problems. */
+export type ProblemKind = typeof ProblemError;

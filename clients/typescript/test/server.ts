@@ -1,0 +1,72 @@
+/** A real HTTP server on this machine whose answers a test writes, one per request. */
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { TestContext } from 'node:test';
+
+export interface Received {
+  method: string;
+  path: string;
+  headers: IncomingMessage['headers'];
+  body: any; // eslint-disable-line
+}
+
+export type Answer = (response: ServerResponse, request: Received) => unknown;
+
+export interface TestServer {
+  url: string;
+  received: Received[];
+}
+
+/** Answer the first request with the first answer and so on; the last answer serves all that follow. */
+export async function serve(context: TestContext, ...answers: Answer[]): Promise<TestServer> {
+  const received: Received[] = [];
+  const server = createServer(async (request, response) => {
+    let text = '';
+    for await (const chunk of request) text += chunk;
+    const body = text ? JSON.parse(text) : undefined;
+    const arrived = { method: request.method!, path: request.url!, headers: request.headers, body };
+    const answer = answers[Math.min(received.length, answers.length - 1)]!;
+    received.push(arrived);
+    answer(response, arrived);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  context.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, received };
+}
+
+export function json(value: unknown, status = 200, headers: Record<string, string> = {}): Answer {
+  return (response) => {
+    const type = status < 400 ? 'application/json' : 'application/problem+json';
+    response.writeHead(status, { 'Content-Type': type, ...headers }).end(JSON.stringify(value));
+  };
+}
+
+export function problem(code: string, status: number, more: object = {}, headers: Record<string, string> = {}): Answer {
+  return json({ type: `/problems/${code}`, title: code, status, code, ...more }, status, headers);
+}
+
+/** The connection breaks before any answer. */
+export const hangUp: Answer = (response) => response.socket?.destroy();
+
+/** No answer ever comes. */
+export const silence: Answer = () => undefined;
+
+/** What a model answers to a forecast. */
+export function forecast(request: Received['body'], more: object = {}): Record<string, unknown> {
+  const { request_id, model_name, horizon, frequency } = request;
+  return { request_id, model_type: 'time_series', model_name, mean: Array(horizon).fill(1), horizon, frequency, ...more };
+}
+
+export const answerForecast: Answer = (response, { body }) => json(forecast(body))(response, undefined as never);
+
+/** Server-Sent Events, each written by itself. */
+export function events(make: (body: Received['body']) => [name: string, data: unknown][]): Answer {
+  return (response, { body }) => {
+    response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+    for (const [name, data] of make(body)) response.write(`event: ${name}\r\ndata: ${JSON.stringify(data)}\r\n\r\n`);
+    response.end();
+  };
+}
