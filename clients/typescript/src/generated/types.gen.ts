@@ -144,7 +144,7 @@ export type ModelList = {
 };
 
 /**
- * Name of a deployed model.
+ * Letters, digits, `.`, `_` and `-`; the first is a letter or a digit.
  */
 export type ModelName = string;
 

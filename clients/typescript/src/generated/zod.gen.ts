@@ -71,7 +71,7 @@ export const zModelList = z.object({
 });
 
 /**
- * Name of a deployed model.
+ * Letters, digits, `.`, `_` and `-`; the first is a letter or a digit.
  */
 export const zModelName = z.string().min(1).check(maxCharacters(128)).regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/);
 
