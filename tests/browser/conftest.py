@@ -33,9 +33,10 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="session")
+# Not for the whole run: while Playwright is open its event loop is, and tests with loops of their own fail.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for the whole run, with an empty profile of its own."""
+    """One Chromium for a module, with an empty profile of its own."""
     if not CHROMIUM.is_file():
         pytest.fail(f"{CHROMIUM} is missing: install chromium, or deselect these tests with -m 'not browser'")
     with sync_playwright() as playwright:
