@@ -194,23 +194,24 @@ def _give_examples(bundle: Bundle, path: str, item: JSON) -> None:
     post = item.get("post")
     if post is None:
         return
-    examples = {
-        task.resource: {"summary": op.summary, "value": {"model_type": task.model_type, **request}}
-        for task in bundle.tasks
-        for op in task.operations
-        for request in bundle.schemas[op.request].body.get("examples", [])[:1]
-        if path == path_of(task, op) or "/{model_name}/" + task.model_type not in path
-    }
-    if path.split("/")[2] in {t.model_type for t in bundle.tasks}:
-        examples = {k: v for k, v in examples.items() if path.split("/")[2] == v["value"]["model_type"]}
-    if path.endswith("/batch"):
-        examples = {k: {**v, "value": {"requests": [v["value"]]}} for k, v in examples.items()}
+    operations = [(task, op) for task in bundle.tasks for op in task.operations]
+    typed = {path_of(task, op) for task, op in operations}
+    examples: JSON = {}
+    for task, op in operations:
+        worked = bundle.schemas[op.request].body.get("examples", [])
+        requests = [{"model_type": task.model_type, **request} for request in worked]
+        # A typed operation shows its own request, the shared ones show the first of each model type.
+        wanted = path == path_of(task, op) if path in typed else task.resource not in examples
+        if requests and wanted:
+            value = {"requests": requests} if path.endswith("/batch") else requests[0]
+            examples[task.resource] = {"summary": op.summary, "value": value}
     post["requestBody"]["content"]["application/json"]["examples"] = examples
 
 
 def _give_events(bundle: Bundle, item: JSON) -> None:
-    """Show what the end of an event stream looks like, from the first worked answer of a streaming operation."""
-    media = item.get("post", {}).get("responses", {}).get("200", {}).get("content", {}).get("text/event-stream")
+    """Show the end of an event stream, made from the first worked answer of a streaming operation."""
+    answered = item.get("post", {}).get("responses", {}).get("200", {})
+    media = answered.get("content", {}).get("text/event-stream")
     operations = (op for task in bundle.tasks for op in task.operations if op.stream)
     answers = (answer for op in operations for answer in bundle.schemas[op.response].body.get("examples", []))
     if media is not None and (answer := next(answers, None)) is not None:

@@ -42,8 +42,10 @@ def add_samples(bundle: Bundle, document: JSON, resources: list[Resource]) -> No
         kind = operation["operationId"]
         if kind in _SHARED:
             # One set per model type; a page that knows `example` shows the set of the chosen one.
-            usable = [call for call in calls if call["streams"] or kind != "stream"]
-            first = {call["task"]: call for call in reversed(usable)}
+            first: dict[str, JSON] = {}
+            for call in calls:
+                if call["streams"] or kind != "stream":
+                    first.setdefault(call["task"], call)
             operation["x-codeSamples"] = [
                 {**sample, "example": task}
                 for task, call in first.items()

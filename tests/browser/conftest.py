@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from page_record import PageRecord
 from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.types import ASGIApp
+
+from tests.browser.page_record import PageRecord
 
 CHROMIUM = Path(os.environ.get("SHEAF_CHROMIUM", "/usr/bin/chromium"))
 ARGUMENTS = (

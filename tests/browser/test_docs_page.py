@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from page_record import PageRecord
 from playwright.sync_api import Locator, Page, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from sheaf.http.docs import CONTENT_SECURITY_POLICY, docs_routes
+from tests.browser.page_record import PageRecord
 
 pytestmark = pytest.mark.browser
 

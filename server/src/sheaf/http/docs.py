@@ -97,14 +97,19 @@ class _File:
         return Response(content, headers=headers, media_type=self.media_type)
 
 
+def _header(request: Request, name: str) -> str:
+    value: str = request.headers.get(name, "")
+    return value
+
+
 def _tags(request: Request) -> list[str]:
-    return [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return [tag.strip().removeprefix("W/") for tag in _header(request, "if-none-match").split(",")]
 
 
 def _takes_gzip(request: Request) -> bool:
     """Whether `Accept-Encoding` names gzip, or anything at all, with a weight above 0."""
     weights: dict[str, float] = {}
-    for part in request.headers.get("accept-encoding", "").lower().replace(" ", "").split(","):
+    for part in _header(request, "accept-encoding").lower().replace(" ", "").split(","):
         name, _, weight = part.partition(";q=")
         try:
             weights[name] = float(weight or 1)
