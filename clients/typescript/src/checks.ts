@@ -6,7 +6,7 @@ export function maxCharacters(maximum: number) {
   return z.check<string>(({ issues, value }) => {
     // The text has at least as many UTF-16 units as characters.
     if (value.length > maximum && [...value].length > maximum) {
-      issues.push({ code: 'too_big', origin: 'string', maximum, input: value, continue: true });
+      issues.push({ code: 'too_big', origin: 'string', maximum, inclusive: true, input: value, continue: true });
     }
   });
 }
@@ -15,7 +15,7 @@ export function maxCharacters(maximum: number) {
 export function maxMembers(maximum: number) {
   return z.check<object>(({ issues, value }) => {
     if (Object.keys(value).length > maximum) {
-      issues.push({ code: 'too_big', origin: 'object', maximum, input: value, continue: true });
+      issues.push({ code: 'too_big', origin: 'object', maximum, inclusive: true, input: value, continue: true });
     }
   });
 }

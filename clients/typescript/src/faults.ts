@@ -38,7 +38,7 @@ function expand(issues: readonly Issue[], root: Path, body: unknown): Found[] {
     if (issue.code === 'unrecognized_keys') {
       return issue.keys.map((key) => ({ code: 'unknown_field', path: [...path, key], message: 'No such member.' }));
     }
-    return [{ code: codeOf(issue, path, body), path, message: sentence(issue.message) }];
+    return [{ code: codeOf(issue, path, body), path, message: messageOf(issue) }];
   });
 }
 
@@ -58,12 +58,12 @@ function exceeds(a: number[], b: number[]): boolean {
 }
 
 function codeOf(issue: Issue, path: Path, body: unknown): string {
-  const text = 'origin' in issue && (issue.origin === 'number' || issue.origin === 'int');
+  const number = 'origin' in issue && (issue.origin === 'number' || issue.origin === 'int');
   switch (issue.code) {
     case 'too_small':
-      return text ? 'out_of_range' : 'too_short';
+      return number ? 'out_of_range' : 'too_short';
     case 'too_big':
-      return text ? 'out_of_range' : 'too_long';
+      return number ? 'out_of_range' : 'too_long';
     case 'not_multiple_of':
       return 'out_of_range';
     case 'invalid_format':
@@ -83,6 +83,7 @@ function isElement(body: unknown, path: Path): boolean {
   return path.length === 0 || Array.isArray(valueAt(body, path.slice(0, -1)));
 }
 
-function sentence(message: string): string {
-  return message.endsWith('.') ? message : `${message}.`;
+function messageOf(issue: Issue): string {
+  if (issue.code === 'invalid_format' && issue.format === 'guid') return 'Must be a UUID.';
+  return issue.message.endsWith('.') ? issue.message : `${issue.message}.`;
 }

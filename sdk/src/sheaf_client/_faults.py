@@ -100,10 +100,9 @@ def _step(here: Any, part: str | int) -> tuple[bool, Any]:
     if isinstance(here, Mapping):
         members = cast("Mapping[str | int, Any]", here)
         return part in members, members.get(part)
-    if isinstance(here, list | tuple):
+    if isinstance(here, list | tuple) and isinstance(part, int):
         items = cast("Sequence[Any]", here)
-        inside = isinstance(part, int) and part < len(items)
-        return inside, items[part] if inside else None
+        return (True, items[part]) if part < len(items) else (False, None)
     return False, None
 
 
