@@ -1,0 +1,77 @@
+"""Loads a Chronos checkpoint and finds its kind; never serves weights that the checkpoint does not hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from chronos import BaseChronosPipeline, Chronos2Pipeline, ChronosBoltPipeline, ChronosPipeline
+from safetensors import safe_open
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+from sheaf.backends._chronos.bolt import Bolt
+from sheaf.backends._chronos.chronos2 import Chronos2
+from sheaf.backends._chronos.t5 import T5
+from sheaf.backends._chronos.variant import Variant
+
+
+def load_variant(
+    model_id: str,
+    device: str,
+    dtype: Any,
+    revision: str | None,
+    context_length: int | None,
+    num_samples: int | None,
+) -> Variant:
+    """The loaded model; raises `OSError` without a checkpoint, `ValueError` for one that does not fit."""
+    options: dict[str, Any] = {} if revision is None else {"revision": revision}
+    pipeline: Any = BaseChronosPipeline.from_pretrained(
+        model_id, device_map=device, dtype=_dtype(dtype), use_safetensors=True, **options
+    )
+    pipeline.inner_model.eval()
+    _check_weights(model_id, revision, pipeline.inner_model)
+    if isinstance(pipeline, ChronosBoltPipeline):
+        return Bolt(pipeline, context_length)
+    if isinstance(pipeline, Chronos2Pipeline):
+        return Chronos2(pipeline, context_length)
+    if isinstance(pipeline, ChronosPipeline):
+        return T5(pipeline, context_length, num_samples)
+    raise ValueError(f"{model_id} is a {type(pipeline).__name__}, which is not served")
+
+
+def _dtype(dtype: Any) -> Any:
+    if not isinstance(dtype, str) or dtype == "auto":
+        return dtype
+    found = getattr(torch, dtype.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype must be float32, bfloat16, float16 or auto, not {dtype!r}")
+    return found
+
+
+def _check_weights(model_id: str, revision: str | None, model: Any) -> None:
+    """The library fills parameters that a checkpoint lacks with random numbers and says so in a log line."""
+    stored = _stored_names(model_id, revision)
+    state: dict[str, torch.Tensor] = model.state_dict()
+    # Tied parameters are stored once: the same memory under another name is there.
+    memory = {state[name].data_ptr() for name in stored if name in state}
+    lacking = sorted(name for name, value in state.items() if name not in stored and value.data_ptr() not in memory)
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise ValueError(f"the checkpoint {model_id} lacks the weights {', '.join(lacking[:3])}{more}")
+
+
+def _stored_names(model_id: str, revision: str | None) -> set[str]:
+    options: dict[str, Any] = {
+        "revision": revision,
+        "_raise_exceptions_for_missing_entries": False,
+    }
+    index = cached_file(model_id, SAFE_WEIGHTS_INDEX_NAME, **options)
+    if index is not None:
+        return set(json.loads(Path(index).read_text())["weight_map"])
+    weights = cached_file(model_id, SAFE_WEIGHTS_NAME, **options)
+    if weights is None:
+        raise ValueError(f"the checkpoint {model_id} has no weights in safetensors")
+    with safe_open(weights, framework="pt") as file:
+        return set(file.keys())

@@ -1,0 +1,234 @@
+"""What the backends of `time_series` share: reading histories, refusing, and building the answer.
+
+Nothing here knows a model or imports a model library; numpy alone.
+"""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sheaf.api.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
+from sheaf.backends.base import respond
+from sheaf_client.contracts.base import Metadata
+from sheaf_client.contracts.problem import Fault
+from sheaf_client.errors import InvalidRequestError
+
+Array = npt.NDArray[np.floating]
+
+#: Most numbers in the sample paths of one answer: about 20 MB of JSON.
+MAX_SAMPLE_VALUES = 1_000_000
+
+_STEPS = {
+    Frequency.TEN_SECONDLY: timedelta(seconds=10),
+    Frequency.MINUTELY: timedelta(minutes=1),
+    Frequency.FIVE_MINUTELY: timedelta(minutes=5),
+    Frequency.TEN_MINUTELY: timedelta(minutes=10),
+    Frequency.FIFTEEN_MINUTELY: timedelta(minutes=15),
+    Frequency.HALF_HOURLY: timedelta(minutes=30),
+    Frequency.HOURLY: timedelta(hours=1),
+    Frequency.FOUR_HOURLY: timedelta(hours=4),
+    Frequency.SIX_HOURLY: timedelta(hours=6),
+    Frequency.TWELVE_HOURLY: timedelta(hours=12),
+    Frequency.DAILY: timedelta(days=1),
+    Frequency.WEEKLY: timedelta(weeks=1),
+}
+_MONTHS = {Frequency.MONTHLY: 1, Frequency.QUARTERLY: 3, Frequency.YEARLY: 12}
+_YEAR = 12
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a model says about one request, before it becomes a response.
+
+    Attributes:
+        point: shape (horizon,), in the unit of the history.
+        statistic: what `point` is.
+        quantiles: shape (levels, horizon), in the order of the request's `quantile_levels`.
+        samples: shape (num_samples, horizon).
+        warnings: one sentence each, for `metadata.warnings`.
+    """
+
+    point: Array
+    statistic: Literal["mean", "median"]
+    quantiles: Array | None = None
+    samples: Array | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def refuse(path: str, message: str, code: str = "unsupported") -> InvalidRequestError:
+    """The error for a request that one model cannot serve; `path` is a JSON Pointer into the body."""
+    fault = Fault(code=code, path=path, message=message)
+    return InvalidRequestError("This model cannot serve the request.", errors=[fault])
+
+
+def history_of(request: TimeSeriesRequest) -> Array:
+    """The history as float64 of shape (time, variates), NaN where a value is missing.
+
+    Raises `InvalidRequestError` where there is none: a `feature_ref` must have been resolved before.
+    """
+    if request.history is None:
+        raise refuse("/history", "The history has not been read from the feature store.", "missing")
+    values = np.asarray(request.history, dtype=np.float64)
+    return values[:, None] if values.ndim == 1 else values
+
+
+def target_of(request: TimeSeriesRequest) -> Array:
+    """The column of the history to forecast, float64 of shape (time,), NaN where a value is missing."""
+    return history_of(request)[:, request.target_index]
+
+
+def check_history(request: TimeSeriesRequest, context: int | None = None) -> None:
+    """Refuse a target without one observed value in the last `context` steps, which a model reads."""
+    target = target_of(request)
+    read = target if context is None else target[-context:]
+    if np.isnan(read).all():
+        raise refuse("/history", f"All of the last {read.size} values of the target, which the model reads, are missing.")
+
+
+def check_no_covariates(request: TimeSeriesRequest, *names: str) -> None:
+    """Refuse the covariates of these fields (all three by default), which the model would ignore."""
+    for name in names or ("past_covariates", "future_covariates", "static_covariates"):
+        if getattr(request, name):
+            raise refuse(f"/{name}", f"This model takes no {name.replace('_', ' ')}.")
+
+
+def check_sample_count(request: TimeSeriesRequest, num_samples: int) -> None:
+    """Refuse sample paths that would hold more than `MAX_SAMPLE_VALUES` numbers."""
+    if num_samples * request.horizon > MAX_SAMPLE_VALUES:
+        most = MAX_SAMPLE_VALUES // request.horizon
+        message = f"At most {most} samples of a horizon of {request.horizon} steps."
+        raise refuse("/num_samples", message, "out_of_range")
+
+
+def check_timestamps(request: TimeSeriesRequest) -> None:
+    """Refuse a horizon that runs past the last date there is."""
+    if request.start is not None or request.timestamps is not None:
+        _steps_after(request, [request.horizon])
+
+
+def one_variate_warnings(request: TimeSeriesRequest) -> tuple[str, ...]:
+    """What to tell the caller of a univariate model that sent several variates."""
+    history = request.history
+    if not history or not isinstance(history[0], list) or len(history[0]) == 1:
+        return ()
+    return (
+        f"The model is univariate: column {request.target_index} of {len(history[0])} was forecast, the "
+        "others were not used.",
+    )
+
+
+def quantile_key(level: float) -> str:
+    """The key of a level in `quantiles`: the shortest text that reads back as the same number."""
+    return repr(float(level))
+
+
+def answer(request: TimeSeriesRequest, forecast: Forecast) -> TimeSeriesResponse:
+    """The response to `request`, with its timestamps and its `item_id`.
+
+    Raises `InvalidRequestError` when the model gave numbers that are not finite.
+    """
+    for part in (forecast.point, forecast.quantiles, forecast.samples):
+        if part is not None and not np.isfinite(part).all():
+            raise refuse("/history", "The model gives no finite forecast for this history.")
+    quantiles = None
+    if forecast.quantiles is not None:
+        keys = map(quantile_key, request.quantile_levels)
+        quantiles = dict(zip(keys, forecast.quantiles.tolist(), strict=True))
+    return respond(
+        request,
+        TimeSeriesResponse,
+        mean=forecast.point.tolist(),
+        point=forecast.statistic,
+        quantiles=quantiles,
+        samples=None if forecast.samples is None else forecast.samples.tolist(),
+        horizon=request.horizon,
+        frequency=request.frequency.value,
+        timestamps=forecast_timestamps(request),
+        item_id=request.item_id,
+        metadata=Metadata(warnings=list(forecast.warnings)),
+    )
+
+
+def wants_quantiles(request: TimeSeriesRequest) -> bool:
+    """Whether the answer holds quantiles."""
+    return request.output_mode is OutputMode.QUANTILES
+
+
+def wants_samples(request: TimeSeriesRequest) -> bool:
+    """Whether the answer holds sample paths."""
+    return request.output_mode is OutputMode.SAMPLES
+
+
+def forecast_timestamps(request: TimeSeriesRequest) -> list[datetime] | None:
+    """Times of the steps, or None when the request says nothing about time.
+
+    Months keep their day, at most the last of the month; a series of month ends stays at month ends.
+    Business days skip Saturday and Sunday. Offsets stay as they are.
+    """
+    if request.start is None and request.timestamps is None:
+        return None
+    return _steps_after(request, range(1, request.horizon + 1))
+
+
+def _steps_after(request: TimeSeriesRequest, steps: Iterable[int]) -> list[datetime]:
+    frequency = request.frequency
+    if request.timestamps is not None:
+        observed, offset = request.timestamps, 0
+    else:
+        assert request.start is not None  # noqa: S101 - the callers looked
+        observed, offset = [request.start], len(request.history or ()) - 1
+    last = observed[-1]
+    try:
+        if frequency is Frequency.BUSINESS_DAILY:
+            return [_add_business_days(last, offset + step) for step in steps]
+        if frequency in _MONTHS:
+            # A year of dates tells the 28th of each month from month ends that begin in February.
+            recent = observed[-_YEAR:]
+            day = 31 if all(_is_month_end(time) for time in recent) else max(time.day for time in recent)
+            return [_add_months(last, (offset + step) * _MONTHS[frequency], day) for step in steps]
+        return [_add_time(last, (offset + step) * _STEPS[frequency]) for step in steps]
+    except (OverflowError, ValueError):
+        raise refuse("/horizon", "The forecast runs past the year 9999.", "out_of_range") from None
+
+
+def _add_time(time: datetime, span: timedelta) -> datetime:
+    if time.tzinfo is None or span % timedelta(days=1) == timedelta(0):
+        return time + span
+    # Hours are elapsed time: on the wall clock they would be off by one after a change of offset.
+    return (time.astimezone(UTC) + span).astimezone(time.tzinfo)
+
+
+def _add_business_days(time: datetime, steps: int) -> datetime:
+    weekday = time.weekday()
+    friday = 4
+    if steps and weekday > friday:
+        time -= timedelta(days=weekday - friday)
+        weekday = friday
+    weeks, day = divmod(weekday + steps, 5)
+    return time + timedelta(days=7 * weeks + day - weekday) if steps else time
+
+
+def _add_months(time: datetime, months: int, day: int) -> datetime:
+    year, month = divmod(time.year * _YEAR + time.month - 1 + months, _YEAR)
+    return time.replace(year=year, month=month + 1, day=min(day, _days_in(year, month + 1)))
+
+
+def _is_month_end(time: datetime) -> bool:
+    return time.day == _days_in(time.year, time.month)
+
+
+def _days_in(year: int, month: int) -> int:
+    return monthrange(year, month)[1]
+
+
+def missing_library(backend: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The error for a backend whose library is not installed, with the command that installs it."""
+    message = f'the backend {backend!r} needs {error.name}: pip install "sheaf-serve[{extra}]"'
+    return ModuleNotFoundError(message, name=error.name)

@@ -1,0 +1,213 @@
+"""Classical forecasters with real intervals from the statsforecast library; nothing to download.
+
+Each series is a fit of its own, so a batch is an honest loop: it shares nothing but the call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from secrets import randbits
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sheaf.api.time_series import Frequency, TimeSeriesRequest, TimeSeriesResponse
+from sheaf.backends._time_series import (
+    Array,
+    Forecast,
+    answer,
+    check_history,
+    check_no_covariates,
+    check_sample_count,
+    check_timestamps,
+    missing_library,
+    one_variate_warnings,
+    refuse,
+    target_of,
+    wants_quantiles,
+    wants_samples,
+)
+from sheaf.backends.base import ModelBackend
+from sheaf.registry import register_backend
+from sheaf_client.errors import InvalidRequestError
+
+MODELS = ("AutoETS", "AutoTheta", "MSTL", "SeasonalNaive")
+
+#: Observations in one season. Below a day the day repeats (for 10 seconds the hour: a day of them is too
+#: long to be estimated), in days the week, in weeks, months and quarters the year.
+SEASON_LENGTHS = {
+    Frequency.TEN_SECONDLY: 360,
+    Frequency.MINUTELY: 1440,
+    Frequency.FIVE_MINUTELY: 288,
+    Frequency.TEN_MINUTELY: 144,
+    Frequency.FIFTEEN_MINUTELY: 96,
+    Frequency.HALF_HOURLY: 48,
+    Frequency.HOURLY: 24,
+    Frequency.FOUR_HOURLY: 6,
+    Frequency.SIX_HOURLY: 4,
+    Frequency.TWELVE_HOURLY: 2,
+    Frequency.DAILY: 7,
+    Frequency.BUSINESS_DAILY: 5,
+    Frequency.WEEKLY: 52,
+    Frequency.MONTHLY: 12,
+    Frequency.QUARTERLY: 4,
+    Frequency.YEARLY: 1,
+}
+
+#: ETS has one state per step of the season; beyond this many they cannot be estimated or simulated.
+MAX_ETS_SEASON = 24
+
+#: The library seeds numpy's global generator when it simulates; one thread at a time may be in there.
+_GLOBAL_GENERATOR = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The library's model for one request, and why it is not the one configured, if it is not."""
+
+    name: str
+    season_length: int
+    warnings: tuple[str, ...]
+
+
+@register_backend("statsforecast")
+class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
+    """AutoETS, AutoTheta, MSTL or SeasonalNaive; answers equal the library's own `forecast` call.
+
+    Histories shorter than two seasons are forecast without a season, AutoETS with a season beyond 24 by
+    MSTL (whose trend is AutoETS); the answer's `metadata.warnings` say so.
+
+    Args:
+        model: one of `MODELS`, in upper or lower case.
+        season_length: observations in a season; by default that of the request's frequency.
+        n_jobs: accepted for the library's sake, not used: one model answers in one thread.
+    """
+
+    model_type: ClassVar[str] = "time_series"
+
+    def __init__(self, model: str = "AutoETS", season_length: int | None = None, n_jobs: int | None = None) -> None:
+        names = {name.lower(): name for name in MODELS}
+        if model.lower() not in names:
+            raise ValueError(f"model must be one of {', '.join(MODELS)}, not {model!r}")
+        if season_length is not None and season_length < 1:
+            raise ValueError(f"season_length must be at least 1, not {season_length}")
+        self.model = names[model.lower()]
+        self.season_length = season_length
+        self.n_jobs = n_jobs
+        self._library: Any = None
+
+    def load(self) -> None:
+        """Import the library; raises `ModuleNotFoundError` where it is not installed."""
+        try:
+            from statsforecast import models
+        except ModuleNotFoundError as error:
+            raise missing_library("statsforecast", "statsforecast", error) from error
+        self._library = models
+
+    def unload(self) -> None:
+        self._library = None
+
+    def warm_up(self) -> None:
+        season = [0.0, 1.0, 3.0, 2.0, 5.0, 4.0]
+        request = TimeSeriesRequest(
+            model_name="warm-up", history=season * 4, horizon=1, frequency=Frequency.FOUR_HOURLY
+        )
+        self.predict(request)
+
+    def check(self, request: TimeSeriesRequest) -> None:
+        check_history(request)
+        missing = np.flatnonzero(np.isnan(target_of(request)))
+        if missing.size:
+            raise refuse(f"/history/{missing[0]}", f"{self.model} needs every value; this one is missing.")
+        check_no_covariates(request)
+        check_timestamps(request)
+        if wants_samples(request):
+            if self._choose(request).name == "MSTL":
+                raise refuse("/output_mode", "MSTL has no sample paths; it gives quantiles.")
+            check_sample_count(request, request.num_samples)
+
+    def cost(self, request: TimeSeriesRequest) -> float:
+        return float(len(request.history or ()))
+
+    def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
+        """Fit and forecast one after another; a request that cannot be forecast gets its error in place."""
+        answers: list[TimeSeriesResponse | Exception] = []
+        for request in requests:
+            try:
+                self.check(request)
+                answers.append(answer(request, self._forecast(request)))
+            except InvalidRequestError as error:
+                answers.append(error)
+        return answers
+
+    def _forecast(self, request: TimeSeriesRequest) -> Forecast:
+        choice = self._choose(request)
+        model = self._build(choice)
+        history = np.ascontiguousarray(target_of(request))
+        levels = [_interval_level(level) for level in request.quantile_levels] if wants_quantiles(request) else []
+        samples = None
+        try:
+            found = model.forecast(y=history, h=request.horizon, level=sorted(set(levels)) or None)
+            if wants_samples(request):
+                samples = _simulate(model, history, request)
+        except Exception as error:
+            # The library raises bare exceptions for series it cannot fit.
+            short = len(history) <= 2 * choice.season_length + MAX_ETS_SEASON
+            reason = f"{choice.name} cannot be fitted to a history of {len(history)} values: {error}."
+            raise refuse("/history", reason, "too_short" if short else "unsupported") from error
+        quantiles = None
+        if levels:
+            # The lower side of an interval of 80 % is the level 0.1, its upper side 0.9.
+            sides = ["lo" if level <= 0.5 else "hi" for level in request.quantile_levels]
+            quantiles = np.stack([found[f"{side}-{level}"] for side, level in zip(sides, levels, strict=True)])
+        warnings = (*choice.warnings, *one_variate_warnings(request))
+        return Forecast(found["mean"], "mean", quantiles, samples, warnings)
+
+    def _choose(self, request: TimeSeriesRequest) -> _Choice:
+        name = self.model
+        season = self.season_length or SEASON_LENGTHS[request.frequency]
+        length = len(request.history or ())
+        warnings: list[str] = []
+        if season > 1 and length < 2 * season:
+            warnings.append(f"The history is shorter than two seasons of {season}: forecast without a season.")
+            season = 1
+        if name == "AutoETS" and season > MAX_ETS_SEASON:
+            warnings.append(f"ETS cannot estimate a season of {season}: forecast by MSTL with an ETS trend.")
+            name = "MSTL"
+        elif name == "MSTL" and season == 1:
+            warnings.append("MSTL needs a season: forecast by its trend model, AutoETS.")
+            name = "AutoETS"
+        return _Choice(name, season, tuple(warnings))
+
+    def _build(self, choice: _Choice) -> Any:
+        if self._library is None:
+            raise RuntimeError("load() has not been called")
+        return getattr(self._library, choice.name)(season_length=choice.season_length)
+
+
+def _interval_level(level: float) -> float:
+    """The interval, in percent, that has the quantile level at one of its sides; 0 for the median."""
+    return abs(2 * level - 1) * 100
+
+
+def _simulate(model: Any, history: Array, request: TimeSeriesRequest) -> Array:
+    """Sample paths of shape (num_samples, horizon), the same for the same seed."""
+    seed = randbits(32) if request.seed is None else request.seed
+    if seed >= 2**32:
+        # The library passes the seed on to numpy's older generator, which takes 32 bits.
+        seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    with _global_generator_kept():
+        return np.asarray(model.simulate(h=request.horizon, n_paths=request.num_samples, y=history, seed=seed))
+
+
+@contextmanager
+def _global_generator_kept() -> Iterator[None]:
+    with _GLOBAL_GENERATOR:
+        state = np.random.get_state()
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
