@@ -49,6 +49,9 @@ export class TimeSeries {
   }
 }
 
+/** Every typed operation. */
+export const OPERATIONS = [TIME_SERIES_FORECAST, ] as const;
+
 /** What the client offers per model type. */
 export class Resources {
   /** Forecast time series. */
