@@ -1,0 +1,77 @@
+"""The places a model can run, each behind the same typed client: what one contract suite is run against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sheaf.embedded import EmbeddedServer
+from sheaf.http import create_app
+from sheaf.local import LocalModels
+from sheaf.spec import ModelSpec
+from sheaf_client import Sheaf
+
+#: Ports of the test clusters; Ray's proxy cannot be given port 0.
+RAY_PORT = 18273
+
+
+@contextmanager
+def local(specs: list[ModelSpec]) -> Iterator[Sheaf]:
+    """Models in this process."""
+    with Sheaf.local(specs) as client:
+        yield client
+
+
+@contextmanager
+def asgi(specs: list[ModelSpec]) -> Iterator[Sheaf]:
+    """The ASGI app in this process: all of HTTP but the socket."""
+    models = LocalModels.start(specs)
+    with Sheaf.asgi(create_app(models)) as client:
+        yield client
+    models.stop()
+
+
+@contextmanager
+def http(specs: list[ModelSpec]) -> Iterator[Sheaf]:
+    """The embedded server, over a socket."""
+    with EmbeddedServer(specs, port=0) as server, Sheaf(server.url) as client:
+        yield client
+
+
+@contextmanager
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of this machine's two cores, dashboard off."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=150 * 2**20,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def ray_serve(specs: list[ModelSpec]) -> Iterator[Sheaf]:
+    """Ray Serve on a cluster of its own."""
+    from sheaf import ModelServer
+
+    with ray_cluster():
+        small = [spec.model_copy(update={"resources": {"num_cpus": 0.1}}) for spec in specs]
+        server = ModelServer([ModelSpec.model_validate(dict(spec)) for spec in small], port=RAY_PORT)
+        server.run()
+        try:
+            with Sheaf(server.url, timeout=120) as client:
+                yield client
+        finally:
+            server.shutdown()
+
+
+TARGETS: dict[str, Any] = {"local": local, "asgi": asgi, "http": http, "ray": ray_serve}
