@@ -1,0 +1,5 @@
+"""`python -m sheaf` is the `sheaf` command."""
+
+from sheaf.cli import main
+
+main()

@@ -1,0 +1,128 @@
+"""The `sheaf` command as a user runs it: serves a YAML of specs, says what is wrong, ends on a signal."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sheaf.embedded import EmbeddedServer
+from sheaf.registry import backend_names, find_backend
+from sheaf.spec import ModelSpec, as_specs, read_specs
+from sheaf_client import ConnectionFailedError, Sheaf
+from tests.backends import Broken, Echo
+
+PORT = 18275
+COMMAND = [sys.executable, "-m", "sheaf"]
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*COMMAND, "serve", *arguments, "--port", str(PORT)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def wait_ready(model: str) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            if httpx.get(f"http://127.0.0.1:{PORT}/{model}/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    pytest.fail("the server never became ready")
+
+
+def test_serve_reads_specs_from_yaml_and_ends_on_a_signal(tmp_path: Path) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text(
+        "models:\n"
+        "  - name: naive\n    backend: statsforecast\n    backend_kwargs: {model: SeasonalNaive}\n"
+        "    batch_policy: {max_batch_size: 4}\n"
+        "  - statsforecast\n"
+    )
+    with serving(str(file)) as process:
+        wait_ready("statsforecast")
+        with Sheaf(f"http://127.0.0.1:{PORT}") as client:
+            season = [1.0, 5.0, 2.0, 7.0, 3.0, 9.0, 4.0] * 3
+            answer = client.time_series.forecast(model="naive", history=season, horizon=7, frequency="1d")
+            assert answer.mean == season[:7]
+            assert [m.name for m in client.models.list()] == ["naive", "statsforecast"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.stdout is not None
+        assert "Serving naive, statsforecast" in process.stdout.read()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("models: 3", "expected a list of models"),
+        ("- {name: a, backend: nonesuch}", "no backend is called 'nonesuch'"),
+        ("- {name: ../x y, backend: statsforecast}", "name"),
+        ("- {name: docs, backend: statsforecast}", "name of a route"),
+        ("- {name: a, backend: statsforecast, resources: {replicas: 0}}", "replicas"),
+        ("- {name: a, backend: statsforecast, bogus: 1}", "bogus"),
+        ("- {name: a, backend: statsforecast, model_type: tabular}", "serves time_series, not tabular"),
+        ("- {name: a, backend: statsforecast, backend_kwargs: {modell: x}}", "do not fit"),
+        ("- {name: a, backend: chronos2, backend_kwargs: {model_id: /nowhere/at/all}}", "/nowhere/at/all"),
+        ("- statsforecast\n- statsforecast", "two models are called 'statsforecast'"),
+    ],
+)
+def test_a_deployment_that_cannot_be_says_why_and_exits(tmp_path: Path, content: str, reason: str) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text(content)
+    command = [*COMMAND, "serve", str(file), "--port", str(PORT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_lists_what_can_be_served() -> None:
+    done = subprocess.run([*COMMAND, "backends"], capture_output=True, text=True, check=True)
+    for name in ("chronos2", "statsforecast"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", backend_names())
+def test_every_backend_can_be_deployed_by_its_name(name: str) -> None:
+    (spec,) = as_specs(name)
+    assert spec.model_type == find_backend(name).model_type
+    assert isinstance(spec.make_backend(), find_backend(name))
+
+
+def test_read_specs_takes_a_bare_list(tmp_path: Path) -> None:
+    file = tmp_path / "models.yml"
+    file.write_text("- statsforecast\n- {name: b, backend: statsforecast}\n")
+    assert [spec.name for spec in read_specs(file)] == ["statsforecast", "b"]
+
+
+def test_a_model_that_fails_to_load_lets_go_of_those_before_it() -> None:
+    specs = [ModelSpec(name="echo", backend_cls=Echo), ModelSpec(name="broken", backend_cls=Broken)]
+    with pytest.raises(FileNotFoundError):
+        Sheaf.local(specs)
+    with pytest.raises(FileNotFoundError), EmbeddedServer(specs, port=0):
+        pytest.fail("the server must not come up")
+
+
+def test_a_server_that_is_gone_is_a_typed_error() -> None:
+    with EmbeddedServer(ModelSpec(name="echo", backend_cls=Echo), port=0) as server:
+        url = server.url
+    with Sheaf(url, max_retries=1, timeout=5) as client, pytest.raises(ConnectionFailedError) as caught:
+        client.time_series.forecast(model="echo", history=[1.0], horizon=1, frequency="1h")
+    assert caught.value.unsent
