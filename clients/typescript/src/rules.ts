@@ -94,7 +94,8 @@ const CHECKS: Record<string, Check> = {
 
   *some_present(model, rule) {
     for (const [path, rows] of lists(model, text(rule, 'field'))) {
-      const absent = (row: unknown) => (Array.isArray(row) ? row.every((item) => item === null) : row === null);
+      const absent = (row: unknown) =>
+        Array.isArray(row) ? row.every((item) => item === null) : row === null;
       if (rows.every(absent)) yield [path, 'At least one value must not be null.'];
     }
   },
@@ -103,7 +104,8 @@ const CHECKS: Record<string, Check> = {
     for (const [, rows] of lists(model, text(rule, 'of'))) {
       const width = Array.isArray(rows[0]) ? rows[0].length : 1;
       for (const [path, index] of within(model, text(rule, 'field'))) {
-        if ((index as number) >= width) yield [path, `Must be below ${width}, the number of columns of ${text(rule, 'of')}.`];
+        if ((index as number) >= width)
+          yield [path, `Must be below ${width}, the number of columns of ${text(rule, 'of')}.`];
       }
     }
   },
@@ -136,7 +138,8 @@ const CHECKS: Record<string, Check> = {
   *length_equals(model, rule) {
     const expected = model[text(rule, 'value')];
     for (const [path, items] of lists(model, text(rule, 'field'))) {
-      if (items.length !== expected) yield [path, `Has ${items.length} items; ${text(rule, 'value')} is ${expected}.`];
+      if (items.length !== expected)
+        yield [path, `Has ${items.length} items; ${text(rule, 'value')} is ${expected}.`];
     }
   },
 
@@ -144,7 +147,8 @@ const CHECKS: Record<string, Check> = {
     const allowed = model[text(rule, 'of')] ?? {};
     for (const [path, mapping] of within(model, text(rule, 'field'))) {
       for (const key of Object.keys(mapping as object)) {
-        if (!Object.hasOwn(allowed, key)) yield [[...path, key], `Not among the names in ${text(rule, 'of')}.`];
+        if (!Object.hasOwn(allowed, key))
+          yield [[...path, key], `Not among the names in ${text(rule, 'of')}.`];
       }
     }
   },
