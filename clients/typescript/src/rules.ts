@@ -12,16 +12,24 @@ type Path = readonly (string | number)[];
 type Finding = [path: Path, message: string];
 type Check = (model: Members, rule: Rule) => Iterable<Finding>;
 
-/** The faults that the rules of a schema, and of the schemas inside it, find in a body whose fields are valid. */
-export function breaches(schema: string, body: Members): Fault[] {
-  const inner = (NESTED[schema] ?? []).flatMap(([place, name]) =>
-    [...within(body, place)].flatMap(([path, value]) => run(name, value as Members, path)),
-  );
-  return inner.length > 0 ? inner : run(schema, body, []);
+/** The rules of each schema, and where requests hold values of other schemas that have rules. */
+export interface Tables {
+  rules: Record<string, Rule[]>;
+  nested: Record<string, [path: string, schema: string][]>;
 }
 
-function run(schema: string, model: Members, root: Path): Fault[] {
-  return (RULES[schema] ?? []).flatMap((rule) => {
+const TABLES: Tables = { rules: RULES, nested: NESTED };
+
+/** The faults that the rules of a schema, and of the schemas inside it, find in a body whose fields are valid. */
+export function breaches(schema: string, body: Members, tables = TABLES): Fault[] {
+  const inner = (tables.nested[schema] ?? []).flatMap(([place, name]) =>
+    [...within(body, place)].flatMap(([path, value]) => run(tables.rules[name], value as Members, path)),
+  );
+  return inner.length > 0 ? inner : run(tables.rules[schema], body, []);
+}
+
+function run(rules: Rule[] = [], model: Members, root: Path): Fault[] {
+  return rules.flatMap((rule) => {
     const check = CHECKS[rule.rule];
     if (!check) throw new TypeError(`unknown rule ${rule.rule}`);
     return [...check(model, rule)].map(([path, message]) => ({
