@@ -6,7 +6,14 @@ export function maxCharacters(maximum: number) {
   return z.check<string>(({ issues, value }) => {
     // The text has at least as many UTF-16 units as characters.
     if (value.length > maximum && [...value].length > maximum) {
-      issues.push({ code: 'too_big', origin: 'string', maximum, inclusive: true, input: value, continue: true });
+      issues.push({
+        code: 'too_big',
+        origin: 'string',
+        maximum,
+        inclusive: true,
+        input: value,
+        continue: true,
+      });
     }
   });
 }
@@ -15,7 +22,14 @@ export function maxCharacters(maximum: number) {
 export function maxMembers(maximum: number) {
   return z.check<object>(({ issues, value }) => {
     if (Object.keys(value).length > maximum) {
-      issues.push({ code: 'too_big', origin: 'object', maximum, inclusive: true, input: value, continue: true });
+      issues.push({
+        code: 'too_big',
+        origin: 'object',
+        maximum,
+        inclusive: true,
+        input: value,
+        continue: true,
+      });
     }
   });
 }
@@ -46,13 +60,19 @@ export function readTimestamp(text: string): Moment | undefined {
   if (!parts) return undefined;
   const number = (index: number) => Number(parts[index] ?? 0);
   const [year, month, day, hour, minute, second] = [1, 2, 3, 4, 5, 6].map(number) as [
-    number, number, number, number, number, number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
   ];
   const date = new Date(0);
   date.setUTCFullYear(year, month - 1, day); // unlike Date.UTC, takes the years below 100 as they are
   const exists = year > 0 && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
   const [offsetHour, offsetMinute] = [number(10), number(11)];
-  if (!exists || hour > 23 || minute > 59 || second > 59 || offsetHour > 23 || offsetMinute > 59) return undefined;
+  if (!exists || hour > 23 || minute > 59 || second > 59 || offsetHour > 23 || offsetMinute > 59)
+    return undefined;
   const ahead = (parts[9] === '-' ? -1 : 1) * (offsetHour * 3600 + offsetMinute * 60);
   return {
     seconds: date.getTime() / 1000 + hour * 3600 + minute * 60 + second - ahead,

@@ -62,7 +62,8 @@ export class Models {
 
   /** One entry a model, in order of their names. */
   async list(options?: CallOptions): Promise<ModelInfo[]> {
-    return conform(zModelList, await this.transport.json({ path: '/models', requestId: newId() }, options)).models;
+    return conform(zModelList, await this.transport.json({ path: '/models', requestId: newId() }, options))
+      .models;
   }
 }
 

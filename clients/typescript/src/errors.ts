@@ -53,12 +53,16 @@ export class ProblemError extends SheafError {
   /** Seconds to wait before trying again, where the server says so. */
   readonly retryAfter: number | null;
 
+  /** Whether the same request may succeed later. */
+  readonly retryable: boolean;
+
   constructor(detail = '', problem: ProblemDetails = {}) {
     const request = problem.requestId ? ` (request ${problem.requestId})` : '';
     const faults = (problem.errors ?? []).map((f) => `\n  ${f.path || '(body)'}: ${f.message} [${f.code}]`);
     super((detail || new.target.title) + request + faults.join(''));
     this.code = problem.code ?? new.target.code;
     this.status = problem.status ?? new.target.status;
+    this.retryable = new.target.retryable;
     this.detail = detail;
     this.errors = problem.errors ?? [];
     this.requestId = problem.requestId ?? null;

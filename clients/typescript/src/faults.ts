@@ -36,7 +36,11 @@ function expand(issues: readonly Issue[], root: Path, body: unknown): Found[] {
       return meant(issue.errors.map((branch) => expand(branch, path, body)));
     }
     if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) => ({ code: 'unknown_field', path: [...path, key], message: 'No such member.' }));
+      return issue.keys.map((key) => ({
+        code: 'unknown_field',
+        path: [...path, key],
+        message: 'No such member.',
+      }));
     }
     return [{ code: codeOf(issue, path, body), path, message: messageOf(issue) }];
   });
@@ -76,7 +80,10 @@ function codeOf(issue: Issue, path: Path, body: unknown): string {
 }
 
 function valueAt(body: unknown, path: Path): unknown {
-  return path.reduce<unknown>((here, part) => (here as Record<PropertyKey, unknown> | undefined)?.[part], body);
+  return path.reduce<unknown>(
+    (here, part) => (here as Record<PropertyKey, unknown> | undefined)?.[part],
+    body,
+  );
 }
 
 function isElement(body: unknown, path: Path): boolean {

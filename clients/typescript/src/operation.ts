@@ -77,14 +77,25 @@ export class Caller {
         throw refusal([{ code: 'mismatch', path: `/requests/${i}/model_name`, message }]);
       }
     }
-    const batch = { path: pathTo('/{model_name}/batch', model), requestId: newId(), body: { requests: sent } };
+    const batch = {
+      path: pathTo('/{model_name}/batch', model),
+      requestId: newId(),
+      body: { requests: sent },
+    };
     const answer = (await this.transport.json(batch, options)) as { responses?: unknown };
     const responses = Array.isArray(answer?.responses) ? [...answer.responses] : [];
-    if (responses.length !== sent.length) throw new BadResponseError('The batch has another number of answers.');
-    return bodies.map((body) => (body instanceof InvalidRequestError ? body : settle(operation, responses.shift())));
+    if (responses.length !== sent.length)
+      throw new BadResponseError('The batch has another number of answers.');
+    return bodies.map((body) =>
+      body instanceof InvalidRequestError ? body : settle(operation, responses.shift()),
+    );
   }
 
-  stream<Q extends BaseRequest, A>(operation: Operation<Q, A>, request: Call<Q>, options: CallOptions = {}): Stream<A> {
+  stream<Q extends BaseRequest, A>(
+    operation: Operation<Q, A>,
+    request: Call<Q>,
+    options: CallOptions = {},
+  ): Stream<A> {
     return new Stream({
       deadline: () => this.transport.deadline(options),
       open: async (deadline) => {
@@ -96,7 +107,10 @@ export class Caller {
   }
 
   /** The body of a request, or what is wrong with it. */
-  private attempt<Q extends BaseRequest>(operation: Operation<Q, unknown>, request: Call<Q>): Body | InvalidRequestError {
+  private attempt<Q extends BaseRequest>(
+    operation: Operation<Q, unknown>,
+    request: Call<Q>,
+  ): Body | InvalidRequestError {
     try {
       return this.prepare(operation, request);
     } catch (error) {
@@ -125,7 +139,10 @@ export class Caller {
 }
 
 /** What is wrong with a request as it is sent; nothing where the server would accept it. */
-export function check(operation: Pick<Operation<unknown, unknown>, 'name' | 'request'>, body: unknown): Fault[] {
+export function check(
+  operation: Pick<Operation<unknown, unknown>, 'name' | 'request'>,
+  body: unknown,
+): Fault[] {
   const parsed = operation.request.safeParse(body);
   return parsed.success
     ? breaches(operation.name, parsed.data as Record<string, unknown>)
@@ -138,8 +155,12 @@ export function pathTo(route: string, model: string): string {
 }
 
 function refusal(faults: Fault[], requestId?: unknown): InvalidRequestError {
-  const count = faults.length === 1 ? 'The request is invalid.' : `The request is invalid in ${faults.length} places.`;
-  return new InvalidRequestError(count, { errors: faults, requestId: typeof requestId === 'string' ? requestId : null });
+  const count =
+    faults.length === 1 ? 'The request is invalid.' : `The request is invalid in ${faults.length} places.`;
+  return new InvalidRequestError(count, {
+    errors: faults,
+    requestId: typeof requestId === 'string' ? requestId : null,
+  });
 }
 
 function exchange(route: string, body: Body): Exchange {
@@ -151,7 +172,9 @@ export function conform<A>(contract: z.ZodType<A>, answer: unknown): A {
   const parsed = contract.safeParse(answer);
   if (parsed.success) return parsed.data;
   const [fault] = faultsOf(parsed.error.issues, answer);
-  throw new BadResponseError(`The answer breaks the contract at ${fault?.path || '(body)'}: ${fault?.message}`);
+  throw new BadResponseError(
+    `The answer breaks the contract at ${fault?.path || '(body)'}: ${fault?.message}`,
+  );
 }
 
 function settle<A>(operation: Operation<unknown, A>, answer: unknown): A | ProblemError {
@@ -169,7 +192,8 @@ function plain(value: unknown, gaps: boolean): unknown {
   }
   if (Array.isArray(value)) return value.map((item) => plain(item, gaps));
   if (gaps && Number.isNaN(value)) return null;
-  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype)
+    return value;
   const members = Object.entries(value).filter(([, member]) => member !== undefined);
   return Object.fromEntries(members.map(([name, member]) => [name, plain(member, gaps)]));
 }

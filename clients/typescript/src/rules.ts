@@ -12,16 +12,24 @@ type Path = readonly (string | number)[];
 type Finding = [path: Path, message: string];
 type Check = (model: Members, rule: Rule) => Iterable<Finding>;
 
-/** The faults that the rules of a schema, and of the schemas inside it, find in a body whose fields are valid. */
-export function breaches(schema: string, body: Members): Fault[] {
-  const inner = (NESTED[schema] ?? []).flatMap(([place, name]) =>
-    [...within(body, place)].flatMap(([path, value]) => run(name, value as Members, path)),
-  );
-  return inner.length > 0 ? inner : run(schema, body, []);
+/** The rules of each schema, and where requests hold values of other schemas that have rules. */
+export interface Tables {
+  rules: Record<string, Rule[]>;
+  nested: Record<string, [path: string, schema: string][]>;
 }
 
-function run(schema: string, model: Members, root: Path): Fault[] {
-  return (RULES[schema] ?? []).flatMap((rule) => {
+const TABLES: Tables = { rules: RULES, nested: NESTED };
+
+/** The faults that the rules of a schema, and of the schemas inside it, find in a body whose fields are valid. */
+export function breaches(schema: string, body: Members, tables = TABLES): Fault[] {
+  const inner = (tables.nested[schema] ?? []).flatMap(([place, name]) =>
+    [...within(body, place)].flatMap(([path, value]) => run(tables.rules[name], value as Members, path)),
+  );
+  return inner.length > 0 ? inner : run(tables.rules[schema], body, []);
+}
+
+function run(rules: Rule[] = [], model: Members, root: Path): Fault[] {
+  return rules.flatMap((rule) => {
     const check = CHECKS[rule.rule];
     if (!check) throw new TypeError(`unknown rule ${rule.rule}`);
     return [...check(model, rule)].map(([path, message]) => ({
@@ -94,7 +102,8 @@ const CHECKS: Record<string, Check> = {
 
   *some_present(model, rule) {
     for (const [path, rows] of lists(model, text(rule, 'field'))) {
-      const absent = (row: unknown) => (Array.isArray(row) ? row.every((item) => item === null) : row === null);
+      const absent = (row: unknown) =>
+        Array.isArray(row) ? row.every((item) => item === null) : row === null;
       if (rows.every(absent)) yield [path, 'At least one value must not be null.'];
     }
   },
@@ -103,7 +112,8 @@ const CHECKS: Record<string, Check> = {
     for (const [, rows] of lists(model, text(rule, 'of'))) {
       const width = Array.isArray(rows[0]) ? rows[0].length : 1;
       for (const [path, index] of within(model, text(rule, 'field'))) {
-        if ((index as number) >= width) yield [path, `Must be below ${width}, the number of columns of ${text(rule, 'of')}.`];
+        if ((index as number) >= width)
+          yield [path, `Must be below ${width}, the number of columns of ${text(rule, 'of')}.`];
       }
     }
   },
@@ -136,7 +146,8 @@ const CHECKS: Record<string, Check> = {
   *length_equals(model, rule) {
     const expected = model[text(rule, 'value')];
     for (const [path, items] of lists(model, text(rule, 'field'))) {
-      if (items.length !== expected) yield [path, `Has ${items.length} items; ${text(rule, 'value')} is ${expected}.`];
+      if (items.length !== expected)
+        yield [path, `Has ${items.length} items; ${text(rule, 'value')} is ${expected}.`];
     }
   },
 
@@ -144,7 +155,8 @@ const CHECKS: Record<string, Check> = {
     const allowed = model[text(rule, 'of')] ?? {};
     for (const [path, mapping] of within(model, text(rule, 'field'))) {
       for (const key of Object.keys(mapping as object)) {
-        if (!Object.hasOwn(allowed, key)) yield [[...path, key], `Not among the names in ${text(rule, 'of')}.`];
+        if (!Object.hasOwn(allowed, key))
+          yield [[...path, key], `Not among the names in ${text(rule, 'of')}.`];
       }
     }
   },

@@ -99,7 +99,9 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
 }
 
 function wrapped(error: unknown): SheafError {
-  return error instanceof SheafError ? error : new ConnectionFailedError('The stream broke.', { cause: error });
+  return error instanceof SheafError
+    ? error
+    : new ConnectionFailedError('The stream broke.', { cause: error });
 }
 
 function parseObject(text: string): Record<string, unknown> {
@@ -109,7 +111,8 @@ function parseObject(text: string): Record<string, unknown> {
   } catch (cause) {
     throw new BadResponseError('The data of an event is not JSON.', { cause });
   }
-  if (typeof value !== 'object' || value === null) throw new BadResponseError('The data of an event is not an object.');
+  if (typeof value !== 'object' || value === null)
+    throw new BadResponseError('The data of an event is not an object.');
   return value as Record<string, unknown>;
 }
 
@@ -139,7 +142,10 @@ async function* lines(body: ReadableStream<Uint8Array> | null): AsyncGenerator<s
     const text = held + chunk;
     // A CR at the end may be the first half of a CRLF.
     held = text.endsWith('\r') ? '\r' : '';
-    const [first, ...rest] = text.slice(0, text.length - held.length).split(/\r\n|\n|\r/) as [string, ...string[]];
+    const [first, ...rest] = text.slice(0, text.length - held.length).split(/\r\n|\n|\r/) as [
+      string,
+      ...string[],
+    ];
     line += first;
     for (const next of rest) {
       yield line;
@@ -153,11 +159,7 @@ async function* chunks(body: ReadableStream<Uint8Array> | null): AsyncGenerator<
   if (!body) return;
   const reader = body.getReader();
   const decoder = new TextDecoder();
-  try {
-    for (let read = await reader.read(); !read.done; read = await reader.read()) {
-      yield decoder.decode(read.value, { stream: true });
-    }
-  } finally {
-    await reader.cancel().catch(() => undefined);
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    yield decoder.decode(read.value, { stream: true });
   }
 }

@@ -2,7 +2,13 @@
  * Carries one exchange over fetch: headers, a deadline over all attempts, and retries. Nothing here knows
  * what a model is.
  */
-import { BadResponseError, CallTimeoutError, ConnectionFailedError, ProblemError, SheafError } from './errors.js';
+import {
+  BadResponseError,
+  CallTimeoutError,
+  ConnectionFailedError,
+  ProblemError,
+  SheafError,
+} from './errors.js';
 import { readProblem } from './problem.js';
 
 /** Options of one call. */
@@ -46,48 +52,43 @@ export class Transport {
   async json(exchange: Exchange, options: CallOptions = {}): Promise<unknown> {
     const deadline = this.deadline(options);
     try {
-      return await this.send(exchange, options, deadline, readJson);
+      const response = await this.open(exchange, options, deadline);
+      return parse(await read(response, deadline));
     } finally {
       deadline.clear();
     }
   }
 
-  /** Send an exchange and hand over its answer, unread; the deadline goes on until the caller clears it. */
+  /** Send an exchange until it is answered, and hand over the answer unread; the deadline goes on. */
   async open(exchange: Exchange, options: CallOptions, deadline: Deadline): Promise<Response> {
-    return this.send(exchange, options, deadline, (response) => Promise.resolve(response));
+    const retries = options.maxRetries ?? this.options.maxRetries;
+    for (let attempt = 0; ; attempt++) {
+      const answer = await this.attempt(exchange, options, deadline);
+      if ('ok' in answer && answer.ok) return answer;
+      const { failure, again, hint } =
+        'ok' in answer ? await refusal(answer, deadline) : { failure: answer, again: true };
+      const wait = pause(attempt, hint);
+      if (!again || attempt >= retries || wait >= deadline.remaining) throw failure;
+      await deadline.sleep(wait);
+    }
   }
 
   deadline(options: CallOptions): Deadline {
     return new Deadline(options.timeout ?? this.options.timeout, options.signal);
   }
 
-  private async send<T>(
+  private async attempt(
     exchange: Exchange,
     options: CallOptions,
     deadline: Deadline,
-    read: (response: Response) => Promise<T>,
-  ): Promise<T> {
-    const retries = options.maxRetries ?? this.options.maxRetries;
-    const send = this.options.fetch;
-    for (let attempt = 0; ; attempt++) {
-      const message = this.message(exchange, options, deadline);
-      let failure: SheafError;
-      let hint: number | undefined;
-      try {
-        deadline.signal.throwIfAborted();
-        const response = await send(this.options.baseUrl + exchange.path, message);
-        if (response.ok) return await read(response);
-        failure = await readFailure(response);
-        if (response.status !== 429 && response.status !== 503) throw failure;
-        hint = retryAfter(response, failure);
-      } catch (error) {
-        if (deadline.signal.aborted) throw deadline.signal.reason;
-        if (error instanceof SheafError) throw error;
-        failure = new ConnectionFailedError(`No answer from ${this.options.baseUrl}.`, { cause: error });
-      }
-      const wait = pause(attempt, hint);
-      if (attempt >= retries || wait >= deadline.remaining) throw failure;
-      await deadline.sleep(wait);
+  ): Promise<Response | ConnectionFailedError> {
+    const { baseUrl, fetch } = this.options; // a browser's own fetch must not be called as a method
+    const message = this.message(exchange, options, deadline);
+    try {
+      return await fetch(baseUrl + exchange.path, message);
+    } catch (cause) {
+      deadline.signal.throwIfAborted();
+      return new ConnectionFailedError(`No answer from ${baseUrl}.`, { cause });
     }
   }
 
@@ -103,9 +104,12 @@ export class Transport {
       headers.set('Content-Type', 'application/json');
       headers.set('Idempotency-Key', exchange.requestId);
     }
-    for (const [name, value] of Object.entries({ ...this.options.headers, ...options.headers })) headers.set(name, value);
+    for (const [name, value] of Object.entries({ ...this.options.headers, ...options.headers }))
+      headers.set(name, value);
     const { signal } = deadline;
-    return posted ? { method: 'POST', headers, signal, body: JSON.stringify(exchange.body) } : { headers, signal };
+    return posted
+      ? { method: 'POST', headers, signal, body: JSON.stringify(exchange.body) }
+      : { headers, signal };
   }
 }
 
@@ -170,8 +174,16 @@ function pause(attempt: number, hint?: number): number {
   return hint === undefined ? own : hint + own / 4;
 }
 
-async function readJson(response: Response): Promise<unknown> {
-  const text = await response.text();
+async function read(response: Response, deadline: Deadline): Promise<string> {
+  try {
+    return await response.text();
+  } catch (cause) {
+    deadline.signal.throwIfAborted();
+    throw new ConnectionFailedError('The connection broke before the answer was complete.', { cause });
+  }
+}
+
+function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (cause) {
@@ -179,20 +191,27 @@ async function readJson(response: Response): Promise<unknown> {
   }
 }
 
-async function readFailure(response: Response): Promise<SheafError> {
-  const otherwise = `The server answered ${response.status} without a problem document.`;
-  const body = await readJson(response).catch((error: unknown) => {
-    if (error instanceof BadResponseError) return undefined;
-    throw error;
-  });
-  return readProblem(body, otherwise);
+interface Refusal {
+  failure: SheafError;
+  /** Whether the same exchange may succeed later. */
+  again: boolean;
+  /** Seconds that the server asks to wait. */
+  hint?: number | undefined;
 }
 
-/** Seconds that the server asks to wait: the problem's own number, or the header's seconds or date. */
-function retryAfter(response: Response, failure: SheafError): number | undefined {
-  if (failure instanceof ProblemError && failure.retryAfter !== null) return failure.retryAfter;
-  const header = response.headers.get('Retry-After');
+async function refusal(response: Response, deadline: Deadline): Promise<Refusal> {
+  const otherwise = `The server answered ${response.status} without a problem document.`;
+  const text = await read(response, deadline);
+  const failure = readProblem(text.startsWith('{') ? parse(text) : undefined, otherwise);
+  const again =
+    failure instanceof ProblemError ? failure.retryable : response.status === 429 || response.status === 503;
+  const told = failure instanceof ProblemError ? failure.retryAfter : null;
+  return { failure, again, hint: told ?? seconds(response.headers.get('Retry-After')) };
+}
+
+/** The seconds of a Retry-After header, which holds them or a date. */
+function seconds(header: string | null): number | undefined {
   if (header === null) return undefined;
-  const seconds = /^\d+$/.test(header) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;
-  return Number.isNaN(seconds) ? undefined : Math.max(seconds, 0);
+  const wait = /^\d+$/.test(header) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;
+  return Number.isNaN(wait) ? undefined : Math.max(wait, 0);
 }

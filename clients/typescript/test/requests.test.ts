@@ -2,7 +2,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { BadResponseError, InvalidRequestError, ModelNotFoundError, ProblemError, Sheaf } from '../src/index.js';
+import {
+  BadResponseError,
+  InvalidRequestError,
+  ModelNotFoundError,
+  ProblemError,
+  Sheaf,
+} from '../src/index.js';
 import { newId, pathTo } from '../src/operation.js';
 import { answerForecast, forecast, json, problem, serve } from './server.js';
 
@@ -24,10 +30,17 @@ describe('a forecast', () => {
     const [{ method, path, headers, body }] = received as [(typeof received)[0]];
     assert.equal(`${method} ${path}`, 'POST /chronos/time_series/forecast');
     assert.match(body.request_id, UUID);
-    assert.deepEqual({ ...body, request_id: '' }, {
-      request_id: '', model_type: 'time_series', model_name: 'chronos',
-      history: [1, 2, 3], horizon: 2, frequency: '1h',
-    });
+    assert.deepEqual(
+      { ...body, request_id: '' },
+      {
+        request_id: '',
+        model_type: 'time_series',
+        model_name: 'chronos',
+        history: [1, 2, 3],
+        horizon: 2,
+        frequency: '1h',
+      },
+    );
     assert.equal(headers['x-request-id'], body.request_id);
     assert.equal(headers['idempotency-key'], body.request_id);
     assert.equal(headers['authorization'], 'Bearer secret');
@@ -40,7 +53,9 @@ describe('a forecast', () => {
 
   test('has what the server left out filled in, and loses what the contract does not know', async (context) => {
     const later = { metadata: { region: 'north' }, from_a_newer_server: true };
-    const { url } = await serve(context, (response, { body }) => json(forecast(body, later))(response, undefined as never));
+    const { url } = await serve(context, (response, { body }) =>
+      json(forecast(body, later))(response, undefined as never),
+    );
     const answer = await new Sheaf({ baseUrl: url }).timeSeries.forecast(given);
     assert.equal(answer.point, 'mean');
     assert.equal(answer.quantiles, null);
@@ -52,7 +67,12 @@ describe('a forecast', () => {
     const { url, received } = await serve(context, answerForecast);
     const request_id = newId();
     const wire = { request_id, model_type: 'time_series', model_name: 'chronos' } as const;
-    await new Sheaf({ baseUrl: url, model: 'other' }).timeSeries.forecast({ ...wire, history: [1], horizon: 1, frequency: '1d' });
+    await new Sheaf({ baseUrl: url, model: 'other' }).timeSeries.forecast({
+      ...wire,
+      history: [1],
+      horizon: 1,
+      frequency: '1d',
+    });
     assert.equal(received[0]?.path, '/chronos/time_series/forecast');
     assert.equal(received[0]?.body.request_id, request_id);
   });
@@ -69,10 +89,17 @@ describe('a forecast', () => {
     const client = new Sheaf({ baseUrl: url });
     const past_covariates = { price: new Float32Array([0.5, NaN]), promo: [0, 1] };
     await client.timeSeries.forecast({ ...call, history: new Float64Array([1, NaN]), past_covariates });
-    await client.timeSeries.forecast({ ...call, history: [new Float32Array([1, 2]), [NaN, 3]], seed: undefined as never });
+    await client.timeSeries.forecast({
+      ...call,
+      history: [new Float32Array([1, 2]), [NaN, 3]],
+      seed: undefined as never,
+    });
     assert.deepEqual(received[0]?.body.history, [1, null]);
     assert.deepEqual(received[0]?.body.past_covariates, { price: [0.5, null], promo: [0, 1] });
-    assert.deepEqual(received[1]?.body.history, [[1, 2], [null, 3]]);
+    assert.deepEqual(received[1]?.body.history, [
+      [1, 2],
+      [null, 3],
+    ]);
     assert.equal('seed' in received[1]?.body, false);
   });
 
@@ -102,15 +129,22 @@ describe('a forecast', () => {
   test("rejects with the class of the server's problem", async (context) => {
     const more = { detail: 'No model "chronos".', request_id: 'r-1', errors: [] };
     const { url } = await serve(context, problem('model_not_found', 404, more));
-    const error = await new Sheaf({ baseUrl: url }).timeSeries.forecast(given).catch((error: unknown) => error);
+    const error = await new Sheaf({ baseUrl: url }).timeSeries
+      .forecast(given)
+      .catch((error: unknown) => error);
     assert.ok(error instanceof ModelNotFoundError);
-    assert.deepEqual([error.code, error.status, error.detail, error.requestId], ['model_not_found', 404, 'No model "chronos".', 'r-1']);
+    assert.deepEqual(
+      [error.code, error.status, error.detail, error.requestId],
+      ['model_not_found', 404, 'No model "chronos".', 'r-1'],
+    );
     assert.equal(error.message, 'No model "chronos". (request r-1)');
     assert.equal(error.name, 'ModelNotFoundError');
   });
 
   test('rejects where the answer breaks the contract', async (context) => {
-    const { url } = await serve(context, (response, { body }) => json({ ...forecast(body), mean: [null] })(response, undefined as never));
+    const { url } = await serve(context, (response, { body }) =>
+      json({ ...forecast(body), mean: [null] })(response, undefined as never),
+    );
     await assert.rejects(new Sheaf({ baseUrl: url }).timeSeries.forecast(given), (error: Error) => {
       assert.ok(error instanceof BadResponseError);
       assert.match(error.message, /\/mean\/0/);
@@ -135,16 +169,28 @@ describe('a forecast', () => {
 
 describe('many forecasts', () => {
   test('are answered or refused each by itself, in order', async (context) => {
-    const refusal = { type: '/problems/invalid', title: 'Invalid', status: 422, code: 'invalid', detail: 'Not this level.' };
+    const refusal = {
+      type: '/problems/invalid',
+      title: 'Invalid',
+      status: 422,
+      code: 'invalid',
+      detail: 'Not this level.',
+    };
     const { url, received } = await serve(context, (response, { body }) =>
-      json({ responses: [forecast(body.requests[0]), refusal, forecast(body.requests[2])] })(response, undefined as never),
+      json({ responses: [forecast(body.requests[0]), refusal, forecast(body.requests[2])] })(
+        response,
+        undefined as never,
+      ),
     );
     const client = new Sheaf({ baseUrl: url });
     const horizons = [1, 0, 2, 3];
     const answers = await client.timeSeries.forecastMany(horizons.map((horizon) => ({ ...given, horizon })));
 
     assert.equal(received[0]?.path, '/chronos/batch');
-    assert.deepEqual(received[0]?.body.requests.map((request: { horizon: number }) => request.horizon), [1, 2, 3]);
+    assert.deepEqual(
+      received[0]?.body.requests.map((request: { horizon: number }) => request.horizon),
+      [1, 2, 3],
+    );
     const [first, second, third, fourth] = answers as [unknown, unknown, unknown, unknown];
     assert.deepEqual((first as { mean: number[] }).mean, [1]);
     assert.deepEqual(faultsOf(second), ['out_of_range /horizon']);
@@ -155,7 +201,9 @@ describe('many forecasts', () => {
   test('are for one model', async (context) => {
     const { url, received } = await serve(context, answerForecast);
     const mixed = new Sheaf({ baseUrl: url }).timeSeries.forecastMany([given, { ...given, model: 'bolt' }]);
-    assert.deepEqual(faultsOf(await mixed.catch((error: unknown) => error)), ['mismatch /requests/1/model_name']);
+    assert.deepEqual(faultsOf(await mixed.catch((error: unknown) => error)), [
+      'mismatch /requests/1/model_name',
+    ]);
     assert.equal(received.length, 0);
   });
 
@@ -176,7 +224,13 @@ describe('many forecasts', () => {
 
 describe('the client', () => {
   test('lists the deployed models', async (context) => {
-    const model = { name: 'chronos', model_type: 'time_series', backend: 'chronos2', operations: ['/x'], ready: true };
+    const model = {
+      name: 'chronos',
+      model_type: 'time_series',
+      backend: 'chronos2',
+      operations: ['/x'],
+      ready: true,
+    };
     const { url, received } = await serve(context, json({ models: [model] }));
     assert.deepEqual(await new Sheaf({ baseUrl: url }).models.list(), [model]);
     assert.equal(`${received[0]?.method} ${received[0]?.path}`, 'GET /models');
@@ -208,7 +262,9 @@ describe('the client', () => {
 
   test('keeps the nearest class for a code it does not know', async (context) => {
     const { url } = await serve(context, problem('paused', 503, { detail: 'Paused.' }));
-    const error = await new Sheaf({ baseUrl: url, maxRetries: 0 }).models.list().catch((error: unknown) => error);
+    const error = await new Sheaf({ baseUrl: url, maxRetries: 0 }).models
+      .list()
+      .catch((error: unknown) => error);
     assert.ok(error instanceof ProblemError);
     assert.deepEqual([error.name, error.code, error.status], ['OverloadedError', 'paused', 503]);
   });

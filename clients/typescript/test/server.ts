@@ -44,7 +44,12 @@ export function json(value: unknown, status = 200, headers: Record<string, strin
   };
 }
 
-export function problem(code: string, status: number, more: object = {}, headers: Record<string, string> = {}): Answer {
+export function problem(
+  code: string,
+  status: number,
+  more: object = {},
+  headers: Record<string, string> = {},
+): Answer {
   return json({ type: `/problems/${code}`, title: code, status, code, ...more }, status, headers);
 }
 
@@ -57,16 +62,26 @@ export const silence: Answer = () => undefined;
 /** What a model answers to a forecast. */
 export function forecast(request: Received['body'], more: object = {}): Record<string, unknown> {
   const { request_id, model_name, horizon, frequency } = request;
-  return { request_id, model_type: 'time_series', model_name, mean: Array(horizon).fill(1), horizon, frequency, ...more };
+  return {
+    request_id,
+    model_type: 'time_series',
+    model_name,
+    mean: Array(horizon).fill(1),
+    horizon,
+    frequency,
+    ...more,
+  };
 }
 
-export const answerForecast: Answer = (response, { body }) => json(forecast(body))(response, undefined as never);
+export const answerForecast: Answer = (response, { body }) =>
+  json(forecast(body))(response, undefined as never);
 
 /** Server-Sent Events, each written by itself. */
 export function events(make: (body: Received['body']) => [name: string, data: unknown][]): Answer {
   return (response, { body }) => {
     response.writeHead(200, { 'Content-Type': 'text/event-stream' });
-    for (const [name, data] of make(body)) response.write(`event: ${name}\r\ndata: ${JSON.stringify(data)}\r\n\r\n`);
+    for (const [name, data] of make(body))
+      response.write(`event: ${name}\r\ndata: ${JSON.stringify(data)}\r\n\r\n`);
     response.end();
   };
 }

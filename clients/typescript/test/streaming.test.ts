@@ -4,7 +4,14 @@ import { once } from 'node:events';
 import { describe, test } from 'node:test';
 
 import {
-  BackendError, BadResponseError, CallTimeoutError, ConnectionFailedError, InvalidRequestError, OverloadedError, Sheaf, SheafError,
+  BackendError,
+  BadResponseError,
+  CallTimeoutError,
+  ConnectionFailedError,
+  InvalidRequestError,
+  OverloadedError,
+  Sheaf,
+  SheafError,
 } from '../src/index.js';
 import { parseEvents, type Message } from '../src/streaming.js';
 import { events, forecast, hangUp, problem, serve, type Answer } from './server.js';
@@ -25,8 +32,25 @@ const encode = (text: string) => new TextEncoder().encode(text);
 
 describe('the parser', () => {
   const text = [
-    '\uFEFF: keep-alive', '', 'event: progress', 'id: 1', 'data: {"step": 1,', 'data:"ü🌲"}', '',
-    ':', 'retry: 10', 'event', 'data', 'data', '', 'event: lost', '', 'id: 2', 'data:  two', '', 'data: cut off',
+    '\uFEFF: keep-alive',
+    '',
+    'event: progress',
+    'id: 1',
+    'data: {"step": 1,',
+    'data:"ü🌲"}',
+    '',
+    ':',
+    'retry: 10',
+    'event',
+    'data',
+    'data',
+    '',
+    'event: lost',
+    '',
+    'id: 2',
+    'data:  two',
+    '',
+    'data: cut off',
   ];
   const expected = [
     { event: 'progress', data: '{"step": 1,\n"ü🌲"}', id: '1' },
@@ -59,7 +83,13 @@ describe('the parser', () => {
 });
 
 const request = { model: 'chronos', history: [1, 2, 3], horizon: 2, frequency: '1h' as const };
-const step = (n: number, more: object = {}) => ({ type: 'progress', step: n, total_steps: 3, done: false, ...more });
+const step = (n: number, more: object = {}) => ({
+  type: 'progress',
+  step: n,
+  total_steps: 3,
+  done: false,
+  ...more,
+});
 const whole: Answer = events((body) => [
   ['progress', step(1, { preview: 'p' })],
   ['thought', { type: 'thought', text: 'hm' }],
@@ -105,7 +135,10 @@ describe('a stream', () => {
     const { url } = await serve(context, (response, { body }) => {
       response.writeHead(200, { 'Content-Type': 'text/event-stream' });
       response.write(`event: progress\ndata: ${JSON.stringify(step(1))}\n\n`);
-      proceed = () => response.end(`event: result\ndata: ${JSON.stringify({ type: 'result', done: true, ...forecast(body) })}\n\n`);
+      proceed = () =>
+        response.end(
+          `event: result\ndata: ${JSON.stringify({ type: 'result', done: true, ...forecast(body) })}\n\n`,
+        );
     });
     const kinds: string[] = [];
     for await (const event of new Sheaf({ baseUrl: url }).timeSeries.stream(request)) {
@@ -116,8 +149,19 @@ describe('a stream', () => {
   });
 
   test('raises the error it carries', async (context) => {
-    const failed = { type: '/problems/backend_failed', title: 'The model failed', status: 500, code: 'backend_failed' };
-    const { url } = await serve(context, events(() => [['progress', step(1)], ['error', { type: 'error', done: true, problem: failed }]]));
+    const failed = {
+      type: '/problems/backend_failed',
+      title: 'The model failed',
+      status: 500,
+      code: 'backend_failed',
+    };
+    const { url } = await serve(
+      context,
+      events(() => [
+        ['progress', step(1)],
+        ['error', { type: 'error', done: true, problem: failed }],
+      ]),
+    );
     const stream = new Sheaf({ baseUrl: url }).timeSeries.stream(request);
     const kinds: string[] = [];
     const loop = async () => {
@@ -133,8 +177,17 @@ describe('a stream', () => {
       response.writeHead(200, { 'Content-Type': 'text/event-stream' }).write(': here\n\n');
       setTimeout(() => response.socket?.destroy(), 10);
     };
-    const { url, received } = await serve(context, hangUp, problem('overloaded', 503, { retry_after: 0 }), begun, whole);
-    await assert.rejects(new Sheaf({ baseUrl: url }).timeSeries.stream(request).final(), ConnectionFailedError);
+    const { url, received } = await serve(
+      context,
+      hangUp,
+      problem('overloaded', 503, { retry_after: 0 }),
+      begun,
+      whole,
+    );
+    await assert.rejects(
+      new Sheaf({ baseUrl: url }).timeSeries.stream(request).final(),
+      ConnectionFailedError,
+    );
     assert.equal(received.length, 3);
   });
 
@@ -145,7 +198,10 @@ describe('a stream', () => {
 
   test('that is invalid is refused before anything is sent', async (context) => {
     const { url, received } = await serve(context, whole);
-    await assert.rejects(new Sheaf({ baseUrl: url }).timeSeries.stream({ ...request, horizon: 0 }).final(), InvalidRequestError);
+    await assert.rejects(
+      new Sheaf({ baseUrl: url }).timeSeries.stream({ ...request, horizon: 0 }).final(),
+      InvalidRequestError,
+    );
     assert.equal(received.length, 0);
   });
 
@@ -156,19 +212,31 @@ describe('a stream', () => {
     'an error without a problem': [['error', { type: 'error', done: true }]],
   })) {
     test(`is refused with ${name}`, async (context) => {
-      const { url } = await serve(context, events(() => make));
+      const { url } = await serve(
+        context,
+        events(() => make),
+      );
       await assert.rejects(new Sheaf({ baseUrl: url }).timeSeries.stream(request).final(), BadResponseError);
     });
   }
 
   test('that ends without a result is broken', async (context) => {
-    const { url } = await serve(context, events(() => [['progress', step(1)]]));
-    await assert.rejects(new Sheaf({ baseUrl: url }).timeSeries.stream(request).final(), ConnectionFailedError);
+    const { url } = await serve(
+      context,
+      events(() => [['progress', step(1)]]),
+    );
+    await assert.rejects(
+      new Sheaf({ baseUrl: url }).timeSeries.stream(request).final(),
+      ConnectionFailedError,
+    );
   });
 
   test('ends at its deadline', async (context) => {
     const { url } = await serve(context, (response) => response.writeHead(200).write(': here\n\n'));
-    await assert.rejects(new Sheaf({ baseUrl: url, timeout: 0.2 }).timeSeries.stream(request).final(), CallTimeoutError);
+    await assert.rejects(
+      new Sheaf({ baseUrl: url, timeout: 0.2 }).timeSeries.stream(request).final(),
+      CallTimeoutError,
+    );
   });
 });
 
