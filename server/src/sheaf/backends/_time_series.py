@@ -89,7 +89,10 @@ def check_history(request: TimeSeriesRequest, context: int | None = None) -> Non
     target = target_of(request)
     read = target if context is None else target[-context:]
     if np.isnan(read).all():
-        raise refuse("/history", f"All of the last {read.size} values of the target, which the model reads, are missing.")
+        raise refuse(
+            "/history",
+            f"All of the last {read.size} values of the target, which the model reads, are missing.",
+        )
 
 
 def check_no_covariates(request: TimeSeriesRequest, *names: str) -> None:
@@ -118,10 +121,8 @@ def one_variate_warnings(request: TimeSeriesRequest) -> tuple[str, ...]:
     history = request.history
     if not history or not isinstance(history[0], list) or len(history[0]) == 1:
         return ()
-    return (
-        f"The model is univariate: column {request.target_index} of {len(history[0])} was forecast, the "
-        "others were not used.",
-    )
+    column, width = request.target_index, len(history[0])
+    return (f"The model is univariate: column {column} of {width} was forecast, the others were not used.",)
 
 
 def quantile_key(level: float) -> str:

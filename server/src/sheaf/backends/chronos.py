@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sheaf.api.time_series import Frequency, TimeSeriesRequest, TimeSeriesResponse
+from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._time_series import missing_library
 from sheaf.backends.base import ModelBackend
 from sheaf.registry import register_backend
@@ -39,13 +39,13 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     def __init__(
         self,
         model_id: str = "amazon/chronos-2",
+        *,
         device: str | None = None,
         dtype: Any = None,
         revision: str | None = None,
         num_samples: int | None = None,
         context_length: int | None = None,
         num_threads: int | None = None,
-        *,
         device_map: str | None = None,
         torch_dtype: Any = None,
     ) -> None:
@@ -65,26 +65,28 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         `ValueError` where it is no Chronos model or lacks weights.
         """
         try:
-            import chronos  # noqa: F401
-            import torch
+            from sheaf.backends._chronos.loading import load_variant
         except ModuleNotFoundError as error:
             raise missing_library("chronos2", "chronos", error) from error
-        from sheaf.backends._chronos.loading import load_variant
-
         if self.num_threads is not None:
+            import torch
+
             torch.set_num_threads(self.num_threads)
         self._variant = load_variant(
-            self.model_id, self.device, self.dtype, self.revision, self.context_length, self.num_samples
+            self.model_id,
+            device=self.device,
+            dtype=self.dtype,
+            revision=self.revision,
+            context_length=self.context_length,
+            num_samples=self.num_samples,
         )
 
     def unload(self) -> None:
         self._variant = None
 
     def warm_up(self) -> None:
-        request = TimeSeriesRequest(
-            model_name="warm-up", history=[1.0, 2.0, 3.0], horizon=1, frequency=Frequency.DAILY
-        )
-        self.predict(request)
+        body = {"model_name": "warm-up", "history": [1.0, 2.0, 3.0], "horizon": 1, "frequency": "1d"}
+        self.predict(TimeSeriesRequest.model_validate(body))
 
     def check(self, request: TimeSeriesRequest) -> None:
         self._loaded.check(request)

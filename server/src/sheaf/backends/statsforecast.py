@@ -5,8 +5,9 @@ Each series is a fit of its own, so a batch is an honest loop: it shares nothing
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import randbits
@@ -83,19 +84,30 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     Args:
         model: one of `MODELS`, in upper or lower case.
         season_length: observations in a season; by default that of the request's frequency.
+        context_length: most observations to fit; of longer histories the last ones are taken, and the answer
+            says so. A fit takes minutes from some ten thousand on. None for no bound.
         n_jobs: accepted for the library's sake, not used: one model answers in one thread.
     """
 
     model_type: ClassVar[str] = "time_series"
 
-    def __init__(self, model: str = "AutoETS", season_length: int | None = None, n_jobs: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str = "AutoETS",
+        season_length: int | None = None,
+        context_length: int | None = 10_000,
+        n_jobs: int | None = None,
+    ) -> None:
         names = {name.lower(): name for name in MODELS}
         if model.lower() not in names:
             raise ValueError(f"model must be one of {', '.join(MODELS)}, not {model!r}")
         if season_length is not None and season_length < 1:
             raise ValueError(f"season_length must be at least 1, not {season_length}")
+        if context_length is not None and context_length < 1:
+            raise ValueError(f"context_length must be at least 1, not {context_length}")
         self.model = names[model.lower()]
         self.season_length = season_length
+        self.context_length = context_length
         self.n_jobs = n_jobs
         self._library: Any = None
 
@@ -112,16 +124,17 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
 
     def warm_up(self) -> None:
         season = [0.0, 1.0, 3.0, 2.0, 5.0, 4.0]
-        request = TimeSeriesRequest(
-            model_name="warm-up", history=season * 4, horizon=1, frequency=Frequency.FOUR_HOURLY
-        )
-        self.predict(request)
+        body = {"model_name": "warm-up", "history": season * 4, "horizon": 1, "frequency": "4h"}
+        self.predict(TimeSeriesRequest.model_validate(body))
 
     def check(self, request: TimeSeriesRequest) -> None:
-        check_history(request)
-        missing = np.flatnonzero(np.isnan(target_of(request)))
+        check_history(request, self.context_length)
+        unread = len(request.history or ()) - self._length(request)
+        missing = np.flatnonzero(np.isnan(target_of(request)[unread:]))
         if missing.size:
-            raise refuse(f"/history/{missing[0]}", f"{self.model} needs every value; this one is missing.")
+            raise refuse(
+                f"/history/{unread + missing[0]}", f"{self.model} needs every value; this one is missing."
+            )
         check_no_covariates(request)
         check_timestamps(request)
         if wants_samples(request):
@@ -130,7 +143,7 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
             check_sample_count(request, request.num_samples)
 
     def cost(self, request: TimeSeriesRequest) -> float:
-        return float(len(request.history or ()))
+        return float(self._length(request))
 
     def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
         """Fit and forecast one after another; a request that cannot be forecast gets its error in place."""
@@ -146,8 +159,10 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     def _forecast(self, request: TimeSeriesRequest) -> Forecast:
         choice = self._choose(request)
         model = self._build(choice)
-        history = np.ascontiguousarray(target_of(request))
-        levels = [_interval_level(level) for level in request.quantile_levels] if wants_quantiles(request) else []
+        history = np.ascontiguousarray(target_of(request)[-self._length(request) :])
+        levels = (
+            [_interval_level(level) for level in request.quantile_levels] if wants_quantiles(request) else []
+        )
         samples = None
         try:
             found = model.forecast(y=history, h=request.horizon, level=sorted(set(levels)) or None)
@@ -155,24 +170,29 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
                 samples = _simulate(model, history, request)
         except Exception as error:
             # The library raises bare exceptions for series it cannot fit.
-            short = len(history) <= 2 * choice.season_length + MAX_ETS_SEASON
-            reason = f"{choice.name} cannot be fitted to a history of {len(history)} values: {error}."
-            raise refuse("/history", reason, "too_short" if short else "unsupported") from error
+            reason = f"{choice.name} cannot be fitted to these {len(history)} values ({error})."
+            raise refuse("/history", reason) from error
         quantiles = None
         if levels:
             # The lower side of an interval of 80 % is the level 0.1, its upper side 0.9.
             sides = ["lo" if level <= 0.5 else "hi" for level in request.quantile_levels]
-            quantiles = np.stack([found[f"{side}-{level}"] for side, level in zip(sides, levels, strict=True)])
+            quantiles = np.stack(
+                [found[f"{side}-{level}"] for side, level in zip(sides, levels, strict=True)]
+            )
         warnings = (*choice.warnings, *one_variate_warnings(request))
         return Forecast(found["mean"], "mean", quantiles, samples, warnings)
 
     def _choose(self, request: TimeSeriesRequest) -> _Choice:
         name = self.model
         season = self.season_length or SEASON_LENGTHS[request.frequency]
-        length = len(request.history or ())
+        length = self._length(request)
         warnings: list[str] = []
+        if length < len(request.history or ()):
+            warnings.append(f"Only the last {length} of {len(request.history or ())} observations were used.")
         if season > 1 and length < 2 * season:
-            warnings.append(f"The history is shorter than two seasons of {season}: forecast without a season.")
+            warnings.append(
+                f"The history is shorter than two seasons of {season}: forecast without a season."
+            )
             season = 1
         if name == "AutoETS" and season > MAX_ETS_SEASON:
             warnings.append(f"ETS cannot estimate a season of {season}: forecast by MSTL with an ETS trend.")
@@ -181,6 +201,9 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
             warnings.append("MSTL needs a season: forecast by its trend model, AutoETS.")
             name = "AutoETS"
         return _Choice(name, season, tuple(warnings))
+
+    def _length(self, request: TimeSeriesRequest) -> int:
+        return min(len(request.history or ()), self.context_length or sys.maxsize)
 
     def _build(self, choice: _Choice) -> Any:
         if self._library is None:
@@ -199,12 +222,20 @@ def _simulate(model: Any, history: Array, request: TimeSeriesRequest) -> Array:
     if seed >= 2**32:
         # The library passes the seed on to numpy's older generator, which takes 32 bits.
         seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    size = {"h": request.horizon, "n_paths": request.num_samples}
     with _global_generator_kept():
-        return np.asarray(model.simulate(h=request.horizon, n_paths=request.num_samples, y=history, seed=seed))
+        if model.alias != "AutoETS":
+            return np.asarray(model.simulate(y=history, seed=seed, **size))
+        fitted = model.fit(history).model_
+        if fitted["components"][3] == "N":
+            # A trend that is not damped has no phi; the library's simulation takes that for 0 and loses the
+            # trend, where its forecast rightly takes 1.
+            fitted["par"] = np.concatenate([fitted["par"][:3], [1.0], fitted["par"][4:]])
+        return np.asarray(model.simulate(seed=seed, **size))
 
 
 @contextmanager
-def _global_generator_kept() -> Iterator[None]:
+def _global_generator_kept() -> Generator[None]:
     with _GLOBAL_GENERATOR:
         state = np.random.get_state()
         try:

@@ -84,7 +84,7 @@ class Bolt(QuantileVariant):
         for group in _groups(contexts):
             batch = pad_left([contexts[i] for i in group]).to(self._model.device)
             out = self._model(context=batch).quantile_preds.to("cpu", torch.float32)
-            blocks.update(zip(group, out.split([len(contexts[i]) for i in group]), strict=True))
+            blocks.update(zip(group, torch.split(out, [len(contexts[i]) for i in group]), strict=True))
         return [blocks[i] for i in range(len(contexts))]
 
 

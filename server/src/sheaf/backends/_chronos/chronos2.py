@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from chronos.chronos2.preprocess import from_list_of_dicts
+from chronos.chronos2 import preprocess
 from chronos.utils import interpolate_quantiles, weighted_quantile
 
 from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.backends._chronos.variant import QuantileVariant, Run, pad_left
 from sheaf.backends._time_series import history_of, refuse
 from sheaf_client._faults import pointer
+
+_library: Any = preprocess
 
 #: Targets and covariates of one request: attention between them takes memory by the square of their count.
 MAX_SERIES = 512
@@ -77,7 +79,7 @@ class Chronos2(QuantileVariant):
             for block in self._unroll([c for c, _ in prepared], [f for _, f in prepared], steps):
                 blocks.append(block)
                 yield
-            rows = torch.cat(blocks, dim=-1).split([len(context) for context, _ in prepared])
+            rows = torch.split(torch.cat(blocks, dim=-1), [len(context) for context, _ in prepared])
             for i, row in zip(group, rows, strict=True):
                 trained[i] = row[requests[i].target_index, :, : requests[i].horizon]
         return [self.forecast(request, trained[i]) for i, request in enumerate(requests)]
@@ -118,10 +120,10 @@ class Chronos2(QuantileVariant):
                 "past_covariates": _arrays(request.past_covariates),
                 "future_covariates": _arrays(request.future_covariates or {}),
             }
-            prepared: Any = from_list_of_dicts([task], prediction_length=request.horizon)[0]
+            prepared: Any = _library.from_list_of_dicts([task], prediction_length=request.horizon)[0]
             context, known = prepared["context"], prepared["future_covariates"]
         else:
-            context = torch.from_numpy(target)
+            context = torch.as_tensor(target)
             known = torch.full((len(target), request.horizon), torch.nan)
         known = torch.nn.functional.pad(known, (0, steps - request.horizon), value=torch.nan)
         return context[:, -self.context_length :], known

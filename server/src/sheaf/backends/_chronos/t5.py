@@ -69,7 +69,9 @@ class T5(Variant):
         check_sample_count(request, self._count(request))
 
     def cost(self, request: TimeSeriesRequest) -> float:
-        return float(min(len(request.history or ()), self.context_length) + self._count(request) * request.horizon)
+        return float(
+            min(len(request.history or ()), self.context_length) + self._count(request) * request.horizon
+        )
 
     def run(self, requests: Sequence[TimeSeriesRequest]) -> Run:
         states = [
@@ -123,9 +125,13 @@ class T5(Variant):
         for pieces in _passes([state.count for state in states]):
             owners = torch.tensor([i for i, rows in pieces for _ in rows], device=tokens.device)
             length = max(steps[i] for i, _ in pieces)
-            uniform = torch.cat([_lengthened(draws[i][:, rows.start : rows.stop], length) for i, rows in pieces], 1)
+            uniform = torch.cat(
+                [_lengthened(draws[i][:, rows.start : rows.stop], length) for i, rows in pieces], 1
+            )
             found = self._sample(encoded[owners], mask[owners], uniform.to(tokens.device))
-            for (i, _), rows in zip(pieces, found.split([len(rows) for _, rows in pieces]), strict=True):
+            for (i, _), rows in zip(
+                pieces, torch.split(found, [len(rows) for _, rows in pieces]), strict=True
+            ):
                 drawn[i].append(rows[:, : steps[i]])
         for i, state in enumerate(states):
             block = self._tokenizer.output_transform(torch.cat(drawn[i])[None], scale[i : i + 1])[0]
@@ -170,7 +176,7 @@ class _RowSampler(LogitsProcessor):
         if top_p < 1.0:
             self._warpers.append(TopPLogitsWarper(top_p))
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         for warper in self._warpers:
             scores = warper(input_ids, scores)
         # Double precision, or the sum over a large vocabulary moves the borders between tokens.

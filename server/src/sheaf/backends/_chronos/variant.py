@@ -69,7 +69,7 @@ class Variant(ABC):
         return ceil(request.horizon / self.block_length)
 
     def predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
-        """Forecast in one run; a request that fails `check` or has no finite forecast gets its error in place."""
+        """Forecast in one run; what fails `check` or has no finite forecast gets its error in place."""
         refused = [self._refusal(request) for request in requests]
         accepted = [request for request, error in zip(requests, refused, strict=True) if error is None]
         answers = iter(self._answers(accepted)) if accepted else iter(())
@@ -158,7 +158,7 @@ class QuantileVariant(Variant):
 def context_of(request: TimeSeriesRequest, context_length: int) -> torch.Tensor:
     """The target as the models read it: float32, NaN where missing, the last `context_length` steps."""
     with np.errstate(over="ignore"):
-        return torch.from_numpy(target_of(request)[-context_length:].astype(np.float32))
+        return torch.as_tensor(target_of(request)[-context_length:].astype(np.float32))
 
 
 def pad_left(rows: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,290 @@
+"""The backend `statsforecast` against the library's own direct calls."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
+from sheaf.backends.statsforecast import MODELS, StatsForecastBackend
+from sheaf_client.errors import InvalidRequestError
+
+models = pytest.importorskip("statsforecast.models")
+
+LEVELS = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99]
+
+
+@pytest.fixture(autouse=True)
+def no_warnings_of_the_library() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def backend(request: pytest.FixtureRequest) -> StatsForecastBackend:
+    found = StatsForecastBackend(model=request.param)
+    found.load()
+    found.warm_up()
+    return found
+
+
+def ets(**settings: Any) -> StatsForecastBackend:
+    found = StatsForecastBackend(**settings)
+    found.load()
+    return found
+
+
+def series(length: int, season: int, seed: int = 0, *, trend: float = 0.2) -> list[float]:
+    steps = np.arange(length)
+    noise = np.random.default_rng(seed).normal(0, 1, length)
+    return (100 + trend * steps + 10 * np.sin(2 * np.pi * steps / season) + noise).tolist()
+
+
+def ask(history: list[Any], **fields: Any) -> TimeSeriesRequest:
+    body = {"model_name": "m", "history": history, "horizon": 6, "frequency": "1M", **fields}
+    return TimeSeriesRequest.model_validate(body)
+
+
+def quantiles_of(response: TimeSeriesResponse) -> np.ndarray[Any, Any]:
+    assert response.quantiles is not None
+    return np.array(list(response.quantiles.values()))
+
+
+def fault_of(outcome: Any) -> tuple[str, str]:
+    assert isinstance(outcome, InvalidRequestError)
+    (fault,) = outcome.errors
+    return fault.code, fault.path
+
+
+def library_quantiles(
+    name: str, history: list[float], season: int, horizon: int, levels: list[float]
+) -> tuple[Any, np.ndarray[Any, Any]]:
+    """Mean and quantiles from one call of the library per level, each by its two-sided interval."""
+    rows = []
+    found: dict[str, Any] = {}
+    for level in levels:
+        width = abs(2 * level - 1) * 100
+        model = getattr(models, name)(season_length=season)
+        found = model.forecast(y=np.array(history), h=horizon, level=[width])
+        rows.append(found[f"{'lo' if level <= 0.5 else 'hi'}-{width}"])
+    return found["mean"], np.array(rows)
+
+
+@pytest.mark.parametrize(("frequency", "season"), [("1M", 12), ("1Q", 4), ("1d", 7), ("1h", 24)])
+def test_answers_equal_the_direct_call(backend: StatsForecastBackend, frequency: str, season: int) -> None:
+    history = series(5 * season + 3, season)
+    request = ask(history, frequency=frequency, output_mode="quantiles", quantile_levels=LEVELS, horizon=9)
+    response = backend.predict(request)
+    mean, quantiles = library_quantiles(backend.model, history, season, 9, LEVELS)
+    np.testing.assert_array_equal(response.mean, mean)
+    np.testing.assert_allclose(quantiles_of(response), quantiles, rtol=1e-12)
+    assert response.point == "mean"
+    assert response.metadata.warnings == []
+    assert (np.diff(quantiles_of(response), axis=0) > 0).all()
+
+
+def test_levels_answer_in_the_order_asked(backend: StatsForecastBackend) -> None:
+    history = series(48, 12)
+    shuffled = backend.predict(ask(history, output_mode="quantiles", quantile_levels=[0.9, 0.1, 0.5]))
+    assert shuffled.quantiles is not None
+    assert list(shuffled.quantiles) == ["0.9", "0.1", "0.5"]
+    assert shuffled.quantiles["0.9"][0] > shuffled.quantiles["0.5"][0] > shuffled.quantiles["0.1"][0]
+
+
+def test_the_median_is_the_mean_where_intervals_are_symmetric(backend: StatsForecastBackend) -> None:
+    response = backend.predict(ask(series(60, 12), output_mode="quantiles", quantile_levels=[0.5]))
+    close = np.allclose(quantiles_of(response)[0], response.mean, rtol=0, atol=1e-9)
+    assert close == (backend.model != "AutoTheta")  # whose intervals are simulated
+
+
+def test_mean_mode_gives_the_mean_alone(backend: StatsForecastBackend) -> None:
+    response = backend.predict(ask(series(60, 12)))
+    assert (response.quantiles, response.samples) == (None, None)
+    assert len(response.mean) == response.horizon == 6
+
+
+def test_batches_permuted_and_single_agree(backend: StatsForecastBackend) -> None:
+    rng = np.random.default_rng(1)
+    requests = [
+        ask(
+            series(int(length), 12, seed),
+            horizon=int(horizon),
+            output_mode="quantiles",
+            quantile_levels=levels,
+        )
+        for seed, (length, horizon, levels) in enumerate(
+            zip(
+                rng.integers(40, 90, 5),
+                [1, 5, 13, 30, 2],
+                [[0.5], [0.1, 0.9], [0.2], LEVELS, [0.999]],
+                strict=True,
+            )
+        )
+    ]
+    together = backend.batch_predict(requests)
+    order = rng.permutation(5)
+    permuted = backend.batch_predict([requests[i] for i in order])
+    for place, i in enumerate(order):
+        assert permuted[place] == together[i] == backend.predict(requests[i])
+
+
+def test_a_bad_request_fails_alone(backend: StatsForecastBackend) -> None:
+    good = ask(series(60, 12))
+    outcomes = backend.batch_predict([good, ask([1.0, None, 3.0]), good])
+    assert isinstance(outcomes[0], TimeSeriesResponse)
+    assert fault_of(outcomes[1]) == ("unsupported", "/history/1")
+    assert outcomes[2] == outcomes[0]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 23, 24])
+@pytest.mark.parametrize("kind", ["constant", "walk"])
+def test_short_and_constant_histories_answer_or_are_refused(
+    backend: StatsForecastBackend, length: int, kind: str
+) -> None:
+    walk = np.random.default_rng(length).normal(0, 1, length).cumsum() + 50
+    history = [7.0] * length if kind == "constant" else walk.tolist()
+    (outcome,) = backend.batch_predict([ask(history, output_mode="quantiles")])
+    if isinstance(outcome, Exception):
+        assert fault_of(outcome) == ("unsupported", "/history")
+        assert length < 9, "long enough for every model"
+    else:
+        assert np.isfinite(quantiles_of(outcome)).all()
+        if kind == "constant":
+            np.testing.assert_allclose(outcome.mean, 7.0, atol=1e-6)
+
+
+def test_a_history_below_two_seasons_is_forecast_without_one(backend: StatsForecastBackend) -> None:
+    response = backend.predict(ask(series(23, 12)))
+    assert any("two seasons" in warning for warning in response.metadata.warnings)
+    name = "AutoETS" if backend.model == "MSTL" else backend.model
+    direct = getattr(models, name)(season_length=1).forecast(y=np.array(series(23, 12)), h=6)
+    np.testing.assert_array_equal(response.mean, direct["mean"])
+
+
+def test_the_season_can_be_set() -> None:
+    history = series(60, 5)
+    response = ets(model="SeasonalNaive", season_length=5).predict(ask(history))
+    assert response.mean == [*history[-5:], history[-5]]
+
+
+def test_a_season_too_long_for_ets_goes_to_mstl() -> None:
+    history = series(4 * 52, 52)
+    response = ets().predict(ask(history, frequency="1W", output_mode="quantiles"))
+    mean, quantiles = library_quantiles("MSTL", history, 52, 6, [0.1, 0.5, 0.9])
+    np.testing.assert_array_equal(response.mean, mean)
+    np.testing.assert_allclose(quantiles_of(response), quantiles, rtol=1e-12)
+    assert any("MSTL" in warning for warning in response.metadata.warnings)
+
+
+def test_histories_beyond_the_bound_are_cut_and_the_answer_says_so() -> None:
+    history = series(80, 12)
+    response = ets(context_length=48).predict(ask([None, *history]))
+    direct = models.AutoETS(season_length=12).forecast(y=np.array(history[-48:]), h=6)
+    np.testing.assert_array_equal(response.mean, direct["mean"])
+    assert response.metadata.warnings == ["Only the last 48 of 81 observations were used."]
+    with pytest.raises(InvalidRequestError) as refused:
+        ets(context_length=48).predict(ask([*history[:40], None, *history[41:]]))
+    assert fault_of(refused.value) == ("unsupported", "/history/40")
+
+
+def test_one_of_several_variates_is_forecast(backend: StatsForecastBackend) -> None:
+    history = series(60, 12)
+    several = [[0.0, value, -1.0] for value in history]
+    response = backend.predict(ask(several, target_index=1))
+    assert response.mean == backend.predict(ask(history)).mean
+    assert "column 1 of 3" in response.metadata.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"past_covariates": {"x": [1.0] * 60}}, "/past_covariates"),
+        ({"static_covariates": {"x": "a"}}, "/static_covariates"),
+        ({"output_mode": "samples", "num_samples": 10_000, "horizon": 101}, "/num_samples"),
+    ],
+)
+def test_what_the_models_cannot_do_is_refused(fields: dict[str, Any], path: str) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        ets().check(ask(series(60, 12), **fields))
+    assert fault_of(refused.value)[1] == path
+
+
+def test_mstl_has_no_samples() -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        ets(model="MSTL").predict(ask(series(60, 12), output_mode="samples"))
+    assert fault_of(refused.value) == ("unsupported", "/output_mode")
+
+
+@pytest.mark.parametrize("name", ["AutoTheta", "SeasonalNaive"])
+def test_samples_equal_the_direct_simulation(name: str) -> None:
+    history = series(60, 12)
+    request = ask(history, output_mode="samples", num_samples=7, seed=3, horizon=30)
+    response = ets(model=name).predict(request)
+    model = getattr(models, name)(season_length=12)
+    state = np.random.get_state()
+    direct = model.simulate(h=30, n_paths=7, y=np.array(history), seed=3)
+    np.random.set_state(state)
+    np.testing.assert_array_equal(response.samples, direct)
+    assert response.quantiles is None
+
+
+@pytest.mark.parametrize("name", ["AutoETS", "AutoTheta", "SeasonalNaive"])
+@pytest.mark.parametrize("trend", [0.0, 0.5])
+def test_samples_spread_around_the_forecast(name: str, trend: float) -> None:
+    history = series(96, 12, trend=trend)
+    backend = ets(model=name)
+    fields: dict[str, Any] = {"horizon": 12, "seed": 5, "num_samples": 4000}
+    samples = np.array(backend.predict(ask(history, output_mode="samples", **fields)).samples)
+    forecast = backend.predict(ask(history, output_mode="quantiles", **fields))
+    spread = samples.std(axis=0)
+    assert samples.shape == (4000, 12)
+    # A lost trend would be off by six at the last step, several times the spread.
+    assert (np.abs(samples.mean(axis=0) - forecast.mean) < 0.15 * spread).all()
+    sides = quantiles_of(forecast)[[0, 2]] - np.array(forecast.mean)
+    sampled = np.quantile(samples, [0.1, 0.9], axis=0) - samples.mean(axis=0)
+    np.testing.assert_allclose(sampled, sides, atol=0.5 * float(spread.max()))
+
+
+def test_a_seed_repeats_and_none_does_not() -> None:
+    backend = ets(model="SeasonalNaive")
+    history = series(60, 12)
+
+    def paths(**fields: Any) -> Any:
+        return backend.predict(ask(history, output_mode="samples", **fields)).samples
+
+    assert paths(seed=1) == paths(seed=1)
+    assert paths(seed=1) != paths(seed=2)
+    assert paths(seed=2**53 - 1) == paths(seed=2**53 - 1)
+    assert paths() != paths()
+
+
+def test_numpys_global_generator_is_left_alone() -> None:
+    before = np.random.get_state()
+    for fields in ({"seed": 1}, {}):
+        for name in ("AutoETS", "AutoTheta", "SeasonalNaive"):
+            ets(model=name).predict(ask(series(60, 12), output_mode="samples", **fields))
+    after = np.random.get_state()
+    assert before[0] == after[0]
+    np.testing.assert_array_equal(before[1], after[1])
+
+
+def test_two_models_live_side_by_side() -> None:
+    history = series(60, 12)
+    first, second = ets(), ets(model="SeasonalNaive")
+    alone = first.predict(ask(history)).mean
+    assert second.predict(ask(history)).mean == history[-12:-6]
+    assert first.predict(ask(history)).mean == alone
+    second.unload()
+    assert first.predict(ask(history)).mean == alone
+
+
+def test_timestamps_and_item_come_back(backend: StatsForecastBackend) -> None:
+    response = backend.predict(ask(series(24, 12), start="2022-01-31", item_id="s", horizon=2))
+    assert response.timestamps is not None
+    assert [time.date().isoformat() for time in response.timestamps] == ["2024-01-31", "2024-02-29"]
+    assert response.item_id == "s"
