@@ -15,13 +15,17 @@ BOLT_LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 CHRONOS2_LEVELS = [0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99]
 
 
-def make_chronos_bolt(path: str | Path, *, context_length: int = 512, block_length: int = 64, seed: int = 0) -> Path:
+def make_chronos_bolt(
+    path: str | Path, *, context_length: int = 512, block_length: int = 64, seed: int = 0
+) -> Path:
     """A Chronos-Bolt of two layers at `path`."""
     import torch
     from chronos.chronos_bolt import ChronosBoltModelForForecasting
     from transformers import T5Config
 
-    config = T5Config(architectures=["ChronosBoltModelForForecasting"], vocab_size=2, reg_token_id=1, **_T5_SIZES)
+    config = T5Config(
+        architectures=["ChronosBoltModelForForecasting"], vocab_size=2, reg_token_id=1, **_T5_SIZES
+    )
     config.chronos_pipeline_class = "ChronosBoltPipeline"
     config.chronos_config = {
         "context_length": context_length,
@@ -39,7 +43,9 @@ def make_chronos_bolt(path: str | Path, *, context_length: int = 512, block_leng
     return Path(path)
 
 
-def make_chronos2(path: str | Path, *, context_length: int = 512, output_patches: int = 8, seed: int = 0) -> Path:
+def make_chronos2(
+    path: str | Path, *, context_length: int = 512, output_patches: int = 8, seed: int = 0
+) -> Path:
     """A Chronos-2 of two layers at `path`; one pass gives `output_patches` * 16 steps."""
     import torch
     from chronos.chronos2 import Chronos2Model
@@ -94,7 +100,10 @@ def make_chronos_t5(
     from transformers import T5Config, T5ForConditionalGeneration
 
     config = T5Config(
-        architectures=["T5ForConditionalGeneration"], vocab_size=num_tokens, tie_word_embeddings=False, **_T5_SIZES
+        architectures=["T5ForConditionalGeneration"],
+        vocab_size=num_tokens,
+        tie_word_embeddings=False,
+        **_T5_SIZES,
     )
     config.chronos_config = {
         "tokenizer_class": "MeanScaleUniformBins",
