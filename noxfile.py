@@ -42,7 +42,9 @@ def build_typescript(session: nox.Session) -> None:
     """Install the TypeScript client's tools and build it; Node.js 20 or newer does the work."""
     if shutil.which("npm") is None:
         session.error("npm is missing: install Node.js 20 or newer")
-    session.run("npm", "ci", "--prefix", str(TYPESCRIPT), "--no-audit", "--no-fund", "--silent", external=True)
+    session.run(
+        "npm", "ci", "--prefix", str(TYPESCRIPT), "--no-audit", "--no-fund", "--silent", external=True
+    )
     session.run("npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "build", external=True)
 
 
@@ -69,7 +71,9 @@ def tests(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run the tests of a few minutes: no Ray, no torch, no browser."""
     install_everything(session)
-    session.run("python", "-m", "pytest", "-m", "not ray and not torch and not browser and not node", *session.posargs)
+    session.run(
+        "python", "-m", "pytest", "-m", "not ray and not torch and not browser and not node", *session.posargs
+    )
 
 
 @nox.session

@@ -13,7 +13,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="codegen", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where generated files differ")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 where generated files differ"
+    )
     parser.add_argument("--schema", type=Path, default=REPOSITORY / "schema", help="the schema folder")
     arguments = parser.parse_args()
     return run(arguments.schema, REPOSITORY, check=arguments.check)

@@ -17,7 +17,17 @@ _CONSTRAINTS = {
     "minLength": "min_length", "maxLength": "max_length", "minItems": "min_length", "maxItems": "max_length",
     "minProperties": "min_length", "maxProperties": "max_length", "pattern": "pattern",
 }  # fmt: skip
-_KNOWN = {*_CONSTRAINTS, "title", "description", "type", "items", "additionalProperties", "anyOf", "$ref", "format"}
+_KNOWN = {
+    *_CONSTRAINTS,
+    "title",
+    "description",
+    "type",
+    "items",
+    "additionalProperties",
+    "anyOf",
+    "$ref",
+    "format",
+}
 
 
 def is_alias(schema: Schema) -> bool:
@@ -38,10 +48,28 @@ def render_aliases(bundle: Bundle, header: str) -> str:
                 continue
         else:
             expression = python_type(bundle, schema.name, schema.body)
-        lines += [f"{schema.name}: TypeAlias = {expression}", f'"""{schema.body.get("description", schema.name)}"""', ""]
-    imports = [f"from sheaf_client._wire import {', '.join(sorted(wire))} as {', '.join(sorted(wire))}"] if wire else []
+        lines += [
+            f"{schema.name}: TypeAlias = {expression}",
+            f'"""{schema.body.get("description", schema.name)}"""',
+            "",
+        ]
+    imports = (
+        [f"from sheaf_client._wire import {', '.join(sorted(wire))} as {', '.join(sorted(wire))}"]
+        if wire
+        else []
+    )
     return "\n".join(
-        [header, "", "from typing import Annotated, TypeAlias", "", "from pydantic import Field", "", *imports, "", *lines]
+        [
+            header,
+            "",
+            "from typing import Annotated, TypeAlias",
+            "",
+            "from pydantic import Field",
+            "",
+            *imports,
+            "",
+            *lines,
+        ]
     )
 
 

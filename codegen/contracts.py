@@ -149,7 +149,12 @@ def _name_factories(text: str) -> str:
         factory = "uuid4" if kind == "UUID" else f"lambda: {kind}()"
         return f"    {match['field']}: {kind} = Field(default_factory={factory})"
 
-    named = re.sub(r"^    (?P<field>\w+): (?P<type>[A-Z]\w+) = Field\(default_factory=dict[^)]*\)", name, text, flags=re.M)
+    named = re.sub(
+        r"^    (?P<field>\w+): (?P<type>[A-Z]\w+) = Field\(default_factory=dict[^)]*\)",
+        name,
+        text,
+        flags=re.MULTILINE,
+    )
     return named.replace("import UUID\n", "import UUID, uuid4\n") if "uuid4" in named else named
 
 
@@ -167,5 +172,5 @@ def _reject_holes(path: Path) -> None:
         (r"^class \w+\(RootModel\b.*", "a constrained value inside another needs a name in $defs"),
         (r"^class \w*?[A-Za-z]\d+\(", "a class got a numbered name"),
     ):
-        if found := re.search(pattern, text, re.M):
+        if found := re.search(pattern, text, re.MULTILINE):
             raise SchemaError(f"{path.name}: {fault}: {found.group(0)!r}")

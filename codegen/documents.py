@@ -45,7 +45,9 @@ def flatten(bundle: Bundle, body: JSON) -> JSON:
     body["properties"] = {**base["properties"], **body.get("properties", {})}
     required = [*base.get("required", []), *body.get("required", [])]
     body["required"] = [
-        name for name in dict.fromkeys(required) if "default" not in body["properties"][name] or _is_tag(body, name)
+        name
+        for name in dict.fromkeys(required)
+        if "default" not in body["properties"][name] or _is_tag(body, name)
     ]
     return body
 
@@ -151,7 +153,11 @@ def _unions(bundle: Bundle, schemas: JSON) -> JSON:
             "required": ["type", "done", *response["required"]],
             "properties": {
                 "type": {"type": "string", "const": "result", "description": "Kind of the event."},
-                "done": {"type": "boolean", "const": True, "description": "A result is always the last event."},
+                "done": {
+                    "type": "boolean",
+                    "const": True,
+                    "description": "A result is always the last event.",
+                },
                 **response["properties"],
             },
         }

@@ -61,7 +61,9 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     problems = [{"code": code, **entry} for code, entry in bundle.problems.items()]
     enums = {s.name: s.body["enum"] for s in bundle.schemas.values() if "enum" in s.body}
     _render(environment, "enums.py", params / "_enums.py", enums=enums)
-    _render(environment, "errors.py", tree / SDK / "errors/__init__.py", problems=problems, faults=bundle.faults)
+    _render(
+        environment, "errors.py", tree / SDK / "errors/__init__.py", problems=problems, faults=bundle.faults
+    )
     _render(environment, "resources_init.py", tree / SDK / "resources/__init__.py", resources=resources)
     for resource in resources:
         _render(environment, "resource.py", tree / SDK / f"resources/{resource.name}.py", r=resource)
@@ -109,15 +111,21 @@ def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -
             schema = bundle.schemas[name]
             source = "_types" if is_alias(schema) else schema.module
             imports.setdefault(f"sheaf_client.contracts.{source}", []).append(name)
-        _render(environment, "api.py", folder / f"{module}.py", module=module, imports=imports, all=sorted(names))
+        _render(
+            environment, "api.py", folder / f"{module}.py", module=module, imports=imports, all=sorted(names)
+        )
     operations = [(task, op) for task in bundle.tasks for op in task.operations]
     unions = {
         "AnyRequest": [op.request for _, op in operations],
         "AnyResponse": [op.response for _, op in operations],
     }
-    union_imports = {t.module: sorted({n for o in t.operations for n in (o.request, o.response)}) for t in bundle.tasks}
+    union_imports = {
+        t.module: sorted({n for o in t.operations for n in (o.request, o.response)}) for t in bundle.tasks
+    }
     _render(environment, "union.py", folder / "union.py", imports=union_imports, unions=unions)
-    (folder / "__init__.py").write_text(f'{HEADER}\n\n"""The contracts under their public names."""\n', encoding="utf-8")
+    (folder / "__init__.py").write_text(
+        f'{HEADER}\n\n"""The contracts under their public names."""\n', encoding="utf-8"
+    )
 
 
 def _write_json(path: Path, document: JSON) -> None:
@@ -129,7 +137,10 @@ def _format(tree: Path) -> None:
     options = ["--isolated", "--line-length=110", "--target-version=py311"]
     for command in (["check", "--fix", "--select=I,F401,UP037", "--quiet"], ["format", "--quiet"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, *options, str(tree)], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "ruff", *command, *options, str(tree)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise SchemaError(f"generated Python is not valid:\n{(done.stdout + done.stderr)[:2000]}")
@@ -183,7 +194,11 @@ def run(schema: Path, repository: Path, *, check: bool) -> int:
             return 2
         if not check:
             for change in install(Path(folder), repository):
-                print(change.replace("differs", "updated").replace("missing", "added").replace("not generated", "removed"))
+                print(
+                    change.replace("differs", "updated")
+                    .replace("missing", "added")
+                    .replace("not generated", "removed")
+                )
             return 0
         if found := differences(Path(folder), repository):
             print("\n".join(found), file=sys.stderr)

@@ -108,7 +108,10 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
 
 def _outline(document: JSON) -> JSON:
     """The document with empty schemas: fields come from the contracts, the parser is here for operations."""
-    stubs = {name: {"title": name, "type": "object", "properties": {}} for name in document["components"]["schemas"]}
+    stubs = {
+        name: {"title": name, "type": "object", "properties": {}}
+        for name in document["components"]["schemas"]
+    }
     stubs["ModelName"] = document["components"]["schemas"]["ModelName"]
     return {**document, "components": {**document["components"], "schemas": stubs}}
 
@@ -139,13 +142,24 @@ class _Contracts:
 
     def _fields(self, name: str) -> list[Field]:
         node = self.classes[name]
-        found = [f for base in node.bases if isinstance(base, ast.Name) and base.id in self.classes for f in self._fields(base.id)]
+        found = [
+            f
+            for base in node.bases
+            if isinstance(base, ast.Name) and base.id in self.classes
+            for f in self._fields(base.id)
+        ]
         for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                doc = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+                doc = (
+                    after.value.value
+                    if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                    else ""
+                )
                 kind = self._accepted(ast.unparse(statement.annotation))
                 found = [f for f in found if f.name != statement.target.id]
-                found.append(Field(statement.target.id, kind, _default(statement.value), " ".join(str(doc).split())))
+                found.append(
+                    Field(statement.target.id, kind, _default(statement.value), " ".join(str(doc).split()))
+                )
         return found
 
     def _accepted(self, annotation: str) -> str:
@@ -164,7 +178,11 @@ class _Contracts:
                 return "TimestampLike"
             if not _holds_numbers(schema.body):
                 return name
-            return f"{name} | Mapping[str, ArrayLike]" if schema.body.get("type") == "object" else f"{name} | ArrayLike"
+            return (
+                f"{name} | Mapping[str, ArrayLike]"
+                if schema.body.get("type") == "object"
+                else f"{name} | ArrayLike"
+            )
 
         return re.sub(r"\b[A-Z]\w+\b", widen, annotation)
 
@@ -198,7 +216,11 @@ def _default(value: ast.expr | None) -> str | None:
         return None
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "Field":
         if value.args:
-            return None if isinstance(value.args[0], ast.Constant) and value.args[0].value is ... else ast.unparse(value.args[0])
+            return (
+                None
+                if isinstance(value.args[0], ast.Constant) and value.args[0].value is ...
+                else ast.unparse(value.args[0])
+            )
         return "..."
     if isinstance(value, ast.Attribute):
         return repr(value.attr.lower())

@@ -79,8 +79,12 @@ def print_table(actual: np.ndarray, ets: TimeSeriesResponse, naive: TimeSeriesRe
         )
     inside = int(np.sum((actual >= low) & (actual <= high)))
     error, baseline = mean_absolute_error(ets, actual), mean_absolute_error(naive, actual)
-    print(f"\nMean absolute error: {error:.1f} against {baseline:.1f} for seasonal naive ({error / baseline:.2f} of it).")
-    print(f"Mean absolute percentage error: {percentage_error(ets, actual):.1f} % against {percentage_error(naive, actual):.1f} %.")
+    print(
+        f"\nMean absolute error: {error:.1f} against {baseline:.1f} for seasonal naive ({error / baseline:.2f} of it)."
+    )
+    print(
+        f"Mean absolute percentage error: {percentage_error(ets, actual):.1f} % against {percentage_error(naive, actual):.1f} %."
+    )
     print(f"Months inside the 80 % interval: {inside} of {HORIZON}.")
 
 
@@ -102,7 +106,9 @@ def draw(
     figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
     shown = past >= 1955
     axes.plot(past[shown], history[shown], color="#334155", label="History")
-    axes.fill_between(future, ets.quantiles["0.1"], ets.quantiles["0.9"], color="#93c5fd", alpha=0.6, label="80 % interval")
+    axes.fill_between(
+        future, ets.quantiles["0.1"], ets.quantiles["0.9"], color="#93c5fd", alpha=0.6, label="80 % interval"
+    )
     axes.plot(future, ets.mean, color="#1d4ed8", label="Forecast (AutoETS)")
     axes.plot(future, naive.mean, color="#94a3b8", linestyle="--", label="Seasonal naive")
     axes.plot(future, actual, color="#dc2626", marker="o", markersize=3, linewidth=1, label="What came")

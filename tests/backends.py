@@ -36,7 +36,12 @@ class Echo(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         assert isinstance(value, float)
         mean = [value + self.add] * request.horizon
         return respond(
-            request, TimeSeriesResponse, mean=mean, horizon=request.horizon, frequency=request.frequency, item_id=request.item_id
+            request,
+            TimeSeriesResponse,
+            mean=mean,
+            horizon=request.horizon,
+            frequency=request.frequency,
+            item_id=request.item_id,
         )
 
     def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
@@ -118,4 +123,6 @@ class NotANumber(Echo):
 
     def answer(self, request: TimeSeriesRequest) -> TimeSeriesResponse:
         mean = [float("nan")] * request.horizon
-        return respond(request, TimeSeriesResponse, mean=mean, horizon=request.horizon, frequency=request.frequency)
+        return respond(
+            request, TimeSeriesResponse, mean=mean, horizon=request.horizon, frequency=request.frequency
+        )

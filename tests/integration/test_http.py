@@ -99,7 +99,9 @@ def test_both_routes_give_the_typed_answer(http: httpx.Client, path: str) -> Non
     ],
     ids=str,
 )
-def test_bad_input_is_told_with_code_and_path(http: httpx.Client, body: Any, expected: list[tuple[str, str]]) -> None:
+def test_bad_input_is_told_with_code_and_path(
+    http: httpx.Client, body: Any, expected: list[tuple[str, str]]
+) -> None:
     answer = http.post("/echo/predict", json=body)
     assert answer.status_code == 422
     assert faults(answer) == expected
@@ -113,7 +115,9 @@ def test_a_not_a_number_on_the_wire_is_told(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b'{"history": [1,}', b"\xff\xfe", b"[" * 50_000, b'{"a": "\\ud800"}', b"nul"], ids=lambda c: repr(c[:12])
+    "content",
+    [b"", b"{", b'{"history": [1,}', b"\xff\xfe", b"[" * 50_000, b'{"a": "\\ud800"}', b"nul"],
+    ids=lambda c: repr(c[:12]),
 )
 def test_malformed_json_is_400(http: httpx.Client, content: bytes) -> None:
     answer = http.post("/echo/predict", content=content, headers=JSON)
@@ -122,7 +126,9 @@ def test_malformed_json_is_400(http: httpx.Client, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"content-type": "text/plain"}, {"content-type": ""}, {**JSON, "content-encoding": "br"}], ids=str
+    "headers",
+    [{"content-type": "text/plain"}, {"content-type": ""}, {**JSON, "content-encoding": "br"}],
+    ids=str,
 )
 def test_another_content_type_or_encoding_is_415(http: httpx.Client, headers: dict[str, str]) -> None:
     answer = http.post("/echo/predict", content=json.dumps(GOOD).encode(), headers=headers)
@@ -172,7 +178,13 @@ def test_what_the_model_raises_stays_inside(http: httpx.Client) -> None:
 
 
 def test_a_batch_answers_or_refuses_each(http: httpx.Client) -> None:
-    items = [GOOD, {**GOOD, "horizon": 0}, {**GOOD, "history": [666.0]}, {**GOOD, "history": [13.0]}, {**GOOD, "history": [5.0]}]
+    items = [
+        GOOD,
+        {**GOOD, "horizon": 0},
+        {**GOOD, "history": [666.0]},
+        {**GOOD, "history": [13.0]},
+        {**GOOD, "history": [5.0]},
+    ]
     answer = http.post("/fragile/batch", json={"requests": items})
     assert answer.status_code == 200
     got = [item.get("code") or item["mean"] for item in answer.json()["responses"]]
@@ -233,12 +245,18 @@ def test_a_client_that_leaves_frees_its_place(http: httpx.Client, server: Embedd
     gate, runtime = gated(server), server._models.get("gated")
     gate.gate.clear()
     gate.entered.clear()
-    blocker = threading.Thread(target=lambda: httpx.post(server.url + "/gated/predict", json=GOOD, timeout=30))
+    blocker = threading.Thread(
+        target=lambda: httpx.post(server.url + "/gated/predict", json=GOOD, timeout=30)
+    )
     blocker.start()
     assert gate.entered.wait(10)
     body = json.dumps(GOOD).encode()
     with socket.create_connection(("127.0.0.1", server._port)) as leaver:
-        leaver.sendall(b"POST /gated/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        leaver.sendall(
+            b"POST /gated/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            % len(body)
+            + body
+        )
         wait_for(lambda: runtime.depth == 1)
     wait_for(lambda: runtime.depth == 0)
     gate.gate.set()
@@ -249,7 +267,10 @@ def test_a_stream_gives_events_in_order(http: httpx.Client) -> None:
     with http.stream("POST", "/steps/stream", json={**GOOD, "horizon": 3}) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         text = answer.read().decode()
-    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.replace("\r\n", "\n").strip().split("\n\n")]
+    blocks = [
+        dict(line.split(": ", 1) for line in block.splitlines())
+        for block in text.replace("\r\n", "\n").strip().split("\n\n")
+    ]
     assert [b["event"] for b in blocks] == ["progress"] * 3 + ["result"]
     assert [b["id"] for b in blocks] == ["0", "1", "2", "3"]
     last = json.loads(blocks[-1]["data"])
@@ -263,7 +284,11 @@ def test_a_stream_that_is_refused_has_a_status(http: httpx.Client) -> None:
 
 def test_a_stream_that_fails_says_so_as_its_last_event(http: httpx.Client) -> None:
     text = http.post("/fragile/stream", json={**GOOD, "history": [666.0]}).text
-    last = [line.removeprefix("data: ") for line in text.replace("\r\n", "\n").splitlines() if line.startswith("data: ")][-1]
+    last = [
+        line.removeprefix("data: ")
+        for line in text.replace("\r\n", "\n").splitlines()
+        if line.startswith("data: ")
+    ][-1]
     event = json.loads(last)
     assert (event["type"], event["done"], event["problem"]["code"]) == ("error", True, "backend_failed")
     assert "secret" not in text

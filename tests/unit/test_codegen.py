@@ -121,7 +121,9 @@ def scratch(tmp_path: Path) -> Path:
         ("title: AntennaResponse", "title: Usage", "two schemas are called 'Usage'"),
     ],
 )
-def test_a_faulty_schema_fails_with_its_reason(scratch: Path, tmp_path: Path, old: str, new: str, reason: str) -> None:
+def test_a_faulty_schema_fails_with_its_reason(
+    scratch: Path, tmp_path: Path, old: str, new: str, reason: str
+) -> None:
     text = ANTENNA.replace(old, new)
     assert text != ANTENNA
     (scratch / "tasks/antenna.yaml").write_text(text)
@@ -187,7 +189,9 @@ def test_a_new_model_type_is_one_schema_file_and_one_backend_file(generated: Pat
         print("done")
     """)
     environment = {"PYTHONPATH": f"{generated}/sdk/src:{generated}/server/src", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip().endswith("done"), done.stderr
 
 

@@ -27,8 +27,12 @@ from tests.conftest import MakeRequest
 
 
 @contextmanager
-def running(backend: type[Echo], *, kwargs: dict[str, Any] | None = None, **policy: Any) -> Iterator[tuple[ModelRuntime, Any]]:
-    runtime = ModelRuntime(ModelSpec(name="echo", backend_cls=backend, backend_kwargs=kwargs or {}, batch_policy=policy))  # type: ignore[arg-type]
+def running(
+    backend: type[Echo], *, kwargs: dict[str, Any] | None = None, **policy: Any
+) -> Iterator[tuple[ModelRuntime, Any]]:
+    runtime = ModelRuntime(
+        ModelSpec(name="echo", backend_cls=backend, backend_kwargs=kwargs or {}, batch_policy=policy)
+    )  # type: ignore[arg-type]
     runtime.start()
     try:
         yield runtime, runtime.backend

@@ -15,7 +15,11 @@ SERVER = ROOT / "server/src/sheaf"
 
 def loaded_by(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*{{m.partition('.')[0] for m in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 @pytest.mark.parametrize(
@@ -26,7 +30,10 @@ def loaded_by(statement: str) -> set[str]:
         ("import sheaf", {"ray", "torch", "pydantic", "starlette"}),
         ("from sheaf import ModelSpec", {"ray", "torch", "statsforecast", "uvicorn"}),
         ("from sheaf_client import Sheaf; Sheaf()", {"torch", "ray", "sheaf", "starlette"}),
-        ("from sheaf.registry import backend_names; backend_names()", {"torch", "ray", "statsforecast", "pandas"}),
+        (
+            "from sheaf.registry import backend_names; backend_names()",
+            {"torch", "ray", "statsforecast", "pandas"},
+        ),
         ("from sheaf.local import LocalModels", {"ray", "torch", "httpx", "uvicorn"}),
     ],
 )
@@ -61,7 +68,10 @@ def imported_modules(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" if node.module == "sheaf" else node.module for alias in node.names}
+            names |= {
+                f"{node.module}.{alias.name}" if node.module == "sheaf" else node.module
+                for alias in node.names
+            }
     return names
 
 

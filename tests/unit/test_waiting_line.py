@@ -9,7 +9,9 @@ from sheaf.scheduling.batch import BatchPolicy, bucket_requests
 from sheaf.scheduling.queue import Entry, WaitingLine
 
 
-def entry(name: str, key: object = None, cost: float = 1.0, arrived: float = 0.0, deadline: float | None = None) -> Entry[str]:
+def entry(
+    name: str, key: object = None, cost: float = 1.0, arrived: float = 0.0, deadline: float | None = None
+) -> Entry[str]:
     return Entry(name, key, cost, arrived, deadline)  # type: ignore[arg-type]
 
 

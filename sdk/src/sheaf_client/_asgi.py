@@ -17,7 +17,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 Message: TypeAlias = MutableMapping[str, Any]
 ASGIApp: TypeAlias = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
+    Awaitable[None],
 ]
 
 
@@ -96,7 +97,9 @@ class AsyncASGITransport(httpx.AsyncBaseTransport):
         self._tasks.start_soon(run)
         await started.wait()
         if not head:
-            raise httpx.RemoteProtocolError("the app ended without a response", request=request) from next(iter(failed), None)
+            raise httpx.RemoteProtocolError("the app ended without a response", request=request) from next(
+                iter(failed), None
+            )
         body = _Body(chunks, self._tasks, gone)
         return httpx.Response(head["status"], headers=head.get("headers", []), stream=body, request=request)
 

@@ -33,7 +33,9 @@ class Model(BaseModel):
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
         faults = [
-            InitErrorDetails(type=PydanticCustomError(code, "{reason}", {"reason": message}), loc=loc, input=None)
+            InitErrorDetails(
+                type=PydanticCustomError(code, "{reason}", {"reason": message}), loc=loc, input=None
+            )
             for rule in self.__rules__
             for code, loc, message in rule(self)
         ]

@@ -154,8 +154,8 @@ class Sheaf(_Client, Resources):
 class AsyncSheaf(_Client, AsyncResources):
     """A client to be awaited; its arguments are those of `Sheaf`.
 
-        async with AsyncSheaf() as client:
-            forecast = await client.time_series.forecast(model="chronos", …)
+    async with AsyncSheaf() as client:
+        forecast = await client.time_series.forecast(model="chronos", …)
     """
 
     def __init__(

@@ -147,7 +147,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except httpx.ConnectTimeout as error:
-        raise ConnectionFailedError("The server did not accept the connection in time.", unsent=True) from error
+        raise ConnectionFailedError(
+            "The server did not accept the connection in time.", unsent=True
+        ) from error
     except httpx.TimeoutException as error:
         raise CallTimeoutError("The time for this call is over.") from error
     except httpx.ConnectError as error:
@@ -201,7 +203,9 @@ def _read_response(response: httpx.Response, kind: type[ResponseT]) -> ResponseT
         raise BadResponseError(f"The answer is no {kind.__name__}: {error.error_count()} faults.") from error
 
 
-def _read_many(response: httpx.Response, kind: type[ResponseT], expected: int) -> list[ResponseT | ProblemError]:
+def _read_many(
+    response: httpx.Response, kind: type[ResponseT], expected: int
+) -> list[ResponseT | ProblemError]:
     _raise_for_problem(response)
     try:
         read = [
@@ -239,7 +243,9 @@ def _raise_for_problem(response: httpx.Response) -> None:
     except ValidationError:
         # A proxy in between has its own idea of an error page: keep the status, drop the page.
         status = max(400, response.status_code)
-        problem = Problem(type="about:blank", title=response.reason_phrase, status=status, code=f"http_{status}")
+        problem = Problem(
+            type="about:blank", title=response.reason_phrase, status=status, code=f"http_{status}"
+        )
         problem.detail = f"HTTP {response.status_code} from something that is not Sheaf."
     retry_after = response.headers.get("retry-after", "")
     if problem.retry_after is None and retry_after.isdigit():

@@ -25,7 +25,9 @@ class Caller(Protocol):
     model: str | None
     transport: Transport
 
-    def options(self, timeout: float | None = None, headers: Mapping[str, str] | None = None) -> CallOptions: ...
+    def options(
+        self, timeout: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> CallOptions: ...
 
 
 class AsyncCaller(Protocol):
@@ -34,7 +36,9 @@ class AsyncCaller(Protocol):
     model: str | None
     transport: AsyncTransport
 
-    def options(self, timeout: float | None = None, headers: Mapping[str, str] | None = None) -> CallOptions: ...
+    def options(
+        self, timeout: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> CallOptions: ...
 
 
 def build_request(operation: Operation[RequestT, Any], model: str | None, fields: dict[str, Any]) -> RequestT:
@@ -45,7 +49,9 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
     try:
         return operation.request.model_validate(body)
     except ValidationError as error:
-        if not any(item["type"] == "finite_number" for item in error.errors(include_url=False, include_input=False)):
+        if not any(
+            item["type"] == "finite_number" for item in error.errors(include_url=False, include_input=False)
+        ):
             raise invalid_request(error, body) from None
     body = {name: missing_as_none(value) for name, value in body.items()}
     try:
@@ -55,7 +61,10 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
 
 
 def _prepare(
-    caller: Caller | AsyncCaller, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+    caller: Caller | AsyncCaller,
+    operation: Operation[Any, ResponseT],
+    request: BaseRequest | None,
+    given: dict[str, Any],
 ) -> Call[ResponseT]:
     options = caller.options(given.pop("timeout", None), given.pop("extra_headers", None))
     if request is None:
@@ -91,7 +100,9 @@ class SyncResource:
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
         _check_many(requests)
-        return self._caller.transport.call_many(ManyCall(operation, requests, self._caller.options(timeout, headers)))
+        return self._caller.transport.call_many(
+            ManyCall(operation, requests, self._caller.options(timeout, headers))
+        )
 
     def _stream(
         self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]

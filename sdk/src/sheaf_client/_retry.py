@@ -32,4 +32,8 @@ class RetryPolicy:
 
 def is_retryable(error: SheafError) -> bool:
     """Refusals that say so, and connections that could not be made; never an answer cut short."""
-    return error.retryable if isinstance(error, ProblemError) else isinstance(error, ConnectionFailedError) and error.unsent
+    return (
+        error.retryable
+        if isinstance(error, ProblemError)
+        else isinstance(error, ConnectionFailedError) and error.unsent
+    )

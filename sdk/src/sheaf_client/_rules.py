@@ -43,7 +43,11 @@ def _given(model: Any, fields: Sequence[str]) -> list[str]:
 
 def _exactly_one_of(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
     if len(given := _given(model, spec["fields"])) != 1:
-        yield "exactly_one_of", (), f"Give exactly one of {_listed(spec['fields'])}; {_listed(given) or 'none'} given."
+        yield (
+            "exactly_one_of",
+            (),
+            f"Give exactly one of {_listed(spec['fields'])}; {_listed(given) or 'none'} given.",
+        )
 
 
 def _at_most_one_of(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:

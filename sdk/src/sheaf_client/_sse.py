@@ -38,7 +38,11 @@ class Parser:
 
     def _line(self, line: str) -> ServerSentEvent | None:
         if not line:
-            event = ServerSentEvent(self._event or "message", "\n".join(self._data), self._id) if self._data else None
+            event = (
+                ServerSentEvent(self._event or "message", "\n".join(self._data), self._id)
+                if self._data
+                else None
+            )
             self._data, self._event = [], ""
             return event
         name, _, value = line.partition(":")

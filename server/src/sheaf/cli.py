@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Serve foundation models that are not text LLMs.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Serve foundation models that are not text LLMs.", no_args_is_help=True, add_completion=False
+)
 
 
 @app.callback()
@@ -28,9 +30,17 @@ def serve(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        specs = as_specs([spec for name in models for spec in (read_specs(Path(name)) if _is_file(name) else as_specs(name))])
+        specs = as_specs(
+            [
+                spec
+                for name in models
+                for spec in (read_specs(Path(name)) if _is_file(name) else as_specs(name))
+            ]
+        )
         server = EmbeddedServer(specs, host=host, port=port)
-        typer.echo(f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs")
+        typer.echo(
+            f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs"
+        )
         server.run()
     except (ValueError, OSError, ImportError) as error:
         typer.echo(f"sheaf: {error}", err=True)

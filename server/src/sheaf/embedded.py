@@ -78,7 +78,9 @@ class EmbeddedServer:
             runtime.start()
         self._listen()
         server = self._make_server()
-        self._thread = threading.Thread(target=server.run, args=([self._bound()],), name="sheaf-http", daemon=True)
+        self._thread = threading.Thread(
+            target=server.run, args=([self._bound()],), name="sheaf-http", daemon=True
+        )
         self._thread.start()
         while not server.started:
             if not self._thread.is_alive():

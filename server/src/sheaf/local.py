@@ -41,7 +41,9 @@ class LocalModels:
         """The model of that name and contract."""
         runtime = self.get(name)
         if runtime.spec.model_type != model_type:
-            fault = Fault(code="mismatch", path="/model_type", message=f"{name} serves {runtime.spec.model_type}.")
+            fault = Fault(
+                code="mismatch", path="/model_type", message=f"{name} serves {runtime.spec.model_type}."
+            )
             raise InvalidRequestError("The request is for another model type.", errors=[fault])
         return runtime
 
@@ -63,7 +65,9 @@ def describe(spec: ModelSpec, *, ready: bool) -> ModelInfo:
     """The public description of one model."""
     from sheaf.http._routes import OPERATIONS
 
-    paths = [op.path.replace("{model_name}", spec.name) for op in OPERATIONS if op.model_type == spec.model_type]
+    paths = [
+        op.path.replace("{model_name}", spec.name) for op in OPERATIONS if op.model_type == spec.model_type
+    ]
     return ModelInfo(
         name=spec.name, model_type=spec.model_type, backend=spec.backend_name, operations=paths, ready=ready
     )

@@ -108,9 +108,13 @@ class _DeployedModels:
 
     def list(self) -> ModelList:
         running = {
-            name for name, app in serve.status().applications.items() if app.status == ApplicationStatus.RUNNING
+            name
+            for name, app in serve.status().applications.items()
+            if app.status == ApplicationStatus.RUNNING
         }
-        return ModelList(models=[info.model_copy(update={"ready": info.name in running}) for info in self.infos])
+        return ModelList(
+            models=[info.model_copy(update={"ready": info.name in running}) for info in self.infos]
+        )
 
 
 class ModelServer:

@@ -32,7 +32,7 @@ class ResourceConfig(BaseModel):
 class ModelSpec(BaseModel):
     """One deployed model.
 
-        ModelSpec(name="chronos", backend="chronos2", backend_kwargs={"model_id": "amazon/chronos-bolt-small"})
+    ModelSpec(name="chronos", backend="chronos2", backend_kwargs={"model_id": "amazon/chronos-bolt-small"})
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -59,7 +59,9 @@ class ModelSpec(BaseModel):
         if not self.model_type:
             self.model_type = cls.model_type
         elif self.model_type != cls.model_type:
-            raise ValueError(f"backend {self.backend or cls.__name__!r} serves {cls.model_type}, not {self.model_type}")
+            raise ValueError(
+                f"backend {self.backend or cls.__name__!r} serves {cls.model_type}, not {self.model_type}"
+            )
         return self
 
     @property
@@ -82,7 +84,9 @@ class ModelSpec(BaseModel):
         try:
             return self.backend_class(**self.backend_kwargs)
         except TypeError as error:
-            raise ValueError(f"backend_kwargs of {self.name!r} do not fit {self.backend_name}: {error}") from error
+            raise ValueError(
+                f"backend_kwargs of {self.name!r} do not fit {self.backend_name}: {error}"
+            ) from error
 
 
 #: A spec, or the name of a backend whose defaults will do.

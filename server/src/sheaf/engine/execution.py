@@ -49,7 +49,9 @@ def run_step(job: StreamJob) -> bool:
         job.emit(event)
         return not job.cancelled.is_set()
     if event is None:
-        job.fail(BackendError("The model's stream ended without a result.", request_id=str(job.request.request_id)))
+        job.fail(
+            BackendError("The model's stream ended without a result.", request_id=str(job.request.request_id))
+        )
     else:
         _put_usage(event, job.compute_seconds, job.queue_seconds, 1)
         job.emit(ResultEvent(event))

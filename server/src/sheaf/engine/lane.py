@@ -61,7 +61,8 @@ class Lane:
                 self._drop_expired()
             if len(self._line) >= self._policy.max_queue:
                 raise OverloadedError(
-                    f"{len(self._line)} requests are waiting; this is the limit.", retry_after=self._drain_seconds()
+                    f"{len(self._line)} requests are waiting; this is the limit.",
+                    retry_after=self._drain_seconds(),
                 )
             self._line.add(entry)
             self._changed.notify()
@@ -101,7 +102,7 @@ class Lane:
                 return
             try:
                 self._do(work)
-            except BaseException:  # noqa: BLE001 - the lane outlives whatever a job does to it
+            except BaseException:
                 log.exception("a job broke out of its lane")
 
     def _next(self) -> tuple[Callable[[], Any], Future[Any]] | list[Entry[Job]] | None:

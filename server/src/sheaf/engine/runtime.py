@@ -1,6 +1,6 @@
 """One loaded model behind its contract: what every host holds, and the order of things written once.
 
-    admit (checks, deadline) → schedule → execute → respond
+admit (checks, deadline) → schedule → execute → respond
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ class ModelRuntime:
         def finish(done: Future[Any]) -> None:
             if not done.cancelled():
                 error = done.exception()
-                emit(ResultEvent(done.result()) if error is None else as_problem(_as_exception(error), request))
+                emit(
+                    ResultEvent(done.result()) if error is None else as_problem(_as_exception(error), request)
+                )
 
         future = self.submit(request, timeout=timeout)
         emit(ProgressEvent(step=0, total_steps=1))
@@ -161,10 +163,14 @@ class ModelRuntime:
         if lane is None:
             raise UnavailableError("The model is not loaded.", retry_after=1)
         if request.model_type != self.spec.model_type:
-            fault = Fault(code="mismatch", path="/model_type", message=f"This model serves {self.spec.model_type}.")
+            fault = Fault(
+                code="mismatch", path="/model_type", message=f"This model serves {self.spec.model_type}."
+            )
             raise InvalidRequestError("The request is for another model type.", errors=[fault])
         if getattr(request, "feature_ref", None) is not None:
-            fault = Fault(code="no_feature_store", path="/feature_ref", message="This deployment has no feature store.")
+            fault = Fault(
+                code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."
+            )
             raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
         try:
             self.backend.check(request)
@@ -178,4 +184,6 @@ def _as_exception(error: BaseException) -> Exception:
 
 
 def _late(request: BaseRequest) -> DeadlineExceededError:
-    return DeadlineExceededError("The deadline passed before the answer was ready.", request_id=str(request.request_id))
+    return DeadlineExceededError(
+        "The deadline passed before the answer was ready.", request_id=str(request.request_id)
+    )

@@ -1,7 +1,7 @@
 """Builds the ASGI app over the models of one process. It serves the schema's routes and infers nothing.
 
-    POST /{model_name}/{model_type}/{operation} · /predict · /stream · /batch
-    GET  /{model_name}/health · /ready          GET /models · /metrics · /docs · /openapi.json
+POST /{model_name}/{model_type}/{operation} · /predict · /stream · /batch
+GET  /{model_name}/health · /ready          GET /models · /metrics · /docs · /openapi.json
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Models(Protocol):
     def list(self) -> ModelList: ...
 
 
-def create_app(models: Models, *, limits: Limits | None = None, lifespan: Lifespan[Any] | None = None) -> ASGIApp:
+def create_app(
+    models: Models, *, limits: Limits | None = None, lifespan: Lifespan[Any] | None = None
+) -> ASGIApp:
     """The app over `models`. Loading and stopping them is the host's business, in `lifespan` or before."""
     registry = CollectorRegistry()
     endpoints = _Endpoints(models, limits or Limits())
@@ -112,14 +114,18 @@ class _Endpoints:
         asked = (request.path_params["model_type"], request.path_params["operation"])
         operation = self._by_name.get(asked)
         if operation is None or operation.model_type != runtime.spec.model_type:
-            raise NotFoundError(f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model.")
+            raise NotFoundError(
+                f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
+            )
         return await self._predict(request, runtime, operation)
 
     async def predict(self, request: Request) -> Response:
         runtime = self._runtime(request, "predict")
         return await self._predict(request, runtime, self._first[runtime.spec.model_type])
 
-    async def _predict(self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]) -> Response:
+    async def _predict(
+        self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]
+    ) -> Response:
         timeout = self._timeout(request)
         contract = await self._read(request, runtime, operation)
         answer = await while_connected(request, partial(runtime.predict, contract, timeout=timeout))
@@ -147,7 +153,9 @@ class _Endpoints:
             _server_sent(first, events), ping=self._limits.keep_alive, headers={"cache-control": "no-store"}
         )
 
-    async def _read(self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]) -> BaseRequest:
+    async def _read(
+        self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]
+    ) -> BaseRequest:
         if not runtime.ready:
             raise UnavailableError("The model is loading.", retry_after=1)
         body = await read_body(request, self._limits.max_body)
@@ -171,7 +179,11 @@ class _Endpoints:
         except ValueError:
             seconds = math.nan
         if not 0 < seconds <= MAX_TIMEOUT:
-            fault = Fault(code="out_of_range", path="", message=f"X-Sheaf-Timeout must be seconds in (0, {MAX_TIMEOUT:g}].")
+            fault = Fault(
+                code="out_of_range",
+                path="",
+                message=f"X-Sheaf-Timeout must be seconds in (0, {MAX_TIMEOUT:g}].",
+            )
             raise InvalidRequestError("The deadline header is invalid.", errors=[fault])
         return seconds
 
@@ -210,7 +222,9 @@ async def _server_sent(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Se
             yield _event(event, number)
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
-        yield ServerSentEvent(ErrorEvent(problem=problem).model_dump_json(exclude_none=True), event="error", id=str(number + 1))
+        yield ServerSentEvent(
+            ErrorEvent(problem=problem).model_dump_json(exclude_none=True), event="error", id=str(number + 1)
+        )
     finally:
         await rest.aclose()  # type: ignore[attr-defined]
 

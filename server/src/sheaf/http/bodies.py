@@ -30,10 +30,14 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The body as sent, JSON by its content type and at most `limit` bytes long."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
-        raise UnsupportedMediaTypeError(f"Send application/json, not {media[:80] or 'a body without a content type'}.")
+        raise UnsupportedMediaTypeError(
+            f"Send application/json, not {media[:80] or 'a body without a content type'}."
+        )
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        raise UnsupportedMediaTypeError(f"Content encoding {encoding[:40]!r} is not supported; send the body as it is.")
+        raise UnsupportedMediaTypeError(
+            f"Content encoding {encoding[:40]!r} is not supported; send the body as it is."
+        )
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
@@ -85,7 +89,11 @@ def parse_batch(body: bytes, limit: int = 1024) -> list[Any]:
     content = parse(body)
     items = content.get("requests") if isinstance(content, dict) else None
     if not isinstance(items, list):
-        fault = Fault(code="wrong_type" if items is not None else "missing", path="/requests", message="Must be an array.")
+        fault = Fault(
+            code="wrong_type" if items is not None else "missing",
+            path="/requests",
+            message="Must be an array.",
+        )
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
     if unknown := sorted(set(content) - {"requests"}):
         fault = Fault(code="unknown_field", path=f"/{unknown[0]}", message="A batch has `requests` alone.")

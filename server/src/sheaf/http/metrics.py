@@ -20,7 +20,11 @@ class Metrics:
         labels = ["model", "route", "status"]
         self._requests = Counter("sheaf_requests_total", "Requests answered.", labels, registry=registry)
         self._seconds = Histogram(
-            "sheaf_request_duration_seconds", "Time to the end of the answer.", labels[:2], buckets=_BUCKETS, registry=registry
+            "sheaf_request_duration_seconds",
+            "Time to the end of the answer.",
+            labels[:2],
+            buckets=_BUCKETS,
+            registry=registry,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,7 +29,9 @@ class BatchPolicy(BaseModel):
     max_batch_cost: float | None = Field(
         default=None, gt=0, description="Most cost, as the backend counts it, in one call of the model."
     )
-    max_queue: int = Field(default=1024, gt=0, description="Most requests that wait; more are refused at once.")
+    max_queue: int = Field(
+        default=1024, gt=0, description="Most requests that wait; more are refused at once."
+    )
 
 
 def bucket_value(request: Any, bucket_by: str | None) -> Hashable:

@@ -59,7 +59,12 @@ class WaitingLine(Generic[T]):
 
     def expire(self, now: float) -> list[Entry[T]]:
         """Take out and return every entry whose deadline has passed."""
-        late = [e for line in self._lines.values() for e in line if e.waiting and e.deadline is not None and e.deadline <= now]
+        late = [
+            e
+            for line in self._lines.values()
+            for e in line
+            if e.waiting and e.deadline is not None and e.deadline <= now
+        ]
         for entry in late:
             self.discard(entry)
         return late
@@ -84,7 +89,11 @@ class WaitingLine(Generic[T]):
         while line and len(batch) < self.policy.max_batch_size:
             entry = line[0]
             if entry.waiting:
-                if batch and self.policy.max_batch_cost is not None and cost + entry.cost > self.policy.max_batch_cost:
+                if (
+                    batch
+                    and self.policy.max_batch_cost is not None
+                    and cost + entry.cost > self.policy.max_batch_cost
+                ):
                     break
                 entry.waiting = False
                 self._depth -= 1
