@@ -64,7 +64,8 @@ class HTTPTransport:
 
     def _take(self, step: ex.Send | ex.Pause) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
-            return time.sleep(step.seconds)
+            time.sleep(step.seconds)
+            return None
         with ex.translated():
             request = self._client.build_request(
                 step.method, step.path, headers=step.headers, content=step.content, timeout=step.timeout
@@ -124,7 +125,8 @@ class AsyncHTTPTransport:
 
     async def _take(self, step: ex.Send | ex.Pause) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
-            return await asyncio.sleep(step.seconds)
+            await asyncio.sleep(step.seconds)
+            return None
         with ex.translated():
             request = self._client.build_request(
                 step.method, step.path, headers=step.headers, content=step.content, timeout=step.timeout
