@@ -14,6 +14,7 @@ from pathlib import Path
 from openapi_python_client.config import Config, ConfigFile, MetaType
 from openapi_python_client.parser import GeneratorData
 from openapi_python_client.parser.errors import GeneratorError
+from openapi_python_client.parser.properties import ModelProperty
 
 from codegen.bundle import JSON, Bundle, SchemaError
 from codegen.inputs import Inputs
@@ -78,8 +79,10 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
         for parsed in collection.endpoints:
             operation = document["paths"][_raw(parsed.path)][parsed.method]
             body = next(b for b in parsed.bodies if _raw(b.content_type) == "application/json").prop
+            if not isinstance(body, ModelProperty):
+                raise SchemaError(f"{operation['operationId']}: the body must be an object")
             ok = next(r for r in parsed.responses if r.status_code.range == (200, 200))
-            request = _raw(body.class_info.name)  # type: ignore[union-attr]
+            request = _raw(body.class_info.name)
             endpoints.append(
                 Endpoint(
                     name=operation["operationId"].removeprefix(f"{task.resource}_"),

@@ -60,7 +60,8 @@ class HTTPTransport:
                 else:
                     step = exchange.send(answer)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            result: T = stop.value
+            return result
 
     def _take(self, step: ex.Send | ex.Pause) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
@@ -121,7 +122,8 @@ class AsyncHTTPTransport:
                 else:
                     step = exchange.send(answer)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            result: T = stop.value
+            return result
 
     async def _take(self, step: ex.Send | ex.Pause) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
