@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from codegen.bundle import JSON, Bundle, SchemaError
+from codegen.bundle import JSON, Bundle, SchemaError, is_array
 
 _GIVEN: JSON = {"not": {"type": "null"}}
 
@@ -70,10 +70,11 @@ def _check_rule(owner: str, properties: JSON, rule: JSON) -> None:
     if name not in VOCABULARY:
         raise SchemaError(f"{owner}: unknown rule {name!r}; known: {', '.join(sorted(VOCABULARY))}")
     needs = VOCABULARY[name][0]
-    if set(rule) != needs | {"rule"}:
+    if rule.keys() != needs | {"rule"}:
         raise SchemaError(f"{owner}: rule {name} takes {sorted(needs)}, got {sorted(set(rule) - {'rule'})}")
     for value in (v for key, v in rule.items() if key != "rule"):
-        for path in value if isinstance(value, list) else [value]:
+        paths: list[str] = value if is_array(value) else [value]
+        for path in paths:
             if path.removesuffix(".*") not in properties:
                 raise SchemaError(f"{owner}: rule {name} names {path!r}, which is no field of it")
 
@@ -81,7 +82,7 @@ def _check_rule(owner: str, properties: JSON, rule: JSON) -> None:
 def lower_rules(schema: JSON) -> JSON:
     """Return the public form: what JSON Schema can say as keywords, the rest as sentences."""
     rules: list[JSON] = schema.pop("x-sheaf-rules", [])
-    sentences = []
+    sentences: list[str] = []
     for rule in rules:
         _, sentence, lower = VOCABULARY[rule["rule"]]
         if lower:
@@ -94,4 +95,4 @@ def lower_rules(schema: JSON) -> JSON:
 
 
 def _quote(value: Any) -> str:
-    return ", ".join(f"`{v}`" for v in value) if isinstance(value, list) else f"`{value}`"
+    return ", ".join(f"`{v}`" for v in value) if is_array(value) else f"`{value}`"

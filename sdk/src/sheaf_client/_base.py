@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -26,9 +27,9 @@ class Model(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        extra = cls.model_config.get("json_schema_extra")
+        extra: object = cls.model_config.get("json_schema_extra")
         if isinstance(extra, dict):
-            cls.__rules__ = compile_rules(extra.get("x-sheaf-rules", ()))
+            cls.__rules__ = compile_rules(cast("Mapping[str, Any]", extra).get("x-sheaf-rules", ()))
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:

@@ -7,12 +7,12 @@ the same table; the cases in schema/cases hold both to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString, cast
 
-#: Code, location and message of one fault.
-Finding = tuple[str, tuple[str | int, ...], str]
-Rule = Callable[[Any], Iterator[Finding]]
 Loc = tuple[str | int, ...]
+#: Code, location and message of one fault.
+Finding = tuple[LiteralString, Loc, str]
+Rule = Callable[[Any], Iterator[Finding]]
 
 
 def compile_rules(specs: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
@@ -74,7 +74,7 @@ def _rectangular(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _some_present(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
     for loc, rows in _values(model, spec["field"]):
-        items = (item for row in rows for item in (row if isinstance(row, list) else (row,)))
+        items = (item for row in rows for item in _items(row))
         if all(item is None for item in items):
             yield "some_present", loc, "At least one value must not be null."
 
@@ -128,11 +128,16 @@ def _length_equals(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _keys_within(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
-    allowed = getattr(model, spec["of"]) or {}
+    allowed: Mapping[str, Any] = getattr(model, spec["of"]) or {}
     for loc, mapping in _values(model, spec["field"]):
         for key in mapping:
             if key not in allowed:
                 yield "keys_within", (*loc, key), f"Not among the names in {spec['of']}."
+
+
+def _items(row: Any) -> Sequence[Any]:
+    """The values of one row; a series of one variate has a bare value for a row."""
+    return cast("Sequence[Any]", row) if isinstance(row, list) else (row,)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -29,10 +29,13 @@ def _write_time(value: datetime) -> str:
     return value.isoformat()
 
 
-Timestamp = Annotated[
+Timestamp: TypeAlias = Annotated[
     datetime,
     BeforeValidator(_read_time),
     PlainSerializer(_write_time, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A date-time with or without an offset; ISO 8601 on the wire."""
+
+TimestampLike: TypeAlias = datetime | str
+"""What a caller may give for a `Timestamp`: a datetime (pandas' own too) or ISO 8601 text."""
