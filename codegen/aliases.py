@@ -6,27 +6,23 @@ of its own would have to be unwrapped.
 
 from __future__ import annotations
 
-from codegen.bundle import JSON, Bundle, Schema, SchemaError
+from codegen.bundle import JSON, Bundle, Schema, SchemaError, is_array
 
 #: `x-sheaf-type` → the type of `sheaf_client._wire` that stands for it.
 WIRE_TYPES = {"timestamp": "Timestamp"}
 
 _SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 _CONSTRAINTS = {
-    "minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt", "multipleOf": "multiple_of",
-    "minLength": "min_length", "maxLength": "max_length", "minItems": "min_length", "maxItems": "max_length",
-    "minProperties": "min_length", "maxProperties": "max_length", "pattern": "pattern",
+    "minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+    "minLength": "min_length", "maxLength": "max_length",
+    "minItems": "min_length", "maxItems": "max_length",
+    "minProperties": "min_length", "maxProperties": "max_length",
+    "pattern": "pattern",
 }  # fmt: skip
 _KNOWN = {
     *_CONSTRAINTS,
-    "title",
-    "description",
-    "type",
-    "items",
-    "additionalProperties",
-    "anyOf",
-    "$ref",
-    "format",
+    *("title", "description", "type", "items", "additionalProperties", "anyOf", "$ref", "format"),
 }
 
 
@@ -81,8 +77,8 @@ def python_type(bundle: Bundle, owner: str, node: JSON) -> str:
         return str(node["$ref"])
     if "anyOf" in node:
         return " | ".join(python_type(bundle, owner, branch) for branch in node["anyOf"])
-    kinds = node["type"] if isinstance(node["type"], list) else [node["type"]]
-    names = []
+    kinds: list[str] = node["type"] if is_array(node["type"]) else [node["type"]]
+    names: list[str] = []
     for kind in kinds:
         if kind == "array":
             names.append(f"list[{python_type(bundle, owner, node['items'])}]")

@@ -9,13 +9,23 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 JSON = dict[str, Any]
 #: Keywords whose values are data, never schemas: references inside them are left alone.
 DATA_KEYWORDS = frozenset({"default", "examples", "const", "enum", "x-sheaf-rules", "x-sheaf-task"})
+
+
+def is_object(node: object) -> TypeGuard[JSON]:
+    """Whether a node of a document is an object."""
+    return isinstance(node, dict)
+
+
+def is_array(node: object) -> TypeGuard[list[Any]]:
+    """Whether a node of a document is an array."""
+    return isinstance(node, list)
 
 
 class SchemaError(Exception):
@@ -60,10 +70,10 @@ class Bundle:
     """Everything schema/ says, resolved."""
 
     frame: JSON
-    tasks: list[Task] = field(default_factory=list)
-    schemas: dict[str, Schema] = field(default_factory=dict)
-    problems: dict[str, JSON] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list[Task])
+    schemas: dict[str, Schema] = field(default_factory=dict[str, Schema])
+    problems: dict[str, JSON] = field(default_factory=dict[str, JSON])
+    faults: dict[str, str] = field(default_factory=dict[str, str])
 
     def own_schemas(self, module: str) -> list[Schema]:
         """The schemas that one module defines, in the order of the file."""
@@ -74,14 +84,14 @@ class Bundle:
         seen: list[str] = []
 
         def visit(node: Any) -> None:
-            if isinstance(node, dict):
+            if is_object(node):
                 for key in ("$ref", "x-sheaf-extends"):
                     if isinstance(node.get(key), str):
                         follow(node[key])
                 for key, value in node.items():
                     if key not in DATA_KEYWORDS:
                         visit(value)
-            elif isinstance(node, list):
+            elif is_array(node):
                 for value in node:
                     visit(value)
 
@@ -134,9 +144,9 @@ class _Reader:
         return name
 
     def walk(self, base: Path, node: Any) -> Any:
-        if isinstance(node, list):
+        if is_array(node):
             return [self.walk(base, item) for item in node]
-        if not isinstance(node, dict):
+        if not is_object(node):
             return copy.deepcopy(node)
         out: JSON = {}
         for key, value in node.items():

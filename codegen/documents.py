@@ -6,7 +6,7 @@ import copy
 import json
 from typing import Any
 
-from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task
+from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task, is_array, is_object
 from codegen.rules import lower_rules
 
 #: Authoring keywords that must not reach a published document.
@@ -19,9 +19,9 @@ def component(name: str) -> JSON:
 
 def with_component_refs(node: Any) -> Any:
     """Turn the bundle's bare names into component references, leaving data alone."""
-    if isinstance(node, list):
+    if is_array(node):
         return [with_component_refs(item) for item in node]
-    if not isinstance(node, dict):
+    if not is_object(node):
         return node
     return {
         key: (
@@ -58,9 +58,9 @@ def _is_tag(body: JSON, name: str) -> bool:
 
 
 def _clean(node: Any) -> Any:
-    if isinstance(node, list):
+    if is_array(node):
         return [_clean(item) for item in node]
-    if not isinstance(node, dict):
+    if not is_object(node):
         return node
     return {k: (v if k in DATA_KEYWORDS else _clean(v)) for k, v in node.items() if k not in _PRIVATE}
 
@@ -232,10 +232,9 @@ def to_openapi_32(doc: JSON) -> JSON:
     doc["jsonSchemaDialect"] = "https://spec.openapis.org/oas/3.1/dialect/base"
     for item in doc["paths"].values():
         for operation in item.values():
-            if not isinstance(operation, dict):
-                continue
-            for response in operation.get("responses", {}).values():
-                media = response.get("content", {}).get("text/event-stream")
+            responses: JSON = operation.get("responses", {}) if is_object(operation) else {}
+            for response in responses.values():
+                media: JSON | None = response.get("content", {}).get("text/event-stream")
                 if media and "schema" in media:
                     media["itemSchema"] = {
                         "type": "object",

@@ -17,6 +17,7 @@ from codegen.aliases import is_alias
 from codegen.bundle import JSON, Bundle, SchemaError, read_bundle
 from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
+from codegen.inputs import render_inputs
 from codegen.resources import Resource, collect_resources
 from codegen.rules import check_rules
 from codegen.samples import add_samples
@@ -60,6 +61,7 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     environment = _environment()
     problems = [{"code": code, **entry} for code, entry in bundle.problems.items()]
     enums = {s.name: s.body["enum"] for s in bundle.schemas.values() if "enum" in s.body}
+    (params / "_types.py").write_text(render_inputs(bundle, HEADER), encoding="utf-8")
     _render(environment, "enums.py", params / "_enums.py", enums=enums)
     _render(
         environment, "errors.py", tree / SDK / "errors/__init__.py", problems=problems, faults=bundle.faults
@@ -133,7 +135,7 @@ def _write_json(path: Path, document: JSON) -> None:
 
 
 def _format(tree: Path) -> None:
-    """One formatter for all generated Python, with settings of its own so that its output is the same anywhere."""
+    """Format all generated Python, with settings of its own so that the output is the same anywhere."""
     options = ["--isolated", "--line-length=110", "--target-version=py311"]
     for command in (["check", "--fix", "--select=I,F401,UP037", "--quiet"], ["format", "--quiet"]):
         done = subprocess.run(

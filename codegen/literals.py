@@ -6,9 +6,8 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
-from codegen.bundle import JSON
+from codegen.bundle import is_array, is_object
 
 #: Longest row of values, its indent not counted: twelve three-digit numbers, a year of months.
 ROW = 60
@@ -34,13 +33,12 @@ JSON_TEXT = Style(indent=2, trailing_comma=False)
 
 def literal(value: object, style: Style, depth: int = 0) -> str:
     """The value as source text; rows after the first are indented for nesting level `depth`."""
-    if isinstance(value, dict):
-        members = [f"{_key(k, style)}: {literal(v, style, depth + 1)}" for k, v in cast(JSON, value).items()]
+    if is_object(value):
+        members = [f"{_key(k, style)}: {literal(v, style, depth + 1)}" for k, v in value.items()]
         return _bracket("{}", members, style, depth, rows=members)
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        texts = [literal(item, style, depth + 1) for item in items]
-        nested = any(isinstance(item, dict | list) for item in items)
+    if is_array(value):
+        texts = [literal(item, style, depth + 1) for item in value]
+        nested = any(isinstance(item, dict | list) for item in value)
         return _bracket("[]", texts, style, depth, rows=texts if nested else list(_fill(texts)))
     words = {True: style.true, False: style.false, None: style.null}
     if value is None or isinstance(value, bool):

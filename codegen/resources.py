@@ -14,9 +14,11 @@ from pathlib import Path
 from openapi_python_client.config import Config, ConfigFile, MetaType
 from openapi_python_client.parser import GeneratorData
 from openapi_python_client.parser.errors import GeneratorError
+from openapi_python_client.parser.properties import ModelProperty
 
+from codegen.binary import MEDIA_TYPES
 from codegen.bundle import JSON, Bundle, SchemaError
-from codegen.contracts import nested_parameters
+from codegen.inputs import Inputs
 
 #: Fields that the client fills in itself.
 _CLIENT_FIELDS = {"model_type", "model_name", "request_id"}
@@ -69,17 +71,19 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
     if isinstance(data, GeneratorError):
         raise SchemaError(f"the document cannot be parsed: {data.header} {data.detail}")
     classes = _Contracts(bundle, contracts)
-    resources = []
+    resources: list[Resource] = []
     for task in bundle.tasks:
         collection = next(c for tag, c in data.endpoint_collections_by_tag.items() if tag == task.resource)
         if collection.parse_errors:
             raise SchemaError(f"{task.resource}: {collection.parse_errors}")
-        endpoints = []
+        endpoints: list[Endpoint] = []
         for parsed in collection.endpoints:
             operation = document["paths"][_raw(parsed.path)][parsed.method]
             body = next(b for b in parsed.bodies if _raw(b.content_type) == "application/json").prop
+            if not isinstance(body, ModelProperty):
+                raise SchemaError(f"{operation['operationId']}: the body must be an object")
             ok = next(r for r in parsed.responses if r.status_code.range == (200, 200))
-            request = _raw(body.class_info.name)  # type: ignore[union-attr]
+            request = _raw(body.class_info.name)
             endpoints.append(
                 Endpoint(
                     name=operation["operationId"].removeprefix(f"{task.resource}_"),
@@ -108,7 +112,7 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
 
 def _outline(document: JSON) -> JSON:
     """The document with empty schemas: fields come from the contracts, the parser is here for operations."""
-    stubs = {
+    stubs: JSON = {
         name: {"title": name, "type": "object", "properties": {}}
         for name in document["components"]["schemas"]
     }
@@ -124,12 +128,21 @@ def _raw(value: object) -> str:
     return str(value)
 
 
+def _docstring(statement: ast.stmt | None) -> str:
+    """The text of a field's docstring, which is the statement after the field."""
+    match statement:
+        case ast.Expr(value=ast.Constant(value=str(text))):
+            return " ".join(text.split())
+        case _:
+            return ""
+
+
 class _Contracts:
     """Reads fields out of the generated contract modules, as source."""
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
         self.bundle = bundle
-        self.nested = set(nested_parameters(bundle))
+        self.inputs = Inputs(bundle)
         self.classes: dict[str, ast.ClassDef] = {}
         for path in folder.glob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -150,41 +163,11 @@ class _Contracts:
         ]
         for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                doc = (
-                    after.value.value
-                    if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                    else ""
-                )
-                kind = self._accepted(ast.unparse(statement.annotation))
-                found = [f for f in found if f.name != statement.target.id]
-                found.append(
-                    Field(statement.target.id, kind, _default(statement.value), " ".join(str(doc).split()))
-                )
+                name = statement.target.id
+                kind = self.inputs.accepted(ast.unparse(statement.annotation))
+                found = [f for f in found if f.name != name]
+                found.append(Field(name, kind, self._default(statement.value), _docstring(after)))
         return found
-
-    def _accepted(self, annotation: str) -> str:
-        """The contract's type, widened to what people hold: literals, dicts, arrays, times as text."""
-
-        def widen(match: re.Match[str]) -> str:
-            name = match[0]
-            schema = self.bundle.schemas.get(name)
-            if schema is None:
-                return name
-            if "enum" in schema.body:
-                return f"{name} | {name}Like"
-            if name in self.nested:
-                return f"{name} | {name}Params"
-            if schema.body.get("x-sheaf-type") == "timestamp":
-                return "TimestampLike"
-            if not _holds_numbers(schema.body):
-                return name
-            return (
-                f"{name} | Mapping[str, ArrayLike]"
-                if schema.body.get("type") == "object"
-                else f"{name} | ArrayLike"
-            )
-
-        return re.sub(r"\b[A-Z]\w+\b", widen, annotation)
 
     def imports(self, endpoints: list[Endpoint], names: set[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Module → names that the endpoints' signatures mention."""
@@ -198,36 +181,37 @@ class _Contracts:
     def _module(self, word: str) -> str:
         if word == "ArrayLike":
             return "sheaf_client._inputs"
-        if word == "TimestampLike":
-            return "sheaf_client._wire"
+        if word in MEDIA_TYPES.values():
+            return "sheaf_client._media"
         if word in self.bundle.schemas:
             schema = self.bundle.schemas[word]
             return f"sheaf_client.contracts.{schema.module if word in self.classes else '_types'}"
         if word.endswith("Like") and word.removesuffix("Like") in self.bundle.schemas:
-            return "sheaf_client.params._enums"
+            body = self.bundle.schemas[word.removesuffix("Like")].body
+            if "x-sheaf-type" in body:
+                return "sheaf_client._wire"
+            return f"sheaf_client.params.{'_enums' if 'enum' in body else '_types'}"
         if word.endswith("Params"):
             return f"sheaf_client.params.{self.bundle.schemas[word.removesuffix('Params')].module}"
         return ""
 
+    def _default(self, value: ast.expr | None) -> str | None:
+        """The default as source, None where the field is required."""
+        match value:
+            case None:
+                return None
+            case ast.Call(func=ast.Name(id="Field"), keywords=keywords):
+                given = {keyword.arg: keyword.value for keyword in keywords}
+                if "default_factory" in given:
+                    return "..."
+                return ast.unparse(given["default"]) if "default" in given else None
+            case ast.Attribute(value=ast.Name(id=enum), attr=member):
+                return self._enum_value(enum, member)
+            case _:
+                return ast.unparse(value)
 
-def _default(value: ast.expr | None) -> str | None:
-    """The default as source, None where the field is required."""
-    if value is None:
-        return None
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "Field":
-        if value.args:
-            return (
-                None
-                if isinstance(value.args[0], ast.Constant) and value.args[0].value is ...
-                else ast.unparse(value.args[0])
-            )
-        return "..."
-    if isinstance(value, ast.Attribute):
-        return repr(value.attr.lower())
-    return ast.unparse(value)
-
-
-def _holds_numbers(body: JSON) -> bool:
-    """Whether numbers in lists are anywhere in a schema, so that an array may stand for it."""
-    text = str(body)
-    return "'array'" in text and "'number'" in text
+    def _enum_value(self, enum: str, member: str) -> str:
+        for statement in self.classes[enum].body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == member:
+                return ast.unparse(statement.value)
+        raise SchemaError(f"{enum} has no member {member}")

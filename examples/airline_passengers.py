@@ -74,17 +74,16 @@ def print_table(actual: np.ndarray, ets: TimeSeriesResponse, naive: TimeSeriesRe
     for i, month in enumerate(ets.timestamps):
         print(
             f"{month:%B %Y}".ljust(24)
-            + f"{actual[i]:8.0f}{ets.mean[i]:10.1f}{low[i]:10.1f} – {high[i]:5.1f}{ets.mean[i] - actual[i]:10.1f}"
+            + f"{actual[i]:8.0f}{ets.mean[i]:10.1f}"
+            + f"{low[i]:10.1f} to {high[i]:5.1f}{ets.mean[i] - actual[i]:9.1f}"
             + f"{naive.mean[i]:17.0f}{naive.mean[i] - actual[i]:8.0f}"
         )
     inside = int(np.sum((actual >= low) & (actual <= high)))
     error, baseline = mean_absolute_error(ets, actual), mean_absolute_error(naive, actual)
-    print(
-        f"\nMean absolute error: {error:.1f} against {baseline:.1f} for seasonal naive ({error / baseline:.2f} of it)."
-    )
-    print(
-        f"Mean absolute percentage error: {percentage_error(ets, actual):.1f} % against {percentage_error(naive, actual):.1f} %."
-    )
+    print(f"\nMean absolute error: {error:.1f} against {baseline:.1f} ", end="")
+    print(f"for seasonal naive ({error / baseline:.2f} of it).")
+    percent, baseline_percent = percentage_error(ets, actual), percentage_error(naive, actual)
+    print(f"Mean absolute percentage error: {percent:.1f} % against {baseline_percent:.1f} %.")
     print(f"Months inside the 80 % interval: {inside} of {HORIZON}.")
 
 

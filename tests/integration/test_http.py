@@ -1,4 +1,4 @@
-"""The HTTP surface under good and hostile requests: each gets its problem document, and the next is served."""
+"""The HTTP surface under good and hostile requests: each gets its answer, and the next is served."""
 
 from __future__ import annotations
 
@@ -193,10 +193,17 @@ def test_a_batch_answers_or_refuses_each(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [({}, ("missing", "/requests")), ({"requests": []}, ("too_short", "/requests")), ({"requests": {}}, ("wrong_type", "/requests")),
-     ({"requests": [GOOD], "x": 1}, ("unknown_field", "/x")), ({"requests": [GOOD] * 1025}, ("too_long", "/requests"))],
+    [
+        ({}, ("missing", "/requests")),
+        ([GOOD], ("missing", "/requests")),
+        ({"requests": []}, ("too_short", "/requests")),
+        ({"requests": {}}, ("wrong_type", "/requests")),
+        ({"requests": [GOOD], "x": 1}, ("unknown_field", "/x")),
+        ({"requests": [GOOD], "a/b": 1}, ("unknown_field", "/a~1b")),
+        ({"requests": [GOOD] * 1025}, ("too_long", "/requests")),
+    ],
     ids=lambda v: str(v)[:40],
-)  # fmt: skip
+)
 def test_a_batch_that_is_none_is_refused(http: httpx.Client, body: Any, expected: tuple[str, str]) -> None:
     assert faults(http.post("/echo/batch", json=body)) == [expected]
 
@@ -222,7 +229,7 @@ def test_overload_is_refused_at_once_with_a_hint(http: httpx.Client, server: Emb
         threads.append(threading.Thread(target=ask))
         threads[-1].start()
         assert gate.entered.wait(10)
-        wait_for(lambda: server._models.get("gated").depth == running)
+        wait_for(lambda line=running: server._models.get("gated").depth == line)
     refused = http.post("/gated/predict", json=GOOD)
     assert refused.status_code == 503
     assert problem(refused).code == "overloaded"
@@ -253,9 +260,8 @@ def test_a_client_that_leaves_frees_its_place(http: httpx.Client, server: Embedd
     body = json.dumps(GOOD).encode()
     with socket.create_connection(("127.0.0.1", server._port)) as leaver:
         leaver.sendall(
-            b"POST /gated/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            % len(body)
-            + body
+            b"POST /gated/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body)
         )
         wait_for(lambda: runtime.depth == 1)
     wait_for(lambda: runtime.depth == 0)

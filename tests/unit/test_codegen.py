@@ -32,6 +32,12 @@ ANTENNA = dedent("""
           response: '#/$defs/AntennaResponse'
           stream: true
     $defs:
+      Band:
+        title: Band
+        description: Amateur radio band.
+        type: string
+        enum: [2m, 70cm]
+        x-enum-varnames: [TWO_METRES, SEVENTY_CENTIMETRES]
       AntennaRequest:
         title: AntennaRequest
         description: An antenna and the frequencies of interest.
@@ -43,6 +49,7 @@ ANTENNA = dedent("""
           model_type: {type: string, const: antenna, default: antenna, description: The contract.}
           lengths: {type: array, minItems: 1, items: {type: number}, description: "Lengths in metres."}
           weights: {type: [array, 'null'], items: {type: number}, default: null, description: One per length.}
+          band: {$ref: '#/$defs/Band', default: 70cm, description: Band of interest.}
         x-sheaf-rules:
           - {rule: same_length, field: weights, as: lengths}
         examples:
@@ -161,6 +168,16 @@ def generated(scratch: Path, tmp_path: Path) -> Iterator[Path]:
     (repository / "server/src/sheaf/backends/yagi.py").write_text(backend)
     yield repository
     importlib.invalidate_caches()
+
+
+def test_signatures_say_what_callers_may_give(generated: Path) -> None:
+    source = (generated / "sdk/src/sheaf_client/resources/antenna.py").read_text()
+    for parameter in (
+        "lengths: Sequence[float] | ArrayLike,",
+        "weights: Sequence[float] | ArrayLike | None = None,",
+        'band: Band | BandLike = "70cm",',
+    ):
+        assert source.count(parameter) == 4  # call and stream, synchronous and asynchronous
 
 
 def test_a_new_model_type_is_one_schema_file_and_one_backend_file(generated: Path) -> None:

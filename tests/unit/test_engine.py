@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.engine import ModelRuntime
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent, ResultEvent
@@ -32,7 +33,7 @@ def running(
 ) -> Iterator[tuple[ModelRuntime, Any]]:
     runtime = ModelRuntime(
         ModelSpec(name="echo", backend_cls=backend, backend_kwargs=kwargs or {}, batch_policy=policy)
-    )  # type: ignore[arg-type]
+    )
     runtime.start()
     try:
         yield runtime, runtime.backend
@@ -341,6 +342,17 @@ def test_a_model_that_cannot_be_loaded_says_why() -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         runtime.start()
     assert not runtime.ready
+
+
+def test_a_mistake_in_a_check_is_told_as_the_models_own(make_request: MakeRequest) -> None:
+    class Careless(Echo):
+        def check(self, request: TimeSeriesRequest) -> None:
+            raise KeyError("secret")
+
+    with running(Careless) as (runtime, _), pytest.raises(BackendError) as caught:
+        runtime.submit(make_request())
+    assert "secret" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_a_feature_reference_needs_a_feature_store(make_request: MakeRequest) -> None:

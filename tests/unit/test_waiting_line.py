@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,12 +109,22 @@ def check_batch(line: WaitingLine[str], size: int, cost: float | None) -> list[E
     return batch
 
 
-def test_bucket_requests_keeps_order_and_indices() -> None:
-    class R:
-        def __init__(self, horizon: object) -> None:
-            self.horizon = horizon
+@dataclass
+class Bucket:
+    value: object
 
-    items = [R(1), R(2), R(1), R([3])]
-    assert [indices for indices, _ in bucket_requests(items, "horizon")] == [[0, 2], [1], [3]]
+
+@pytest.mark.parametrize(
+    ("value", "same", "other"),
+    [([1, 2], [1, 2], [2, 1]), ({"a": 1}, {"a": 1}, {}), (Bucket(1), Bucket(1), Bucket(2))],
+)
+def test_what_cannot_be_hashed_decides_a_bucket_too(value: object, same: object, other: object) -> None:
+    items = [Bucket(value), Bucket(other), Bucket(same)]
+    assert [indices for indices, _ in bucket_requests(items, "value")] == [[0, 2], [1]]
+
+
+def test_bucket_requests_keeps_order_and_indices() -> None:
+    items = [Bucket(1), Bucket(2), Bucket(1), Bucket([3])]
+    assert [indices for indices, _ in bucket_requests(items, "value")] == [[0, 2], [1], [3]]
     assert [indices for indices, _ in bucket_requests(items, None)] == [[0, 1, 2, 3]]
-    assert bucket_requests([], "horizon") == []
+    assert bucket_requests([], "value") == []

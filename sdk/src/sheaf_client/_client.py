@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from sheaf_client._transport import AsyncTransport, CallOptions, Transport
 from sheaf_client.resources import AsyncResources, Resources
@@ -26,6 +26,15 @@ DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT = 60.0
 
 
+class ClientSettings(TypedDict, total=False):
+    """Keywords of `with_options`, `local` and `asgi`; they mean what they mean for `Sheaf`."""
+
+    model: str | None
+    timeout: float | None
+    max_retries: int
+    headers: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class _Settings:
     """What a client was made with; `with_options` makes another from it."""
@@ -39,7 +48,9 @@ class _Settings:
 class _Client:
     """The part of a client that waits for nothing."""
 
+    transport: Any  # each kind of client says which
     _settings: _Settings
+    _target: str
 
     @property
     def model(self) -> str | None:
@@ -55,15 +66,19 @@ class _Client:
             headers={**settings.headers, **(headers or {})},
         )
 
-    def with_options(self, **changes: Any) -> Self:
-        """The same client, over the same connections, with other `model`, `timeout`, `max_retries` or `headers`."""
-        other = type(self).__new__(type(self))
-        shared = {key: value for key, value in vars(self).items() if key in ("transport", "_target")}
-        vars(other).update(shared, _settings=_Settings(**{**vars(self._settings), **changes}))
-        return other
+    def with_options(self, **changes: Unpack[ClientSettings]) -> Self:
+        """The same client, over the same connections, with other settings."""
+        return self._make(self.transport, self._target, replace(self._settings, **changes))
+
+    @classmethod
+    def _make(cls, transport: Any, target: str, settings: _Settings) -> Self:
+        """A client over a transport that is there already."""
+        client = cls.__new__(cls)
+        vars(client).update(transport=transport, _target=target, _settings=settings)
+        return client
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({vars(self)['_target']})"
+        return f"{type(self).__name__}({self._target})"
 
 
 class Sheaf(_Client, Resources):
@@ -104,7 +119,9 @@ class Sheaf(_Client, Resources):
         self.transport: Transport = HTTPTransport(client, own=http_client is None)
 
     @classmethod
-    def local(cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Any) -> Self:
+    def local(
+        cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Unpack[ClientSettings]
+    ) -> Self:
         """A client whose models run in this process, loaded before this returns.
 
         Args:
@@ -114,10 +131,10 @@ class Sheaf(_Client, Resources):
         from sheaf_client._local import LocalTransport, open_models
 
         held = open_models(models)
-        return cls._over(LocalTransport(held, own=True), repr(held), settings)
+        return cls._make(LocalTransport(held, own=True), repr(held), _Settings(**settings))
 
     @classmethod
-    def asgi(cls, app: ASGIApp, **settings: Any) -> Self:
+    def asgi(cls, app: ASGIApp, **settings: Unpack[ClientSettings]) -> Self:
         """A client of an ASGI app in this process: all of HTTP but the socket."""
         import httpx
 
@@ -125,13 +142,7 @@ class Sheaf(_Client, Resources):
         from sheaf_client._http import HTTPTransport
 
         client = httpx.Client(transport=ASGITransport(app), base_url="http://app")
-        return cls._over(HTTPTransport(client, own=True), "ASGI app", settings)
-
-    @classmethod
-    def _over(cls, transport: Transport, target: str, settings: Mapping[str, Any]) -> Self:
-        client = cls.__new__(cls)
-        client.transport, client._target, client._settings = transport, target, _Settings(**settings)
-        return client
+        return cls._make(HTTPTransport(client, own=True), "ASGI app", _Settings(**settings))
 
     @cached_property
     def models(self) -> Models:
@@ -152,10 +163,12 @@ class Sheaf(_Client, Resources):
 
 
 class AsyncSheaf(_Client, AsyncResources):
-    """A client to be awaited; its arguments are those of `Sheaf`.
+    """A client to be awaited.
 
-    async with AsyncSheaf() as client:
-        forecast = await client.time_series.forecast(model="chronos", …)
+    Its arguments are those of `Sheaf`:
+
+        async with AsyncSheaf() as client:
+            forecast = await client.time_series.forecast(model="chronos", …)
     """
 
     def __init__(
@@ -180,15 +193,17 @@ class AsyncSheaf(_Client, AsyncResources):
         self.transport: AsyncTransport = AsyncHTTPTransport(client, own=http_client is None)
 
     @classmethod
-    def local(cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Any) -> Self:
+    def local(
+        cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Unpack[ClientSettings]
+    ) -> Self:
         """A client whose models run in this process, loaded before this returns."""
         from sheaf_client._local import AsyncLocalTransport, open_models
 
         held = open_models(models)
-        return cls._over(AsyncLocalTransport(held, own=True), repr(held), settings)
+        return cls._make(AsyncLocalTransport(held, own=True), repr(held), _Settings(**settings))
 
     @classmethod
-    def asgi(cls, app: ASGIApp, **settings: Any) -> Self:
+    def asgi(cls, app: ASGIApp, **settings: Unpack[ClientSettings]) -> Self:
         """A client of an ASGI app in this process and event loop."""
         import httpx
 
@@ -196,13 +211,7 @@ class AsyncSheaf(_Client, AsyncResources):
         from sheaf_client._http import AsyncHTTPTransport
 
         client = httpx.AsyncClient(transport=AsyncASGITransport(app), base_url="http://app")
-        return cls._over(AsyncHTTPTransport(client, own=True), "ASGI app", settings)
-
-    @classmethod
-    def _over(cls, transport: AsyncTransport, target: str, settings: Mapping[str, Any]) -> Self:
-        client = cls.__new__(cls)
-        client.transport, client._target, client._settings = transport, target, _Settings(**settings)
-        return client
+        return cls._make(AsyncHTTPTransport(client, own=True), "ASGI app", _Settings(**settings))
 
     @cached_property
     def models(self) -> AsyncModels:

@@ -142,7 +142,7 @@ def _headers(options: CallOptions, request_id: str | None, accept: str) -> dict[
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated() -> Generator[None, None, None]:
     """Turn httpx's errors into this library's."""
     try:
         yield

@@ -60,11 +60,13 @@ class HTTPTransport:
                 else:
                     step = exchange.send(answer)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            result: T = stop.value
+            return result
 
     def _take(self, step: ex.Send | ex.Pause) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
-            return time.sleep(step.seconds)
+            time.sleep(step.seconds)
+            return None
         with ex.translated():
             request = self._client.build_request(
                 step.method, step.path, headers=step.headers, content=step.content, timeout=step.timeout
@@ -120,11 +122,13 @@ class AsyncHTTPTransport:
                 else:
                     step = exchange.send(answer)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            result: T = stop.value
+            return result
 
     async def _take(self, step: ex.Send | ex.Pause) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
-            return await asyncio.sleep(step.seconds)
+            await asyncio.sleep(step.seconds)
+            return None
         with ex.translated():
             request = self._client.build_request(
                 step.method, step.path, headers=step.headers, content=step.content, timeout=step.timeout

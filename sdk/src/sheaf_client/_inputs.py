@@ -5,8 +5,8 @@ Recognised by what they can do (`tolist`, `to_list`, `to_numpy`), so that nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 
 @runtime_checkable
@@ -25,7 +25,7 @@ class _HasToNumpy(Protocol):
 
 
 #: A numpy array, a torch tensor, a pandas or polars series or frame, or anything that reads like one.
-ArrayLike = _HasToList | _HasToPyList | _HasToNumpy
+ArrayLike: TypeAlias = _HasToList | _HasToPyList | _HasToNumpy
 
 
 def plain(value: Any) -> Any:
@@ -33,9 +33,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, str | bytes | int | float | None):
         return value
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value] if _needs_work(value) else value
+        items = cast("Sequence[Any]", value)
+        return [plain(item) for item in items] if _needs_work(items) else items
     if isinstance(value, _HasToList):
         return value.tolist()
     if isinstance(value, _HasToPyList):
@@ -45,7 +46,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _needs_work(items: list[Any] | tuple[Any, ...]) -> bool:
+def _needs_work(items: Sequence[Any]) -> bool:
     """A long list of plain numbers, by far the most common, is left alone after one quick look."""
     return any(not isinstance(item, str | int | float | None) for item in items)
 
@@ -55,7 +56,7 @@ def missing_as_none(value: Any) -> Any:
     if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN alone differs from itself
         return None
     if isinstance(value, list | tuple):
-        return [missing_as_none(item) for item in value]
+        return [missing_as_none(item) for item in cast("Sequence[Any]", value)]
     if isinstance(value, Mapping):
-        return {key: missing_as_none(item) for key, item in value.items()}
+        return {key: missing_as_none(item) for key, item in cast("Mapping[str, Any]", value).items()}
     return value

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sheaf_client._errors import ProblemError, SheafError
+from sheaf_client._errors import ProblemError
 from sheaf_client._streaming import Event
 from sheaf_client._transport import Call, CallOptions, ManyCall
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -64,7 +64,7 @@ class LocalTransport:
         runtime = self._models.find(call.request.model_name, call.operation.model_type)
         return runtime.iter_stream(call.request, timeout=call.options.timeout)
 
-    def models(self, options: CallOptions) -> ModelList:
+    def models(self, options: CallOptions) -> ModelList:  # noqa: ARG002 - nothing to wait for here
         return self._models.list()
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class AsyncLocalTransport:
         runtime = self._models.find(call.request.model_name, call.operation.model_type)
         return runtime.stream(call.request, timeout=call.options.timeout)
 
-    async def models(self, options: CallOptions) -> ModelList:
+    async def models(self, options: CallOptions) -> ModelList:  # noqa: ARG002 - nothing to wait for here
         return self._models.list()
 
     async def close(self) -> None:
@@ -106,5 +106,3 @@ def _outcome(submitted: Future[Any] | ProblemError) -> Any:
         return submitted.result()
     except ProblemError as error:
         return error
-    except SheafError:
-        raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,8 +22,10 @@ ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 class Caller(Protocol):
     """What a resource needs of its client."""
 
-    model: str | None
     transport: Transport
+
+    @property
+    def model(self) -> str | None: ...
 
     def options(
         self, timeout: float | None = None, headers: Mapping[str, str] | None = None
@@ -33,8 +35,10 @@ class Caller(Protocol):
 class AsyncCaller(Protocol):
     """What an asynchronous resource needs of its client."""
 
-    model: str | None
     transport: AsyncTransport
+
+    @property
+    def model(self) -> str | None: ...
 
     def options(
         self, timeout: float | None = None, headers: Mapping[str, str] | None = None
@@ -45,19 +49,34 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
     """The contract for keywords as people hold them; raises `InvalidRequestError` with each fault."""
     if model is not None:
         fields["model_name"] = model
-    body = {name: plain(value) for name, value in fields.items()}
+    body = _as_body(operation.request, fields)
     try:
         return operation.request.model_validate(body)
     except ValidationError as error:
-        if not any(
-            item["type"] == "finite_number" for item in error.errors(include_url=False, include_input=False)
-        ):
+        kinds = {item["type"] for item in error.errors(include_url=False, include_input=False)}
+        if "finite_number" not in kinds:
             raise invalid_request(error, body) from None
-    body = {name: missing_as_none(value) for name, value in body.items()}
+    body = {
+        n: v if isinstance(v, bytes) or hasattr(v, "dtype") else missing_as_none(v) for n, v in body.items()
+    }
     try:
         return operation.request.model_validate(body)
     except ValidationError as error:
         raise invalid_request(error, body) from None
+
+
+def _as_body(kind: type[BaseRequest], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords as a body: binary fields under their wire names, arrays elsewhere as plain lists."""
+    body: dict[str, Any] = {}
+    for name, value in fields.items():
+        binary = kind.__binary__.get(name)
+        if binary is None:
+            body[name] = plain(value)
+        elif value is not None:
+            if binary.wire in fields and binary.wire != name:
+                raise TypeError(f"{name} and {binary.wire} are one field; give one")
+            body[binary.wire] = value
+    return body
 
 
 def _prepare(
@@ -68,10 +87,11 @@ def _prepare(
 ) -> Call[ResponseT]:
     options = caller.options(given.pop("timeout", None), given.pop("extra_headers", None))
     if request is None:
-        request = build_request(operation, given.pop("model", None) or caller.model, given)
-    elif given:
+        model = given.pop("model", None) or caller.model
+        return Call(operation, build_request(operation, model, given), options)
+    if given:
         raise TypeError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
-    return Call(cast(Operation[BaseRequest, ResponseT], operation), request, options)
+    return Call(operation, request, options)
 
 
 def _check_many(requests: Sequence[BaseRequest]) -> None:

@@ -1,4 +1,4 @@
-"""When to try again and how long to wait: pure decisions, shared by the synchronous and asynchronous HTTP clients."""
+"""When to try again and how long to wait: pure decisions, the same for both kinds of client."""
 
 from __future__ import annotations
 

@@ -36,12 +36,14 @@ Event: TypeAlias = ProgressEvent | ResultEvent[ResponseT] | UnknownEvent
 
 
 class Stream(Generic[ResponseT]):
-    """The events of one call; a context manager, so that leaving early ends the work.
+    """The events of one call.
 
-    with client.time_series.stream(...) as stream:
-        for event in stream:
-            ...
-    forecast = stream.final()
+    A context manager, so that leaving early ends the work:
+
+        with client.time_series.stream(...) as stream:
+            for event in stream:
+                ...
+        forecast = stream.final()
     """
 
     def __init__(self, open_events: Callable[[], Iterator[Event[ResponseT]]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sheaf_client._errors import ProblemError
 from sheaf_client._operation import Operation
@@ -28,7 +28,7 @@ class CallOptions:
 class Call(Generic[ResponseT]):
     """One typed request on its way."""
 
-    operation: Operation[BaseRequest, ResponseT]
+    operation: Operation[Any, ResponseT]
     request: BaseRequest
     options: CallOptions
 
@@ -41,7 +41,7 @@ class Call(Generic[ResponseT]):
 class ManyCall(Generic[ResponseT]):
     """Many typed requests for one model on their way."""
 
-    operation: Operation[BaseRequest, ResponseT]
+    operation: Operation[Any, ResponseT]
     requests: Sequence[BaseRequest]
     options: CallOptions
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ray import serve
+from ray import serve as ray_serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from sheaf.engine import ModelRuntime
 
 log = logging.getLogger("sheaf.server")
+
+#: Ray annotates its functions and decorators only in part, so they are used without types.
+serve: Any = ray_serve
 
 #: Name of the application at `/`: the list of models, the document and its page.
 INDEX = "sheaf-index"
@@ -49,7 +52,8 @@ def build_app(spec: SpecLike, *, limits: Limits | None = None) -> Application:
     if resources.memory_gb is not None:
         options["memory"] = int(resources.memory_gb * 2**30)
     policy = spec.batch_policy
-    deployment = _ModelReplica.options(
+    replica: Any = _ModelReplica  # the decorator has made a deployment of the class
+    application: Application = replica.options(
         name=spec.name,
         num_replicas=resources.replicas,
         ray_actor_options=options,
@@ -59,8 +63,8 @@ def build_app(spec: SpecLike, *, limits: Limits | None = None) -> Application:
         max_surge_percent=100,
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
-    )
-    return deployment.bind(spec, limits or Limits())
+    ).bind(spec, limits or Limits())
+    return application
 
 
 @serve.deployment
@@ -192,8 +196,9 @@ class ModelServer:
         serve.run(build_app(spec, limits=self._limits), name=spec.name, route_prefix=f"/{spec.name}")
 
     def _publish(self) -> None:
+        index: Any = _Index
         listed = ModelList(models=[describe(self._specs[name], ready=False) for name in sorted(self._specs)])
-        serve.run(_Index.options(user_config=listed.model_dump()).bind(), name=INDEX, route_prefix="/")
+        serve.run(index.options(user_config=listed.model_dump()).bind(), name=INDEX, route_prefix="/")
 
 
 def _at_root(app: ASGIApp) -> ASGIApp:
@@ -208,5 +213,5 @@ def _at_root(app: ASGIApp) -> ASGIApp:
 def _wait_for_signal() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda _number, _frame: stop.set())
     stop.wait()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
@@ -32,7 +32,9 @@ class ResourceConfig(BaseModel):
 class ModelSpec(BaseModel):
     """One deployed model.
 
-    ModelSpec(name="chronos", backend="chronos2", backend_kwargs={"model_id": "amazon/chronos-bolt-small"})
+    A backend with its settings, under the name that clients call:
+
+        ModelSpec(name="chronos", backend="chronos2", backend_kwargs={"model_id": "amazon/chronos-2"})
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -53,7 +55,7 @@ class ModelSpec(BaseModel):
             raise ValueError(f"{self.name!r} is the name of a route; give the model another")
         if not self.backend and self.backend_cls is None:
             raise ValueError("give `backend` or `backend_cls`")
-        cls = self.backend_class
+        cls: Any = self.backend_class  # given by the user, and not validated
         if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
             raise ValueError(f"{cls!r} is no ModelBackend")
         if not self.model_type:
@@ -105,8 +107,9 @@ def as_specs(models: Iterable[SpecLike] | SpecLike) -> list[ModelSpec]:
 
 def read_specs(path: Path) -> list[ModelSpec]:
     """The specs of a YAML file: a list, or a mapping with `models`."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    items = content.get("models") if isinstance(content, dict) else content
+    content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    items = cast("dict[str, Any]", content).get("models") if isinstance(content, dict) else content
     if not isinstance(items, list):
         raise ValueError(f"{path}: expected a list of models, or a mapping with `models`")
-    return as_specs([item if isinstance(item, str) else ModelSpec.model_validate(item) for item in items])
+    entries = cast("Sequence[Any]", items)
+    return as_specs([item if isinstance(item, str) else ModelSpec.model_validate(item) for item in entries])

@@ -31,11 +31,11 @@ class BaseRequest(Model):
 class Usage(Model):
     """What one answer cost."""
 
-    compute_seconds: float = Field(..., ge=0.0)
+    compute_seconds: float = Field(ge=0.0)
     """Seconds the model ran for the batch that held this request."""
-    queue_seconds: float = Field(..., ge=0.0)
+    queue_seconds: float = Field(ge=0.0)
     """Seconds the request waited before its batch began."""
-    batch_size: int = Field(..., ge=1)
+    batch_size: int = Field(ge=1)
     """Requests in that batch, this one included."""
     cache_hit: bool = False
     """Whether the answer came from the cache."""

@@ -15,9 +15,9 @@ class ProgressEvent(Model):
 
     type: Literal["progress"] = "progress"
     """Kind of the event."""
-    step: int = Field(..., ge=0)
+    step: int = Field(ge=0)
     """Steps finished so far."""
-    total_steps: int = Field(..., ge=1)
+    total_steps: int = Field(ge=1)
     """Steps in the whole work."""
     done: Literal[False] = False
     """Progress is never the last event."""

@@ -12,11 +12,11 @@ class FeatureRef(Model):
     model_config = ConfigDict(
         extra="forbid",
     )
-    feature_view: str = Field(..., max_length=256, min_length=1)
+    feature_view: str = Field(max_length=256, min_length=1)
     """Name of the feature view."""
-    feature_name: str = Field(..., max_length=256, min_length=1)
+    feature_name: str = Field(max_length=256, min_length=1)
     """Name of the feature in that view; its value must have the shape of the field it stands for."""
-    entity_key: str = Field(..., max_length=256, min_length=1)
+    entity_key: str = Field(max_length=256, min_length=1)
     """Join key of the entity."""
-    entity_value: str = Field(..., max_length=1024, min_length=1)
+    entity_value: str = Field(max_length=1024, min_length=1)
     """The entity's value for that key."""

@@ -24,7 +24,7 @@ class Problem(Model):
     """URI reference of the problem's kind: `/problems/` and the code."""
     title: str
     """The kind of problem in a few words; the same for each occurrence."""
-    status: int = Field(..., ge=400, le=599)
+    status: int = Field(ge=400, le=599)
     """The HTTP status."""
     code: str
     """The kind of problem as a stable identifier."""
@@ -32,7 +32,7 @@ class Problem(Model):
     """What is wrong with this request."""
     request_id: str | None = None
     """The request's identifier, to be quoted when asking for help."""
-    errors: list[Fault] = Field([], validate_default=True)
+    errors: list[Fault] = Field(default=[], validate_default=True)
     """Each fault with its path."""
-    retry_after: float | None = Field(None, ge=0.0)
+    retry_after: float | None = Field(default=None, ge=0.0)
     """Seconds to wait before trying again; the `Retry-After` header rounds it up."""

@@ -62,7 +62,7 @@ class TimeSeriesRequest(BaseRequest):
             ]
         },
     )
-    model_type: Literal["time_series"] = "time_series"
+    model_type: Literal["time_series"] = "time_series"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
     history: Series | None = None
     """
@@ -71,9 +71,9 @@ class TimeSeriesRequest(BaseRequest):
     """
     feature_ref: FeatureRef | None = None
     """Where the feature store keeps the history. Exactly one of `history` and `feature_ref` is given."""
-    target_index: int = Field(0, ge=0)
+    target_index: int = Field(default=0, ge=0)
     """Column of `history` to forecast, counted from 0; 0 where there is one variate."""
-    horizon: int = Field(..., ge=1, le=16384)
+    horizon: int = Field(ge=1, le=16384)
     """Steps to forecast, each one `frequency` long."""
     frequency: Frequency
     """Spacing of the observations, for example `1h`, `1d` or `1M` (months)."""
@@ -82,14 +82,14 @@ class TimeSeriesRequest(BaseRequest):
     `mean` gives the point forecast alone, `quantiles` adds the levels of `quantile_levels`, `samples`
     adds `num_samples` sample paths. A model that has no samples refuses `samples`.
     """
-    quantile_levels: list[QuantileLevel] = Field([0.1, 0.5, 0.9], max_length=199, min_length=1)
+    quantile_levels: list[QuantileLevel] = Field(default=[0.1, 0.5, 0.9], max_length=199, min_length=1)
     """
     Levels in (0, 1) for `output_mode` `quantiles`, interpolated between the model's own levels; a
     level beyond what the model can give is refused.
     """
-    num_samples: int = Field(20, ge=1, le=10000)
+    num_samples: int = Field(default=20, ge=1, le=10000)
     """Sample paths for `output_mode` `samples`; also what sampling models draw to form means and quantiles."""
-    seed: int | None = Field(None, ge=0, le=9007199254740991)
+    seed: int | None = Field(default=None, ge=0, le=9007199254740991)
     """Seed of a sampling model, which makes its answer repeatable whatever else runs beside it."""
     past_covariates: Covariates | None = None
     """Covariates known for the past alone or for past and future, each of shape (time,) by name; numbers or categories."""
@@ -99,16 +99,16 @@ class TimeSeriesRequest(BaseRequest):
     """Covariates that do not change over time, one value by name."""
     start: Timestamp | None = None
     """Time of the first observation (ISO 8601 date or date-time); the answer then carries `timestamps`."""
-    timestamps: list[Timestamp] | None = Field(None, max_length=1000000, min_length=1)
+    timestamps: list[Timestamp] | None = Field(default=None, max_length=1000000, min_length=1)
     """Times of all observations, shape (time,), increasing; instead of `start`."""
-    item_id: str | None = Field(None, max_length=256)
+    item_id: str | None = Field(default=None, max_length=256)
     """The caller's name for the series, repeated in the answer."""
 
 
 class TimeSeriesResponse(BaseResponse):
     """The forecast."""
 
-    model_type: Literal["time_series"] = "time_series"
+    model_type: Literal["time_series"] = "time_series"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     mean: list[float]
     """Point forecast, shape (horizon,), in the unit of `history`; `point` says which statistic it is."""
@@ -118,7 +118,7 @@ class TimeSeriesResponse(BaseResponse):
     """Forecast by quantile level, as `"0.1"`, each of shape (horizon,), in the unit of `history`."""
     samples: list[list[float]] | None = None
     """Sample paths, shape (num_samples, horizon), in the unit of `history`."""
-    horizon: int = Field(..., ge=1)
+    horizon: int = Field(ge=1)
     """Steps forecast."""
     frequency: str
     """Spacing of the steps, as in the request."""

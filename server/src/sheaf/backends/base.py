@@ -59,11 +59,11 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def check(self, request: RequestT) -> None:
         """Raise `InvalidRequestError` for what the contract allows and this model cannot do."""
 
-    def batch_key(self, request: RequestT) -> Hashable:
+    def batch_key(self, request: RequestT) -> Hashable:  # noqa: ARG002 - for those who override it
         """Requests of equal keys may share one `batch_predict`."""
         return None
 
-    def cost(self, request: RequestT) -> float:
+    def cost(self, request: RequestT) -> float:  # noqa: ARG002 - for those who override it
         """Work this request asks for, in units of the backend's choice; for `max_batch_cost`."""
         return 1.0
 

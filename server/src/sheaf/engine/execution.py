@@ -41,7 +41,7 @@ def run_step(job: StreamJob) -> bool:
     started = time.perf_counter()
     try:
         event = next(job.events, None)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a model raises becomes the end of its stream
         job.fail(as_problem(error, job.request))
         return False
     job.compute_seconds += time.perf_counter() - started

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -120,7 +120,7 @@ class ModelRuntime:
                 raise outcome
         return list(outcomes)
 
-    def stream(self, request: BaseRequest, *, timeout: float | None = None) -> AsyncIterator[Event]:
+    def stream(self, request: BaseRequest, *, timeout: float | None = None) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps."""
         return aiterate(lambda emit: self._open_stream(request, emit, timeout), timeout)
 
@@ -130,7 +130,7 @@ class ModelRuntime:
 
     def _open_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], timeout: float | None
-    ) -> Callable[[], None]:
+    ) -> Callable[[], object]:
         if self.backend.streams():
             lane = self._admit(request)
             job = StreamJob(request, self.backend.stream(request), emit)
@@ -149,7 +149,7 @@ class ModelRuntime:
         future = self.submit(request, timeout=timeout)
         emit(ProgressEvent(step=0, total_steps=1))
         future.add_done_callback(finish)
-        return lambda: None if future.done() else (future.cancel(), None)[1]
+        return future.cancel
 
     def _entry(self, request: BaseRequest, job: Job, timeout: float | None) -> Entry[Job]:
         now = time.monotonic()
@@ -174,8 +174,9 @@ class ModelRuntime:
             raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
         try:
             self.backend.check(request)
-        except Exception as error:
-            raise as_problem(error, request) from error.__cause__
+        except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
+            problem = as_problem(error, request)
+            raise problem from problem.__cause__
         return lane
 
 

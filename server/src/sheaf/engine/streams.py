@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, TypeAlias
 
 from sheaf.engine.jobs import StreamEvent
 from sheaf_client import ProblemError, ResultEvent
@@ -13,8 +13,8 @@ from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError
 
 #: Starts a stream that calls back with its events; returns what cancels it.
-Open = Callable[[Callable[[StreamEvent], None]], Callable[[], None]]
-Event = ProgressEvent | ResultEvent[Any]
+Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Callable[[], object]]
+Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
 def iterate(open_stream: Open, timeout: float | None) -> Iterator[Event]:
@@ -36,7 +36,7 @@ def iterate(open_stream: Open, timeout: float | None) -> Iterator[Event]:
         cancel()
 
 
-async def aiterate(open_stream: Open, timeout: float | None) -> AsyncIterator[Event]:
+async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[Event, None]:
     """The events of a stream, waiting in the running event loop; an error is raised."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[StreamEvent] = asyncio.Queue()

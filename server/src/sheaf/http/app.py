@@ -7,7 +7,7 @@ GET  /{model_name}/health · /ready          GET /models · /metrics · /docs ·
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -25,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan
 
 from sheaf.engine import ModelRuntime
+from sheaf.engine.streams import Event
 from sheaf.http._routes import OPERATIONS
 from sheaf.http.bodies import decode, decode_now, parse_batch, read_body
 from sheaf.http.docs import docs_routes
@@ -70,7 +71,7 @@ def create_app(
     endpoints = _Endpoints(models, limits or Limits())
     routes = [
         Route("/models", endpoints.list_models, methods=["GET"]),
-        Route("/metrics", metrics_endpoint(registry), methods=["GET"]),  # type: ignore[arg-type]
+        Route("/metrics", metrics_endpoint(registry), methods=["GET"]),
         *docs_routes(),
         Route("/{model_name}/health", endpoints.health, methods=["GET"]),
         Route("/{model_name}/ready", endpoints.ready, methods=["GET"]),
@@ -212,7 +213,7 @@ async def while_connected(request: Request, work: Callable[[], Awaitable[T]]) ->
     return result[0]
 
 
-async def _server_sent(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[ServerSentEvent]:
+async def _server_sent(first: Event, rest: AsyncGenerator[Event, None]) -> AsyncIterator[ServerSentEvent]:
     """The events in their order on the wire, each with its number; an error is the last event."""
     number = 0
     try:
@@ -226,10 +227,10 @@ async def _server_sent(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Se
             ErrorEvent(problem=problem).model_dump_json(exclude_none=True), event="error", id=str(number + 1)
         )
     finally:
-        await rest.aclose()  # type: ignore[attr-defined]
+        await rest.aclose()
 
 
-def _event(event: Any, number: int) -> ServerSentEvent:
+def _event(event: Event, number: int) -> ServerSentEvent:
     if isinstance(event, ResultEvent):
         data = '{"type":"result","done":true,' + event.response.model_dump_json()[1:]
         return ServerSentEvent(data, event="result", id=str(number))

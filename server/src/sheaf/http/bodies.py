@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import pydantic_core
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from sheaf_client._faults import invalid_request
+from sheaf_client._faults import invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
@@ -60,14 +61,16 @@ async def decode(body: bytes, kind: type[RequestT], model_name: str) -> RequestT
 def decode_now(body: bytes, kind: type[RequestT], model_name: str) -> RequestT:
     """`decode` without giving way."""
     try:
-        request = kind.model_validate_json(body, strict=True)
+        request = kind.model_validate_json(body, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         content = parse(body)
         if not isinstance(content, dict) or "model_name" in content:
             raise invalid_request(error, content, _request_id_in(content)) from None
         content["model_name"] = model_name
         try:
-            return kind.model_validate_json(pydantic_core.to_json(content), strict=True)
+            return kind.model_validate_json(
+                pydantic_core.to_json(content), strict=True, by_alias=True, by_name=False
+            )
         except ValidationError as second:
             raise invalid_request(second, content, _request_id_in(content)) from None
     if request.model_name != model_name:
@@ -84,10 +87,10 @@ def parse(body: bytes) -> Any:
         raise MalformedRequestError(f"The body is not valid JSON: {error}.") from None
 
 
-def parse_batch(body: bytes, limit: int = 1024) -> list[Any]:
+def parse_batch(body: bytes, limit: int = 1024) -> Sequence[Any]:
     """The items of `{"requests": […]}`, not yet decoded."""
-    content = parse(body)
-    items = content.get("requests") if isinstance(content, dict) else None
+    content = _members(parse(body))
+    items = content.get("requests")
     if not isinstance(items, list):
         fault = Fault(
             code="wrong_type" if items is not None else "missing",
@@ -96,17 +99,25 @@ def parse_batch(body: bytes, limit: int = 1024) -> list[Any]:
         )
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
     if unknown := sorted(set(content) - {"requests"}):
-        fault = Fault(code="unknown_field", path=f"/{unknown[0]}", message="A batch has `requests` alone.")
+        fault = Fault(
+            code="unknown_field", path=pointer(unknown[:1]), message="A batch has `requests` alone."
+        )
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
-    if not 1 <= len(items) <= limit:
-        code = "too_long" if items else "too_short"
+    requests = cast("Sequence[Any]", items)
+    if not 1 <= len(requests) <= limit:
+        code = "too_long" if requests else "too_short"
         fault = Fault(code=code, path="/requests", message=f"Must have 1 to {limit} items.")
         raise InvalidRequestError("The batch is empty or too long.", errors=[fault])
-    return items
+    return requests
+
+
+def _members(content: Any) -> dict[str, Any]:
+    """The members of a JSON object; none of anything else."""
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
 
 def _request_id_in(content: Any) -> str | None:
-    given = content.get("request_id") if isinstance(content, dict) else None
+    given = _members(content).get("request_id")
     return given if isinstance(given, str) and len(given) <= 64 else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.requests import Request
@@ -49,7 +50,7 @@ class Metrics:
             self._seconds.labels(model, route).observe(time.perf_counter() - started)
 
 
-def metrics_endpoint(registry: CollectorRegistry) -> object:
+def metrics_endpoint(registry: CollectorRegistry) -> Callable[[Request], Awaitable[Response]]:
     """The handler of `GET /metrics`."""
 
     async def metrics(_: Request) -> Response:

@@ -27,7 +27,7 @@ _BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 def problem_response(error: ProblemError) -> Response:
     """The document with its status, and `Retry-After` in whole seconds where there is one."""
-    headers = {}
+    headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     body = error.to_problem().model_dump_json(exclude_none=True)
@@ -55,7 +55,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 class ProblemBoundary:
-    """The layer around all routes: gives each request its identifier and each failure its problem document."""
+    """The layer around all routes: each request gets an identifier, each failure its problem document."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

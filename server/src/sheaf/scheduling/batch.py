@@ -24,7 +24,7 @@ class BatchPolicy(BaseModel):
     )
     wait: Literal["busy", "always"] = Field(
         default="busy",
-        description="`busy` runs what waits as soon as the model is free; `always` gives each batch a fixed window.",
+        description="`busy` runs what waits when the model is free; `always` gives a batch a fixed window.",
     )
     max_batch_cost: float | None = Field(
         default=None, gt=0, description="Most cost, as the backend counts it, in one call of the model."
@@ -36,8 +36,8 @@ class BatchPolicy(BaseModel):
 
 def bucket_value(request: Any, bucket_by: str | None) -> Hashable:
     """The value that decides a request's bucket; None where there is no such field."""
-    value = getattr(request, bucket_by, None) if bucket_by else None
-    return repr(value) if isinstance(value, list | dict | set) else value
+    value: Any = getattr(request, bucket_by, None) if bucket_by else None
+    return value if isinstance(value, Hashable) else repr(value)
 
 
 def bucket_requests(requests: Sequence[T], bucket_by: str | None) -> list[tuple[list[int], list[T]]]:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class Entry(Generic[T]):
-    """One thing that waits. `key` says with whom it may run; `arrived` and `deadline` are on the caller's clock."""
+    """One thing that waits. `key` says with whom it may run; the times are on the caller's clock."""
 
     item: T
     key: Hashable

@@ -1,0 +1,135 @@
+"""Encoded files in the contracts (PNG, JPEG, WAV …): small values that open, convert, save and show themselves."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from sheaf_client._context import WIRE
+from sheaf_client._tensor import read_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image as PILImage
+
+
+class Media:
+    """The bytes of an encoded file, as they came or as they go."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self, data: bytes) -> None:
+        self.bytes = data
+
+    @classmethod
+    def from_base64(cls, text: str) -> Self:
+        """The file in base64 text."""
+        return cls(base64.b64decode(text, validate=True))
+
+    @property
+    def base64(self) -> str:
+        """The file as base64 text, as JSON carries it."""
+        return base64.b64encode(self.bytes).decode("ascii")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file as it is and return its path."""
+        target = Path(path)
+        target.write_bytes(self.bytes)
+        return target
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Media) and self.bytes == other.bytes
+
+    def __hash__(self) -> int:
+        return hash(self.bytes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.bytes)} bytes)"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            cls._read,
+            serialization=core_schema.plain_serializer_function_ser_schema(cls._write, info_arg=True),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_: Any) -> dict[str, Any]:
+        return {"type": "string", "contentEncoding": "base64"}
+
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Media:
+        if isinstance(value, Media):
+            data: bytes | memoryview = value.bytes
+        elif isinstance(value, str | bytes | bytearray | memoryview):
+            data = read_bytes(value, info.context)
+        else:
+            raise PydanticCustomError("wrong_type", "Must be the bytes of an encoded file or base64 text.")
+        if not len(data):
+            raise PydanticCustomError("too_short", "Must not be empty.")
+        return cls(bytes(data))
+
+    @staticmethod
+    def _write(value: Media, info: SerializationInfo) -> Any:
+        if info.mode == "json":
+            return value.base64
+        return value.bytes if info.context and info.context.get(WIRE) else value
+
+
+class Image(Media):
+    """An encoded image."""
+
+    __slots__ = ()
+
+    def to_pil(self) -> PILImage:
+        """The image decoded by Pillow."""
+        from PIL import Image as pillow
+
+        return pillow.open(io.BytesIO(self.bytes))
+
+    def to_numpy(self) -> NDArray[np.uint8]:
+        """The pixels, shape (height, width, 3) in RGB, or (height, width) for grey images."""
+        import numpy as np
+
+        image = self.to_pil()
+        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+
+    def _repr_png_(self) -> bytes | None:
+        return self.bytes if self.bytes.startswith(b"\x89PNG") else None
+
+    def _repr_jpeg_(self) -> bytes | None:
+        return self.bytes if self.bytes.startswith(b"\xff\xd8") else None
+
+
+class Audio(Media):
+    """An encoded sound."""
+
+    __slots__ = ()
+
+    def to_numpy(self) -> tuple[NDArray[np.float32], int]:
+        """Samples in -1 … 1, shape (frames,) or (frames, channels), and the rate in Hz; WAV with 16-bit samples."""
+        import wave
+
+        import numpy as np
+
+        with wave.open(io.BytesIO(self.bytes)) as sound:
+            if sound.getsampwidth() != 2:
+                raise ValueError(
+                    f"only 16-bit WAV is decoded here; this one has {8 * sound.getsampwidth()} bits"
+                )
+            raw = np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2")
+            samples = raw.astype(np.float32) / 32768
+            channels = sound.getnchannels()
+            return (samples.reshape(-1, channels) if channels > 1 else samples), sound.getframerate()
+
+    def _repr_html_(self) -> str:
+        return f'<audio controls src="data:audio/wav;base64,{self.base64}"></audio>'
