@@ -121,9 +121,9 @@ def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -
         "AnyRequest": [op.request for _, op in operations],
         "AnyResponse": [op.response for _, op in operations],
     }
-    union_imports = {
-        t.module: sorted({n for o in t.operations for n in (o.request, o.response)}) for t in bundle.tasks
-    }
+    union_imports: dict[str, list[str]] = {}
+    for task, op in operations:
+        union_imports.setdefault(task.module, []).extend([op.request, op.response])
     _render(environment, "union.py", folder / "union.py", imports=union_imports, unions=unions)
     (folder / "__init__.py").write_text(
         f'{HEADER}\n\n"""The contracts under their public names."""\n', encoding="utf-8"

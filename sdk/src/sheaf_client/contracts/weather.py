@@ -79,6 +79,22 @@ class WeatherRequest(BaseRequest):
 class WeatherResponse(BaseResponse):
     """The forecast, one entry a step, on the grid of the request."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-binary": {
+                "surface_forecasts": {
+                    "wire": "surface_forecasts",
+                    "container": "list_dict",
+                    "tensor": {"dtype": "float32", "shape": ["len(lat)", "len(lon)"]},
+                },
+                "atmospheric_forecasts": {
+                    "wire": "atmospheric_forecasts",
+                    "container": "list_dict",
+                    "tensor": {"dtype": "float32", "shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]},
+                },
+            }
+        },
+    )
     model_type: Literal["weather"] = "weather"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     surface_forecasts: list[dict[str, Float32]]
