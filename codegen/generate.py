@@ -15,6 +15,7 @@ import jinja2
 
 from codegen.aliases import is_alias
 from codegen.bundle import JSON, Bundle, SchemaError, read_bundle
+from codegen.constructors import add_constructors
 from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
 from codegen.inputs import render_inputs
@@ -55,6 +56,7 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     render_params(bundle, params)
     view_file = tree / "view.json"
     view_file.write_text(json.dumps(view))
+    add_constructors(bundle, contracts)
     resources = collect_resources(bundle, view, contracts, view_file)
     view_file.unlink()
 

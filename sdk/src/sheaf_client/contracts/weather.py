@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
 from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client._inputs import ArrayLike
+    from sheaf_client.contracts._types import ModelName
 
 
 class WeatherRequest(BaseRequest):
@@ -74,6 +81,25 @@ class WeatherRequest(BaseRequest):
     """Time of the current state, an ISO 8601 date or date-time; UTC where it has no offset."""
     n_steps: int = Field(default=1, ge=1, le=1000)
     """Model steps to forecast, each `step_hours` of the response long."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            surface_vars: Mapping[str, bytes | str | ArrayLike],
+            atmospheric_vars: Mapping[str, bytes | str | ArrayLike],
+            prev_surface_vars: Mapping[str, bytes | str | ArrayLike],
+            prev_atmospheric_vars: Mapping[str, bytes | str | ArrayLike],
+            lat: Sequence[GridLatitude],
+            lon: Sequence[GridLongitude],
+            pressure_levels: Sequence[PressureLevel],
+            current_time: str,
+            request_id: UUID = ...,
+            model_type: Literal["weather"] = "weather",
+            n_steps: int = 1,
+        ) -> None: ...
 
 
 class WeatherResponse(BaseResponse):
