@@ -23,7 +23,7 @@ from sheaf_client.errors import InvalidRequestError
 from tests.contract.values import Builder, T
 
 NIL = UUID(int=0)
-_LETTERS = "abcdefghijklmnopqrstuvwxyzÄß→𝄞 \"\\\n0"
+_LETTERS = 'abcdefghijklmnopqrstuvwxyzÄß→𝄞 "\\\n0'
 
 
 class HashedChoices:

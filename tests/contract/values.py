@@ -41,10 +41,14 @@ class Source(Protocol):
 
 
 @cache
+def document() -> JSON:
+    """The document that servers publish."""
+    return json.loads(files("sheaf.http").joinpath("document/openapi.json").read_text(encoding="utf-8"))
+
+
 def schemas() -> dict[str, JSON]:
-    """The named schemas of the document that servers publish."""
-    document = files("sheaf.http").joinpath("document/openapi.json").read_text(encoding="utf-8")
-    return json.loads(document)["components"]["schemas"]
+    """Its named schemas."""
+    return document()["components"]["schemas"]
 
 
 class Builder:
@@ -59,7 +63,11 @@ class Builder:
         """An object of the schema called `name`, with the members of `given` as they are."""
         schema = schemas()[name]
         members = {k: self.member(schema, k) for k in schema["properties"] if k not in given}
-        body = {k: v for k, v in members.items() if k in schema["required"] or self.source.pick([True, True, False])}
+        body = {
+            k: v
+            for k, v in members.items()
+            if k in schema["required"] or self.source.pick([True, True, False])
+        }
         body.update(given)
         if repair is not None:
             repair(self, schema, body)
@@ -149,7 +157,9 @@ class Builder:
 
     def _array(self, schema: JSON) -> list[Any]:
         least = schema.get("minItems", 0)
-        return self.items(schema, self.source.integer(least, min(schema.get("maxItems", 2**20), least + SPARE)))
+        return self.items(
+            schema, self.source.integer(least, min(schema.get("maxItems", 2**20), least + SPARE))
+        )
 
     def _object(self, schema: JSON) -> JSON:
         if "properties" in schema:
@@ -167,7 +177,11 @@ class Builder:
         if isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
             return {k: self._filled(v, schema["additionalProperties"], owner, body) for k, v in value.items()}
         nullable = "null" in schema.get("type", ())
-        if "x-sheaf-tensor" not in schema or value is not None or (nullable and self.source.pick([True, False])):
+        if (
+            "x-sheaf-tensor" not in schema
+            or value is not None
+            or (nullable and self.source.pick([True, False]))
+        ):
             return value
         tensor = schema["x-sheaf-tensor"]
         shape = [_size(entry, owner, body) for entry in tensor["shape"]]
