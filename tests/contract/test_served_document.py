@@ -5,6 +5,7 @@ Schemathesis reads the document as any stranger would and sends what it allows a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,9 +21,12 @@ from sheaf.http import create_app
 from sheaf.local import LocalModels
 from tests.contract.echo import specs
 from tests.contract.exchanges import TYPES
-from tests.contract.values import document
+from tests.contract.values import JSON, document
 
 MSGPACK = "application/msgpack"
+#: Types in the unions of all types.
+FEW = TYPES[::8]
+EXAMPLES = 10
 CHECKS = [
     checks.not_a_server_error,
     checks.status_code_conformance,
@@ -36,7 +40,16 @@ CHECKS = [
 
 @schemathesis.serializer(MSGPACK)
 def as_msgpack(ctx: schemathesis.SerializationContext, value: Any) -> bytes:
-    return msgspec.msgpack.encode(value)
+    return msgspec.msgpack.encode(_of_64_bits(value))
+
+
+def _of_64_bits(value: Any) -> Any:
+    """The value with larger integers as floating point numbers: MessagePack has no others."""
+    if isinstance(value, dict):
+        return {_of_64_bits(key): _of_64_bits(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_of_64_bits(item) for item in value]
+    return float(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
 
 
 @schemathesis.deserializer(MSGPACK)
@@ -59,8 +72,27 @@ class _Echoes:
 
 
 echoes = _Echoes()
-config = SchemathesisConfig(projects=ProjectsConfig(default=ProjectConfig(generation=GenerationConfig(max_examples=20))))
-api = schemathesis.openapi.from_dict(document(), config=config)
+
+
+def _few_types() -> JSON:
+    """The document with a few types in the unions of all: drawing from unions of 24 takes minutes.
+
+    The typed routes are all there, and those that take any type do the same for each.
+    """
+    few = copy.deepcopy(document())
+    for name, suffix in (("AnyRequest", "Request"), ("AnyResponse", "Response")):
+        union = few["components"]["schemas"][name]
+        mapping = {t: ref for t, ref in union["discriminator"]["mapping"].items() if t in FEW}
+        assert all(ref.endswith(suffix) for ref in mapping.values())
+        union["oneOf"] = [{"$ref": ref} for ref in mapping.values()]
+        union["discriminator"]["mapping"] = mapping
+    return few
+
+
+config = SchemathesisConfig(
+    projects=ProjectsConfig(default=ProjectConfig(generation=GenerationConfig(max_examples=EXAMPLES)))
+)
+api = schemathesis.openapi.from_dict(_few_types(), config=config)
 api.app = echoes
 
 
@@ -75,12 +107,20 @@ def _stopped() -> Iterator[None]:
 def map_path_parameters(ctx: schemathesis.HookContext, path_parameters: Any) -> Any:
     """Name a model that is deployed: on a typed route the one of that type."""
     assert ctx.operation is not None
-    segments = ctx.operation.path.split("/")
-    name = segments[2] if segments[2] in TYPES else TYPES[len(str(path_parameters)) % len(TYPES)]
+    if "{model_name}" not in ctx.operation.path:
+        return path_parameters
+    route = ctx.operation.path.split("/")[2]
+    name = route if route in TYPES else FEW[len(str(path_parameters)) % len(FEW)]
     return {**path_parameters, "model_name": name}
 
 
 @api.parametrize()
-@settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 def test_every_answer_is_documented(case: Case) -> None:
     case.call_and_validate(checks=CHECKS)
