@@ -20,7 +20,7 @@ TENSOR_TYPES = {
     "int64": "Int64",
 }
 #: kind of media → the type of `sheaf_client._media` that stands for it.
-MEDIA_TYPES = {"image": "Image", "audio": "Audio"}
+MEDIA_TYPES = {"image": "ImageFile", "audio": "AudioFile"}
 
 
 def binary_node(node: JSON) -> JSON | None:

@@ -194,9 +194,11 @@ def _name_wire_fields(text: str) -> str:
 def _base64_property(wire: str, source: str) -> list[str]:
     """A read-only property with the field's value as the wire has it."""
     field = wire.removesuffix("_b64")
-    annotation = re.search(rf"^    {field}: ([^=\n]+)", source, re.M)
+    annotation = re.search(rf"^    {field}: ([^=\n]+)", source, re.MULTILINE)
     assert annotation is not None
-    kind = re.sub(r"\b(?:Float32|Float64|UInt8|Int32|Int64|Image|Audio)\b", "str", annotation[1]).strip()
+    kind = re.sub(
+        r"\b(?:Float32|Float64|UInt8|Int32|Int64|ImageFile|AudioFile)\b", "str", annotation[1]
+    ).strip()
     return [
         "",
         "    @property",

@@ -113,7 +113,7 @@ def test_answer_carries_all_that_was_asked() -> None:
     assert response.quantiles == {"0.9": [3.0, 4.0], "0.1": [0.5, 0.6]}
     assert response.samples is None
     assert (response.horizon, response.frequency, response.item_id) == (2, "1d", "a")
-    assert response.timestamps == [datetime(2024, 1, 4), datetime(2024, 1, 5)]  # noqa: DTZ001
+    assert response.timestamps == [datetime(2024, 1, 4), datetime(2024, 1, 5)]
     assert response.metadata.warnings == ["Careful."]
 
 

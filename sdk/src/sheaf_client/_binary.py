@@ -8,7 +8,7 @@ do the rest, so that both encodings have the same rules, codes and paths.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -130,14 +130,14 @@ def _length(item: Any) -> int:
     return 0 if item is None else int(getattr(item, "nbytes", 0)) or len(item)
 
 
-def pack(models: Model | list[Model | Any], *, key: str | None = None, exclude_none: bool = False) -> bytes:
+def pack(models: Model | Sequence[Model], *, key: str | None = None, exclude_none: bool = False) -> bytes:
     """A contract as MessagePack; with `key` a list of them as the one member of an object."""
     import msgspec
 
     def plain(model: Any) -> Any:
         return model.model_dump(context={WIRE: True}, exclude_none=exclude_none)
 
-    body = {key: [plain(m) for m in cast("list[Any]", models)]} if key else plain(models)
+    body = {key: [plain(m) for m in cast("Sequence[Model]", models)]} if key else plain(models)
     return msgspec.msgpack.encode(body)
 
 

@@ -69,14 +69,14 @@ class Media:
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Media:
         if isinstance(value, Media):
-            data: bytes | memoryview = value.bytes
+            data = value.bytes
         elif isinstance(value, str | bytes | bytearray | memoryview):
             data = read_bytes(value, info.context)
         else:
             raise PydanticCustomError("wrong_type", "Must be the bytes of an encoded file or base64 text.")
         if not len(data):
             raise PydanticCustomError("too_short", "Must not be empty.")
-        return cls(bytes(data))
+        return cls(data)
 
     @staticmethod
     def _write(value: Media, info: SerializationInfo) -> Any:
@@ -85,7 +85,7 @@ class Media:
         return value.bytes if info.context and info.context.get(WIRE) else value
 
 
-class Image(Media):
+class ImageFile(Media):
     """An encoded image."""
 
     __slots__ = ()
@@ -110,7 +110,7 @@ class Image(Media):
         return self.bytes if self.bytes.startswith(b"\xff\xd8") else None
 
 
-class Audio(Media):
+class AudioFile(Media):
     """An encoded sound."""
 
     __slots__ = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 from sheaf_client._tensor import Float32
 
 from .base import BaseRequest, BaseResponse
@@ -27,7 +27,7 @@ class DepthRequest(BaseRequest):
     )
     model_type: Literal["depth"] = "depth"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    image: Image = Field(validation_alias="image_b64", serialization_alias="image_b64")
+    image: ImageFile = Field(validation_alias="image_b64", serialization_alias="image_b64")
     """The image as a PNG, JPEG or WebP file."""
     normalize: bool = True
     """
@@ -46,7 +46,7 @@ class DepthRequest(BaseRequest):
             self,
             *,
             model_name: ModelName,
-            image: Image | bytes | str,
+            image: ImageFile | bytes | str,
             request_id: UUID = ...,
             model_type: Literal["depth"] = "depth",
             normalize: bool = True,
