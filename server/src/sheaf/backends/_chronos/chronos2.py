@@ -16,7 +16,7 @@ from chronos.chronos2 import preprocess
 from chronos.utils import interpolate_quantiles, weighted_quantile
 
 from sheaf.api.time_series import TimeSeriesRequest
-from sheaf.backends._chronos.variant import QuantileVariant, Run, pad_left
+from sheaf.backends._chronos.variant import QuantileVariant, Run, check_size, pad_left
 from sheaf.backends._time_series import history_of, refuse
 from sheaf_client._faults import pointer
 
@@ -53,10 +53,13 @@ class Chronos2(QuantileVariant):
             where = "/past_covariates" if past else "/history"
             message = f"At most {MAX_SERIES} variates and covariates together."
             raise refuse(where, message, "too_long")
-        for name, values in future.items():
-            if _is_categorical(values) != _is_categorical(past[name]):
-                path = pointer(("future_covariates", name))
-                raise refuse(path, "Must be of the same kind as in past_covariates.", "mismatch")
+        for field, covariates in (("past_covariates", past), ("future_covariates", future)):
+            for name, values in covariates.items():
+                path = pointer((field, name))
+                if _is_categorical(values) != _is_categorical(past[name]):
+                    raise refuse(path, "Must be of the same kind as in past_covariates.", "mismatch")
+                if not _is_categorical(values):
+                    check_size(path, values)
 
     def batch_key(self, request: TimeSeriesRequest) -> Hashable:
         return self._patches(request)
@@ -112,8 +115,7 @@ class Chronos2(QuantileVariant):
 
         The library encodes categories by the target of their own request, so each is prepared alone.
         """
-        with np.errstate(over="ignore"):
-            target = np.ascontiguousarray(history_of(request).T, dtype=np.float32)
+        target = np.ascontiguousarray(history_of(request).T, dtype=np.float32)
         if request.past_covariates:
             task: dict[str, Any] = {
                 "target": target,
