@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from chronos.chronos2 import preprocess
-from chronos.utils import interpolate_quantiles, weighted_quantile
+from chronos.chronos2 import preprocess  # type: ignore[import-untyped]
+from chronos.utils import (  # type: ignore[import-untyped]
+    interpolate_quantiles,
+    weighted_quantile,
+)
 
 from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.backends._chronos.variant import QuantileVariant, Run, check_size, pad_left
@@ -88,7 +91,8 @@ class Chronos2(QuantileVariant):
         return [self.forecast(request, trained[i]) for i, request in enumerate(requests)]
 
     def interpolate(self, trained: torch.Tensor, levels: list[float]) -> torch.Tensor:
-        return interpolate_quantiles(levels, self.levels, trained.T).T
+        found: torch.Tensor = interpolate_quantiles(levels, self.levels, trained.T)
+        return found.T
 
     def _patches(self, request: TimeSeriesRequest) -> int:
         return ceil(request.horizon / self._patch)
@@ -161,13 +165,13 @@ class Chronos2(QuantileVariant):
     @torch.inference_mode()
     def _forward(self, context: torch.Tensor, future: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
         device = self._model.device
-        out = self._model(
+        out: torch.Tensor = self._model(
             context=context.to(device),
             future_covariates=future.to(device),
             group_ids=groups.to(device),
             num_output_patches=future.shape[-1] // self._patch,
-        )
-        return out.quantile_preds.to("cpu", torch.float32)
+        ).quantile_preds
+        return out.to("cpu", torch.float32)
 
 
 def _mass(levels: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,8 @@ from sheaf.backends._time_series import (
     wants_samples,
 )
 
+_generation_config: Any = GenerationConfig
+
 #: Sample paths that one pass takes at most: each keeps keys and values over the whole context.
 _MAX_ROWS = 256
 
@@ -158,7 +160,7 @@ class T5(Variant):
         tokens: torch.Tensor = self._model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask,
-            generation_config=GenerationConfig(
+            generation_config=_generation_config(
                 min_new_tokens=length,
                 max_new_tokens=length,
                 do_sample=False,

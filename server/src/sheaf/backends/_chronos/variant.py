@@ -11,7 +11,6 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
@@ -161,7 +160,7 @@ class QuantileVariant(Variant):
         return Forecast(trained[self.median].numpy(), "median", quantiles, warnings=warnings)
 
 
-def check_size(path: str, values: npt.ArrayLike) -> None:
+def check_size(path: str, values: Any) -> None:
     """Refuse numbers beyond `MAX_VALUE`, with which the models silently forecast nonsense."""
     if np.nanmax(np.abs(np.asarray(values, dtype=np.float64)), initial=0) > MAX_VALUE:
         raise refuse(path, f"The model's scaling overflows on values beyond {MAX_VALUE:g}.", "out_of_range")
