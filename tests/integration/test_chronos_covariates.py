@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sheaf.api.time_series import TimeSeriesRequest
+from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends.chronos import Chronos2Backend
-from tests.checkpoints import make_chronos2
+from tests.checkpoints import CHRONOS2_LEVELS, make_chronos2
 from tests.integration.chronos_cases import (
     ask,
     assert_batch_permuted_and_single_agree,
@@ -134,12 +134,41 @@ def test_all_of_them_in_one_batch_equal_the_librarys_calls(backend: Chronos2Back
     requests = list(cases().values())
     for request, outcome in zip(requests, backend.batch_predict(requests), strict=True):
         point, quantiles = direct(library, request)
-        assert_close(outcome.mean, point)  # type: ignore[union-attr]
-        assert_close(quantiles_of(outcome), quantiles)  # type: ignore[arg-type]
+        assert isinstance(outcome, TimeSeriesResponse)
+        assert_close(outcome.mean, point)
+        assert_close(quantiles_of(outcome), quantiles)
 
 
 def test_batch_permuted_and_single_agree(backend: Chronos2Backend) -> None:
     assert_batch_permuted_and_single_agree(backend, list(cases().values()))
+
+
+@pytest.mark.parametrize("horizon", [33, 64, 100])
+def test_paths_that_part_from_one_another_equal_the_librarys(
+    horizon: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Short blocks after a short history: most of what the later blocks see are the paths themselves."""
+    from chronos import BaseChronosPipeline
+
+    path = make_chronos2(tmp_path_factory.mktemp("short"), output_patches=2)
+    library = BaseChronosPipeline.from_pretrained(str(path), device_map="cpu", dtype=torch.float32)
+    backend = Chronos2Backend(model_id=str(path))
+    backend.load()
+    fields: dict[str, Any] = {
+        "output_mode": "quantiles",
+        "quantile_levels": CHRONOS2_LEVELS,
+        "horizon": horizon,
+    }
+    requests = [
+        ask(walk(12), **fields),
+        ask(columns(30, 2), target_index=1, **fields),
+        ask(walk(70), **fields),
+    ]
+    for request, outcome in zip(requests, backend.batch_predict(requests), strict=True):
+        point, quantiles = direct(library, request)
+        assert isinstance(outcome, TimeSeriesResponse)
+        assert_close(outcome.mean, point)
+        assert_close(quantiles_of(outcome), quantiles)
 
 
 def test_covariates_and_other_variates_matter(backend: Chronos2Backend) -> None:
