@@ -285,7 +285,8 @@ def test_settings_reach_the_wire_and_with_options_leaves_the_first_client_alone(
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_survive_any_split_of_their_bytes(size: int) -> None:
-    text = "id: 1\r\nevent: a\r\ndata: één\r\ndata: two\r\n\r\n: comment\rdata:x\r\revent: c\ndata: 3\n\n".encode()
+    crlf = "id: 1\r\nevent: a\r\ndata: één\r\ndata: two\r\n\r\n"
+    text = f"{crlf}: comment\rdata:x\r\revent: c\ndata: 3\n\n".encode()
     parser = Parser()
     events = [e for start in range(0, len(text), size) for e in parser.feed(text[start : start + size])]
     assert [(e.event, e.data, e.id) for e in events] == [
