@@ -300,11 +300,11 @@ export type TimeSeriesRequest = {
     /**
      * Time of the first observation (ISO 8601 date or date-time); the answer then carries `timestamps`.
      */
-    start?: Timestamp | null;
+    start?: TimestampLike | null;
     /**
      * Times of all observations, shape (time,), increasing; instead of `start`.
      */
-    timestamps?: Array<Timestamp> | null;
+    timestamps?: Array<TimestampLike> | null;
     /**
      * The caller's name for the series, repeated in the answer.
      */
@@ -393,3 +393,8 @@ export type Usage = {
      */
     cache_hit: boolean;
 };
+
+/**
+ * ISO 8601 date or date-time, with or without an offset.
+ */
+export type TimestampLike = string | Date;

@@ -144,34 +144,6 @@ export const zStaticCovariates = z.record(z.string(), z.union([
 export const zTimestamp = z.string().check(timestamp());
 
 /**
- * Past values of a series and the steps to forecast.
- */
-export const zTimeSeriesRequest = z.strictObject({
-    request_id: z.guid().optional(),
-    model_type: z.literal('time_series').default('time_series'),
-    model_name: zModelName,
-    history: zSeries.nullish().default(null),
-    feature_ref: zFeatureRef.nullish().default(null),
-    target_index: z.int().gte(0).optional().default(0),
-    horizon: z.int().gte(1).lte(16384),
-    frequency: zFrequency,
-    output_mode: zOutputMode.optional().default('mean'),
-    quantile_levels: z.array(zQuantileLevel).min(1).max(199).optional().default([
-        0.1,
-        0.5,
-        0.9
-    ]),
-    num_samples: z.int().gte(1).lte(10000).optional().default(20),
-    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null),
-    past_covariates: zCovariates.nullish().default(null),
-    future_covariates: zCovariates.nullish().default(null),
-    static_covariates: zStaticCovariates.nullish().default(null),
-    start: zTimestamp.nullish().default(null),
-    timestamps: z.array(zTimestamp).min(1).max(1000000).nullish().default(null),
-    item_id: z.string().check(maxCharacters(256)).nullish().default(null)
-});
-
-/**
  * What one answer cost.
  */
 export const zUsage = z.object({
@@ -215,4 +187,37 @@ export const zTimeSeriesResponse = z.object({
     frequency: z.string(),
     timestamps: z.array(zTimestamp).nullable().default(null),
     item_id: z.string().nullable().default(null)
+});
+
+/**
+ * ISO 8601 date or date-time, with or without an offset.
+ */
+export const zTimestampLike = z.string().check(timestamp());
+
+/**
+ * Past values of a series and the steps to forecast.
+ */
+export const zTimeSeriesRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('time_series').default('time_series'),
+    model_name: zModelName,
+    history: zSeries.nullish().default(null),
+    feature_ref: zFeatureRef.nullish().default(null),
+    target_index: z.int().gte(0).optional().default(0),
+    horizon: z.int().gte(1).lte(16384),
+    frequency: zFrequency,
+    output_mode: zOutputMode.optional().default('mean'),
+    quantile_levels: z.array(zQuantileLevel).min(1).max(199).optional().default([
+        0.1,
+        0.5,
+        0.9
+    ]),
+    num_samples: z.int().gte(1).lte(10000).optional().default(20),
+    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null),
+    past_covariates: zCovariates.nullish().default(null),
+    future_covariates: zCovariates.nullish().default(null),
+    static_covariates: zStaticCovariates.nullish().default(null),
+    start: zTimestampLike.nullish().default(null),
+    timestamps: z.array(zTimestampLike).min(1).max(1000000).nullish().default(null),
+    item_id: z.string().check(maxCharacters(256)).nullish().default(null)
 });
