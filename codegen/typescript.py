@@ -127,8 +127,11 @@ def _translate(node: Any) -> None:
     elif is_object(node):
         for inner in node.values():
             _translate(inner)
-        if "maxProperties" in node:
-            node["maxItems"] = node.pop("maxProperties")
+        for limit in ("min", "max"):
+            if f"{limit}Properties" in node:
+                node[f"{limit}Items"] = node.pop(f"{limit}Properties")
+        if "multipleOf" in node:
+            node["format"] = f"multiple-of-{node.pop('multipleOf')}"
         if node.get("format") == "uuid":
             # zod's `uuid` also asks for the version's bits, which the contract does not.
             node["format"] = "guid"

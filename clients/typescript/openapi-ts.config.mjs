@@ -28,7 +28,7 @@ export default {
   },
   plugins: [
     { name: '@hey-api/typescript', case: 'preserve', $resolvers: { string: held } },
-    { name: 'zod', $resolvers: { object, string } },
+    { name: 'zod', case: 'preserve', $resolvers: { number, object, string } },
   ],
 };
 
@@ -48,12 +48,24 @@ function withCheck(context, chain, name, ...values) {
   return chain.attr('check').call(own(context, name, ...values));
 }
 
+function number(context) {
+  const [, factor] = /^multiple-of-(.*)$/.exec(context.schema.format) ?? [];
+  if (factor === undefined) return undefined;
+  const { base } = context.nodes;
+  context.nodes.base = (inner) => base(inner).attr('multipleOf').call(context.$.literal(Number(factor)));
+  return undefined; // go on as usual, with the node above
+}
+
 function object(context) {
   const { $, nodes, schema, symbols } = context;
   const kind = { never: 'strictObject', unknown: 'looseObject' }[schema.additionalProperties?.type];
   const chain =
     kind && schema.properties ? $(symbols.z).attr(kind).call(nodes.shape(context)) : nodes.base(context);
-  return schema.maxItems === undefined ? chain : withCheck(context, chain, 'maxMembers', schema.maxItems);
+  const limits = [
+    ['minMembers', schema.minItems],
+    ['maxMembers', schema.maxItems],
+  ].filter(([, limit]) => limit !== undefined);
+  return limits.reduce((limited, [name, limit]) => withCheck(context, limited, name, limit), chain);
 }
 
 function string(context) {

@@ -40,6 +40,22 @@ function wrongType(input: unknown) {
   return { code: 'invalid_type', expected: 'custom', input } as const;
 }
 
+/** An object of at least `minimum` members. */
+export function minMembers(minimum: number) {
+  return z.check<object>(({ issues, value }) => {
+    if (Object.keys(value).length < minimum) {
+      issues.push({
+        code: 'too_small',
+        origin: 'object',
+        minimum,
+        inclusive: true,
+        input: value,
+        continue: true,
+      });
+    }
+  });
+}
+
 /** An object of at most `maximum` members. */
 export function maxMembers(maximum: number) {
   return z.check<object>(({ issues, value }) => {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from sheaf_client._transport import AsyncTransport, CallOptions, Transport
 from sheaf_client.resources import AsyncResources, Resources
@@ -33,6 +33,7 @@ class ClientSettings(TypedDict, total=False):
     timeout: float | None
     max_retries: int
     headers: Mapping[str, str]
+    binary: Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class _Settings:
     timeout: float | None = DEFAULT_TIMEOUT
     max_retries: int = 2
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    binary: Literal["auto", "always", "never"] = "auto"
 
 
 class _Client:
@@ -64,6 +66,7 @@ class _Client:
             timeout=settings.timeout if timeout is None else timeout,
             max_retries=settings.max_retries,
             headers={**settings.headers, **(headers or {})},
+            binary=settings.binary,
         )
 
     def with_options(self, **changes: Unpack[ClientSettings]) -> Self:
@@ -94,6 +97,7 @@ class Sheaf(_Client, Resources):
         timeout: Seconds a call may take in all, tries and pauses included; None for no limit.
         max_retries: Most further tries after a refusal that may pass or a connection that failed.
         headers: Sent with each call.
+        binary: Whether bodies go as MessagePack, with tensors and files as raw bytes: by their size, always, never.
         http_client: An httpx client of your own (proxies, certificates); it is not closed with this one.
     """
 
@@ -106,6 +110,7 @@ class Sheaf(_Client, Resources):
         timeout: float | None = DEFAULT_TIMEOUT,
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
+        binary: Literal["auto", "always", "never"] = "auto",
         http_client: httpx.Client | None = None,
     ) -> None:
         import httpx
@@ -113,7 +118,7 @@ class Sheaf(_Client, Resources):
         from sheaf_client._http import HTTPTransport
 
         url = _base_url(base_url)
-        self._settings = _Settings(model, timeout, max_retries, _with_key(headers, api_key))
+        self._settings = _Settings(model, timeout, max_retries, _with_key(headers, api_key), binary)
         self._target = url
         client = http_client or httpx.Client(base_url=url, follow_redirects=False)
         self.transport: Transport = HTTPTransport(client, own=http_client is None)
@@ -180,6 +185,7 @@ class AsyncSheaf(_Client, AsyncResources):
         timeout: float | None = DEFAULT_TIMEOUT,
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
+        binary: Literal["auto", "always", "never"] = "auto",
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         import httpx
@@ -187,7 +193,7 @@ class AsyncSheaf(_Client, AsyncResources):
         from sheaf_client._http import AsyncHTTPTransport
 
         url = _base_url(base_url)
-        self._settings = _Settings(model, timeout, max_retries, _with_key(headers, api_key))
+        self._settings = _Settings(model, timeout, max_retries, _with_key(headers, api_key), binary)
         self._target = url
         client = http_client or httpx.AsyncClient(base_url=url, follow_redirects=False)
         self.transport: AsyncTransport = AsyncHTTPTransport(client, own=http_client is None)

@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-#: Key of the validation context under which the raw bytes of a MessagePack body stand.
-BLOBS = "sheaf.blobs"
-#: Key of the serialization context that asks for raw bytes.
-WIRE = "sheaf.wire"
-#: Text that stands in a decoded MessagePack body for blob number n.
-BLOB_MARK = "\x00blob:"
+from sheaf_client._context import BLOB_MARK, BLOBS, WIRE
 
 
 class Flat:
@@ -62,7 +57,9 @@ class _Codec:
             raise PydanticCustomError("wrong_type", "Must be an array, bytes or base64 text.") from None
         if not _castable(array.dtype, self.dtype):
             text = "Must be an array of {dtype}; this one is of {given}."
-            raise PydanticCustomError("wrong_type", text, {"dtype": str(self.dtype), "given": str(array.dtype)})
+            raise PydanticCustomError(
+                "wrong_type", text, {"dtype": str(self.dtype), "given": str(array.dtype)}
+            )
         return np.ascontiguousarray(array, dtype=self.dtype)
 
     def _write(self, value: Any, info: SerializationInfo) -> Any:
@@ -81,7 +78,7 @@ def read_bytes(value: str | bytes | bytearray | memoryview, context: Any) -> byt
         if number.isdigit() and int(number) < len(blobs):
             return blobs[int(number)]
     try:
-        return base64.b64decode(value.encode("ascii"), validate=True)
+        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError):
         raise PydanticCustomError("bad_format", "Must be base64 text.") from None
 

@@ -4,4 +4,27 @@ import type { Places } from '../places.js';
 
 /** Where each contract holds tensors and media, by the names of the wire; `*` stands for all items or members. */
 export const BINARY: Record<string, Places> = {
+  AudioRequest: {"audio_b64": {"$media": "audio"}},
+  AudioGenerationResponse: {"audio_b64": {"$media": "audio"}},
+  DepthRequest: {"image_b64": {"$media": "image"}},
+  DepthResponse: {"depth_b64": {"$tensor": "float32", "$shape": ["height", "width"]}},
+  DetectionRequest: {"image_b64": {"$media": "image"}},
+  DiffusionResponse: {"image_b64": {"$media": "image"}, "images_b64": {"*": {"$media": "image"}}},
+  EmbeddingRequest: {"images_b64": {"*": {"$media": "image"}}},
+  SatelliteRequest: {"pixels_b64": {"$tensor": "float32", "$shape": ["n_time", "n_bands", "height", "width"]}},
+  MaterialsRequest: {"positions_b64": {"$tensor": "float32", "$shape": ["len(atomic_numbers)", 3]}},
+  MaterialsResponse: {"forces_b64": {"$tensor": "float32", "$shape": ["n_atoms", 3]}, "stress_b64": {"$tensor": "float32", "$shape": [6]}},
+  MultimodalEmbeddingRequest: {"images_b64": {"*": {"$media": "image"}}, "audios_b64": {"*": {"$media": "audio"}}, "depth_images_b64": {"*": {"$media": "image"}}, "thermal_images_b64": {"*": {"$media": "image"}}},
+  MultimodalGenerationRequest: {"image_b64": {"$media": "image"}, "mask_b64": {"$media": "image"}},
+  MultimodalGenerationResponse: {"image_b64": {"$media": "image"}, "images_b64": {"*": {"$media": "image"}}},
+  OpticalFlowRequest: {"frame1_b64": {"$media": "image"}, "frame2_b64": {"$media": "image"}},
+  OpticalFlowResponse: {"flow_b64": {"$tensor": "float32", "$shape": ["height", "width", 2]}},
+  PointCloudRequest: {"points_b64": {"$tensor": "float32", "$shape": ["n_points", 3]}},
+  PoseRequest: {"image_b64": {"$media": "image"}},
+  SegmentationRequest: {"image_b64": {"$media": "image"}},
+  SegmentationResponse: {"masks_b64": {"*": {"$tensor": "uint8", "$shape": ["height", "width"]}}},
+  TTSResponse: {"audio_b64": {"$media": "audio"}},
+  VideoRequest: {"frames_b64": {"*": {"$media": "image"}}},
+  WeatherRequest: {"surface_vars": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"]}}, "atmospheric_vars": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}, "prev_surface_vars": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"]}}, "prev_atmospheric_vars": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}},
+  WeatherResponse: {"surface_forecasts": {"*": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"]}}}, "atmospheric_forecasts": {"*": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}}},
 };
