@@ -49,7 +49,7 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
     )
     environment.filters |= {"literal": _literal, "camel": _camel, "pascal": _pascal}
     requests = [op.request for task in bundle.tasks for op in task.operations]
-    contracts = [name for task in bundle.tasks for op in task.operations for name in (op.request, op.response)]
+    answers = [op.response for task in bundle.tasks for op in task.operations]
     context: JSON = {
         "resources": resources,
         "base_url": bundle.frame["servers"][0]["url"],
@@ -60,7 +60,7 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
         },
         "nested": {name: found for name in requests if (found := _places_of_rules(bundle, name))},
         "gaps": {name: found for name in requests if (found := _fields_with_gaps(bundle, name))},
-        "binary": {name: places for name in contracts if (places := binary_places(bundle, name))},
+        "binary": {name: places for name in [*requests, *answers, *_READ] if (places := binary_places(bundle, name))},
         "problems": [{"code": code, **entry} for code, entry in bundle.problems.items()],
         "faults": bundle.faults,
     }

@@ -36,18 +36,27 @@ export function inspect(contract: Contract<unknown>, held: Held): Fault[] {
   return [...misfits(parsed.data, places), ...broken.map((fault) => onWire(fault, places))];
 }
 
-/** The answer in the form that programs hold, where it keeps its contract. */
+/** The answer in the form that programs hold, where it keeps its contract; without members that this lacks. */
 export function conform<A>(contract: Contract<A>, answer: unknown): A {
+  return accept(contract, answer).data;
+}
+
+/** The same with the members that the contract lacks: events may carry more than this version knows. */
+export function conformOpen<A extends object>(contract: Contract<A>, answer: object): A {
+  const { value, data } = accept(contract, answer);
+  return { ...(value as object), ...data };
+}
+
+function accept<A>(contract: Contract<A>, answer: unknown): { value: unknown; data: A } {
   const places = placesOf(contract);
-  const held = fromWire(answer, places);
-  const parsed = contract.schema.safeParse(held.value);
+  const { value } = fromWire(answer, places);
+  const parsed = contract.schema.safeParse(value);
   const [fault] = parsed.success
     ? misfits(parsed.data, places)
-    : faultsOf(parsed.error.issues, held.value).map((fault) => onWire(fault, places));
-  if (parsed.success && !fault) return parsed.data;
-  throw new BadResponseError(
-    `The answer breaks the contract at ${fault?.path || '(body)'}: ${fault?.message}`,
-  );
+    : faultsOf(parsed.error.issues, value).map((fault) => onWire(fault, places));
+  if (parsed.success && !fault) return { value, data: parsed.data };
+  const place = fault?.path || '(body)';
+  throw new BadResponseError(`The answer breaks ${contract.name} at ${place}: ${fault?.message}`);
 }
 
 function onWire(fault: Fault, places: Places): Fault {

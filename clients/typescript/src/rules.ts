@@ -129,6 +129,16 @@ const CHECKS: Record<string, Check> = {
     }
   },
 
+  *unique_by(model, rule) {
+    const member = text(rule, 'member');
+    for (const [path, items] of lists(model, text(rule, 'field'))) {
+      const seen = new Set();
+      const values = (items as Members[]).map((item) => item[member]);
+      const repeat = values.findIndex((value) => seen.has(value) || !seen.add(value));
+      if (repeat >= 0) yield [[...path, repeat, member], 'Repeats that of an earlier item.'];
+    }
+  },
+
   *increasing(model, rule) {
     for (const [path, items] of lists(model, text(rule, 'field'))) {
       const early = items.findIndex((item, i) => i > 0 && !comesAfter(item, items[i - 1]));
@@ -167,6 +177,12 @@ const CHECKS: Record<string, Check> = {
   *at_least_one_of(model, rule) {
     const all = list(rule, 'fields');
     if (given(model, all).length === 0) yield [[], `Give at least one of ${all.join(', ')}.`];
+  },
+
+  *some_true(model, rule) {
+    const all = list(rule, 'fields');
+    if (all.every((name) => model[name] !== true))
+      yield [[], `At least one of ${all.join(', ')} must be true.`];
   },
 
   *items_within(model, rule) {

@@ -2,6 +2,7 @@
  * Server-Sent Events as typed events: the parser follows the HTML standard's line rules wherever a chunk is
  * cut; `Stream` gives the events of one request and its result.
  */
+import { conformOpen } from './contract.js';
 import type { Deadline } from './deadline.js';
 import { BadResponseError, ConnectionFailedError, SheafError } from './errors.js';
 import type { ProgressEvent } from './generated/types.gen.js';
@@ -93,9 +94,7 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
     const { type = message.event, ...data } = parseObject(message.data);
     if (type === 'error') throw readProblem(data.problem, 'The error event has no problem document.');
     if (type === 'progress') {
-      const event = zProgressEvent.safeParse(data);
-      if (!event.success) throw new BadResponseError('A progress event has another form.');
-      return { ...data, ...event.data };
+      return conformOpen({ name: 'ProgressEvent', schema: zProgressEvent }, data);
     }
     if (type !== 'result') return { type, ...data } as unknown as StreamEvent<A>;
     const { done: _, ...answer } = data;

@@ -91,7 +91,7 @@ const step = (n: number, more: object = {}) => ({
   ...more,
 });
 const whole: Answer = events((body) => [
-  ['progress', step(1, { preview: 'p' })],
+  ['progress', step(1, { note: 'n' })],
   ['thought', { type: 'thought', text: 'hm' }],
   ['result', { type: 'result', done: true, ...forecast(body) }],
   ['progress', step(3)],
@@ -104,7 +104,7 @@ describe('a stream', () => {
     const found: Record<string, unknown>[] = [];
     for await (const event of stream) found.push(event);
 
-    assert.deepEqual(found[0], step(1, { preview: 'p' }));
+    assert.deepEqual(found[0], step(1, { note: 'n' }));
     assert.deepEqual(found[1], { type: 'thought', text: 'hm' });
     assert.equal(found.length, 3);
     assert.equal(found[2]?.type, 'result');

@@ -1466,7 +1466,7 @@ export type ProgressEvent = {
     /**
      * What the result looks like so far, from models that can show it.
      */
-    preview_b64: string | null;
+    preview: Uint8Array | null;
 };
 
 /**

@@ -438,7 +438,7 @@ export const zProgressEvent = z.object({
     step: z.int().gte(0),
     total_steps: z.int().gte(1),
     done: z.literal(false).default(false),
-    preview_b64: z.string().nullable().default(null)
+    preview: media().nullable().default(null)
 });
 
 /**
