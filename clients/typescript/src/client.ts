@@ -68,9 +68,10 @@ export class Sheaf extends Resources {
     this.#baseUrl = baseUrl;
   }
 
-  /** A client like this one, with some options changed. */
+  /** A client like this one, with some options changed; `undefined` leaves one as it is. */
   withOptions(options: SheafOptions): Sheaf {
-    return new Sheaf({ ...this.#options, ...options });
+    const changed = Object.entries(options).filter(([, value]) => value !== undefined);
+    return new Sheaf({ ...this.#options, ...Object.fromEntries(changed) });
   }
 
   /** Where the client's server is and the model it calls; keys and headers are never shown. */
