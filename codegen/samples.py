@@ -101,8 +101,8 @@ class _Writer:
             "camel": _camel,
             "renamed": _renamed,
             "keywords": _keywords,
-            "plain": lambda name: name.removesuffix(SUFFIX),
-            "plain_names": lambda example: {name.removesuffix(SUFFIX): v for name, v in example.items()},
+            "plain": _plain,
+            "plain_names": _plain_names,
             "python": partial(literal, style=PYTHON),
             "typescript": partial(literal, style=TYPESCRIPT),
             "json": partial(literal, style=JSON_TEXT),
@@ -120,6 +120,15 @@ class _Writer:
             for lang, label, template in LANGUAGES
             if not only or lang in only
         ]
+
+
+def _plain(name: str) -> str:
+    """What a field is called in Python, where binary fields have no suffix."""
+    return name.removesuffix(SUFFIX)
+
+
+def _plain_names(example: JSON) -> JSON:
+    return {_plain(name): value for name, value in example.items()}
 
 
 def _camel(name: str) -> str:

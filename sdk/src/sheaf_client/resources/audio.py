@@ -13,7 +13,7 @@ from sheaf_client.contracts.audio import AudioRequest, AudioResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import Audio
+    from sheaf_client._media import AudioFile
     from sheaf_client._streaming import AsyncStream, Stream
 
 TRANSCRIBE: Operation[AudioRequest, AudioResponse] = Operation(
@@ -43,7 +43,7 @@ class Audio(SyncResource):
         /,
         *,
         model: str | None = None,
-        audio: Audio | bytes | str,
+        audio: AudioFile | bytes | str,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -113,7 +113,7 @@ class Audio(SyncResource):
         /,
         *,
         model: str | None = None,
-        audio: Audio | bytes | str,
+        audio: AudioFile | bytes | str,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -170,7 +170,7 @@ class AsyncAudio(AsyncResource):
         /,
         *,
         model: str | None = None,
-        audio: Audio | bytes | str,
+        audio: AudioFile | bytes | str,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -240,7 +240,7 @@ class AsyncAudio(AsyncResource):
         /,
         *,
         model: str | None = None,
-        audio: Audio | bytes | str,
+        audio: AudioFile | bytes | str,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,

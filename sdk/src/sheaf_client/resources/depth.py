@@ -13,7 +13,7 @@ from sheaf_client.contracts.depth import DepthRequest, DepthResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import Image
+    from sheaf_client._media import ImageFile
 
 ESTIMATE: Operation[DepthRequest, DepthResponse] = Operation(
     model_type="depth",
@@ -42,7 +42,7 @@ class Depth(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageFile | bytes | str,
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -104,7 +104,7 @@ class AsyncDepth(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageFile | bytes | str,
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,

@@ -13,7 +13,7 @@ from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import Image
+    from sheaf_client._media import ImageFile
 
 DETECT: Operation[DetectionRequest, DetectionResponse] = Operation(
     model_type="detection",
@@ -42,7 +42,7 @@ class Detection(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageFile | bytes | str,
         threshold: float = 0.5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -104,7 +104,7 @@ class AsyncDetection(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageFile | bytes | str,
         threshold: float = 0.5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,

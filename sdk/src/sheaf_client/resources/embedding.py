@@ -14,7 +14,7 @@ from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Image
+    from sheaf_client._media import ImageFile
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[EmbeddingRequest, EmbeddingResponse] = Operation(
@@ -45,7 +45,7 @@ class Embedding(SyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[Image | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
         normalize: bool = True,
         joint: bool = False,
         truncate: bool = True,
@@ -113,7 +113,7 @@ class AsyncEmbedding(AsyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[Image | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
         normalize: bool = True,
         joint: bool = False,
         truncate: bool = True,

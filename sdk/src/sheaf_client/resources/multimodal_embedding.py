@@ -17,7 +17,7 @@ from sheaf_client.contracts.multimodal_embedding import (
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Audio, Image
+    from sheaf_client._media import AudioFile, ImageFile
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[MultimodalEmbeddingRequest, MultimodalEmbeddingResponse] = Operation(
@@ -48,10 +48,10 @@ class MultimodalEmbedding(SyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[Image | bytes | str] | ArrayLike | None = None,
-        audios: Sequence[Audio | bytes | str] | ArrayLike | None = None,
-        depth_images: Sequence[Image | bytes | str] | ArrayLike | None = None,
-        thermal_images: Sequence[Image | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
+        audios: Sequence[AudioFile | bytes | str] | ArrayLike | None = None,
+        depth_images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
+        thermal_images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
         normalize: bool = True,
         truncate: bool = True,
         timeout: float | None = None,
@@ -122,10 +122,10 @@ class AsyncMultimodalEmbedding(AsyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[Image | bytes | str] | ArrayLike | None = None,
-        audios: Sequence[Audio | bytes | str] | ArrayLike | None = None,
-        depth_images: Sequence[Image | bytes | str] | ArrayLike | None = None,
-        thermal_images: Sequence[Image | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
+        audios: Sequence[AudioFile | bytes | str] | ArrayLike | None = None,
+        depth_images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
+        thermal_images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
         normalize: bool = True,
         truncate: bool = True,
         timeout: float | None = None,

@@ -17,7 +17,7 @@ from sheaf_client.contracts.multimodal_generation import (
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Image
+    from sheaf_client._media import ImageFile
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import AdapterName
 
@@ -49,8 +49,8 @@ class MultimodalGeneration(SyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: Image | bytes | str,
-        mask: Image | bytes | str | None = None,
+        image: ImageFile | bytes | str,
+        mask: ImageFile | bytes | str | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -131,8 +131,8 @@ class MultimodalGeneration(SyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: Image | bytes | str,
-        mask: Image | bytes | str | None = None,
+        image: ImageFile | bytes | str,
+        mask: ImageFile | bytes | str | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -200,8 +200,8 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: Image | bytes | str,
-        mask: Image | bytes | str | None = None,
+        image: ImageFile | bytes | str,
+        mask: ImageFile | bytes | str | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -282,8 +282,8 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: Image | bytes | str,
-        mask: Image | bytes | str | None = None,
+        image: ImageFile | bytes | str,
+        mask: ImageFile | bytes | str | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,

@@ -13,7 +13,7 @@ from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowR
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import Image
+    from sheaf_client._media import ImageFile
 
 ESTIMATE: Operation[OpticalFlowRequest, OpticalFlowResponse] = Operation(
     model_type="optical_flow",
@@ -42,8 +42,8 @@ class OpticalFlow(SyncResource):
         /,
         *,
         model: str | None = None,
-        frame1: Image | bytes | str,
-        frame2: Image | bytes | str,
+        frame1: ImageFile | bytes | str,
+        frame2: ImageFile | bytes | str,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...
@@ -104,8 +104,8 @@ class AsyncOpticalFlow(AsyncResource):
         /,
         *,
         model: str | None = None,
-        frame1: Image | bytes | str,
-        frame2: Image | bytes | str,
+        frame1: ImageFile | bytes | str,
+        frame2: ImageFile | bytes | str,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...

@@ -14,7 +14,7 @@ from sheaf_client.contracts.pose import PoseRequest, PoseResponse
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Image
+    from sheaf_client._media import ImageFile
     from sheaf_client.params._types import PersonBoxLike
 
 ESTIMATE: Operation[PoseRequest, PoseResponse] = Operation(
@@ -44,7 +44,7 @@ class Pose(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageFile | bytes | str,
         bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
         threshold: float = 0.3,
         timeout: float | None = None,
@@ -108,7 +108,7 @@ class AsyncPose(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageFile | bytes | str,
         bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
         threshold: float = 0.3,
         timeout: float | None = None,

@@ -14,7 +14,7 @@ from sheaf_client.contracts.segmentation import SegmentationRequest, Segmentatio
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Image
+    from sheaf_client._media import ImageFile
     from sheaf_client.contracts._types import PointLabel
     from sheaf_client.params._types import ImagePointLike
 
@@ -45,7 +45,7 @@ class Segmentation(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageFile | bytes | str,
         point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
         point_labels: Sequence[PointLabel] | ArrayLike | None = None,
         box: Sequence[float] | ArrayLike | None = None,
@@ -113,7 +113,7 @@ class AsyncSegmentation(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageFile | bytes | str,
         point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
         point_labels: Sequence[PointLabel] | ArrayLike | None = None,
         box: Sequence[float] | ArrayLike | None = None,
