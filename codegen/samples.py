@@ -44,8 +44,9 @@ def add_samples(bundle: Bundle, document: JSON, resources: list[Resource]) -> No
         if kind in _SHARED:
             # One set per model type; a page that knows `example` shows the set of the chosen one.
             first: dict[str, JSON] = {}
+            shown = {task.resource for task in bundle.showcased}
             for call in calls:
-                if call["streams"] or kind != "stream":
+                if call["task"] in shown and (call["streams"] or kind != "stream"):
                     first.setdefault(call["task"], call)
             operation["x-codeSamples"] = [
                 {**sample, "example": task}
