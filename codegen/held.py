@@ -19,7 +19,7 @@ Path = tuple[str, ...]
 def walk_schema(
     bundle: Bundle, node: JSON, path: Path = (), inside: tuple[str, ...] = ()
 ) -> Iterator[tuple[Path, JSON]]:
-    """Every schema below `node` with its path: `chains`, then `*` for the items or the members of `chains`."""
+    """Every schema below `node` with its path: `chains`, then `*` for the items or members of `chains`."""
     if "$ref" in node:
         name: str = node["$ref"]
         if name in inside:
@@ -94,6 +94,6 @@ def _hold_nodes(node: object, *, taken: bool) -> None:
     elif is_object(node):
         tensor: JSON | None = node.pop("x-sheaf-tensor", None)
         # Programs may give files in more forms than they get them in.
-        node["format"] = tensor["dtype"] if tensor else "given-media" if taken else "media"
+        node["format"] = f"tensor-{tensor['dtype']}" if tensor else "given-media" if taken else "media"
         node.pop("x-sheaf-media", None)
         node.pop("contentEncoding", None)

@@ -50,6 +50,7 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
     environment.filters |= {"literal": _literal, "camel": _camel, "pascal": _pascal}
     requests = [op.request for task in bundle.tasks for op in task.operations]
     answers = [op.response for task in bundle.tasks for op in task.operations]
+    places = {name: binary_places(bundle, name) for name in (*requests, *answers, *_READ)}
     context: JSON = {
         "resources": resources,
         "base_url": bundle.frame["servers"][0]["url"],
@@ -60,7 +61,9 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
         },
         "nested": {name: found for name in requests if (found := _places_of_rules(bundle, name))},
         "gaps": {name: found for name in requests if (found := _fields_with_gaps(bundle, name))},
-        "binary": {name: places for name in [*requests, *answers, *_READ] if (places := binary_places(bundle, name))},
+        "binary": {
+            name: places for name in [*requests, *answers, *_READ] if (places := binary_places(bundle, name))
+        },
         "problems": [{"code": code, **entry} for code, entry in bundle.problems.items()],
         "faults": bundle.faults,
     }
@@ -91,7 +94,8 @@ def typescript_view(bundle: Bundle, view: JSON) -> JSON:
 def _accept_dates(schemas: JSON, taken: set[str]) -> None:
     """Give requests a type of their own for times: programs may give a `Date`, and get text."""
     likes = {name: f"{name}Like" for name, body in schemas.items() if body.get("format") == "timestamp"}
-    references = {f"#/components/schemas/{name}": f"#/components/schemas/{like}" for name, like in likes.items()}
+    component = "#/components/schemas/"
+    references = {component + name: component + like for name, like in likes.items()}
 
     def rename(node: Any) -> None:
         if is_array(node):

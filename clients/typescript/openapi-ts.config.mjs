@@ -2,17 +2,13 @@
 // add what its plugins leave out: typed arrays, files and dates; closed and open objects, limits in members and
 // in characters, times that exist.
 
-/** The typed array of each dtype. */
-const ARRAYS = {
-  float32: 'Float32Array',
-  float64: 'Float64Array',
-  uint8: 'Uint8Array',
-  int32: 'Int32Array',
-  int64: 'BigInt64Array',
-};
-/** What stands for text that programs hold in another form, given and got. */
+/** What stands for text that programs hold in another form; `given` is for what requests take. */
 const TYPES = {
-  ...Object.fromEntries(Object.entries(ARRAYS).map(([dtype, array]) => [dtype, [array]])),
+  'tensor-float32': ['Float32Array'],
+  'tensor-float64': ['Float64Array'],
+  'tensor-uint8': ['Uint8Array'],
+  'tensor-int32': ['Int32Array'],
+  'tensor-int64': ['BigInt64Array'],
   media: ['Uint8Array'],
   'given-media': ['Uint8Array', 'ArrayBuffer', 'Blob'],
   'given-timestamp': ['string', 'Date'],
@@ -52,7 +48,10 @@ function number(context) {
   const [, factor] = /^multiple-of-(.*)$/.exec(context.schema.format) ?? [];
   if (factor === undefined) return undefined;
   const { base } = context.nodes;
-  context.nodes.base = (inner) => base(inner).attr('multipleOf').call(context.$.literal(Number(factor)));
+  context.nodes.base = (inner) =>
+    base(inner)
+      .attr('multipleOf')
+      .call(context.$.literal(Number(factor)));
   return undefined; // go on as usual, with the node above
 }
 
@@ -70,7 +69,7 @@ function object(context) {
 
 function string(context) {
   const { format } = context.schema;
-  if (format in ARRAYS) return own(context, 'tensor', format);
+  if (format?.startsWith('tensor-')) return own(context, 'tensor', format.replace('tensor-', ''));
   if (format?.endsWith('media')) return own(context, 'media');
   if (format?.endsWith('timestamp')) {
     return withCheck(context, context.nodes.base(context), 'timestamp');

@@ -24,14 +24,7 @@ import {
 
 /** An array of numbers in any of the forms that JavaScript has for it. */
 export type NumberArray =
-  | Float32Array
-  | Float64Array
-  | Int8Array
-  | Uint8Array
-  | Int16Array
-  | Uint16Array
-  | Int32Array
-  | Uint32Array;
+  Float32Array | Float64Array | Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array;
 
 /** A tensor or an encoded file. */
 type Bytes = Float32Array | Float64Array | Uint8Array | Int32Array | BigInt64Array | ArrayBuffer | Blob;
@@ -163,7 +156,8 @@ class Reading {
     }
     const array = form === 'text' ? undefined : this.#array(value, binary);
     if (array) return this.#count(array);
-    const arrays = '$media' in binary ? 'a Uint8Array, an ArrayBuffer or a Blob' : `a ${ARRAYS[binary.$tensor].name}`;
+    const arrays =
+      '$media' in binary ? 'a Uint8Array, an ArrayBuffer or a Blob' : `a ${ARRAYS[binary.$tensor].name}`;
     const expected = { array: arrays, text: 'base64 text', any: `${arrays} or base64 text` }[form];
     this.#fault('wrong_type', path, `Must be ${expected}.`);
     return value;

@@ -200,8 +200,7 @@ const CHECKS: Record<string, Check> = {
     for (const [, reference] of lists(model, text(rule, 'as'))) {
       for (const [path, rows] of lists(model, text(rule, 'field'))) {
         const [width, expected] = [widthOf(rows), widthOf(reference)];
-        if (width !== expected)
-          yield [path, `Has ${width} columns; ${text(rule, 'as')} has ${expected}.`];
+        if (width !== expected) yield [path, `Has ${width} columns; ${text(rule, 'as')} has ${expected}.`];
       }
     }
   },
@@ -236,8 +235,7 @@ const CHECKS: Record<string, Check> = {
   *needed_when_true(model, rule) {
     const [field, flag] = [text(rule, 'field'), model[text(rule, 'flag')]];
     const needed = Array.isArray(flag) ? flag.includes(true) : flag === true;
-    if (needed && same(model, field, null))
-      yield [[field], `Needed when ${text(rule, 'flag')} is true.`];
+    if (needed && same(model, field, null)) yield [[field], `Needed when ${text(rule, 'flag')} is true.`];
   },
 
   *boxes(model, rule) {

@@ -158,7 +158,9 @@ export class Transport {
     for (const [name, value] of Object.entries({ ...this.#options.headers, ...options.headers }))
       headers.set(name, value);
     const { signal } = deadline;
-    return content ? { method: 'POST', headers, signal, body: content.data } : { method: 'GET', headers, signal };
+    return content
+      ? { method: 'POST', headers, signal, body: content.data }
+      : { method: 'GET', headers, signal };
   }
 }
 

@@ -27,6 +27,20 @@ test('a long text needs no stack', () => {
 });
 
 test('other text is none', () => {
-  for (const text of ['=', '==', 'A===', 'Q', 'QQ', 'QQ=', 'Q Q=', '====', 'AAA=AAAA', '=AAA', 'AA-_', 'AAé=', 'AAA\n'])
+  for (const text of [
+    '=',
+    '==',
+    'A===',
+    'Q',
+    'QQ',
+    'QQ=',
+    'Q Q=',
+    '====',
+    'AAA=AAAA',
+    '=AAA',
+    'AA-_',
+    'AAé=',
+    'AAA\n',
+  ])
     assert.equal(fromBase64(text), undefined, text);
 });

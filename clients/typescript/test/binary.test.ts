@@ -142,7 +142,10 @@ describe('a file', () => {
   const answer: Answer = (response, { body }) => {
     const { request_id, model_name } = body;
     const own = { image_b64: base64(new Uint8Array([1, 2])), width: 1, height: 1, seed: 0 };
-    json({ request_id, model_type: 'multimodal_generation', model_name, ...own })(response, undefined as never);
+    json({ request_id, model_type: 'multimodal_generation', model_name, ...own })(
+      response,
+      undefined as never,
+    );
   };
   const content = new Uint8Array([137, 80, 78, 71]);
 
@@ -173,8 +176,7 @@ describe('a file', () => {
 
   test('that is none is refused', async (context) => {
     const { client } = await clientOf(context, answer);
-    const call = (image: object) =>
-      faultsOf(client.depth.estimate({ model: 'midas', ...image } as never));
+    const call = (image: object) => faultsOf(client.depth.estimate({ model: 'midas', ...image } as never));
     assert.deepEqual(await call({ image: new Uint8Array() }), ['too_short /image_b64']);
     assert.deepEqual(await call({ image: new Blob([]) }), ['too_short /image_b64']);
     assert.deepEqual(await call({ image_b64: '' }), ['too_short /image_b64']);
@@ -237,7 +239,11 @@ describe('a body', () => {
   });
 
   test('is the same when it is sent again', async (context) => {
-    const { url, received } = await serve(context, problem('overloaded', 503, { retry_after: 0 }), inMessagePack);
+    const { url, received } = await serve(
+      context,
+      problem('overloaded', 503, { retry_after: 0 }),
+      inMessagePack,
+    );
     await new Sheaf({ baseUrl: url }).materials.compute(large);
     assert.equal(received.length, 2);
     assert.deepEqual(received[0]?.body, received[1]?.body);

@@ -3,13 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { inspect } from 'node:util';
 
-import {
-  ConnectionFailedError,
-  Sheaf,
-  SheafError,
-  type LogEntry,
-  type Middleware,
-} from '../src/index.js';
+import { ConnectionFailedError, Sheaf, SheafError, type LogEntry, type Middleware } from '../src/index.js';
 import { answerForecast, hangUp, json, problem, serve } from './server.js';
 
 const request = { model: 'chronos', history: [1, 2, 3], horizon: 2, frequency: '1h' as const };
@@ -17,7 +11,11 @@ const SECRET = 'sk-very-secret';
 
 describe('middleware', () => {
   test('stands around every request, the first outermost', async (context) => {
-    const { url, received } = await serve(context, problem('overloaded', 503, { retry_after: 0 }), answerForecast);
+    const { url, received } = await serve(
+      context,
+      problem('overloaded', 503, { retry_after: 0 }),
+      answerForecast,
+    );
     const order: string[] = [];
     const layer =
       (name: string): Middleware =>
@@ -71,7 +69,12 @@ describe('middleware', () => {
 
 describe('the log', () => {
   test('tells of every request, every answer and every failure', async (context) => {
-    const { url } = await serve(context, hangUp, problem('overloaded', 503, { retry_after: 0 }), answerForecast);
+    const { url } = await serve(
+      context,
+      hangUp,
+      problem('overloaded', 503, { retry_after: 0 }),
+      answerForecast,
+    );
     const entries: LogEntry[] = [];
     const client = new Sheaf({ baseUrl: url, log: (entry) => entries.push(entry) });
     const answer = await client.timeSeries.forecast(request);

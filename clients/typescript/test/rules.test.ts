@@ -75,7 +75,13 @@ test('mappings have the same names', () => {
 });
 
 test('a value may be for another value alone', () => {
-  const rule = { rule: 'value_requires', field: 'mode', value: 'quantiles', needs: 'task', equals: 'regression' };
+  const rule = {
+    rule: 'value_requires',
+    field: 'mode',
+    value: 'quantiles',
+    needs: 'task',
+    equals: 'regression',
+  };
   assert.deepEqual(checked(rule, { mode: 'quantiles', task: 'classification' }), ['/mode']);
   assert.deepEqual(checked(rule, { mode: 'quantiles', task: 'regression' }), []);
   assert.deepEqual(checked(rule, { mode: 'mean', task: 'classification' }), []);

@@ -50,8 +50,7 @@ export function json(value: unknown, status = 200, headers: Record<string, strin
 
 /** An answer as MessagePack. */
 export function packed(value: unknown): Answer {
-  return (response) =>
-    response.writeHead(200, { 'Content-Type': 'application/msgpack' }).end(encode(value));
+  return (response) => response.writeHead(200, { 'Content-Type': 'application/msgpack' }).end(encode(value));
 }
 
 export function problem(
