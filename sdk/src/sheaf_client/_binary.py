@@ -59,7 +59,8 @@ def shape_tensors(model: Model, table: Mapping[str, BinaryField]) -> list[InitEr
         if any(size is None for size in shape):
             continue  # the sibling is missing, which a rule tells
         fit = partial(_shaped, dtype=field.dtype, shape=cast("tuple[int, ...]", shape), faults=faults)
-        model.__dict__[field.name] = each(value, fit, (field.wire,))
+        # Set as Pydantic's own validators do: past frozen fields and assignment checks.
+        object.__setattr__(model, field.name, each(value, fit, (field.wire,)))
     return faults
 
 
@@ -78,7 +79,8 @@ def _shaped(
 def each(value: Any, visit: Callable[[Any, Loc], Any], loc: Loc = ()) -> Any:
     """The value with each leaf of its lists and mappings visited: binary fields hold one value or many."""
     if isinstance(value, list):
-        return [each(item, visit, (*loc, i)) for i, item in enumerate(cast("list[Any]", value))]
+        members = cast("Sequence[Any]", value)
+        return [each(item, visit, (*loc, i)) for i, item in enumerate(members)]
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: each(item, visit, (*loc, key)) for key, item in items}

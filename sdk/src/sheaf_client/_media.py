@@ -1,4 +1,4 @@
-"""Encoded files in the contracts (PNG, JPEG, WAV …): small values that open, convert, save and show themselves."""
+"""Encoded files in the contracts (PNG, JPEG, WAV …): small values that convert, save and show themselves."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ class ImageFile(Media):
 
     def to_pil(self) -> PILImage:
         """The image decoded by Pillow."""
-        from PIL import Image as pillow
+        from PIL import Image
 
-        return pillow.open(io.BytesIO(self.bytes))
+        return Image.open(io.BytesIO(self.bytes))
 
     def to_numpy(self) -> NDArray[np.uint8]:
         """The pixels, shape (height, width, 3) in RGB, or (height, width) for grey images."""
@@ -116,7 +116,7 @@ class AudioFile(Media):
     __slots__ = ()
 
     def to_numpy(self) -> tuple[NDArray[np.float32], int]:
-        """Samples in -1 … 1, shape (frames,) or (frames, channels), and the rate in Hz; WAV with 16-bit samples."""
+        """Samples in -1 … 1, shape (frames,) or (frames, channels), and the rate in Hz; from 16-bit WAV."""
         import wave
 
         import numpy as np
@@ -127,7 +127,7 @@ class AudioFile(Media):
                     f"only 16-bit WAV is decoded here; this one has {8 * sound.getsampwidth()} bits"
                 )
             raw = np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2")
-            samples = raw.astype(np.float32) / 32768
+            samples: NDArray[np.float32] = raw.astype(np.float32) * np.float32(1 / 32768)
             channels = sound.getnchannels()
             return (samples.reshape(-1, channels) if channels > 1 else samples), sound.getframerate()
 

@@ -89,7 +89,7 @@ def to_bytes(array: NDArray[Any]) -> bytes:
 
 
 def shaped(value: Any, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The array of that shape; raises `PydanticCustomError` where bytes or shape do not fit, or NaN is in it."""
+    """The array of that shape; raises `PydanticCustomError` where it does not fit or holds a NaN."""
     if isinstance(value, Flat):
         wire = np.dtype(dtype).newbyteorder("<")
         expected = wire.itemsize * int(np.prod(shape, dtype=np.int64))

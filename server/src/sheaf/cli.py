@@ -34,14 +34,19 @@ def serve(
     models: Annotated[list[str], typer.Argument(help="Names of backends, or YAML files of model specs.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.")] = 8000,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin whose pages may call this server; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
     from sheaf.embedded import EmbeddedServer
+    from sheaf.http.app import Limits
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         specs = _read(models)
-        server = EmbeddedServer(specs, host=host, port=port)
+        limits = Limits(origins=tuple(allow_origin or ()))
+        server = EmbeddedServer(specs, host=host, port=port, limits=limits)
         typer.echo(
             f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs"
         )

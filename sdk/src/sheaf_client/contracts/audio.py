@@ -55,7 +55,8 @@ class AudioRequest(BaseRequest):
     @property
     def audio_b64(self) -> str:
         """`audio` as base64 text."""
-        return self._base64("audio")
+        text: str = self._base64("audio")
+        return text
 
     if TYPE_CHECKING:
 
@@ -179,4 +180,5 @@ class TTSResponse(BaseResponse):
     @property
     def audio_b64(self) -> str:
         """`audio` as base64 text."""
-        return self._base64("audio")
+        text: str = self._base64("audio")
+        return text

@@ -75,4 +75,5 @@ class AudioGenerationResponse(BaseResponse):
     @property
     def audio_b64(self) -> str:
         """`audio` as base64 text."""
-        return self._base64("audio")
+        text: str = self._base64("audio")
+        return text

@@ -38,7 +38,8 @@ class DepthRequest(BaseRequest):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     if TYPE_CHECKING:
 
@@ -86,4 +87,5 @@ class DepthResponse(BaseResponse):
     @property
     def depth_b64(self) -> str:
         """`depth` as base64 text."""
-        return self._base64("depth")
+        text: str = self._base64("depth")
+        return text

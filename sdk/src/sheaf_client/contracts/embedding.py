@@ -56,7 +56,8 @@ class EmbeddingRequest(BaseRequest):
     @property
     def images_b64(self) -> list[str] | None:
         """`images` as base64 text."""
-        return self._base64("images")
+        text: list[str] | None = self._base64("images")
+        return text
 
     if TYPE_CHECKING:
 

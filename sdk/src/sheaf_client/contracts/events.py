@@ -35,7 +35,8 @@ class ProgressEvent(Model):
     @property
     def preview_b64(self) -> str | None:
         """`preview` as base64 text."""
-        return self._base64("preview")
+        text: str | None = self._base64("preview")
+        return text
 
 
 class ErrorEvent(Model):

@@ -81,22 +81,26 @@ class MultimodalEmbeddingRequest(BaseRequest):
     @property
     def images_b64(self) -> list[str] | None:
         """`images` as base64 text."""
-        return self._base64("images")
+        text: list[str] | None = self._base64("images")
+        return text
 
     @property
     def audios_b64(self) -> list[str] | None:
         """`audios` as base64 text."""
-        return self._base64("audios")
+        text: list[str] | None = self._base64("audios")
+        return text
 
     @property
     def depth_images_b64(self) -> list[str] | None:
         """`depth_images` as base64 text."""
-        return self._base64("depth_images")
+        text: list[str] | None = self._base64("depth_images")
+        return text
 
     @property
     def thermal_images_b64(self) -> list[str] | None:
         """`thermal_images` as base64 text."""
-        return self._base64("thermal_images")
+        text: list[str] | None = self._base64("thermal_images")
+        return text
 
     if TYPE_CHECKING:
 

@@ -65,12 +65,14 @@ class MultimodalGenerationRequest(BaseRequest):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     @property
     def mask_b64(self) -> str | None:
         """`mask` as base64 text."""
-        return self._base64("mask")
+        text: str | None = self._base64("mask")
+        return text
 
     if TYPE_CHECKING:
 
@@ -127,9 +129,11 @@ class MultimodalGenerationResponse(BaseResponse):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     @property
     def images_b64(self) -> list[str] | None:
         """`images` as base64 text."""
-        return self._base64("images")
+        text: list[str] | None = self._base64("images")
+        return text

@@ -38,12 +38,14 @@ class OpticalFlowRequest(BaseRequest):
     @property
     def frame1_b64(self) -> str:
         """`frame1` as base64 text."""
-        return self._base64("frame1")
+        text: str = self._base64("frame1")
+        return text
 
     @property
     def frame2_b64(self) -> str:
         """`frame2` as base64 text."""
-        return self._base64("frame2")
+        text: str = self._base64("frame2")
+        return text
 
     if TYPE_CHECKING:
 
@@ -84,4 +86,5 @@ class OpticalFlowResponse(BaseResponse):
     @property
     def flow_b64(self) -> str:
         """`flow` as base64 text."""
-        return self._base64("flow")
+        text: str = self._base64("flow")
+        return text

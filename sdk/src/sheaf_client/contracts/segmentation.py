@@ -50,7 +50,8 @@ class SegmentationRequest(BaseRequest):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     if TYPE_CHECKING:
 
@@ -96,4 +97,5 @@ class SegmentationResponse(BaseResponse):
     @property
     def masks_b64(self) -> list[str]:
         """`masks` as base64 text."""
-        return self._base64("masks")
+        text: list[str] = self._base64("masks")
+        return text

@@ -47,7 +47,8 @@ class VideoRequest(BaseRequest):
     @property
     def frames_b64(self) -> list[str]:
         """`frames` as base64 text."""
-        return self._base64("frames")
+        text: list[str] = self._base64("frames")
+        return text
 
     if TYPE_CHECKING:
 
