@@ -12,6 +12,7 @@ from sheaf_client._faults import invalid_request
 from sheaf_client._inputs import missing_as_none, plain
 from sheaf_client._operation import Operation
 from sheaf_client._streaming import AsyncStream, Stream
+from sheaf_client._strict import validate_strictly
 from sheaf_client._transport import AsyncTransport, Call, CallOptions, ManyCall, Transport
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 
@@ -51,7 +52,7 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
         fields["model_name"] = model
     body = _as_body(operation.request, fields)
     try:
-        return operation.request.model_validate(body)
+        return validate_strictly(operation.request, body)
     except ValidationError as error:
         kinds = {item["type"] for item in error.errors(include_url=False, include_input=False)}
         if "finite_number" not in kinds:
@@ -60,7 +61,7 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
         n: v if isinstance(v, bytes) or hasattr(v, "dtype") else missing_as_none(v) for n, v in body.items()
     }
     try:
-        return operation.request.model_validate(body)
+        return validate_strictly(operation.request, body)
     except ValidationError as error:
         raise invalid_request(error, body) from None
 
@@ -72,7 +73,7 @@ def _as_body(kind: type[BaseRequest], fields: Mapping[str, Any]) -> dict[str, An
         binary = kind.__binary__.get(name)
         if binary is None:
             body[name] = plain(value)
-        elif value is not None:
+        else:
             if binary.wire in fields and binary.wire != name:
                 raise TypeError(f"{name} and {binary.wire} are one field; give one")
             body[binary.wire] = value
