@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -112,6 +113,9 @@ class SyncResource:
         self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
     ) -> Stream[ResponseT]:
         call = _prepare(self._caller, operation, request, given)
+        if call.options.raw:
+            call = replace(call, options=replace(call.options, raw=False))
+            return cast("Any", self._caller.transport).raw_stream(call)
         return Stream(lambda: self._caller.transport.stream(call))
 
 
@@ -141,4 +145,7 @@ class AsyncResource:
         self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
     ) -> AsyncStream[ResponseT]:
         call = _prepare(self._caller, operation, request, given)
+        if call.options.raw:
+            call = replace(call, options=replace(call.options, raw=False))
+            return cast("Any", self._caller.transport).raw_stream(call)
         return AsyncStream(lambda: self._caller.transport.stream(call))
