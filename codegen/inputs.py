@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 
 from codegen.aliases import WIRE_TYPES, is_alias, python_type
+from codegen.binary import MEDIA_TYPES, TENSOR_TYPES
 from codegen.bundle import Bundle, Schema
 from codegen.contracts import nested_parameters
 
@@ -76,6 +77,10 @@ class Inputs:
                 return [ast.unparse(node)]
 
     def _named(self, name: str) -> list[str]:
+        if name in TENSOR_TYPES.values():
+            return ["ArrayLike", "bytes", "str"]
+        if name in MEDIA_TYPES.values():
+            return [name, "bytes", "str"]
         schema = self.bundle.schemas.get(name)
         if schema is None:
             return [name]

@@ -16,6 +16,7 @@ from openapi_python_client.parser import GeneratorData
 from openapi_python_client.parser.errors import GeneratorError
 from openapi_python_client.parser.properties import ModelProperty
 
+from codegen.binary import MEDIA_TYPES
 from codegen.bundle import JSON, Bundle, SchemaError
 from codegen.inputs import Inputs
 
@@ -180,6 +181,8 @@ class _Contracts:
     def _module(self, word: str) -> str:
         if word == "ArrayLike":
             return "sheaf_client._inputs"
+        if word in MEDIA_TYPES.values():
+            return "sheaf_client._media"
         if word in self.bundle.schemas:
             schema = self.bundle.schemas[word]
             return f"sheaf_client.contracts.{schema.module if word in self.classes else '_types'}"

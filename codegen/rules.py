@@ -42,6 +42,21 @@ def _requires(schema: JSON, rule: JSON) -> None:
     )
 
 
+def _at_least_one_of(schema: JSON, rule: JSON) -> None:
+    schema.setdefault("allOf", []).append(
+        {"anyOf": [{"required": [f], "properties": {f: _GIVEN}} for f in rule["fields"]]}
+    )
+
+
+def _value_requires(schema: JSON, rule: JSON) -> None:
+    needed = schema["properties"][rule["needs"]]
+    then: JSON = {"properties": {rule["needs"]: {"const": rule["equals"]}}}
+    if needed.get("default") != rule["equals"]:
+        then["required"] = [rule["needs"]]
+    has_value = {"required": [rule["field"]], "properties": {rule["field"]: {"const": rule["value"]}}}
+    schema.setdefault("allOf", []).append({"if": has_value, "then": then})
+
+
 #: rule name → (members it needs, sentence for people, lowering into JSON Schema or None)
 VOCABULARY: dict[str, tuple[frozenset[str], str, Callable[[JSON, JSON], None] | None]] = {
     "exactly_one_of": (frozenset({"fields"}), "exactly one of {fields} is given", _exactly_one_of),
@@ -55,7 +70,21 @@ VOCABULARY: dict[str, tuple[frozenset[str], str, Callable[[JSON, JSON], None] | 
     "same_length": (frozenset({"field", "as"}), "{field} is as long as {as}", None),
     "length_equals": (frozenset({"field", "value"}), "{field} has {value} items", None),
     "keys_within": (frozenset({"field", "of"}), "every name in {field} is also in {of}", None),
+    "at_least_one_of": (frozenset({"fields"}), "at least one of {fields} is given", _at_least_one_of),
+    "items_within": (frozenset({"field", "of"}), "each item of {field} is a column of {of}", None),
+    "same_width": (frozenset({"field", "as"}), "{field} has as many columns as {as}", None),
+    "length_is_width": (frozenset({"field", "of"}), "{field} has one item per column of {of}", None),
+    "same_keys": (frozenset({"field", "as"}), "{field} has the same names as {as}", None),
+    "value_requires": (
+        frozenset({"field", "value", "needs", "equals"}),
+        "{field} {value} is for {needs} {equals} alone",
+        _value_requires,
+    ),
+    "needed_when_true": (frozenset({"field", "flag"}), "{field} is needed when {flag} is true", None),
+    "boxes": (frozenset({"field"}), "{field} has x_min below x_max and y_min below y_max", None),
 }
+#: Members that are values, not names of fields.
+_LITERALS = {"value_requires": {"value", "equals"}}
 
 
 def check_rules(bundle: Bundle) -> None:
@@ -72,7 +101,8 @@ def _check_rule(owner: str, properties: JSON, rule: JSON) -> None:
     needs = VOCABULARY[name][0]
     if rule.keys() != needs | {"rule"}:
         raise SchemaError(f"{owner}: rule {name} takes {sorted(needs)}, got {sorted(set(rule) - {'rule'})}")
-    for value in (v for key, v in rule.items() if key != "rule"):
+    literals = {"rule"} | _LITERALS.get(name, set())
+    for value in (v for key, v in rule.items() if key not in literals):
         paths: list[str] = value if is_array(value) else [value]
         for path in paths:
             if path.removesuffix(".*") not in properties:

@@ -58,7 +58,9 @@ def page_app() -> Iterator[Starlette]:
     models = LocalModels.start(["statsforecast", ModelSpec(name="steps", backend_cls=Stepping)])
 
     async def page(_: Request) -> Response:
-        return HTMLResponse('<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>A page</title></html>')
+        return HTMLResponse(
+            '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>A page</title></html>'
+        )
 
     async def bundle(_: Request) -> Response:
         return Response(BUNDLE.read_bytes(), media_type="text/javascript")

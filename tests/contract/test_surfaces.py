@@ -72,7 +72,9 @@ def check_equal(answer: TimeSeriesResponse, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("model", ["bolt", "chronos2"])
-def test_a_mixed_batch_equals_the_librarys_calls_one_by_one(client: Sheaf, checkpoints: dict[str, Path], model: str) -> None:
+def test_a_mixed_batch_equals_the_librarys_calls_one_by_one(
+    client: Sheaf, checkpoints: dict[str, Path], model: str
+) -> None:
     answers = client.time_series.forecast_many([quantile_request(model, *shape) for shape in MIX])
     for shape, answer in zip(MIX, answers, strict=True):
         assert isinstance(answer, TimeSeriesResponse)
@@ -81,9 +83,13 @@ def test_a_mixed_batch_equals_the_librarys_calls_one_by_one(client: Sheaf, check
 
 
 @pytest.mark.parametrize("model", ["bolt", "chronos2"])
-def test_concurrent_callers_get_what_they_would_get_alone(client: Sheaf, checkpoints: dict[str, Path], model: str) -> None:
+def test_concurrent_callers_get_what_they_would_get_alone(
+    client: Sheaf, checkpoints: dict[str, Path], model: str
+) -> None:
     with ThreadPoolExecutor(len(MIX)) as pool:
-        answers = list(pool.map(lambda shape: client.time_series.forecast(quantile_request(model, *shape)), MIX))
+        answers = list(
+            pool.map(lambda shape: client.time_series.forecast(quantile_request(model, *shape)), MIX)
+        )
     for shape, answer in zip(MIX, answers, strict=True):
         check_equal(answer, library_quantiles(checkpoints[model], *shape))
 
@@ -93,7 +99,12 @@ def test_statsforecast_equals_its_library(client: Sheaf) -> None:
 
     history = walk(60)
     answer = client.time_series.forecast(
-        model="ets", history=history, horizon=12, frequency="1M", output_mode="quantiles", quantile_levels=[0.1, 0.9]
+        model="ets",
+        history=history,
+        horizon=12,
+        frequency="1M",
+        output_mode="quantiles",
+        quantile_levels=[0.1, 0.9],
     )
     own = AutoETS(season_length=12).forecast(y=history, h=12, level=[80])
     assert answer.quantiles is not None
@@ -135,13 +146,25 @@ def test_a_seed_repeats_samples_whatever_else_is_in_the_batch(client: Sheaf) -> 
     ],
     ids=str,
 )  # fmt: skip
-def test_what_a_model_cannot_do_is_refused_with_its_path(client: Sheaf, model: str, fields: dict[str, Any], fault: tuple[str, str]) -> None:
-    given: dict[str, Any] = {"model": model, "history": [1.0, 2.0, 3.0], "horizon": 3, "frequency": "1h", **fields}
+def test_what_a_model_cannot_do_is_refused_with_its_path(
+    client: Sheaf, model: str, fields: dict[str, Any], fault: tuple[str, str]
+) -> None:
+    given: dict[str, Any] = {
+        "model": model,
+        "history": [1.0, 2.0, 3.0],
+        "horizon": 3,
+        "frequency": "1h",
+        **fields,
+    }
     with pytest.raises(InvalidRequestError) as caught:
         client.time_series.forecast(**given)
     assert [(f.code, f.path) for f in caught.value.errors] == [fault]
     again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own exception
-    assert (type(again), again.errors, str(again)) == (InvalidRequestError, caught.value.errors, str(caught.value))
+    assert (type(again), again.errors, str(again)) == (
+        InvalidRequestError,
+        caught.value.errors,
+        str(caught.value),
+    )
     assert client.time_series.forecast(model=model, history=walk(40), horizon=3, frequency="1h").horizon == 3
 
 
@@ -151,7 +174,9 @@ def test_an_unknown_model_is_the_same_error_everywhere(client: Sheaf) -> None:
     assert caught.value.status == 404
 
 
-def test_a_stream_tells_each_block_and_ends_with_the_forecast(client: Sheaf, checkpoints: dict[str, Path]) -> None:
+def test_a_stream_tells_each_block_and_ends_with_the_forecast(
+    client: Sheaf, checkpoints: dict[str, Path]
+) -> None:
     request = quantile_request("bolt", 100, 130)
     with client.time_series.stream(request) as stream:
         events = list(stream)

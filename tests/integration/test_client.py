@@ -51,14 +51,19 @@ class Paced(Stepping):
 @pytest.fixture
 def models() -> Iterator[LocalModels]:
     specs = [ModelSpec(name="steps", backend_cls=Stepping), ModelSpec(name="paced", backend_cls=Paced)]
-    held = LocalModels.start([*specs, ModelSpec(name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.5})])
+    held = LocalModels.start(
+        [*specs, ModelSpec(name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.5})]
+    )
     yield held
     held.stop()
 
 
 def test_the_asgi_transport_hands_on_each_event_as_it_comes(models: LocalModels) -> None:
     """Each step is let go only after the event before it was read: a buffering transport would hang here."""
-    with Sheaf.asgi(create_app(models)) as client, client.time_series.stream(**{**ASK, "model": "paced"}) as stream:
+    with (
+        Sheaf.asgi(create_app(models)) as client,
+        client.time_series.stream(**{**ASK, "model": "paced"}) as stream,
+    ):
         for step in range(1, 5):
             Paced.permits.release()
             event = next(stream)
@@ -96,7 +101,9 @@ def test_leaving_a_stream_over_asgi_ends_the_work(models: LocalModels) -> None:
 def test_the_async_client_has_the_same_calls() -> None:
     async def use() -> None:
         async with AsyncSheaf.local([ModelSpec(name="steps", backend_cls=Stepping)], model="steps") as client:
-            first, second = await asyncio.gather(*(client.time_series.forecast(history=[float(i)], horizon=1, frequency="1h") for i in (3, 4)))
+            first, second = await asyncio.gather(
+                *(client.time_series.forecast(history=[float(i)], horizon=1, frequency="1h") for i in (3, 4))
+            )
             assert (first.mean, second.mean) == ([3.0], [4.0])
             async with client.time_series.stream(history=[5.0], horizon=2, frequency="1h") as stream:
                 assert [event.type async for event in stream] == ["progress", "progress", "result"]
@@ -110,7 +117,11 @@ def test_the_async_client_has_the_same_calls() -> None:
 
 @pytest.mark.parametrize("kind", ["local", "asgi"])
 def test_the_time_of_a_call_is_kept(models: LocalModels, kind: str) -> None:
-    client = Sheaf.asgi(create_app(models)) if kind == "asgi" else Sheaf.local([ModelSpec(name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.5})])
+    client = (
+        Sheaf.asgi(create_app(models))
+        if kind == "asgi"
+        else Sheaf.local([ModelSpec(name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.5})])
+    )
     with client, pytest.raises(DeadlineExceededError):
         client.time_series.forecast(**{**ASK, "model": "slow"}, timeout=0.1)
 
@@ -146,7 +157,11 @@ def scripted(*answers: Any, **settings: Any) -> tuple[Sheaf, list[httpx.Request]
 
 def problem(code: str, **headers: str) -> httpx.Response:
     document = BY_CODE[code]("No.").to_problem().model_dump_json()
-    return httpx.Response(BY_CODE[code].status, content=document, headers={"content-type": "application/problem+json", **headers})
+    return httpx.Response(
+        BY_CODE[code].status,
+        content=document,
+        headers={"content-type": "application/problem+json", **headers},
+    )
 
 
 def forecast_json(request_id: str = "11111111-2222-4333-8444-555555555555") -> dict[str, Any]:
@@ -160,7 +175,11 @@ CALL: dict[str, Any] = {"model": "m", "history": [1.0], "horizon": 1, "frequency
 
 
 def test_a_refusal_that_may_pass_is_tried_again_as_the_same_request() -> None:
-    client, seen = scripted(problem("overloaded", **{"retry-after": "0"}), problem("rate_limited", **{"retry-after": "0"}), httpx.Response(200, json=forecast_json()))
+    client, seen = scripted(
+        problem("overloaded", **{"retry-after": "0"}),
+        problem("rate_limited", **{"retry-after": "0"}),
+        httpx.Response(200, json=forecast_json()),
+    )
     assert client.time_series.forecast(**CALL).mean == [1.0]
     assert len({r.headers["idempotency-key"] for r in seen}) == 1
     assert len({r.content for r in seen}) == 1
@@ -183,7 +202,9 @@ def test_a_pause_longer_than_the_time_left_is_not_taken() -> None:
     assert time.monotonic() - started < 4
 
 
-@pytest.mark.parametrize("code", ["invalid", "internal", "backend_failed", "deadline_exceeded", "model_not_found"])
+@pytest.mark.parametrize(
+    "code", ["invalid", "internal", "backend_failed", "deadline_exceeded", "model_not_found"]
+)
 def test_what_would_fail_again_is_not_tried_again(code: str) -> None:
     client, seen = scripted(problem(code))
     with pytest.raises(BY_CODE[code]):
@@ -217,7 +238,9 @@ def test_strange_answers_are_typed_errors() -> None:
     with pytest.raises(BadResponseError):
         from sheaf.api.time_series import TimeSeriesRequest
 
-        client.time_series.forecast_many([TimeSeriesRequest(model_name="m", history=[1.0], horizon=1, frequency="1h")])  # type: ignore[arg-type]
+        client.time_series.forecast_many(
+            [TimeSeriesRequest(model_name="m", history=[1.0], horizon=1, frequency="1h")]
+        )  # type: ignore[arg-type]
 
 
 def test_unknown_events_pass_and_a_stream_cut_short_is_an_error() -> None:
@@ -238,17 +261,29 @@ def test_fields_a_newer_server_adds_are_no_error() -> None:
 
 
 def test_settings_reach_the_wire_and_with_options_leaves_the_first_client_alone() -> None:
-    client, seen = scripted(*[httpx.Response(200, json=forecast_json()) for _ in range(2)], api_key="k-1", headers={"x-team": "a"})
+    client, seen = scripted(
+        *[httpx.Response(200, json=forecast_json()) for _ in range(2)], api_key="k-1", headers={"x-team": "a"}
+    )
     other = client.with_options(headers={"x-team": "b"}, model="m2")
     client.time_series.forecast(**CALL, extra_headers={"x-once": "1"})
     other.time_series.forecast(history=[1.0], horizon=1, frequency="1h")
-    assert (seen[0].headers["authorization"], seen[0].headers["x-team"], seen[0].headers["x-once"]) == ("Bearer k-1", "a", "1")
+    assert (seen[0].headers["authorization"], seen[0].headers["x-team"], seen[0].headers["x-once"]) == (
+        "Bearer k-1",
+        "a",
+        "1",
+    )
     assert (seen[1].headers["x-team"], seen[1].url.path) == ("b", "/m2/time_series/forecast")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_survive_any_split_of_their_bytes(size: int) -> None:
-    text = "\ufeffid: 1\r\nevent: a\r\ndata: één\r\ndata: two\r\n\r\n: comment\rdata:x\r\revent: c\ndata: 3\n\n".removeprefix("\ufeff").encode()
+    text = "\ufeffid: 1\r\nevent: a\r\ndata: één\r\ndata: two\r\n\r\n: comment\rdata:x\r\revent: c\ndata: 3\n\n".removeprefix(
+        "\ufeff"
+    ).encode()
     parser = Parser()
     events = [e for start in range(0, len(text), size) for e in parser.feed(text[start : start + size])]
-    assert [(e.event, e.data, e.id) for e in events] == [("a", "één\ntwo", "1"), ("message", "x", "1"), ("c", "3", "1")]
+    assert [(e.event, e.data, e.id) for e in events] == [
+        ("a", "één\ntwo", "1"),
+        ("message", "x", "1"),
+        ("c", "3", "1"),
+    ]

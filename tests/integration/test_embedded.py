@@ -26,7 +26,10 @@ COMMAND = [sys.executable, "-m", "sheaf"]
 @contextmanager
 def serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [*COMMAND, "serve", *arguments, "--port", str(PORT)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*COMMAND, "serve", *arguments, "--port", str(PORT)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         yield process

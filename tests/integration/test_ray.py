@@ -123,7 +123,10 @@ def test_the_shared_routes_are_there(server: ModelServer) -> None:
 def test_one_replica_batches_what_its_callers_send(server: ModelServer) -> None:
     server.update(
         ModelSpec(
-            name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.2}, resources=ResourceConfig(num_cpus=0.1)
+            name="slow",
+            backend_cls=Echo,
+            backend_kwargs={"seconds": 0.2},
+            resources=ResourceConfig(num_cpus=0.1),
         )
     )
     sizes: list[int] = []

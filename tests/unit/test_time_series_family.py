@@ -119,7 +119,11 @@ def test_answer_carries_all_that_was_asked() -> None:
 
 @pytest.mark.parametrize("part", ["point", "quantiles", "samples"])
 def test_numbers_that_are_not_finite_never_leave(part: str) -> None:
-    fields: dict[str, Any] = {"point": np.zeros(3), "quantiles": np.zeros((3, 3)), "samples": np.zeros((2, 3))}
+    fields: dict[str, Any] = {
+        "point": np.zeros(3),
+        "quantiles": np.zeros((3, 3)),
+        "samples": np.zeros((2, 3)),
+    }
     fields[part] = np.full_like(fields[part], np.inf)
     with pytest.raises(InvalidRequestError) as refused:
         family.answer(ask(output_mode="quantiles"), family.Forecast(statistic="mean", **fields))
@@ -172,8 +176,14 @@ def test_a_month_that_ends_on_the_usual_day_does_not_move_the_rest() -> None:
 
 
 def test_quarters_and_years() -> None:
-    assert times(frequency="1Q", start="2023-03-31", horizon=2) == ["2023-12-31T00:00:00", "2024-03-31T00:00:00"]
-    assert times(frequency="1Y", start="2020-02-29", horizon=2) == ["2023-02-28T00:00:00", "2024-02-29T00:00:00"]
+    assert times(frequency="1Q", start="2023-03-31", horizon=2) == [
+        "2023-12-31T00:00:00",
+        "2024-03-31T00:00:00",
+    ]
+    assert times(frequency="1Y", start="2020-02-29", horizon=2) == [
+        "2023-02-28T00:00:00",
+        "2024-02-29T00:00:00",
+    ]
 
 
 @pytest.mark.parametrize("start", [f"2024-01-{day:02}" for day in range(1, 15)])
@@ -185,7 +195,9 @@ def test_business_days_agree_with_numpy(start: str) -> None:
 
 
 def test_offsets_stay() -> None:
-    assert times(frequency="1h", start="2024-01-01T00:00:00+05:30", horizon=1) == ["2024-01-01T03:00:00+05:30"]
+    assert times(frequency="1h", start="2024-01-01T00:00:00+05:30", horizon=1) == [
+        "2024-01-01T03:00:00+05:30"
+    ]
     offset = timezone(timedelta(hours=-3))
     start = datetime(2024, 1, 31, 8, tzinfo=offset)
     assert times(frequency="1M", start=start, horizon=1) == ["2024-04-30T08:00:00-03:00"]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self, cast
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from sheaf_client._binary import BinaryField, base64_of, binary_equal, read_table, shape_tensors
 from sheaf_client._rules import Rule, compile_rules
 
 
@@ -19,9 +20,15 @@ class Model(BaseModel):
         protected_namespaces=(),
         ser_json_bytes="base64",
         val_json_bytes="base64",
+        # Binary fields have a plain name in Python and another on the wire; servers read the wire's alone.
+        serialize_by_alias=True,
+        validate_by_name=True,
+        validate_by_alias=True,
         use_attribute_docstrings=True,
     )
 
+    #: Fields that hold tensors or media, by name; empty for most contracts.
+    __binary__: ClassVar[Mapping[str, BinaryField]] = {}
     __rules__: ClassVar[tuple[Rule, ...]] = ()
 
     @classmethod
@@ -29,11 +36,14 @@ class Model(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         extra: object = cls.model_config.get("json_schema_extra")
         if isinstance(extra, dict):
-            cls.__rules__ = compile_rules(cast("Mapping[str, Any]", extra).get("x-sheaf-rules", ()))
+            known = cast("Mapping[str, Any]", extra)
+            cls.__rules__ = compile_rules(known.get("x-sheaf-rules", ()))
+            cls.__binary__ = read_table(known.get("x-sheaf-binary", {}))
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        faults = [
+        faults = shape_tensors(self, self.__binary__)
+        faults += [
             InitErrorDetails(
                 type=PydanticCustomError(code, "{reason}", {"reason": message}), loc=loc, input=None
             )
@@ -43,3 +53,12 @@ class Model(BaseModel):
         if faults:
             raise ValidationError.from_exception_data(type(self).__name__, faults)
         return self
+
+    def _base64(self, field: str) -> Any:
+        """A binary field as JSON carries it."""
+        return base64_of(getattr(self, field))
+
+    def __eq__(self, other: object) -> bool:
+        if type(self).__binary__ and type(other) is type(self):
+            return binary_equal(self, cast("Model", other), type(self).__binary__)
+        return super().__eq__(other)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from sheaf_client._tensor import WIRE, read_bytes
+from sheaf_client._context import WIRE
+from sheaf_client._tensor import read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +123,9 @@ class Audio(Media):
 
         with wave.open(io.BytesIO(self.bytes)) as sound:
             if sound.getsampwidth() != 2:
-                raise ValueError(f"only 16-bit WAV is decoded here; this one has {8 * sound.getsampwidth()} bits")
+                raise ValueError(
+                    f"only 16-bit WAV is decoded here; this one has {8 * sound.getsampwidth()} bits"
+                )
             raw = np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2")
             samples = raw.astype(np.float32) / 32768
             channels = sound.getnchannels()

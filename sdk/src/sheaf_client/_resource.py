@@ -50,18 +50,34 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
     """The contract for keywords as people hold them; raises `InvalidRequestError` with each fault."""
     if model is not None:
         fields["model_name"] = model
-    body = {name: plain(value) for name, value in fields.items()}
+    body = _as_body(operation.request, fields)
     try:
         return operation.request.model_validate(body)
     except ValidationError as error:
         kinds = {item["type"] for item in error.errors(include_url=False, include_input=False)}
         if "finite_number" not in kinds:
             raise invalid_request(error, body) from None
-    body = {name: missing_as_none(value) for name, value in body.items()}
+    body = {
+        n: v if isinstance(v, bytes) or hasattr(v, "dtype") else missing_as_none(v) for n, v in body.items()
+    }
     try:
         return operation.request.model_validate(body)
     except ValidationError as error:
         raise invalid_request(error, body) from None
+
+
+def _as_body(kind: type[BaseRequest], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords as a body: binary fields under their wire names, arrays elsewhere as plain lists."""
+    body: dict[str, Any] = {}
+    for name, value in fields.items():
+        binary = kind.__binary__.get(name)
+        if binary is None:
+            body[name] = plain(value)
+        elif value is not None:
+            if binary.wire in fields and binary.wire != name:
+                raise TypeError(f"{name} and {binary.wire} are one field; give one")
+            body[binary.wire] = value
+    return body
 
 
 def _prepare(

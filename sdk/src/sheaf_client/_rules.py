@@ -28,7 +28,7 @@ def _bind(spec: Mapping[str, Any]) -> Rule:
 def _values(model: Any, path: str) -> Iterator[tuple[Loc, Any]]:
     """The value at `field`, or each member of the mapping at `field.*`; nothing where it is not given."""
     field, star, _ = path.partition(".*")
-    value = getattr(model, field)
+    value = _get(model, field)
     if value is None:
         return
     if not star:
@@ -37,8 +37,18 @@ def _values(model: Any, path: str) -> Iterator[tuple[Loc, Any]]:
         yield from (((field, key), item) for key, item in value.items())
 
 
+def _get(model: Any, wire: str) -> Any:
+    """The value of a field by its wire name; binary fields are called without the suffix in Python."""
+    return getattr(model, wire.removesuffix("_b64"))
+
+
 def _given(model: Any, fields: Sequence[str]) -> list[str]:
-    return [name for name in fields if getattr(model, name) is not None]
+    return [name for name in fields if _get(model, name) is not None]
+
+
+def _width(rows: Any) -> int:
+    """Columns of a table; 1 for a list of plain values."""
+    return len(rows[0]) if rows and isinstance(rows[0], list) else 1
 
 
 def _exactly_one_of(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
@@ -58,7 +68,7 @@ def _at_most_one_of(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
 def _requires(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
     for _ in _values(model, spec["field"]):
         for need in spec["needs"]:
-            if getattr(model, need) is None:
+            if _get(model, need) is None:
                 yield "requires", (need,), f"Needed with {spec['field']}."
 
 
@@ -81,7 +91,7 @@ def _some_present(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _index_within(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
     for _, rows in _values(model, spec["of"]):
-        width = len(rows[0]) if rows and isinstance(rows[0], list) else 1
+        width = _width(rows)
         for loc, index in _values(model, spec["field"]):
             if index >= width:
                 yield "index_within", loc, f"Must be below {width}, the number of columns of {spec['of']}."
@@ -121,7 +131,7 @@ def _same_length(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _length_equals(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
-    expected = getattr(model, spec["value"])
+    expected = _get(model, spec["value"])
     for loc, items in _values(model, spec["field"]):
         if len(items) != expected:
             yield "length_equals", loc, f"Has {len(items)} items; {spec['value']} is {expected}."
@@ -140,6 +150,73 @@ def _items(row: Any) -> Sequence[Any]:
     return cast("Sequence[Any]", row) if isinstance(row, list) else (row,)
 
 
+def _at_least_one_of(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if not _given(model, spec["fields"]):
+        yield "at_least_one_of", (), f"Give at least one of {_listed(spec['fields'])}."
+
+
+def _items_within(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for _, rows in _values(model, spec["of"]):
+        width = _width(rows)
+        for loc, items in _values(model, spec["field"]):
+            for i, item in enumerate(items):
+                if not 0 <= item < width:
+                    message = f"Must be below {width}, the number of columns of {spec['of']}."
+                    yield "items_within", (*loc, i), message
+                    return
+
+
+def _same_width(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for _, reference in _values(model, spec["as"]):
+        for loc, rows in _values(model, spec["field"]):
+            if _width(rows) != _width(reference):
+                message = f"Has {_width(rows)} columns; {spec['as']} has {_width(reference)}."
+                yield "same_width", loc, message
+
+
+def _length_is_width(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for _, rows in _values(model, spec["of"]):
+        for loc, items in _values(model, spec["field"]):
+            if len(items) != _width(rows):
+                message = f"Has {len(items)} items; {spec['of']} has {_width(rows)} columns."
+                yield "length_is_width", loc, message
+
+
+def _same_keys(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    reference = _get(model, spec["as"]) or {}
+    for loc, mapping in _values(model, spec["field"]):
+        for key in mapping:
+            if key not in reference:
+                yield "same_keys", (*loc, key), f"Not among the names in {spec['as']}."
+                return
+        for key in reference:
+            if key not in mapping:
+                yield "same_keys", loc, f"{key} is missing; {spec['as']} has it."
+                return
+
+
+def _value_requires(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if _get(model, spec["field"]) == spec["value"] and _get(model, spec["needs"]) != spec["equals"]:
+        message = f"{spec['value']} is for {spec['needs']} {spec['equals']} alone."
+        yield "value_requires", (spec["field"],), message
+
+
+def _needed_when_true(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    flag = _get(model, spec["flag"])
+    if (any(flag) if isinstance(flag, list) else flag) and _get(model, spec["field"]) is None:
+        yield "needed_when_true", (spec["field"],), f"Needed when {spec['flag']} is true."
+
+
+def _boxes(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for loc, boxes in _values(model, spec["field"]):
+        many = bool(boxes) and isinstance(boxes[0], list)
+        for i, box in enumerate(boxes if many else [boxes]):
+            if len(box) == 4 and not (box[0] < box[2] and box[1] < box[3]):
+                message = "Must be x_min, y_min, x_max, y_max with x_min < x_max and y_min < y_max."
+                yield "boxes", (*loc, i) if many else loc, message
+                return
+
+
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
@@ -156,4 +233,12 @@ _RULES: dict[str, Callable[[Any, Mapping[str, Any]], Iterator[Finding]]] = {
     "same_length": _same_length,
     "length_equals": _length_equals,
     "keys_within": _keys_within,
+    "at_least_one_of": _at_least_one_of,
+    "items_within": _items_within,
+    "same_width": _same_width,
+    "length_is_width": _length_is_width,
+    "same_keys": _same_keys,
+    "value_requires": _value_requires,
+    "needed_when_true": _needed_when_true,
+    "boxes": _boxes,
 }

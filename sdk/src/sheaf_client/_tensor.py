@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-#: Key of the validation context under which the raw bytes of a MessagePack body stand.
-BLOBS = "sheaf.blobs"
-#: Key of the serialization context that asks for raw bytes.
-WIRE = "sheaf.wire"
-#: Text that stands in a decoded MessagePack body for blob number n.
-BLOB_MARK = "\x00blob:"
+from sheaf_client._context import BLOB_MARK, BLOBS, WIRE
 
 
 class Flat:
@@ -62,7 +57,9 @@ class _Codec:
             raise PydanticCustomError("wrong_type", "Must be an array, bytes or base64 text.") from None
         if not _castable(array.dtype, self.dtype):
             text = "Must be an array of {dtype}; this one is of {given}."
-            raise PydanticCustomError("wrong_type", text, {"dtype": str(self.dtype), "given": str(array.dtype)})
+            raise PydanticCustomError(
+                "wrong_type", text, {"dtype": str(self.dtype), "given": str(array.dtype)}
+            )
         return np.ascontiguousarray(array, dtype=self.dtype)
 
     def _write(self, value: Any, info: SerializationInfo) -> Any:

@@ -6,8 +6,10 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from sheaf_client._context import WIRE
 
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?)?")
 
@@ -25,14 +27,15 @@ def _read_time(value: Any) -> Any:
     raise PydanticCustomError("bad_format", "Must be an ISO 8601 date or date-time.")
 
 
-def _write_time(value: datetime) -> str:
-    return value.isoformat()
+def _write_time(value: datetime, info: SerializationInfo) -> Any:
+    wanted = info.mode == "json" or (info.context and info.context.get(WIRE))
+    return value.isoformat() if wanted else value
 
 
 Timestamp: TypeAlias = Annotated[
     datetime,
     BeforeValidator(_read_time),
-    PlainSerializer(_write_time, return_type=str, when_used="json"),
+    PlainSerializer(_write_time),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A date-time with or without an offset; ISO 8601 on the wire."""

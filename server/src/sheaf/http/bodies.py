@@ -61,14 +61,16 @@ async def decode(body: bytes, kind: type[RequestT], model_name: str) -> RequestT
 def decode_now(body: bytes, kind: type[RequestT], model_name: str) -> RequestT:
     """`decode` without giving way."""
     try:
-        request = kind.model_validate_json(body, strict=True)
+        request = kind.model_validate_json(body, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         content = parse(body)
         if not isinstance(content, dict) or "model_name" in content:
             raise invalid_request(error, content, _request_id_in(content)) from None
         content["model_name"] = model_name
         try:
-            return kind.model_validate_json(pydantic_core.to_json(content), strict=True)
+            return kind.model_validate_json(
+                pydantic_core.to_json(content), strict=True, by_alias=True, by_name=False
+            )
         except ValidationError as second:
             raise invalid_request(second, content, _request_id_in(content)) from None
     if request.model_name != model_name:
