@@ -184,7 +184,9 @@ class Sheaf(_Client, Resources):
         from sheaf_client._http import HTTPTransport
 
         client = httpx.Client(transport=ASGITransport(app))
-        return cls._make(HTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings))
+        return cls._make(
+            HTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings)
+        )
 
     @cached_property
     def with_raw_response(self) -> RawResources:
@@ -266,7 +268,9 @@ class AsyncSheaf(_Client, AsyncResources):
         from sheaf_client._http import AsyncHTTPTransport
 
         client = httpx.AsyncClient(transport=AsyncASGITransport(app))
-        return cls._make(AsyncHTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings))
+        return cls._make(
+            AsyncHTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings)
+        )
 
     @cached_property
     def with_raw_response(self) -> AsyncRawResources:

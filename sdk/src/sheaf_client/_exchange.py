@@ -1,7 +1,8 @@
 """One HTTP exchange without the waiting: what to send, when to try again, how to read the answer.
 
 An exchange is a generator that yields `Send` and `Pause` steps and returns the typed answer; into it goes
-the response to each `Send`, or the translated error. `_http` drives the same exchanges synchronously and asynchronously, so neither is written twice.
+the response to each `Send`, or the translated error. `_http` drives the same exchanges synchronously and
+asynchronously, so neither is written twice.
 """
 
 from __future__ import annotations

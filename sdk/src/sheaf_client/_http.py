@@ -80,9 +80,7 @@ class HTTPTransport:
             result: T = stop.value
             return result
 
-    def _take(
-        self, step: Send | ex.Pause, middleware: Sequence[Callable[..., Any]]
-    ) -> httpx.Response | None:
+    def _take(self, step: Send | ex.Pause, middleware: Sequence[Callable[..., Any]]) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
             time.sleep(step.seconds)
             return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -101,7 +101,7 @@ class Line:
 
 
 @contextmanager
-def logged(send: Send) -> Iterator[Line]:
+def logged(send: Send) -> Generator[Line]:
     """Log one try: its line at INFO, its headers at DEBUG, its body never."""
     line = Line(send)
     if not logger.isEnabledFor(logging.INFO):

@@ -103,7 +103,9 @@ class AsyncRawStream(Generic[ResponseT]):
     def http_response(self) -> httpx.Response:
         """Status and headers."""
         if self._response is None:
-            raise RuntimeError("enter the stream first: async with client.with_raw_response.….stream(…) as raw")
+            raise RuntimeError(
+                "enter the stream first: async with client.with_raw_response.….stream(…) as raw"
+            )
         return self._response
 
     @property
@@ -149,7 +151,9 @@ def raw(method: Callable[P, T]) -> Callable[P, RawResponse[T]]:
     return cast("Callable[P, RawResponse[T]]", method)
 
 
-def raw_async(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, RawResponse[T]]]:
+def raw_async(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, RawResponse[T]]]:
     """A coroutine method of a raw client, under its true type."""
     return cast("Callable[P, Coroutine[Any, Any, RawResponse[T]]]", method)
 

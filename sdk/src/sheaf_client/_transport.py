@@ -17,7 +17,7 @@ ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 
 @dataclass(frozen=True)
 class CallOptions:
-    """What holds for one call: its total time in seconds, its retries, its own headers, what is around each try."""
+    """What holds for one call: its total time in seconds, its retries, headers, middleware."""
 
     timeout: float | None = None
     max_retries: int = 2
