@@ -92,7 +92,18 @@ def build_document(bundle: Bundle, *, lowered: bool = True) -> JSON:
     for path, item in doc["paths"].items():
         _give_examples(bundle, path, item)
         _give_events(bundle, item)
+        if lowered:
+            _offer_msgpack(item)
     return doc
+
+
+def _offer_msgpack(item: JSON) -> None:
+    """Every body that goes as JSON goes as MessagePack too: the same members, base64 text as raw bytes."""
+    post = item.get("post", {})
+    for holder in (post.get("requestBody", {}), post.get("responses", {}).get("200", {})):
+        content = holder.get("content", {})
+        if "application/json" in content:
+            content["application/msgpack"] = {"schema": content["application/json"]["schema"]}
 
 
 def _tag(task: Task) -> JSON:

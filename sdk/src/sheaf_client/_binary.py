@@ -160,14 +160,16 @@ def unpack(body: bytes) -> Any:
         raise ValueError(str(error)) from None
 
 
-def validate_unpacked(kind: type[ModelT], value: Any, *, strict: bool) -> ModelT:
+def validate_unpacked(kind: type[ModelT], value: Any, *, strict: bool, by_name: bool = True) -> ModelT:
     """The contract in an unpacked value, by the rules that hold for JSON."""
     import pydantic_core
 
     blobs: list[bytes] = []
     marked = _mark(kind, value, blobs)
     text = pydantic_core.to_json(marked, bytes_mode="base64")
-    return kind.model_validate_json(text, strict=strict, context={BLOBS: blobs})
+    return kind.model_validate_json(
+        text, strict=strict, context={BLOBS: blobs}, by_alias=True, by_name=by_name
+    )
 
 
 def _mark(kind: type[Model], value: Any, blobs: list[bytes]) -> Any:

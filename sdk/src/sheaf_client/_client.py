@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
 
 from sheaf_client._middleware import log_as_told
 from sheaf_client._transport import AsyncTransport, CallOptions, Transport
@@ -36,6 +36,7 @@ class ClientSettings(TypedDict, total=False):
     timeout: float | None
     max_retries: int
     headers: Mapping[str, str]
+    binary: Literal["auto", "always", "never"]
     middleware: Sequence[Middleware] | Sequence[AsyncMiddleware]
 
 
@@ -48,6 +49,7 @@ class _Settings:
     timeout: float | None = DEFAULT_TIMEOUT
     max_retries: int = 2
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    binary: Literal["auto", "always", "never"] = "auto"
     middleware: Sequence[Callable[..., Any]] = ()
     raw: bool = False
 
@@ -58,6 +60,7 @@ class _Settings:
             timeout=self.timeout if timeout is None else timeout,
             max_retries=self.max_retries,
             headers={**key, **self.headers, **(headers or {})},
+            binary=self.binary,
             middleware=self.middleware,
             raw=self.raw,
         )
@@ -123,6 +126,8 @@ class Sheaf(_Client, Resources):
         timeout: Seconds a call may take in all, tries and pauses included; None for no limit.
         max_retries: Most further tries after a refusal that may pass or a connection that failed.
         headers: Sent with each call.
+        binary: Whether bodies go as MessagePack, with tensors and files as raw bytes: by their size, always,
+            never.
         middleware: Called around each try, the first one outermost: `(send, next) -> httpx.Response`.
         http_client: An httpx client of your own, for proxies, certificates or connection limits; it is not
             closed with this one. Its `base_url` may be left out.
@@ -140,6 +145,7 @@ class Sheaf(_Client, Resources):
         timeout: float | None = DEFAULT_TIMEOUT,
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
+        binary: Literal["auto", "always", "never"] = "auto",
         middleware: Sequence[Middleware] = (),
         http_client: httpx.Client | None = None,
     ) -> None:
@@ -149,7 +155,13 @@ class Sheaf(_Client, Resources):
 
         url = _base_url(base_url)
         self._settings = _Settings(
-            api_key or os.environ.get("SHEAF_API_KEY"), model, timeout, max_retries, headers or {}, middleware
+            api_key=api_key or os.environ.get("SHEAF_API_KEY"),
+            model=model,
+            timeout=timeout,
+            max_retries=max_retries,
+            headers=headers or {},
+            binary=binary,
+            middleware=middleware,
         )
         log_as_told()
         client = http_client or httpx.Client(base_url=url, follow_redirects=False)
@@ -229,6 +241,7 @@ class AsyncSheaf(_Client, AsyncResources):
         timeout: float | None = DEFAULT_TIMEOUT,
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
+        binary: Literal["auto", "always", "never"] = "auto",
         middleware: Sequence[AsyncMiddleware] = (),
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
@@ -238,7 +251,13 @@ class AsyncSheaf(_Client, AsyncResources):
 
         url = _base_url(base_url)
         self._settings = _Settings(
-            api_key or os.environ.get("SHEAF_API_KEY"), model, timeout, max_retries, headers or {}, middleware
+            api_key=api_key or os.environ.get("SHEAF_API_KEY"),
+            model=model,
+            timeout=timeout,
+            max_retries=max_retries,
+            headers=headers or {},
+            binary=binary,
+            middleware=middleware,
         )
         log_as_told()
         client = http_client or httpx.AsyncClient(base_url=url, follow_redirects=False)

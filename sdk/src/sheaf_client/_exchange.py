@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
@@ -19,6 +19,7 @@ import httpx
 from pydantic import ValidationError
 
 from sheaf_client import _sse
+from sheaf_client._binary import MSGPACK_TYPE, binary_size, pack, unpack, validate_unpacked
 from sheaf_client._errors import (
     BadResponseError,
     CallTimeoutError,
@@ -31,7 +32,7 @@ from sheaf_client._raw import RawResponse
 from sheaf_client._retry import RetryPolicy
 from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
 from sheaf_client._transport import Call, CallOptions, ManyCall
-from sheaf_client.contracts.base import BaseResponse
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ErrorEvent, ProgressEvent
 from sheaf_client.contracts.models import ModelList
 from sheaf_client.contracts.problem import Problem
@@ -39,6 +40,8 @@ from sheaf_client.contracts.problem import Problem
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 JSON_TYPE = "application/json"
+#: Bytes in the binary fields of a request from which on it is sent as MessagePack.
+PACK_FROM = 64 * 1024
 EVENT_STREAM = "text/event-stream"
 #: Seconds to wait for a connection; a server that is there accepts at once.
 CONNECT_TIMEOUT = 10.0
@@ -57,25 +60,24 @@ Exchange: TypeAlias = Generator[Send | Pause, httpx.Response | None, T]
 def predict(call: Call[ResponseT]) -> Exchange[ResponseT]:
     """One request, one response."""
     kind = call.operation.response
-    content = call.request.model_dump_json(exclude_none=True).encode()
-    headers = _headers(call.options, str(call.request.request_id), JSON_TYPE)
+    content, media = _encode(call.request, call.options)
+    headers = _headers(call.options, str(call.request.request_id), _acceptable(kind, call.options), media)
     return _exchange("POST", call.path, headers, content, call.options, lambda r: _read_response(r, kind))
 
 
 def predict_many(call: ManyCall[ResponseT]) -> Exchange[list[ResponseT | ProblemError]]:
     """Many requests for one model, each answered or refused by itself."""
     kind, first, expected = call.operation.response, call.requests[0], len(call.requests)
-    bodies = [request.model_dump_json(exclude_none=True).encode() for request in call.requests]
-    content = b'{"requests":[' + b",".join(bodies) + b"]}"
-    headers = _headers(call.options, str(first.request_id), JSON_TYPE)
+    content, media = _encode(call.requests, call.options)
+    headers = _headers(call.options, str(first.request_id), _acceptable(kind, call.options), media)
     path = f"/{first.model_name}/batch"
     return _exchange("POST", path, headers, content, call.options, lambda r: _read_many(r, kind, expected))
 
 
 def open_stream(call: Call[Any]) -> Exchange[httpx.Response]:
     """The response whose body is the stream of events; tried again only until it has begun."""
-    content = call.request.model_dump_json(exclude_none=True).encode()
-    headers = _headers(call.options, str(call.request.request_id), EVENT_STREAM)
+    content, media = _encode(call.request, call.options)
+    headers = _headers(call.options, str(call.request.request_id), EVENT_STREAM, media)
     path = f"/{call.request.model_name}/stream"
     return _exchange("POST", path, headers, content, call.options, _opened, stream=True)
 
@@ -127,12 +129,42 @@ def _stamp(headers: dict[str, str], deadline: float | None) -> httpx.Timeout:
     return httpx.Timeout(left + 0.5, connect=min(CONNECT_TIMEOUT, left))
 
 
-def _headers(options: CallOptions, request_id: str | None, accept: str) -> dict[str, str]:
+def _headers(
+    options: CallOptions, request_id: str | None, accept: str, media: str = JSON_TYPE
+) -> dict[str, str]:
     headers = {"accept": accept, **options.headers}
     if request_id is not None:
         # The same on every try, so that a server can tell a repetition.
-        headers |= {"content-type": JSON_TYPE, "x-request-id": request_id, "idempotency-key": request_id}
+        headers |= {"content-type": media, "x-request-id": request_id, "idempotency-key": request_id}
     return headers
+
+
+def _encode(request: BaseRequest | Sequence[BaseRequest], options: CallOptions) -> tuple[bytes, str]:
+    """The body and its content type: MessagePack where raw bytes save more than they cost."""
+    requests = [request] if isinstance(request, BaseRequest) else request
+    size = sum(binary_size(item) for item in requests)
+    packed = options.binary == "always" or (options.binary == "auto" and size > PACK_FROM)
+    if isinstance(request, BaseRequest):
+        content = pack(request, exclude_none=True) if packed else _json(request)
+    elif packed:
+        content = pack(list(request), key="requests", exclude_none=True)
+    else:
+        content = b'{"requests":[' + b",".join(map(_json, request)) + b"]}"
+    return content, MSGPACK_TYPE if packed else JSON_TYPE
+
+
+def _json(request: BaseRequest) -> bytes:
+    return request.model_dump_json(exclude_none=True).encode()
+
+
+def _acceptable(kind: type[BaseResponse], options: CallOptions) -> str:
+    """What answers may be encoded as; raw bytes only where the contract has any."""
+    packed = options.binary == "always" or (options.binary == "auto" and kind.__binary__)
+    return f"{MSGPACK_TYPE}, {JSON_TYPE};q=0.9" if packed else JSON_TYPE
+
+
+def _is_packed(response: httpx.Response) -> bool:
+    return response.headers.get("content-type", "").startswith(MSGPACK_TYPE)
 
 
 @contextmanager
@@ -192,9 +224,13 @@ def _read_event(event: _sse.ServerSentEvent, kind: type[ResponseT]) -> Event[Res
 def _read_response(response: httpx.Response, kind: type[ResponseT]) -> ResponseT:
     _raise_for_problem(response)
     try:
+        if _is_packed(response):
+            return validate_unpacked(kind, unpack(response.content), strict=False)
         return kind.model_validate_json(response.content)
     except ValidationError as error:
         raise BadResponseError(f"The answer is no {kind.__name__}: {error.error_count()} faults.") from error
+    except ValueError as error:
+        raise BadResponseError(f"The answer is no {kind.__name__}.") from error
 
 
 def _read_many(
@@ -202,11 +238,12 @@ def _read_many(
 ) -> list[ResponseT | ProblemError]:
     _raise_for_problem(response)
     try:
+        body = unpack(response.content) if _is_packed(response) else response.json()
         read = [
-            kind.model_validate(item)
+            validate_unpacked(kind, item, strict=False)
             if "model_type" in item
             else ProblemError.from_problem(Problem.model_validate(item))
-            for item in response.json()["responses"]
+            for item in body["responses"]
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise BadResponseError("The answer is no batch of responses.") from error

@@ -78,7 +78,7 @@ def read_bytes(value: str | bytes | bytearray | memoryview, context: Any) -> byt
         if number.isdigit() and int(number) < len(blobs):
             return blobs[int(number)]
     try:
-        return base64.b64decode(value.encode("ascii"), validate=True)
+        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError):
         raise PydanticCustomError("bad_format", "Must be base64 text.") from None
 

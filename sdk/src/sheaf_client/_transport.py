@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from sheaf_client._errors import ClientClosedError, ProblemError
 from sheaf_client._operation import Operation
@@ -22,6 +22,8 @@ class CallOptions:
     timeout: float | None = None
     max_retries: int = 2
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    #: When bodies go as MessagePack: by their size, always, or never.
+    binary: Literal["auto", "always", "never"] = "auto"
     middleware: Sequence[Callable[..., Any]] = ()
     raw: bool = False
 

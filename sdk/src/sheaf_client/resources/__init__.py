@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, cast
 from sheaf_client._resource import AsyncCaller, Caller
 
 if TYPE_CHECKING:
-    from sheaf_client.resources.time_series import (
-        AsyncRawTimeSeries,
-        AsyncTimeSeries,
-        RawTimeSeries,
-        TimeSeries,
-    )
+    from sheaf_client.resources.time_series import AsyncTimeSeries, TimeSeries
 
 
 class Resources:
@@ -29,20 +24,6 @@ class Resources:
         return TimeSeries(cast(Caller, self))
 
 
-class RawResources:
-    """The same with raw answers."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-
-    @cached_property
-    def time_series(self) -> RawTimeSeries:
-        """Forecast time series."""
-        from sheaf_client.resources.time_series import RawTimeSeries, TimeSeries
-
-        return RawTimeSeries(TimeSeries(self._caller))
-
-
 class AsyncResources:
     """What `AsyncSheaf` offers per model type."""
 
@@ -52,17 +33,3 @@ class AsyncResources:
         from sheaf_client.resources.time_series import AsyncTimeSeries
 
         return AsyncTimeSeries(cast(AsyncCaller, self))
-
-
-class AsyncRawResources:
-    """The same with raw answers."""
-
-    def __init__(self, caller: AsyncCaller) -> None:
-        self._caller = caller
-
-    @cached_property
-    def time_series(self) -> AsyncRawTimeSeries:
-        """Forecast time series."""
-        from sheaf_client.resources.time_series import AsyncRawTimeSeries, AsyncTimeSeries
-
-        return AsyncRawTimeSeries(AsyncTimeSeries(self._caller))

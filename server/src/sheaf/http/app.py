@@ -27,7 +27,8 @@ from starlette.types import ASGIApp, Lifespan
 from sheaf.engine import ModelRuntime
 from sheaf.engine.streams import Event
 from sheaf.http._routes import OPERATIONS
-from sheaf.http.bodies import decode, decode_now, parse_batch, read_body
+from sheaf.http.bodies import decode, decode_value, parse_batch, read_body
+from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.docs import docs_routes
 from sheaf.http.metrics import Metrics, metrics_endpoint
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
@@ -130,7 +131,7 @@ class _Endpoints:
         timeout = self._timeout(request)
         contract = await self._read(request, runtime, operation)
         answer = await while_connected(request, partial(runtime.predict, contract, timeout=timeout))
-        return Response(answer.model_dump_json(), media_type=JSON)
+        return await _answer(request, partial(encode_response, answer, request.headers))
 
     async def batch(self, request: Request) -> Response:
         runtime = self._runtime(request, "batch")
@@ -141,7 +142,7 @@ class _Endpoints:
         sound = [item for item in read if not isinstance(item, ProblemError)]
         answers = iter(await while_connected(request, partial(runtime.predict_many, sound, timeout=timeout)))
         outcomes = [item if isinstance(item, ProblemError) else next(answers) for item in read]
-        return Response(b'{"responses":[' + b",".join(map(_dump, outcomes)) + b"]}", media_type=JSON)
+        return await _answer(request, partial(encode_batch, outcomes, request.headers))
 
     async def stream(self, request: Request) -> Response:
         runtime = self._runtime(request, "stream")
@@ -237,13 +238,18 @@ def _event(event: Event, number: int) -> ServerSentEvent:
     return ServerSentEvent(event.model_dump_json(), event=event.type, id=str(number))
 
 
+async def _answer(request: Request, encode: Callable[[], tuple[bytes, str]]) -> Response:
+    """The encoded answer; large ones are compressed on a worker thread where the caller takes that."""
+    content, media = encode()
+    headers = {"vary": "accept, accept-encoding"}
+    if len(content) >= MIN_COMPRESSED:
+        content, more = await anyio.to_thread.run_sync(compressed, content, request.headers)
+        headers |= more
+    return Response(content, media_type=media, headers=headers)
+
+
 def _attempt(item: Any, kind: type[BaseRequest], model_name: str) -> BaseRequest | ProblemError:
     try:
-        return decode_now(pydantic_core.to_json(item), kind, model_name)
+        return decode_value(item, kind, model_name)
     except ProblemError as error:
         return error
-
-
-def _dump(outcome: BaseResponse | ProblemError) -> bytes:
-    document = outcome.to_problem() if isinstance(outcome, ProblemError) else outcome
-    return document.model_dump_json(exclude_none=isinstance(outcome, ProblemError)).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -11,13 +12,14 @@ import pydantic_core
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from sheaf.http.encodings import JSON_TYPE, decompressor, media_type, too_large
+from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
 from sheaf_client._faults import invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     InvalidRequestError,
     MalformedRequestError,
-    RequestTooLargeError,
     UnsupportedMediaTypeError,
 )
 
@@ -27,69 +29,91 @@ RequestT = TypeVar("RequestT", bound=BaseRequest)
 _OFFLOAD = 128 * 1024
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body as sent, JSON by its content type and at most `limit` bytes long."""
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":
+@dataclass(frozen=True)
+class Body:
+    """A request body, decompressed: JSON, or MessagePack with tensors and media as raw bytes."""
+
+    content: bytes
+    packed: bool
+
+    def read(self, kind: type[RequestT]) -> RequestT:
+        """The contract in the body; raises `ValidationError`, or `MalformedRequestError` where it is neither."""
+        if self.packed:
+            return _from_value(kind, self.parse())
+        return kind.model_validate_json(self.content, strict=True, by_alias=True, by_name=False)
+
+    def parse(self) -> Any:
+        """The plain value of the body; raises `MalformedRequestError` with the place."""
+        try:
+            return unpack(self.content) if self.packed else pydantic_core.from_json(self.content)
+        except ValueError as error:
+            name = "MessagePack" if self.packed else "JSON"
+            raise MalformedRequestError(f"The body is not valid {name}: {error}.") from None
+
+
+async def read_body(request: Request, limit: int) -> Body:
+    """The body, by its content type, at most `limit` bytes long as sent and when decompressed."""
+    media = media_type(request.headers.get("content-type", ""))
+    if media not in (JSON_TYPE, MSGPACK_TYPE):
         raise UnsupportedMediaTypeError(
-            f"Send application/json, not {media[:80] or 'a body without a content type'}."
+            f"Send {JSON_TYPE} or {MSGPACK_TYPE}, not {media[:80] or 'a body without a content type'}."
         )
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise UnsupportedMediaTypeError(
-            f"Content encoding {encoding[:40]!r} is not supported; send the body as it is."
-        )
+    decompress = decompressor(request.headers.get("content-encoding", "identity"), limit)
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         chunks.append(chunk)
-    return b"".join(chunks)
+    content = b"".join(chunks)
+    if decompress is not None:
+        content = await anyio.to_thread.run_sync(decompress, content)
+    return Body(content, media == MSGPACK_TYPE)
 
 
-async def decode(body: bytes, kind: type[RequestT], model_name: str) -> RequestT:
+async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
-    read = partial(decode_now, body, kind, model_name)
-    return await anyio.to_thread.run_sync(read) if len(body) > _OFFLOAD else read()
+    read = partial(_decode, body, kind, model_name)
+    return await anyio.to_thread.run_sync(read) if len(body.content) > _OFFLOAD else read()
 
 
-def decode_now(body: bytes, kind: type[RequestT], model_name: str) -> RequestT:
-    """`decode` without giving way."""
+def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     try:
-        request = kind.model_validate_json(body, strict=True, by_alias=True, by_name=False)
+        return _named(body.read(kind), model_name)
+    except ValidationError:
+        # The slow path tells every fault by its place, and lets the URL stand for a missing model_name.
+        return decode_value(body.parse(), kind, model_name)
+
+
+def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:
+    """`decode` for one item of a batch, already parsed."""
+    content: Any = value
+    if isinstance(value, dict) and "model_name" not in value:
+        content = {**cast("dict[str, Any]", value), "model_name": model_name}
+    try:
+        return _named(_from_value(kind, content), model_name)
     except ValidationError as error:
-        content = parse(body)
-        if not isinstance(content, dict) or "model_name" in content:
-            raise invalid_request(error, content, _request_id_in(content)) from None
-        content["model_name"] = model_name
-        try:
-            return kind.model_validate_json(
-                pydantic_core.to_json(content), strict=True, by_alias=True, by_name=False
-            )
-        except ValidationError as second:
-            raise invalid_request(second, content, _request_id_in(content)) from None
+        raise invalid_request(error, content, _request_id_in(content)) from None
+
+
+def _from_value(kind: type[RequestT], value: Any) -> RequestT:
+    return validate_unpacked(kind, value, strict=True, by_name=False)
+
+
+def _named(request: RequestT, model_name: str) -> RequestT:
     if request.model_name != model_name:
         fault = Fault(code="mismatch", path="/model_name", message=f"The URL names {model_name}.")
         raise InvalidRequestError("The body names another model than the URL.", errors=[fault])
     return request
 
 
-def parse(body: bytes) -> Any:
-    """The JSON value of a body; raises `MalformedRequestError` with line and column."""
-    try:
-        return pydantic_core.from_json(body)
-    except ValueError as error:
-        raise MalformedRequestError(f"The body is not valid JSON: {error}.") from None
-
-
-def parse_batch(body: bytes, limit: int = 1024) -> Sequence[Any]:
+def parse_batch(body: Body, limit: int = 1024) -> Sequence[Any]:
     """The items of `{"requests": […]}`, not yet decoded."""
-    content = _members(parse(body))
+    content = _members(body.parse())
     items = content.get("requests")
     if not isinstance(items, list):
         fault = Fault(
@@ -119,7 +143,3 @@ def _members(content: Any) -> dict[str, Any]:
 def _request_id_in(content: Any) -> str | None:
     given = _members(content).get("request_id")
     return given if isinstance(given, str) and len(given) <= 64 else None
-
-
-def _too_large(limit: int) -> RequestTooLargeError:
-    return RequestTooLargeError(f"The body is larger than {limit} bytes.")

@@ -1,0 +1,119 @@
+"""How bodies are encoded: content types, what the caller accepts, and compression with a cap on its ratio."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import zstandard
+
+from sheaf_client import ProblemError
+from sheaf_client._binary import MSGPACK_TYPE, pack
+from sheaf_client.contracts.base import BaseResponse
+from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, UnsupportedMediaTypeError
+
+JSON_TYPE = "application/json"
+#: A body may be this many times larger than what was sent of it; more is a bomb.
+MAX_RATIO = 200
+#: Answers smaller than this are not worth compressing.
+MIN_COMPRESSED = 16 * 1024
+
+
+def media_type(header: str) -> str:
+    """The media type of a content-type header, without its parameters."""
+    return header.partition(";")[0].strip().lower()
+
+
+def wants_msgpack(accept: str) -> bool:
+    """Whether an Accept header prefers MessagePack; it must name it, since JSON is the default."""
+    quality = _qualities(accept)
+    mine = quality.get(MSGPACK_TYPE, 0.0)
+    return mine > 0 and mine >= quality.get(JSON_TYPE, 0.0)
+
+
+def encode_response(answer: BaseResponse, headers: Mapping[str, str]) -> tuple[bytes, str]:
+    """An answer as the caller accepts it, and its content type."""
+    if wants_msgpack(headers.get("accept", "")):
+        return pack(answer), MSGPACK_TYPE
+    return answer.model_dump_json().encode(), JSON_TYPE
+
+
+def encode_batch(
+    outcomes: list[BaseResponse | ProblemError], headers: Mapping[str, str]
+) -> tuple[bytes, str]:
+    """The answers and refusals of a batch, as the caller accepts them."""
+    documents = [o.to_problem() if isinstance(o, ProblemError) else o for o in outcomes]
+    if wants_msgpack(headers.get("accept", "")):
+        return pack(documents, key="responses"), MSGPACK_TYPE
+    return b'{"responses":[' + b",".join(d.model_dump_json().encode() for d in documents) + b"]}", JSON_TYPE
+
+
+def compressed(content: bytes, headers: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
+    """The answer compressed by zstd where the caller takes it and it is large; gzip would cost more than it saves."""
+    if len(content) < MIN_COMPRESSED or _qualities(headers.get("accept-encoding", "")).get("zstd", 0.0) <= 0:
+        return content, {}
+    packed = zstandard.ZstdCompressor(level=1).compress(content)
+    # Numbers as raw bytes hardly shrink: then the caller is spared the work.
+    return (packed, {"content-encoding": "zstd"}) if len(packed) < 0.9 * len(content) else (content, {})
+
+
+def decompressor(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
+    """The function that undoes a content encoding, within the limit and the ratio; None for identity."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return None
+    if name not in ("gzip", "zstd"):
+        raise UnsupportedMediaTypeError(
+            f"Content encoding {name[:40]!r} is not supported; gzip and zstd are."
+        )
+
+    def decompress(content: bytes) -> bytes:
+        bound = min(limit, max(MAX_RATIO * len(content), 4096))
+        try:
+            plain = _gunzip(content, bound) if name == "gzip" else _unzstd(content, bound)
+        except (zlib.error, zstandard.ZstdError, EOFError):
+            raise MalformedRequestError(f"The body is not valid {name}.") from None
+        if len(plain) > bound:
+            raise too_large(limit)
+        return plain
+
+    return decompress
+
+
+def too_large(limit: int) -> RequestTooLargeError:
+    """The refusal of a body over the limit."""
+    return RequestTooLargeError(f"The body is larger than {limit} bytes.")
+
+
+def _gunzip(content: bytes, bound: int) -> bytes:
+    stream = zlib.decompressobj(wbits=31)
+    plain = stream.decompress(content, bound + 1)
+    if len(plain) <= bound and not stream.eof:
+        raise EOFError
+    return plain
+
+
+def _unzstd(content: bytes, bound: int) -> bytes:
+    with zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(content) as stream:
+        parts: list[Any] = []
+        left = bound + 1
+        while left > 0 and (part := stream.read(min(left, 2**20))):
+            parts.append(part)
+            left -= len(part)
+        if left > 0 and not content:
+            raise EOFError
+    return b"".join(parts)
+
+
+def _qualities(header: str) -> dict[str, float]:
+    """Token → quality of an Accept-like header."""
+    found: dict[str, float] = {}
+    for item in header.split(","):
+        token, *parameters = (part.strip().lower() for part in item.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            found[token] = float(quality)
+        except ValueError:
+            found[token] = 0.0
+    return found
