@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 
+from codegen.binary import SUFFIX
 from codegen.bundle import JSON, Bundle, Operation, SchemaError, Task
 from codegen.literals import JSON_TEXT, PYTHON, TYPESCRIPT, literal
 from codegen.resources import Resource
@@ -30,7 +31,7 @@ def add_samples(bundle: Bundle, document: JSON, resources: list[Resource]) -> No
     """Put `x-codeSamples` on the operations of the document.
 
     Raises:
-        SchemaError: An operation's request has no `examples`, or its response no required field to print.
+        SchemaError: An operation's request has no `examples`.
     """
     writer = _Writer()
     paths: JSON = document["paths"]
@@ -65,9 +66,9 @@ def _describe(bundle: Bundle, task: Task, op: Operation, resources: list[Resourc
     examples: list[JSON] = bundle.schemas[op.request].body.get("examples", [])
     if not examples:
         raise SchemaError(f"{op.request}: code samples need at least one entry in `examples`")
-    shown: list[str] = bundle.schemas[op.response].body.get("required", [])
-    if not shown:
-        raise SchemaError(f"{op.response}: code samples print its first required field, and it has none")
+    body = bundle.schemas[op.response].body
+    # What a caller came for: the first field that is always there, else the first of its own.
+    shown = [*body.get("required", []), *(name for name in body["properties"] if name != "model_type")]
     return {
         "path": endpoint.path,
         "task": task.resource,
@@ -100,6 +101,8 @@ class _Writer:
             "camel": _camel,
             "renamed": _renamed,
             "keywords": _keywords,
+            "plain": lambda name: name.removesuffix(SUFFIX),
+            "plain_names": lambda example: {name.removesuffix(SUFFIX): v for name, v in example.items()},
             "python": partial(literal, style=PYTHON),
             "typescript": partial(literal, style=TYPESCRIPT),
             "json": partial(literal, style=JSON_TEXT),

@@ -4,13 +4,729 @@ import type { ProblemError } from '../errors.js';
 import type { Call, CallOptions, Caller, Operation } from '../operation.js';
 import type { Stream } from '../streaming.js';
 import type {
+  AudioRequest,
+  AudioGenerationRequest,
+  DepthRequest,
+  DetectionRequest,
+  DiffusionRequest,
+  EmbeddingRequest,
+  GenomicRequest,
+  SatelliteRequest,
+  MaterialsRequest,
+  MolecularRequest,
+  MultimodalEmbeddingRequest,
+  MultimodalGenerationRequest,
+  OpticalFlowRequest,
+  PointCloudRequest,
+  PoseRequest,
+  ProteinLanguageRequest,
+  SegmentationRequest,
+  SmallMoleculeRequest,
+  StructureRequest,
+  TabularRequest,
   TimeSeriesRequest,
+  TTSRequest,
+  VideoRequest,
+  WeatherRequest,
+  AudioResponse,
+  AudioGenerationResponse,
+  DepthResponse,
+  DetectionResponse,
+  DiffusionResponse,
+  EmbeddingResponse,
+  GenomicResponse,
+  SatelliteResponse,
+  MaterialsResponse,
+  MolecularResponse,
+  MultimodalEmbeddingResponse,
+  MultimodalGenerationResponse,
+  OpticalFlowResponse,
+  PointCloudResponse,
+  PoseResponse,
+  ProteinLanguageResponse,
+  SegmentationResponse,
+  SmallMoleculeResponse,
+  StructureResponse,
+  TabularResponse,
   TimeSeriesResponse,
+  TTSResponse,
+  VideoResponse,
+  WeatherResponse,
 } from './types.gen.js';
 import * as contracts from './zod.gen.js';
 
 /** Where a server on this machine listens. */
 export const DEFAULT_BASE_URL = "http://127.0.0.1:8000";
+
+const AUDIO_TRANSCRIBE: Operation<AudioRequest, AudioResponse> = {
+  modelType: "audio",
+  path: "/{model_name}/audio/transcribe",
+  name: "AudioRequest",
+  request: contracts.zAudioRequest,
+  response: contracts.zAudioResponse,
+};
+
+/** Transcribe or translate speech. */
+export class Audio {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  transcribe(request: Call<AudioRequest>, options?: CallOptions): Promise<AudioResponse> {
+    return this.caller.call(AUDIO_TRANSCRIBE, request, options);
+  }
+
+  /** Transcribe speech, many at once for one model: each request is answered or refused by itself, in their order. */
+  transcribeMany(
+    requests: Call<AudioRequest>[],
+    options?: CallOptions,
+  ): Promise<(AudioResponse | ProblemError)[]> {
+    return this.caller.callMany(AUDIO_TRANSCRIBE, requests, options);
+  }
+
+  /** Transcribe speech and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<AudioRequest>, options?: CallOptions): Stream<AudioResponse> {
+    return this.caller.stream(AUDIO_TRANSCRIBE, request, options);
+  }
+}
+
+const AUDIO_GENERATION_GENERATE: Operation<AudioGenerationRequest, AudioGenerationResponse> = {
+  modelType: "audio_generation",
+  path: "/{model_name}/audio_generation/generate",
+  name: "AudioGenerationRequest",
+  request: contracts.zAudioGenerationRequest,
+  response: contracts.zAudioGenerationResponse,
+};
+
+/** Make music or sound from text. */
+export class AudioGeneration {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Make audio from a prompt. Music or sound that follows `prompt`, as a WAV file.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  generate(request: Call<AudioGenerationRequest>, options?: CallOptions): Promise<AudioGenerationResponse> {
+    return this.caller.call(AUDIO_GENERATION_GENERATE, request, options);
+  }
+
+  /** Make audio from a prompt, many at once for one model: each request is answered or refused by itself, in their order. */
+  generateMany(
+    requests: Call<AudioGenerationRequest>[],
+    options?: CallOptions,
+  ): Promise<(AudioGenerationResponse | ProblemError)[]> {
+    return this.caller.callMany(AUDIO_GENERATION_GENERATE, requests, options);
+  }
+
+  /** Make audio from a prompt and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<AudioGenerationRequest>, options?: CallOptions): Stream<AudioGenerationResponse> {
+    return this.caller.stream(AUDIO_GENERATION_GENERATE, request, options);
+  }
+}
+
+const DEPTH_ESTIMATE: Operation<DepthRequest, DepthResponse> = {
+  modelType: "depth",
+  path: "/{model_name}/depth/estimate",
+  name: "DepthRequest",
+  request: contracts.zDepthRequest,
+  response: contracts.zDepthResponse,
+};
+
+/** Estimate depth from single images. */
+export class Depth {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Estimate depth. A depth map of the size of the image.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  estimate(request: Call<DepthRequest>, options?: CallOptions): Promise<DepthResponse> {
+    return this.caller.call(DEPTH_ESTIMATE, request, options);
+  }
+
+  /** Estimate depth, many at once for one model: each request is answered or refused by itself, in their order. */
+  estimateMany(
+    requests: Call<DepthRequest>[],
+    options?: CallOptions,
+  ): Promise<(DepthResponse | ProblemError)[]> {
+    return this.caller.callMany(DEPTH_ESTIMATE, requests, options);
+  }
+}
+
+const DETECTION_DETECT: Operation<DetectionRequest, DetectionResponse> = {
+  modelType: "detection",
+  path: "/{model_name}/detection/detect",
+  name: "DetectionRequest",
+  request: contracts.zDetectionRequest,
+  response: contracts.zDetectionResponse,
+};
+
+/** Detect objects in images. */
+export class Detection {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Detect objects. A box, a label and a score for each object found, the highest score first.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  detect(request: Call<DetectionRequest>, options?: CallOptions): Promise<DetectionResponse> {
+    return this.caller.call(DETECTION_DETECT, request, options);
+  }
+
+  /** Detect objects, many at once for one model: each request is answered or refused by itself, in their order. */
+  detectMany(
+    requests: Call<DetectionRequest>[],
+    options?: CallOptions,
+  ): Promise<(DetectionResponse | ProblemError)[]> {
+    return this.caller.callMany(DETECTION_DETECT, requests, options);
+  }
+}
+
+const DIFFUSION_GENERATE: Operation<DiffusionRequest, DiffusionResponse> = {
+  modelType: "diffusion",
+  path: "/{model_name}/diffusion/generate",
+  name: "DiffusionRequest",
+  request: contracts.zDiffusionRequest,
+  response: contracts.zDiffusionResponse,
+};
+
+/** Generate images from text. */
+export class Diffusion {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Generate images. One or more images from a prompt; a stream tells each denoising step.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  generate(request: Call<DiffusionRequest>, options?: CallOptions): Promise<DiffusionResponse> {
+    return this.caller.call(DIFFUSION_GENERATE, request, options);
+  }
+
+  /** Generate images, many at once for one model: each request is answered or refused by itself, in their order. */
+  generateMany(
+    requests: Call<DiffusionRequest>[],
+    options?: CallOptions,
+  ): Promise<(DiffusionResponse | ProblemError)[]> {
+    return this.caller.callMany(DIFFUSION_GENERATE, requests, options);
+  }
+
+  /** Generate images and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<DiffusionRequest>, options?: CallOptions): Stream<DiffusionResponse> {
+    return this.caller.stream(DIFFUSION_GENERATE, request, options);
+  }
+}
+
+const EMBEDDING_EMBED: Operation<EmbeddingRequest, EmbeddingResponse> = {
+  modelType: "embedding",
+  path: "/{model_name}/embedding/embed",
+  name: "EmbeddingRequest",
+  request: contracts.zEmbeddingRequest,
+  response: contracts.zEmbeddingResponse,
+};
+
+/** Embed texts or images. */
+export class Embedding {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Embed texts or images. One vector for each text or image; texts and images together where the model has a joint space.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  embed(request: Call<EmbeddingRequest>, options?: CallOptions): Promise<EmbeddingResponse> {
+    return this.caller.call(EMBEDDING_EMBED, request, options);
+  }
+
+  /** Embed texts or images, many at once for one model: each request is answered or refused by itself, in their order. */
+  embedMany(
+    requests: Call<EmbeddingRequest>[],
+    options?: CallOptions,
+  ): Promise<(EmbeddingResponse | ProblemError)[]> {
+    return this.caller.callMany(EMBEDDING_EMBED, requests, options);
+  }
+}
+
+const GENOMIC_EMBED: Operation<GenomicRequest, GenomicResponse> = {
+  modelType: "genomic",
+  path: "/{model_name}/genomic/embed",
+  name: "GenomicRequest",
+  request: contracts.zGenomicRequest,
+  response: contracts.zGenomicResponse,
+};
+
+/** Embed DNA or RNA sequences. */
+export class Genomic {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Embed nucleotide sequences. One vector for each sequence, pooled over its tokens.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  embed(request: Call<GenomicRequest>, options?: CallOptions): Promise<GenomicResponse> {
+    return this.caller.call(GENOMIC_EMBED, request, options);
+  }
+
+  /** Embed nucleotide sequences, many at once for one model: each request is answered or refused by itself, in their order. */
+  embedMany(
+    requests: Call<GenomicRequest>[],
+    options?: CallOptions,
+  ): Promise<(GenomicResponse | ProblemError)[]> {
+    return this.caller.callMany(GENOMIC_EMBED, requests, options);
+  }
+}
+
+const GEOSPATIAL_EMBED: Operation<SatelliteRequest, SatelliteResponse> = {
+  modelType: "geospatial",
+  path: "/{model_name}/geospatial/embed",
+  name: "SatelliteRequest",
+  request: contracts.zSatelliteRequest,
+  response: contracts.zSatelliteResponse,
+};
+
+/** Embed satellite scenes. */
+export class Geospatial {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Embed a scene. One vector for a scene of several bands, at one time or several.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  embed(request: Call<SatelliteRequest>, options?: CallOptions): Promise<SatelliteResponse> {
+    return this.caller.call(GEOSPATIAL_EMBED, request, options);
+  }
+
+  /** Embed a scene, many at once for one model: each request is answered or refused by itself, in their order. */
+  embedMany(
+    requests: Call<SatelliteRequest>[],
+    options?: CallOptions,
+  ): Promise<(SatelliteResponse | ProblemError)[]> {
+    return this.caller.callMany(GEOSPATIAL_EMBED, requests, options);
+  }
+}
+
+const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse> = {
+  modelType: "materials",
+  path: "/{model_name}/materials/compute",
+  name: "MaterialsRequest",
+  request: contracts.zMaterialsRequest,
+  response: contracts.zMaterialsResponse,
+};
+
+/** Compute energies and forces of atoms. */
+export class Materials {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Compute a structure. Potential energy of molecules and crystals, with forces and stress on request.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  compute(request: Call<MaterialsRequest>, options?: CallOptions): Promise<MaterialsResponse> {
+    return this.caller.call(MATERIALS_COMPUTE, request, options);
+  }
+
+  /** Compute a structure, many at once for one model: each request is answered or refused by itself, in their order. */
+  computeMany(
+    requests: Call<MaterialsRequest>[],
+    options?: CallOptions,
+  ): Promise<(MaterialsResponse | ProblemError)[]> {
+    return this.caller.callMany(MATERIALS_COMPUTE, requests, options);
+  }
+
+  /** Compute a structure and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<MaterialsRequest>, options?: CallOptions): Stream<MaterialsResponse> {
+    return this.caller.stream(MATERIALS_COMPUTE, request, options);
+  }
+}
+
+const MOLECULAR_EMBED: Operation<MolecularRequest, MolecularResponse> = {
+  modelType: "molecular",
+  path: "/{model_name}/molecular/embed",
+  name: "MolecularRequest",
+  request: contracts.zMolecularRequest,
+  response: contracts.zMolecularResponse,
+};
+
+/** Embed protein sequences. */
+export class Molecular {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Embed proteins. One vector for each protein, pooled over its residues.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  embed(request: Call<MolecularRequest>, options?: CallOptions): Promise<MolecularResponse> {
+    return this.caller.call(MOLECULAR_EMBED, request, options);
+  }
+
+  /** Embed proteins, many at once for one model: each request is answered or refused by itself, in their order. */
+  embedMany(
+    requests: Call<MolecularRequest>[],
+    options?: CallOptions,
+  ): Promise<(MolecularResponse | ProblemError)[]> {
+    return this.caller.callMany(MOLECULAR_EMBED, requests, options);
+  }
+}
+
+const MULTIMODAL_EMBEDDING_EMBED: Operation<MultimodalEmbeddingRequest, MultimodalEmbeddingResponse> = {
+  modelType: "multimodal_embedding",
+  path: "/{model_name}/multimodal_embedding/embed",
+  name: "MultimodalEmbeddingRequest",
+  request: contracts.zMultimodalEmbeddingRequest,
+  response: contracts.zMultimodalEmbeddingResponse,
+};
+
+/** Embed any of several modalities into one space. */
+export class MultimodalEmbedding {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Embed inputs of one modality. One vector for each input; vectors of all modalities lie in one space and can be compared.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  embed(request: Call<MultimodalEmbeddingRequest>, options?: CallOptions): Promise<MultimodalEmbeddingResponse> {
+    return this.caller.call(MULTIMODAL_EMBEDDING_EMBED, request, options);
+  }
+
+  /** Embed inputs of one modality, many at once for one model: each request is answered or refused by itself, in their order. */
+  embedMany(
+    requests: Call<MultimodalEmbeddingRequest>[],
+    options?: CallOptions,
+  ): Promise<(MultimodalEmbeddingResponse | ProblemError)[]> {
+    return this.caller.callMany(MULTIMODAL_EMBEDDING_EMBED, requests, options);
+  }
+}
+
+const MULTIMODAL_GENERATION_GENERATE: Operation<MultimodalGenerationRequest, MultimodalGenerationResponse> = {
+  modelType: "multimodal_generation",
+  path: "/{model_name}/multimodal_generation/generate",
+  name: "MultimodalGenerationRequest",
+  request: contracts.zMultimodalGenerationRequest,
+  response: contracts.zMultimodalGenerationResponse,
+};
+
+/** Generate images from images and text. */
+export class MultimodalGeneration {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  generate(request: Call<MultimodalGenerationRequest>, options?: CallOptions): Promise<MultimodalGenerationResponse> {
+    return this.caller.call(MULTIMODAL_GENERATION_GENERATE, request, options);
+  }
+
+  /** Redraw an image, many at once for one model: each request is answered or refused by itself, in their order. */
+  generateMany(
+    requests: Call<MultimodalGenerationRequest>[],
+    options?: CallOptions,
+  ): Promise<(MultimodalGenerationResponse | ProblemError)[]> {
+    return this.caller.callMany(MULTIMODAL_GENERATION_GENERATE, requests, options);
+  }
+
+  /** Redraw an image and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<MultimodalGenerationRequest>, options?: CallOptions): Stream<MultimodalGenerationResponse> {
+    return this.caller.stream(MULTIMODAL_GENERATION_GENERATE, request, options);
+  }
+}
+
+const OPTICAL_FLOW_ESTIMATE: Operation<OpticalFlowRequest, OpticalFlowResponse> = {
+  modelType: "optical_flow",
+  path: "/{model_name}/optical_flow/estimate",
+  name: "OpticalFlowRequest",
+  request: contracts.zOpticalFlowRequest,
+  response: contracts.zOpticalFlowResponse,
+};
+
+/** Estimate motion between frames. */
+export class OpticalFlow {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Estimate optical flow. The displacement of every pixel from the first frame to the second.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  estimate(request: Call<OpticalFlowRequest>, options?: CallOptions): Promise<OpticalFlowResponse> {
+    return this.caller.call(OPTICAL_FLOW_ESTIMATE, request, options);
+  }
+
+  /** Estimate optical flow, many at once for one model: each request is answered or refused by itself, in their order. */
+  estimateMany(
+    requests: Call<OpticalFlowRequest>[],
+    options?: CallOptions,
+  ): Promise<(OpticalFlowResponse | ProblemError)[]> {
+    return this.caller.callMany(OPTICAL_FLOW_ESTIMATE, requests, options);
+  }
+}
+
+const POINT_CLOUD_INFER: Operation<PointCloudRequest, PointCloudResponse> = {
+  modelType: "point_cloud",
+  path: "/{model_name}/point_cloud/infer",
+  name: "PointCloudRequest",
+  request: contracts.zPointCloudRequest,
+  response: contracts.zPointCloudResponse,
+};
+
+/** Embed and classify point clouds. */
+export class PointCloud {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Embed or classify a point cloud. One vector for the shape, or its class with the probability of each.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  infer(request: Call<PointCloudRequest>, options?: CallOptions): Promise<PointCloudResponse> {
+    return this.caller.call(POINT_CLOUD_INFER, request, options);
+  }
+
+  /** Embed or classify a point cloud, many at once for one model: each request is answered or refused by itself, in their order. */
+  inferMany(
+    requests: Call<PointCloudRequest>[],
+    options?: CallOptions,
+  ): Promise<(PointCloudResponse | ProblemError)[]> {
+    return this.caller.callMany(POINT_CLOUD_INFER, requests, options);
+  }
+}
+
+const POSE_ESTIMATE: Operation<PoseRequest, PoseResponse> = {
+  modelType: "pose",
+  path: "/{model_name}/pose/estimate",
+  name: "PoseRequest",
+  request: contracts.zPoseRequest,
+  response: contracts.zPoseResponse,
+};
+
+/** Estimate body poses. */
+export class Pose {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  estimate(request: Call<PoseRequest>, options?: CallOptions): Promise<PoseResponse> {
+    return this.caller.call(POSE_ESTIMATE, request, options);
+  }
+
+  /** Estimate poses, many at once for one model: each request is answered or refused by itself, in their order. */
+  estimateMany(
+    requests: Call<PoseRequest>[],
+    options?: CallOptions,
+  ): Promise<(PoseResponse | ProblemError)[]> {
+    return this.caller.callMany(POSE_ESTIMATE, requests, options);
+  }
+}
+
+const PROTEIN_LANGUAGE_INFER: Operation<ProteinLanguageRequest, ProteinLanguageResponse> = {
+  modelType: "protein_language",
+  path: "/{model_name}/protein_language/infer",
+  name: "ProteinLanguageRequest",
+  request: contracts.zProteinLanguageRequest,
+  response: contracts.zProteinLanguageResponse,
+};
+
+/** Run a protein language model. */
+export class ProteinLanguage {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Logits and vectors of each residue. Token logits, residue vectors or all layers' states of each protein, padding removed.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  infer(request: Call<ProteinLanguageRequest>, options?: CallOptions): Promise<ProteinLanguageResponse> {
+    return this.caller.call(PROTEIN_LANGUAGE_INFER, request, options);
+  }
+
+  /** Logits and vectors of each residue, many at once for one model: each request is answered or refused by itself, in their order. */
+  inferMany(
+    requests: Call<ProteinLanguageRequest>[],
+    options?: CallOptions,
+  ): Promise<(ProteinLanguageResponse | ProblemError)[]> {
+    return this.caller.callMany(PROTEIN_LANGUAGE_INFER, requests, options);
+  }
+}
+
+const SEGMENTATION_SEGMENT: Operation<SegmentationRequest, SegmentationResponse> = {
+  modelType: "segmentation",
+  path: "/{model_name}/segmentation/segment",
+  name: "SegmentationRequest",
+  request: contracts.zSegmentationRequest,
+  response: contracts.zSegmentationResponse,
+};
+
+/** Segment objects in images. */
+export class Segmentation {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Segment an object. Masks of the object that points, a box or both point out, best first.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  segment(request: Call<SegmentationRequest>, options?: CallOptions): Promise<SegmentationResponse> {
+    return this.caller.call(SEGMENTATION_SEGMENT, request, options);
+  }
+
+  /** Segment an object, many at once for one model: each request is answered or refused by itself, in their order. */
+  segmentMany(
+    requests: Call<SegmentationRequest>[],
+    options?: CallOptions,
+  ): Promise<(SegmentationResponse | ProblemError)[]> {
+    return this.caller.callMany(SEGMENTATION_SEGMENT, requests, options);
+  }
+}
+
+const SMALL_MOLECULE_EMBED: Operation<SmallMoleculeRequest, SmallMoleculeResponse> = {
+  modelType: "small_molecule",
+  path: "/{model_name}/small_molecule/embed",
+  name: "SmallMoleculeRequest",
+  request: contracts.zSmallMoleculeRequest,
+  response: contracts.zSmallMoleculeResponse,
+};
+
+/** Embed small molecules. */
+export class SmallMolecule {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Embed molecules. One vector for each molecule, pooled over the tokens of its SMILES.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  embed(request: Call<SmallMoleculeRequest>, options?: CallOptions): Promise<SmallMoleculeResponse> {
+    return this.caller.call(SMALL_MOLECULE_EMBED, request, options);
+  }
+
+  /** Embed molecules, many at once for one model: each request is answered or refused by itself, in their order. */
+  embedMany(
+    requests: Call<SmallMoleculeRequest>[],
+    options?: CallOptions,
+  ): Promise<(SmallMoleculeResponse | ProblemError)[]> {
+    return this.caller.callMany(SMALL_MOLECULE_EMBED, requests, options);
+  }
+}
+
+const STRUCTURE_FOLD: Operation<StructureRequest, StructureResponse> = {
+  modelType: "structure",
+  path: "/{model_name}/structure/fold",
+  name: "StructureRequest",
+  request: contracts.zStructureRequest,
+  response: contracts.zStructureResponse,
+};
+
+/** Predict protein structures. */
+export class Structure {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Fold a protein or a complex. Atom positions of the chains with the model's confidence in them.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  fold(request: Call<StructureRequest>, options?: CallOptions): Promise<StructureResponse> {
+    return this.caller.call(STRUCTURE_FOLD, request, options);
+  }
+
+  /** Fold a protein or a complex, many at once for one model: each request is answered or refused by itself, in their order. */
+  foldMany(
+    requests: Call<StructureRequest>[],
+    options?: CallOptions,
+  ): Promise<(StructureResponse | ProblemError)[]> {
+    return this.caller.callMany(STRUCTURE_FOLD, requests, options);
+  }
+
+  /** Fold a protein or a complex and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<StructureRequest>, options?: CallOptions): Stream<StructureResponse> {
+    return this.caller.stream(STRUCTURE_FOLD, request, options);
+  }
+}
+
+const TABULAR_PREDICT: Operation<TabularRequest, TabularResponse> = {
+  modelType: "tabular",
+  path: "/{model_name}/tabular/predict",
+  name: "TabularRequest",
+  request: contracts.zTabularRequest,
+  response: contracts.zTabularResponse,
+};
+
+/** Predict labels of table rows. */
+export class Tabular {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Predict labels of rows. Classes or values of the rows of `query_X`, learned from `context_X` and `context_y` in one pass.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  predict(request: Call<TabularRequest>, options?: CallOptions): Promise<TabularResponse> {
+    return this.caller.call(TABULAR_PREDICT, request, options);
+  }
+
+  /** Predict labels of rows, many at once for one model: each request is answered or refused by itself, in their order. */
+  predictMany(
+    requests: Call<TabularRequest>[],
+    options?: CallOptions,
+  ): Promise<(TabularResponse | ProblemError)[]> {
+    return this.caller.callMany(TABULAR_PREDICT, requests, options);
+  }
+}
 
 const TIME_SERIES_FORECAST: Operation<TimeSeriesRequest, TimeSeriesResponse> = {
   modelType: "time_series",
@@ -49,15 +765,195 @@ export class TimeSeries {
   }
 }
 
+const TTS_SYNTHESIZE: Operation<TTSRequest, TTSResponse> = {
+  modelType: "tts",
+  path: "/{model_name}/tts/synthesize",
+  name: "TTSRequest",
+  request: contracts.zTTSRequest,
+  response: contracts.zTTSResponse,
+};
+
+/** Turn text into speech. */
+export class Tts {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Speak a text. Speech of `text` in the chosen voice, as a WAV file.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  synthesize(request: Call<TTSRequest>, options?: CallOptions): Promise<TTSResponse> {
+    return this.caller.call(TTS_SYNTHESIZE, request, options);
+  }
+
+  /** Speak a text, many at once for one model: each request is answered or refused by itself, in their order. */
+  synthesizeMany(
+    requests: Call<TTSRequest>[],
+    options?: CallOptions,
+  ): Promise<(TTSResponse | ProblemError)[]> {
+    return this.caller.callMany(TTS_SYNTHESIZE, requests, options);
+  }
+
+  /** Speak a text and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<TTSRequest>, options?: CallOptions): Stream<TTSResponse> {
+    return this.caller.stream(TTS_SYNTHESIZE, request, options);
+  }
+}
+
+const VIDEO_INFER: Operation<VideoRequest, VideoResponse> = {
+  modelType: "video",
+  path: "/{model_name}/video/infer",
+  name: "VideoRequest",
+  request: contracts.zVideoRequest,
+  response: contracts.zVideoResponse,
+};
+
+/** Embed and classify video clips. */
+export class Video {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Embed or classify a clip. One vector for the clip, or its classes with their probabilities.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  infer(request: Call<VideoRequest>, options?: CallOptions): Promise<VideoResponse> {
+    return this.caller.call(VIDEO_INFER, request, options);
+  }
+
+  /** Embed or classify a clip, many at once for one model: each request is answered or refused by itself, in their order. */
+  inferMany(
+    requests: Call<VideoRequest>[],
+    options?: CallOptions,
+  ): Promise<(VideoResponse | ProblemError)[]> {
+    return this.caller.callMany(VIDEO_INFER, requests, options);
+  }
+
+  /** Embed or classify a clip and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<VideoRequest>, options?: CallOptions): Stream<VideoResponse> {
+    return this.caller.stream(VIDEO_INFER, request, options);
+  }
+}
+
+const WEATHER_FORECAST: Operation<WeatherRequest, WeatherResponse> = {
+  modelType: "weather",
+  path: "/{model_name}/weather/forecast",
+  name: "WeatherRequest",
+  request: contracts.zWeatherRequest,
+  response: contracts.zWeatherResponse,
+};
+
+/** Forecast the weather. */
+export class Weather {
+  constructor(private readonly caller: Caller) {}
+
+  /**
+   * Forecast the atmosphere. States of the atmosphere after each step of the model; a stream tells each step.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  forecast(request: Call<WeatherRequest>, options?: CallOptions): Promise<WeatherResponse> {
+    return this.caller.call(WEATHER_FORECAST, request, options);
+  }
+
+  /** Forecast the atmosphere, many at once for one model: each request is answered or refused by itself, in their order. */
+  forecastMany(
+    requests: Call<WeatherRequest>[],
+    options?: CallOptions,
+  ): Promise<(WeatherResponse | ProblemError)[]> {
+    return this.caller.callMany(WEATHER_FORECAST, requests, options);
+  }
+
+  /** Forecast the atmosphere and follow its progress: iterate over the events, or wait for `final()`. */
+  stream(request: Call<WeatherRequest>, options?: CallOptions): Stream<WeatherResponse> {
+    return this.caller.stream(WEATHER_FORECAST, request, options);
+  }
+}
+
 /** Every typed operation. */
-export const OPERATIONS = [TIME_SERIES_FORECAST, ] as const;
+export const OPERATIONS = [AUDIO_TRANSCRIBE, AUDIO_GENERATION_GENERATE, DEPTH_ESTIMATE, DETECTION_DETECT, DIFFUSION_GENERATE, EMBEDDING_EMBED, GENOMIC_EMBED, GEOSPATIAL_EMBED, MATERIALS_COMPUTE, MOLECULAR_EMBED, MULTIMODAL_EMBEDDING_EMBED, MULTIMODAL_GENERATION_GENERATE, OPTICAL_FLOW_ESTIMATE, POINT_CLOUD_INFER, POSE_ESTIMATE, PROTEIN_LANGUAGE_INFER, SEGMENTATION_SEGMENT, SMALL_MOLECULE_EMBED, STRUCTURE_FOLD, TABULAR_PREDICT, TIME_SERIES_FORECAST, TTS_SYNTHESIZE, VIDEO_INFER, WEATHER_FORECAST, ] as const;
 
 /** What the client offers per model type. */
 export class Resources {
+  /** Transcribe or translate speech. */
+  readonly audio: Audio;
+  /** Make music or sound from text. */
+  readonly audioGeneration: AudioGeneration;
+  /** Estimate depth from single images. */
+  readonly depth: Depth;
+  /** Detect objects in images. */
+  readonly detection: Detection;
+  /** Generate images from text. */
+  readonly diffusion: Diffusion;
+  /** Embed texts or images. */
+  readonly embedding: Embedding;
+  /** Embed DNA or RNA sequences. */
+  readonly genomic: Genomic;
+  /** Embed satellite scenes. */
+  readonly geospatial: Geospatial;
+  /** Compute energies and forces of atoms. */
+  readonly materials: Materials;
+  /** Embed protein sequences. */
+  readonly molecular: Molecular;
+  /** Embed any of several modalities into one space. */
+  readonly multimodalEmbedding: MultimodalEmbedding;
+  /** Generate images from images and text. */
+  readonly multimodalGeneration: MultimodalGeneration;
+  /** Estimate motion between frames. */
+  readonly opticalFlow: OpticalFlow;
+  /** Embed and classify point clouds. */
+  readonly pointCloud: PointCloud;
+  /** Estimate body poses. */
+  readonly pose: Pose;
+  /** Run a protein language model. */
+  readonly proteinLanguage: ProteinLanguage;
+  /** Segment objects in images. */
+  readonly segmentation: Segmentation;
+  /** Embed small molecules. */
+  readonly smallMolecule: SmallMolecule;
+  /** Predict protein structures. */
+  readonly structure: Structure;
+  /** Predict labels of table rows. */
+  readonly tabular: Tabular;
   /** Forecast time series. */
   readonly timeSeries: TimeSeries;
+  /** Turn text into speech. */
+  readonly tts: Tts;
+  /** Embed and classify video clips. */
+  readonly video: Video;
+  /** Forecast the weather. */
+  readonly weather: Weather;
 
   constructor(caller: Caller) {
+    this.audio = new Audio(caller);
+    this.audioGeneration = new AudioGeneration(caller);
+    this.depth = new Depth(caller);
+    this.detection = new Detection(caller);
+    this.diffusion = new Diffusion(caller);
+    this.embedding = new Embedding(caller);
+    this.genomic = new Genomic(caller);
+    this.geospatial = new Geospatial(caller);
+    this.materials = new Materials(caller);
+    this.molecular = new Molecular(caller);
+    this.multimodalEmbedding = new MultimodalEmbedding(caller);
+    this.multimodalGeneration = new MultimodalGeneration(caller);
+    this.opticalFlow = new OpticalFlow(caller);
+    this.pointCloud = new PointCloud(caller);
+    this.pose = new Pose(caller);
+    this.proteinLanguage = new ProteinLanguage(caller);
+    this.segmentation = new Segmentation(caller);
+    this.smallMolecule = new SmallMolecule(caller);
+    this.structure = new Structure(caller);
+    this.tabular = new Tabular(caller);
     this.timeSeries = new TimeSeries(caller);
+    this.tts = new Tts(caller);
+    this.video = new Video(caller);
+    this.weather = new Weather(caller);
   }
 }

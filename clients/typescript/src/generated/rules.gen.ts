@@ -5,6 +5,63 @@ export type Rule = { rule: string; [member: string]: string | string[] };
 
 /** The rules of each schema that has any. */
 export const RULES: Record<string, Rule[]> = {
+  DiffusionRequest: [
+    {"rule": "unique", "field": "adapters"},
+    {"rule": "same_length", "field": "adapter_weights", "as": "adapters"},
+  ],
+  EmbeddingRequest: [
+    {"rule": "at_least_one_of", "fields": ["texts", "images_b64"]},
+    {"rule": "needed_when_true", "field": "texts", "flag": "joint"},
+    {"rule": "needed_when_true", "field": "images_b64", "flag": "joint"},
+  ],
+  SatelliteRequest: [
+    {"rule": "length_equals", "field": "band_names", "value": "n_bands"},
+    {"rule": "length_equals", "field": "wavelengths", "value": "n_bands"},
+    {"rule": "length_equals", "field": "timestamps", "value": "n_time"},
+    {"rule": "unique", "field": "band_names"},
+    {"rule": "requires", "field": "lat", "needs": ["lon"]},
+    {"rule": "requires", "field": "lon", "needs": ["lat"]},
+  ],
+  MaterialsRequest: [
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  MultimodalEmbeddingRequest: [
+    {"rule": "exactly_one_of", "fields": ["texts", "images_b64", "audios_b64", "depth_images_b64", "thermal_images_b64"]},
+  ],
+  MultimodalGenerationRequest: [
+    {"rule": "unique", "field": "adapters"},
+    {"rule": "same_length", "field": "adapter_weights", "as": "adapters"},
+  ],
+  PoseRequest: [
+    {"rule": "boxes", "field": "bboxes"},
+  ],
+  SegmentationRequest: [
+    {"rule": "at_least_one_of", "fields": ["point_coords", "box"]},
+    {"rule": "requires", "field": "point_coords", "needs": ["point_labels"]},
+    {"rule": "requires", "field": "point_labels", "needs": ["point_coords"]},
+    {"rule": "same_length", "field": "point_labels", "as": "point_coords"},
+    {"rule": "boxes", "field": "box"},
+  ],
+  StructureRequest: [
+    {"rule": "same_length", "field": "msa", "as": "chains"},
+  ],
+  TabularRequest: [
+    {"rule": "exactly_one_of", "fields": ["context_X", "context_id"]},
+    {"rule": "requires", "field": "context_X", "needs": ["context_y"]},
+    {"rule": "requires", "field": "context_y", "needs": ["context_X"]},
+    {"rule": "at_most_one_of", "fields": ["context_id", "categorical_feature_indices"]},
+    {"rule": "rectangular", "field": "context_X"},
+    {"rule": "rectangular", "field": "query_X"},
+    {"rule": "same_length", "field": "context_y", "as": "context_X"},
+    {"rule": "same_width", "field": "query_X", "as": "context_X"},
+    {"rule": "length_is_width", "field": "feature_names", "of": "query_X"},
+    {"rule": "unique", "field": "feature_names"},
+    {"rule": "items_within", "field": "categorical_feature_indices", "of": "context_X"},
+    {"rule": "unique", "field": "categorical_feature_indices"},
+    {"rule": "unique", "field": "quantile_levels"},
+    {"rule": "value_requires", "field": "output_mode", "value": "probabilities", "needs": "task", "equals": "classification"},
+    {"rule": "value_requires", "field": "output_mode", "value": "quantiles", "needs": "task", "equals": "regression"},
+  ],
   TimeSeriesRequest: [
     {"rule": "exactly_one_of", "fields": ["history", "feature_ref"]},
     {"rule": "rectangular", "field": "history"},
@@ -17,6 +74,13 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "same_length", "field": "past_covariates.*", "as": "history"},
     {"rule": "length_equals", "field": "future_covariates.*", "value": "horizon"},
     {"rule": "keys_within", "field": "future_covariates", "of": "past_covariates"},
+  ],
+  WeatherRequest: [
+    {"rule": "same_keys", "field": "prev_surface_vars", "as": "surface_vars"},
+    {"rule": "same_keys", "field": "prev_atmospheric_vars", "as": "atmospheric_vars"},
+    {"rule": "unique", "field": "lat"},
+    {"rule": "unique", "field": "lon"},
+    {"rule": "unique", "field": "pressure_levels"},
   ],
 };
 

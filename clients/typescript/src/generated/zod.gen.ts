@@ -4,12 +4,76 @@ import { maxCharacters, maxMembers, timestamp } from '../checks.js';
 import * as z from 'zod';
 
 /**
+ * ISO 8601 date or date-time, with or without an offset.
+ */
+export const zAcquisitionTime = z.string().check(maxCharacters(40)).regex(/^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ]([01][0-9]|2[0-3])(:[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$/);
+
+/**
+ * Name of a LoRA adapter, as the deployment gives it.
+ */
+export const zAdapterName = z.string().min(1).check(maxCharacters(256));
+
+/**
+ * Rows of the alignment of one chain, the chain itself first, shape (depth,); empty for a chain without one.
+ */
+export const zAlignment = z.array(z.string().min(1).check(maxCharacters(16384)).regex(/^[A-Za-z.-]+$/)).max(16384);
+
+/**
+ * Protons of an element, 1 for hydrogen to 118 for oganesson.
+ */
+export const zAtomicNumber = z.int().gte(1).lte(118);
+
+/**
+ * Name of a spectral band, as the model's card spells it.
+ */
+export const zBandName = z.string().min(1).check(maxCharacters(64));
+
+/**
+ * Lattice vectors as rows, shape (3, 3), in Å.
+ */
+export const zCell = z.tuple([
+    z.tuple([
+        z.number(),
+        z.number(),
+        z.number()
+    ]),
+    z.tuple([
+        z.number(),
+        z.number(),
+        z.number()
+    ]),
+    z.tuple([
+        z.number(),
+        z.number(),
+        z.number()
+    ])
+]);
+
+/**
+ * Residues of one chain in one-letter codes, N to C terminus, upper or lower case.
+ */
+export const zChainSequence = z.string().min(1).check(maxCharacters(4096)).regex(/^[A-Za-z]+$/);
+
+/**
+ * One chain of the structure.
+ */
+export const zChainInput = z.strictObject({
+    chain_id: z.string().min(1).check(maxCharacters(4)).regex(/^[A-Za-z0-9]+$/),
+    sequence: zChainSequence
+});
+
+/**
  * Covariate values by name, oldest first; `null` marks a missing number.
  */
 export const zCovariates = z.record(z.string(), z.union([
     z.array(z.number().nullable()).min(1).max(1000000),
     z.array(z.string().check(maxCharacters(256))).min(1).max(1000000)
 ])).check(maxMembers(1024));
+
+/**
+ * A text to embed.
+ */
+export const zEmbeddingText = z.string().min(1).check(maxCharacters(32768));
 
 /**
  * One thing that is wrong with a request.
@@ -19,6 +83,16 @@ export const zFault = z.object({
     path: z.string(),
     message: z.string()
 });
+
+/**
+ * Position of a column, counted from 0.
+ */
+export const zFeatureIndex = z.int().gte(0).lte(4095);
+
+/**
+ * Name of a column.
+ */
+export const zFeatureName = z.string().min(1).check(maxCharacters(256));
 
 /**
  * A value kept in a feature store (Feast), looked up by the server when the request arrives.
@@ -53,6 +127,21 @@ export const zFrequency = z.enum([
 ]);
 
 /**
+ * Degrees north of the equator.
+ */
+export const zGridLatitude = z.number().gte(-90).lte(90);
+
+/**
+ * Degrees east of Greenwich, counted from 0 to 360 or from -180 to 180.
+ */
+export const zGridLongitude = z.number().gte(-180).lte(360);
+
+/**
+ * A place in an image, x then y in pixels from the top left corner.
+ */
+export const zImagePoint = z.tuple([z.number(), z.number()]);
+
+/**
  * One deployed model.
  */
 export const zModelInfo = z.object({
@@ -76,12 +165,175 @@ export const zModelList = z.object({
 export const zModelName = z.string().min(1).check(maxCharacters(128)).regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/);
 
 /**
+ * What the audio shall be, how long, and how freely the model may sample.
+ */
+export const zAudioGenerationRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('audio_generation').default('audio_generation'),
+    model_name: zModelName,
+    prompt: z.string().min(1).check(maxCharacters(4096)),
+    duration_s: z.number().gt(0).lte(300).optional().default(5),
+    guidance_scale: z.number().gte(0).lte(100).nullish().default(3),
+    temperature: z.number().gte(0).lte(10).optional().default(1),
+    top_k: z.int().gte(0).lte(65536).optional().default(250),
+    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null)
+});
+
+/**
+ * A recording and how to transcribe it.
+ */
+export const zAudioRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('audio').default('audio'),
+    model_name: zModelName,
+    audio_b64: z.string(),
+    language: z.string().min(2).check(maxCharacters(64)).nullish().default(null),
+    task: z.enum(['transcribe', 'translate']).optional().default('transcribe'),
+    word_timestamps: z.boolean().optional().default(false),
+    temperature: z.number().gte(0).lte(2).optional().default(0),
+    initial_prompt: z.string().check(maxCharacters(8192)).nullish().default(null),
+    vad_filter: z.boolean().optional().default(false),
+    beam_size: z.int().gte(1).lte(64).optional().default(5)
+});
+
+/**
  * The part every request shares.
  */
 export const zBaseRequest = z.object({
     request_id: z.guid().optional(),
     model_type: z.string(),
     model_name: zModelName
+});
+
+/**
+ * One image.
+ */
+export const zDepthRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('depth').default('depth'),
+    model_name: zModelName,
+    image_b64: z.string(),
+    normalize: z.boolean().optional().default(true)
+});
+
+/**
+ * One image and the least score that counts.
+ */
+export const zDetectionRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('detection').default('detection'),
+    model_name: zModelName,
+    image_b64: z.string(),
+    threshold: z.number().gte(0).lte(1).optional().default(0.5)
+});
+
+/**
+ * A prompt and how to draw it.
+ */
+export const zDiffusionRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('diffusion').default('diffusion'),
+    model_name: zModelName,
+    prompt: z.string().min(1).check(maxCharacters(10000)).regex(/\S/),
+    negative_prompt: z.string().check(maxCharacters(10000)).optional().default(''),
+    height: z.int().gte(64).lte(4096).optional().default(1024),
+    width: z.int().gte(64).lte(4096).optional().default(1024),
+    num_inference_steps: z.int().gte(1).lte(200).optional().default(4),
+    guidance_scale: z.number().gte(0).lte(100).optional().default(0),
+    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null),
+    adapters: z.array(zAdapterName).max(16).optional().default([]),
+    adapter_weights: z.array(z.number()).max(16).nullish().default(null),
+    num_images: z.int().gte(1).lte(16).optional().default(1),
+    output_format: z.enum([
+        'png',
+        'jpeg',
+        'webp'
+    ]).optional().default('png'),
+    preview_interval: z.int().gte(1).lte(200).nullish().default(null)
+});
+
+/**
+ * Texts or images to embed.
+ */
+export const zEmbeddingRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('embedding').default('embedding'),
+    model_name: zModelName,
+    texts: z.array(zEmbeddingText).min(1).max(2048).nullish().default(null),
+    images_b64: z.array(z.string()).min(1).max(256).nullish().default(null),
+    normalize: z.boolean().optional().default(true),
+    joint: z.boolean().optional().default(false),
+    truncate: z.boolean().optional().default(true)
+});
+
+/**
+ * Inputs of one modality to embed.
+ */
+export const zMultimodalEmbeddingRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('multimodal_embedding').default('multimodal_embedding'),
+    model_name: zModelName,
+    texts: z.array(zEmbeddingText).min(1).max(2048).nullish().default(null),
+    images_b64: z.array(z.string()).min(1).max(256).nullish().default(null),
+    audios_b64: z.array(z.string()).min(1).max(256).nullish().default(null),
+    depth_images_b64: z.array(z.string()).min(1).max(256).nullish().default(null),
+    thermal_images_b64: z.array(z.string()).min(1).max(256).nullish().default(null),
+    normalize: z.boolean().optional().default(true),
+    truncate: z.boolean().optional().default(true)
+});
+
+/**
+ * An image, a prompt and how far to follow each.
+ */
+export const zMultimodalGenerationRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('multimodal_generation').default('multimodal_generation'),
+    model_name: zModelName,
+    prompt: z.string().min(1).check(maxCharacters(10000)).regex(/\S/),
+    image_b64: z.string(),
+    mask_b64: z.string().nullish().default(null),
+    strength: z.number().gte(0).lte(1).optional().default(0.8),
+    num_inference_steps: z.int().gte(1).lte(500).optional().default(50),
+    guidance_scale: z.number().gte(0).lte(100).optional().default(7.5),
+    negative_prompt: z.string().check(maxCharacters(10000)).optional().default(''),
+    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null),
+    adapters: z.array(zAdapterName).max(16).optional().default([]),
+    adapter_weights: z.array(z.number()).max(16).nullish().default(null),
+    num_images: z.int().gte(1).lte(16).optional().default(1),
+    output_format: z.enum([
+        'png',
+        'jpeg',
+        'webp'
+    ]).optional().default('png'),
+    preview_interval: z.int().gte(1).lte(500).nullish().default(null)
+});
+
+/**
+ * Bases in IUPAC codes, 5′ to 3′, upper or lower case; `N` is any base.
+ */
+export const zNucleotideSequence = z.string().min(1).check(maxCharacters(131072)).regex(/^[ACGTUNRYSWKMBDHVacgtunryswkmbdhv]+$/);
+
+/**
+ * Nucleotide sequences to embed.
+ */
+export const zGenomicRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('genomic').default('genomic'),
+    model_name: zModelName,
+    sequences: z.array(zNucleotideSequence).min(1).max(1024),
+    pooling: z.enum(['mean', 'cls']).optional().default('mean'),
+    normalize: z.boolean().optional().default(true)
+});
+
+/**
+ * Two frames of equal size.
+ */
+export const zOpticalFlowRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('optical_flow').default('optical_flow'),
+    model_name: zModelName,
+    frame1_b64: z.string(),
+    frame2_b64: z.string()
 });
 
 /**
@@ -92,6 +344,77 @@ export const zOutputMode = z.enum([
     'quantiles',
     'samples'
 ]);
+
+/**
+ * One flag for all three directions, or one for each lattice vector.
+ */
+export const zPeriodicity = z.union([
+    z.boolean(),
+    z.tuple([
+        z.boolean(),
+        z.boolean(),
+        z.boolean()
+    ])
+]);
+
+/**
+ * Atoms, where they are, and the cell that repeats them.
+ */
+export const zMaterialsRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('materials').default('materials'),
+    model_name: zModelName,
+    atomic_numbers: z.array(zAtomicNumber).min(1).max(100000),
+    positions_b64: z.string(),
+    cell: zCell.nullish().default(null),
+    pbc: zPeriodicity.optional().default(false),
+    compute_forces: z.boolean().optional().default(true),
+    compute_stress: z.boolean().optional().default(false)
+});
+
+/**
+ * Box around a person, x_min, y_min, x_max, y_max in pixels from the top left corner.
+ */
+export const zPersonBox = z.tuple([
+    z.number(),
+    z.number(),
+    z.number(),
+    z.number()
+]);
+
+/**
+ * Points of one shape, and what to do with them.
+ */
+export const zPointCloudRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('point_cloud').default('point_cloud'),
+    model_name: zModelName,
+    points_b64: z.string(),
+    n_points: z.int().gte(1).lte(1000000),
+    task: z.enum(['embed', 'classify']).optional().default('embed')
+});
+
+/**
+ * 1 for a point on the object, 0 for a point that is not of it.
+ */
+export const zPointLabel = z.int().gte(0).lte(1);
+
+/**
+ * One image and the boxes of the persons in it.
+ */
+export const zPoseRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('pose').default('pose'),
+    model_name: zModelName,
+    image_b64: z.string(),
+    bboxes: z.array(zPersonBox).min(1).max(1024).nullish().default(null),
+    threshold: z.number().gte(0).lte(1).optional().default(0.3)
+});
+
+/**
+ * Pressure in hPa.
+ */
+export const zPressureLevel = z.int().gte(1).lte(1100);
 
 /**
  * Why a request was not answered.
@@ -118,9 +441,59 @@ export const zProgressEvent = z.object({
 });
 
 /**
+ * Residues in one-letter codes, N to C terminus, upper or lower case: the 20 amino acids, the ambiguity
+ * codes B, J, X and Z, the rarer O and U, `-` or `.` for a gap, `*` for a stop, `<mask>` for a masked residue.
+ */
+export const zProteinSequence = z.string().min(1).check(maxCharacters(16384)).regex(/^([A-Za-z.*-]|<mask>)+$/);
+
+/**
+ * Proteins to embed.
+ */
+export const zMolecularRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('molecular').default('molecular'),
+    model_name: zModelName,
+    sequences: z.array(zProteinSequence).min(1).max(1024),
+    pooling: z.enum(['mean', 'cls']).optional().default('mean'),
+    normalize: z.boolean().optional().default(true)
+});
+
+/**
+ * Proteins and what to say of each.
+ */
+export const zProteinLanguageRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('protein_language').default('protein_language'),
+    model_name: zModelName,
+    sequences: z.array(zProteinSequence).min(1).max(256),
+    return_logits: z.boolean().optional().default(true),
+    return_embeddings: z.boolean().optional().default(false),
+    output_hidden_states: z.boolean().optional().default(false)
+});
+
+/**
  * A probability, 0 and 1 excluded.
  */
 export const zQuantileLevel = z.number().gt(0).lt(1);
+
+/**
+ * An image and the prompts that point out one object in it.
+ */
+export const zSegmentationRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('segmentation').default('segmentation'),
+    model_name: zModelName,
+    image_b64: z.string(),
+    point_coords: z.array(zImagePoint).min(1).max(1024).nullish().default(null),
+    point_labels: z.array(zPointLabel).min(1).max(1024).nullish().default(null),
+    box: z.tuple([
+        z.number(),
+        z.number(),
+        z.number(),
+        z.number()
+    ]).nullish().default(null),
+    multimask_output: z.boolean().optional().default(true)
+});
 
 /**
  * Values of one variate, shape (time,), or of several, shape (time, variates); `null` marks a missing value.
@@ -131,12 +504,110 @@ export const zSeries = z.union([
 ]);
 
 /**
+ * One molecule as SMILES, in printable ASCII without spaces; models were trained on canonical forms.
+ */
+export const zSmiles = z.string().min(1).check(maxCharacters(4096)).regex(/^[!-~]+$/);
+
+/**
+ * Molecules to embed.
+ */
+export const zSmallMoleculeRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('small_molecule').default('small_molecule'),
+    model_name: zModelName,
+    smiles: z.array(zSmiles).min(1).max(4096),
+    pooling: z.enum(['mean', 'cls']).optional().default('mean'),
+    normalize: z.boolean().optional().default(false)
+});
+
+/**
  * One number or category by name.
  */
 export const zStaticCovariates = z.record(z.string(), z.union([
     z.number(),
     z.string().check(maxCharacters(256))
 ])).check(maxMembers(1024));
+
+/**
+ * The chains to fold, and how much work to put into it.
+ */
+export const zStructureRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('structure').default('structure'),
+    model_name: zModelName,
+    chains: z.array(zChainInput).min(1).max(64),
+    msa: z.array(zAlignment).min(1).max(64).nullish().default(null),
+    num_loops: z.int().gte(0).lte(64).optional().default(3),
+    num_sampling_steps: z.int().gte(1).lte(1000).optional().default(50),
+    num_samples: z.int().gte(1).lte(64).optional().default(1),
+    seed: z.int().gte(0).lte(9007199254740991).optional().default(0),
+    output_format: z.enum(['mmcif', 'pdb']).optional().default('mmcif')
+});
+
+/**
+ * A text and the voice to speak it.
+ */
+export const zTtsRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('tts').default('tts'),
+    model_name: zModelName,
+    text: z.string().min(1).check(maxCharacters(10000)),
+    voice_preset: z.string().min(1).check(maxCharacters(256)).regex(/^[A-Za-z0-9_-]+([.\/,+][A-Za-z0-9_-]+)*$/).nullish().default(null),
+    speed: z.number().gte(0.5).lte(2).optional().default(1),
+    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null)
+});
+
+/**
+ * A class, as a whole number or a name.
+ */
+export const zTabularClass = z.union([
+    z.int(),
+    z.string()
+]);
+
+/**
+ * A number, or the name of a class.
+ */
+export const zTabularLabel = z.union([
+    z.int(),
+    z.number(),
+    z.string().check(maxCharacters(1024))
+]);
+
+/**
+ * One row, shape (n_features,); a number or a category each, `null` marks a missing value.
+ */
+export const zTabularRow = z.array(z.union([
+    z.number(),
+    z.string().check(maxCharacters(1024)),
+    z.null()
+])).min(1).max(4096);
+
+/**
+ * Labelled rows to learn from and rows to predict.
+ */
+export const zTabularRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('tabular').default('tabular'),
+    model_name: zModelName,
+    context_X: z.array(zTabularRow).min(1).max(1000000).nullish().default(null),
+    context_y: z.array(zTabularLabel).min(1).max(1000000).nullish().default(null),
+    query_X: z.array(zTabularRow).min(1).max(1000000),
+    task: z.enum(['classification', 'regression']).optional().default('classification'),
+    feature_names: z.array(zFeatureName).min(1).max(4096).nullish().default(null),
+    categorical_feature_indices: z.array(zFeatureIndex).max(4096).nullish().default(null),
+    output_mode: z.enum([
+        'predictions',
+        'probabilities',
+        'quantiles'
+    ]).optional().default('predictions'),
+    quantile_levels: z.array(zQuantileLevel).min(1).max(199).optional().default([
+        0.1,
+        0.5,
+        0.9
+    ]),
+    context_id: z.string().min(8).check(maxCharacters(128)).regex(/^[A-Za-z0-9][A-Za-z0-9:_-]*$/).nullish().default(null)
+});
 
 /**
  * ISO 8601 date or date-time, with or without an offset.
@@ -190,6 +661,20 @@ export const zMetadata = z.looseObject({
 });
 
 /**
+ * The audio made.
+ */
+export const zAudioGenerationResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('audio_generation').default('audio_generation'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    audio_b64: z.string(),
+    sampling_rate: z.int().gte(1),
+    duration_s: z.number().gte(0),
+    seed: z.int().nullable().default(null)
+});
+
+/**
  * The part every response shares.
  */
 export const zBaseResponse = z.object({
@@ -197,6 +682,284 @@ export const zBaseResponse = z.object({
     model_type: z.string(),
     model_name: z.string(),
     metadata: zMetadata.default({ usage: null, warnings: [] })
+});
+
+/**
+ * The depth map. Relative models give inverse depth without a unit (larger is nearer), metric models
+ * give metres; the model's card says which.
+ */
+export const zDepthResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('depth').default('depth'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    depth_b64: z.string(),
+    height: z.int().gte(1),
+    width: z.int().gte(1),
+    min_depth: z.number(),
+    max_depth: z.number()
+});
+
+/**
+ * The objects found, the highest score first; `boxes`, `scores` and `labels` run in parallel.
+ */
+export const zDetectionResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('detection').default('detection'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    boxes: z.array(z.array(z.number())),
+    scores: z.array(z.number()),
+    labels: z.array(z.string()),
+    width: z.int().gte(1),
+    height: z.int().gte(1)
+});
+
+/**
+ * The images drawn.
+ */
+export const zDiffusionResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('diffusion').default('diffusion'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    image_b64: z.string(),
+    height: z.int().gte(1),
+    width: z.int().gte(1),
+    seed: z.int().gte(0),
+    images_b64: z.array(z.string()).nullable().default(null),
+    output_format: z.enum([
+        'png',
+        'jpeg',
+        'webp'
+    ]).default('png')
+});
+
+/**
+ * The vectors.
+ */
+export const zEmbeddingResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('embedding').default('embedding'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    embeddings: z.array(z.array(z.number())),
+    dim: z.int().gte(1)
+});
+
+/**
+ * The vectors.
+ */
+export const zGenomicResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('genomic').default('genomic'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    embeddings: z.array(z.array(z.number())),
+    dim: z.int().gte(1)
+});
+
+/**
+ * What the potential says of the structure.
+ */
+export const zMaterialsResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('materials').default('materials'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    energy: z.number(),
+    forces_b64: z.string().nullable().default(null),
+    stress_b64: z.string().nullable().default(null),
+    n_atoms: z.int().gte(1)
+});
+
+/**
+ * The vectors.
+ */
+export const zMolecularResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('molecular').default('molecular'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    embeddings: z.array(z.array(z.number())),
+    dim: z.int().gte(1)
+});
+
+/**
+ * The vectors.
+ */
+export const zMultimodalEmbeddingResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('multimodal_embedding').default('multimodal_embedding'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    embeddings: z.array(z.array(z.number())),
+    dim: z.int().gte(1),
+    modality: z.string()
+});
+
+/**
+ * The images drawn.
+ */
+export const zMultimodalGenerationResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('multimodal_generation').default('multimodal_generation'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    image_b64: z.string(),
+    width: z.int().gte(1),
+    height: z.int().gte(1),
+    seed: z.int().gte(0),
+    images_b64: z.array(z.string()).nullable().default(null),
+    output_format: z.enum([
+        'png',
+        'jpeg',
+        'webp'
+    ]).default('png')
+});
+
+/**
+ * The flow from frame 1 to frame 2.
+ */
+export const zOpticalFlowResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('optical_flow').default('optical_flow'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    flow_b64: z.string(),
+    width: z.int().gte(1),
+    height: z.int().gte(1)
+});
+
+/**
+ * The vector of the shape, or its class.
+ */
+export const zPointCloudResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('point_cloud').default('point_cloud'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    embedding: z.array(z.number()).nullable().default(null),
+    label: z.string().nullable().default(null),
+    scores: z.array(z.number()).nullable().default(null),
+    label_names: z.array(z.string()).nullable().default(null)
+});
+
+/**
+ * The poses found, in the order of the request's `bboxes`.
+ */
+export const zPoseResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('pose').default('pose'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    poses: z.array(z.array(z.array(z.number()))),
+    keypoint_names: z.array(z.string()),
+    width: z.int().gte(1),
+    height: z.int().gte(1)
+});
+
+/**
+ * What the model says of each residue.
+ */
+export const zProteinLanguageResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('protein_language').default('protein_language'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    logits: z.array(z.array(z.array(z.number()))).nullable().default(null),
+    embeddings: z.array(z.array(z.array(z.number()))).nullable().default(null),
+    hidden_states: z.array(z.array(z.array(z.array(z.number())))).nullable().default(null),
+    seq_lens: z.array(z.int()),
+    vocab_size: z.int().gte(1).nullable().default(null),
+    hidden_dim: z.int().gte(1).nullable().default(null)
+});
+
+/**
+ * The vector of the scene.
+ */
+export const zSatelliteResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('geospatial').default('geospatial'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    embedding: z.array(z.number()),
+    dim: z.int().gte(1),
+    n_time: z.int().gte(1)
+});
+
+/**
+ * The masks found.
+ */
+export const zSegmentationResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('segmentation').default('segmentation'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    masks_b64: z.array(z.string()),
+    scores: z.array(z.number()),
+    height: z.int().gte(1),
+    width: z.int().gte(1)
+});
+
+/**
+ * The vectors.
+ */
+export const zSmallMoleculeResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('small_molecule').default('small_molecule'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    embeddings: z.array(z.array(z.number())),
+    dim: z.int().gte(1)
+});
+
+/**
+ * The structure and the model's confidence in it.
+ */
+export const zStructureResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('structure').default('structure'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    structure: z.string(),
+    structure_format: z.enum(['mmcif', 'pdb']),
+    plddt: z.array(z.number()),
+    ptm: z.number().nullable().default(null),
+    iptm: z.number().nullable().default(null),
+    pae: z.array(z.array(z.number())).nullable().default(null),
+    sample_scores: z.array(z.number()).nullable().default(null)
+});
+
+/**
+ * The speech.
+ */
+export const zTtsResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('tts').default('tts'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    audio_b64: z.string(),
+    sample_rate: z.int().gte(1),
+    seed: z.int().nullable().default(null)
+});
+
+/**
+ * The predicted labels.
+ */
+export const zTabularResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('tabular').default('tabular'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    predictions: z.array(zTabularLabel),
+    probabilities: z.array(z.array(z.number())).nullable().default(null),
+    quantiles: z.record(z.string(), z.array(z.number())).nullable().default(null),
+    classes: z.array(zTabularClass).nullable().default(null),
+    task: z.string(),
+    n_context: z.int().gte(0),
+    n_query: z.int().gte(0),
+    context_id: z.string().nullable().default(null)
 });
 
 /**
@@ -215,4 +978,134 @@ export const zTimeSeriesResponse = z.object({
     frequency: z.string(),
     timestamps: z.array(zTimestamp).nullable().default(null),
     item_id: z.string().nullable().default(null)
+});
+
+/**
+ * The frames of a clip and what to do with them.
+ */
+export const zVideoRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('video').default('video'),
+    model_name: zModelName,
+    frames_b64: z.array(z.string()).min(1).max(1024),
+    task: z.enum(['embedding', 'classification']).optional().default('embedding'),
+    pooling: z.enum(['cls', 'mean']).optional().default('cls'),
+    normalize: z.boolean().optional().default(true)
+});
+
+/**
+ * The vector of the clip, or its classes.
+ */
+export const zVideoResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('video').default('video'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    task: z.string(),
+    embedding: z.array(z.number()).nullable().default(null),
+    dim: z.int().gte(1).nullable().default(null),
+    labels: z.array(z.string()).nullable().default(null),
+    scores: z.array(z.number()).nullable().default(null)
+});
+
+/**
+ * Wavelength in nm.
+ */
+export const zWavelength = z.number().gt(0).lte(1000000000);
+
+/**
+ * Pixels of a scene, the bands they hold, and where and when they were taken.
+ */
+export const zSatelliteRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('geospatial').default('geospatial'),
+    model_name: zModelName,
+    pixels_b64: z.string(),
+    n_time: z.int().gte(1).lte(1024).optional().default(1),
+    n_bands: z.int().gte(1).lte(1024),
+    height: z.int().gte(1).lte(16384),
+    width: z.int().gte(1).lte(16384),
+    band_names: z.array(zBandName).min(1).max(1024),
+    wavelengths: z.array(zWavelength).min(1).max(1024).nullish().default(null),
+    gsd: z.number().gt(0).lte(100000).optional().default(10),
+    lat: z.number().gte(-90).lte(90).nullish().default(null),
+    lon: z.number().gte(-180).lte(180).nullish().default(null),
+    timestamps: z.array(zAcquisitionTime).min(1).max(1024).nullish().default(null),
+    pooling: z.enum(['mean', 'cls']).optional().default('mean'),
+    normalize: z.boolean().optional().default(true)
+});
+
+/**
+ * The atmosphere now and one model step before, on a grid of latitudes and longitudes. Names of
+ * variables and their units are the model's own.
+ */
+export const zWeatherRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('weather').default('weather'),
+    model_name: zModelName,
+    surface_vars: z.record(z.string(), z.string()).check(maxMembers(256)),
+    atmospheric_vars: z.record(z.string(), z.string()).check(maxMembers(256)),
+    prev_surface_vars: z.record(z.string(), z.string()).check(maxMembers(256)),
+    prev_atmospheric_vars: z.record(z.string(), z.string()).check(maxMembers(256)),
+    lat: z.array(zGridLatitude).min(1).max(4096),
+    lon: z.array(zGridLongitude).min(1).max(8192),
+    pressure_levels: z.array(zPressureLevel).min(1).max(256),
+    current_time: z.string().check(maxCharacters(40)).regex(/^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ]([01][0-9]|2[0-3])(:[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$/),
+    n_steps: z.int().gte(1).lte(1000).optional().default(1)
+});
+
+/**
+ * The forecast, one entry a step, on the grid of the request.
+ */
+export const zWeatherResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('weather').default('weather'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    surface_forecasts: z.array(z.record(z.string(), z.string())),
+    atmospheric_forecasts: z.array(z.record(z.string(), z.string())),
+    lat: z.array(z.number()),
+    lon: z.array(z.number()),
+    pressure_levels: z.array(z.int()),
+    forecast_times: z.array(z.string()),
+    step_hours: z.int().gte(1),
+    n_steps: z.int().gte(1)
+});
+
+/**
+ * One word and when it was said.
+ */
+export const zWordTimestamp = z.object({
+    word: z.string(),
+    start: z.number().gte(0),
+    end: z.number().gte(0),
+    probability: z.number()
+});
+
+/**
+ * A stretch of speech.
+ */
+export const zAudioSegment = z.object({
+    id: z.int().gte(0),
+    start: z.number().gte(0),
+    end: z.number().gte(0),
+    text: z.string(),
+    avg_logprob: z.number(),
+    no_speech_prob: z.number(),
+    words: z.array(zWordTimestamp).nullable().default(null)
+});
+
+/**
+ * What was said.
+ */
+export const zAudioResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('audio').default('audio'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    text: z.string(),
+    language: z.string(),
+    segments: z.array(zAudioSegment).default([]),
+    duration: z.number().gte(0).nullable().default(null),
+    language_probability: z.number().nullable().default(null)
 });

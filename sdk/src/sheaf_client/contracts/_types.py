@@ -10,6 +10,90 @@ ModelName: TypeAlias = Annotated[
 ]
 """Letters, digits, `.`, `_` and `-`; the first is a letter or a digit."""
 
+AdapterName: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+"""Name of a LoRA adapter, as the deployment gives it."""
+
+EmbeddingText: TypeAlias = Annotated[str, Field(min_length=1, max_length=32768)]
+"""A text to embed."""
+
+NucleotideSequence: TypeAlias = Annotated[
+    str, Field(min_length=1, max_length=131072, pattern="^[ACGTUNRYSWKMBDHVacgtunryswkmbdhv]+$")
+]
+"""Bases in IUPAC codes, 5′ to 3′, upper or lower case; `N` is any base."""
+
+BandName: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
+"""Name of a spectral band, as the model's card spells it."""
+
+Wavelength: TypeAlias = Annotated[float, Field(le=1000000000, gt=0)]
+"""Wavelength in nm."""
+
+AcquisitionTime: TypeAlias = Annotated[
+    str,
+    Field(
+        max_length=40,
+        pattern="^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ]([01][0-9]|2[0-3])(:[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$",
+    ),
+]
+"""ISO 8601 date or date-time, with or without an offset."""
+
+AtomicNumber: TypeAlias = Annotated[int, Field(ge=1, le=118)]
+"""Protons of an element, 1 for hydrogen to 118 for oganesson."""
+
+Cell: TypeAlias = Annotated[
+    list[Annotated[list[float], Field(min_length=3, max_length=3)]], Field(min_length=3, max_length=3)
+]
+"""Lattice vectors as rows, shape (3, 3), in Å."""
+
+Periodicity: TypeAlias = bool | Annotated[list[bool], Field(min_length=3, max_length=3)]
+"""One flag for all three directions, or one for each lattice vector."""
+
+ProteinSequence: TypeAlias = Annotated[
+    str, Field(min_length=1, max_length=16384, pattern="^([A-Za-z.*-]|<mask>)+$")
+]
+"""Residues in one-letter codes, N to C terminus, upper or lower case: the 20 amino acids, the ambiguity
+codes B, J, X and Z, the rarer O and U, `-` or `.` for a gap, `*` for a stop, `<mask>` for a masked residue."""
+
+PersonBox: TypeAlias = Annotated[list[float], Field(min_length=4, max_length=4)]
+"""Box around a person, x_min, y_min, x_max, y_max in pixels from the top left corner."""
+
+ImagePoint: TypeAlias = Annotated[list[float], Field(min_length=2, max_length=2)]
+"""A place in an image, x then y in pixels from the top left corner."""
+
+PointLabel: TypeAlias = Annotated[int, Field(ge=0, le=1)]
+"""1 for a point on the object, 0 for a point that is not of it."""
+
+Smiles: TypeAlias = Annotated[str, Field(min_length=1, max_length=4096, pattern="^[!-~]+$")]
+"""One molecule as SMILES, in printable ASCII without spaces; models were trained on canonical forms."""
+
+ChainSequence: TypeAlias = Annotated[str, Field(min_length=1, max_length=4096, pattern="^[A-Za-z]+$")]
+"""Residues of one chain in one-letter codes, N to C terminus, upper or lower case."""
+
+Alignment: TypeAlias = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=16384, pattern="^[A-Za-z.-]+$")]],
+    Field(max_length=16384),
+]
+"""Rows of the alignment of one chain, the chain itself first, shape (depth,); empty for a chain without one."""
+
+TabularRow: TypeAlias = Annotated[
+    list[float | Annotated[str, Field(max_length=1024)] | None], Field(min_length=1, max_length=4096)
+]
+"""One row, shape (n_features,); a number or a category each, `null` marks a missing value."""
+
+TabularLabel: TypeAlias = int | float | Annotated[str, Field(max_length=1024)]
+"""A number, or the name of a class."""
+
+TabularClass: TypeAlias = int | str
+"""A class, as a whole number or a name."""
+
+FeatureName: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+"""Name of a column."""
+
+FeatureIndex: TypeAlias = Annotated[int, Field(ge=0, le=4095)]
+"""Position of a column, counted from 0."""
+
+QuantileLevel: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+"""A probability, 0 and 1 excluded."""
+
 Series: TypeAlias = (
     Annotated[list[float | None], Field(min_length=1, max_length=1000000)]
     | Annotated[
@@ -18,9 +102,6 @@ Series: TypeAlias = (
     ]
 )
 """Values of one variate, shape (time,), or of several, shape (time, variates); `null` marks a missing value."""
-
-QuantileLevel: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
-"""A probability, 0 and 1 excluded."""
 
 Covariates: TypeAlias = Annotated[
     dict[
@@ -36,3 +117,12 @@ StaticCovariates: TypeAlias = Annotated[
     dict[str, float | Annotated[str, Field(max_length=256)]], Field(max_length=1024)
 ]
 """One number or category by name."""
+
+GridLatitude: TypeAlias = Annotated[float, Field(ge=-90, le=90)]
+"""Degrees north of the equator."""
+
+GridLongitude: TypeAlias = Annotated[float, Field(ge=-180, le=360)]
+"""Degrees east of Greenwich, counted from 0 to 360 or from -180 to 180."""
+
+PressureLevel: TypeAlias = Annotated[int, Field(ge=1, le=1100)]
+"""Pressure in hPa."""

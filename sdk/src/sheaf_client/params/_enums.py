@@ -7,7 +7,30 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 ModelTypeLike: TypeAlias = Literal[
+    "audio",
+    "audio_generation",
+    "depth",
+    "detection",
+    "diffusion",
+    "embedding",
+    "genomic",
+    "geospatial",
+    "materials",
+    "molecular",
+    "multimodal_embedding",
+    "multimodal_generation",
+    "optical_flow",
+    "point_cloud",
+    "pose",
+    "protein_language",
+    "segmentation",
+    "small_molecule",
+    "structure",
+    "tabular",
     "time_series",
+    "tts",
+    "video",
+    "weather",
     "neural_operator",
 ]
 FrequencyLike: TypeAlias = Literal[

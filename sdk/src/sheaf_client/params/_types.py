@@ -7,6 +7,24 @@ from typing import TypeAlias
 
 from sheaf_client._inputs import ArrayLike
 
+CellLike: TypeAlias = Sequence[Sequence[float] | ArrayLike] | ArrayLike
+"""Lattice vectors as rows, shape (3, 3), in Å."""
+
+PeriodicityLike: TypeAlias = bool | Sequence[bool] | ArrayLike
+"""One flag for all three directions, or one for each lattice vector."""
+
+PersonBoxLike: TypeAlias = Sequence[float] | ArrayLike
+"""Box around a person, x_min, y_min, x_max, y_max in pixels from the top left corner."""
+
+ImagePointLike: TypeAlias = Sequence[float] | ArrayLike
+"""A place in an image, x then y in pixels from the top left corner."""
+
+AlignmentLike: TypeAlias = Sequence[str] | ArrayLike
+"""Rows of the alignment of one chain, the chain itself first, shape (depth,); empty for a chain without one."""
+
+TabularRowLike: TypeAlias = Sequence[float | str | None] | ArrayLike
+"""One row, shape (n_features,); a number or a category each, `null` marks a missing value."""
+
 SeriesLike: TypeAlias = Sequence[float | None] | Sequence[Sequence[float | None] | ArrayLike] | ArrayLike
 """Values of one variate, shape (time,), or of several, shape (time, variates); `null` marks a missing value."""
 

@@ -10,11 +10,174 @@ from typing import TYPE_CHECKING, cast
 from sheaf_client._resource import AsyncCaller, Caller
 
 if TYPE_CHECKING:
+    from sheaf_client.resources.audio import AsyncAudio, Audio
+    from sheaf_client.resources.audio_generation import AsyncAudioGeneration, AudioGeneration
+    from sheaf_client.resources.depth import AsyncDepth, Depth
+    from sheaf_client.resources.detection import AsyncDetection, Detection
+    from sheaf_client.resources.diffusion import AsyncDiffusion, Diffusion
+    from sheaf_client.resources.embedding import AsyncEmbedding, Embedding
+    from sheaf_client.resources.genomic import AsyncGenomic, Genomic
+    from sheaf_client.resources.geospatial import AsyncGeospatial, Geospatial
+    from sheaf_client.resources.materials import AsyncMaterials, Materials
+    from sheaf_client.resources.molecular import AsyncMolecular, Molecular
+    from sheaf_client.resources.multimodal_embedding import AsyncMultimodalEmbedding, MultimodalEmbedding
+    from sheaf_client.resources.multimodal_generation import AsyncMultimodalGeneration, MultimodalGeneration
+    from sheaf_client.resources.optical_flow import AsyncOpticalFlow, OpticalFlow
+    from sheaf_client.resources.point_cloud import AsyncPointCloud, PointCloud
+    from sheaf_client.resources.pose import AsyncPose, Pose
+    from sheaf_client.resources.protein_language import AsyncProteinLanguage, ProteinLanguage
+    from sheaf_client.resources.segmentation import AsyncSegmentation, Segmentation
+    from sheaf_client.resources.small_molecule import AsyncSmallMolecule, SmallMolecule
+    from sheaf_client.resources.structure import AsyncStructure, Structure
+    from sheaf_client.resources.tabular import AsyncTabular, Tabular
     from sheaf_client.resources.time_series import AsyncTimeSeries, TimeSeries
+    from sheaf_client.resources.tts import AsyncTts, Tts
+    from sheaf_client.resources.video import AsyncVideo, Video
+    from sheaf_client.resources.weather import AsyncWeather, Weather
 
 
 class Resources:
     """What `Sheaf` offers per model type."""
+
+    @cached_property
+    def audio(self) -> Audio:
+        """Transcribe or translate speech."""
+        from sheaf_client.resources.audio import Audio
+
+        return Audio(cast(Caller, self))
+
+    @cached_property
+    def audio_generation(self) -> AudioGeneration:
+        """Make music or sound from text."""
+        from sheaf_client.resources.audio_generation import AudioGeneration
+
+        return AudioGeneration(cast(Caller, self))
+
+    @cached_property
+    def depth(self) -> Depth:
+        """Estimate depth from single images."""
+        from sheaf_client.resources.depth import Depth
+
+        return Depth(cast(Caller, self))
+
+    @cached_property
+    def detection(self) -> Detection:
+        """Detect objects in images."""
+        from sheaf_client.resources.detection import Detection
+
+        return Detection(cast(Caller, self))
+
+    @cached_property
+    def diffusion(self) -> Diffusion:
+        """Generate images from text."""
+        from sheaf_client.resources.diffusion import Diffusion
+
+        return Diffusion(cast(Caller, self))
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Embed texts or images."""
+        from sheaf_client.resources.embedding import Embedding
+
+        return Embedding(cast(Caller, self))
+
+    @cached_property
+    def genomic(self) -> Genomic:
+        """Embed DNA or RNA sequences."""
+        from sheaf_client.resources.genomic import Genomic
+
+        return Genomic(cast(Caller, self))
+
+    @cached_property
+    def geospatial(self) -> Geospatial:
+        """Embed satellite scenes."""
+        from sheaf_client.resources.geospatial import Geospatial
+
+        return Geospatial(cast(Caller, self))
+
+    @cached_property
+    def materials(self) -> Materials:
+        """Compute energies and forces of atoms."""
+        from sheaf_client.resources.materials import Materials
+
+        return Materials(cast(Caller, self))
+
+    @cached_property
+    def molecular(self) -> Molecular:
+        """Embed protein sequences."""
+        from sheaf_client.resources.molecular import Molecular
+
+        return Molecular(cast(Caller, self))
+
+    @cached_property
+    def multimodal_embedding(self) -> MultimodalEmbedding:
+        """Embed any of several modalities into one space."""
+        from sheaf_client.resources.multimodal_embedding import MultimodalEmbedding
+
+        return MultimodalEmbedding(cast(Caller, self))
+
+    @cached_property
+    def multimodal_generation(self) -> MultimodalGeneration:
+        """Generate images from images and text."""
+        from sheaf_client.resources.multimodal_generation import MultimodalGeneration
+
+        return MultimodalGeneration(cast(Caller, self))
+
+    @cached_property
+    def optical_flow(self) -> OpticalFlow:
+        """Estimate motion between frames."""
+        from sheaf_client.resources.optical_flow import OpticalFlow
+
+        return OpticalFlow(cast(Caller, self))
+
+    @cached_property
+    def point_cloud(self) -> PointCloud:
+        """Embed and classify point clouds."""
+        from sheaf_client.resources.point_cloud import PointCloud
+
+        return PointCloud(cast(Caller, self))
+
+    @cached_property
+    def pose(self) -> Pose:
+        """Estimate body poses."""
+        from sheaf_client.resources.pose import Pose
+
+        return Pose(cast(Caller, self))
+
+    @cached_property
+    def protein_language(self) -> ProteinLanguage:
+        """Run a protein language model."""
+        from sheaf_client.resources.protein_language import ProteinLanguage
+
+        return ProteinLanguage(cast(Caller, self))
+
+    @cached_property
+    def segmentation(self) -> Segmentation:
+        """Segment objects in images."""
+        from sheaf_client.resources.segmentation import Segmentation
+
+        return Segmentation(cast(Caller, self))
+
+    @cached_property
+    def small_molecule(self) -> SmallMolecule:
+        """Embed small molecules."""
+        from sheaf_client.resources.small_molecule import SmallMolecule
+
+        return SmallMolecule(cast(Caller, self))
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Predict protein structures."""
+        from sheaf_client.resources.structure import Structure
+
+        return Structure(cast(Caller, self))
+
+    @cached_property
+    def tabular(self) -> Tabular:
+        """Predict labels of table rows."""
+        from sheaf_client.resources.tabular import Tabular
+
+        return Tabular(cast(Caller, self))
 
     @cached_property
     def time_series(self) -> TimeSeries:
@@ -23,9 +186,170 @@ class Resources:
 
         return TimeSeries(cast(Caller, self))
 
+    @cached_property
+    def tts(self) -> Tts:
+        """Turn text into speech."""
+        from sheaf_client.resources.tts import Tts
+
+        return Tts(cast(Caller, self))
+
+    @cached_property
+    def video(self) -> Video:
+        """Embed and classify video clips."""
+        from sheaf_client.resources.video import Video
+
+        return Video(cast(Caller, self))
+
+    @cached_property
+    def weather(self) -> Weather:
+        """Forecast the weather."""
+        from sheaf_client.resources.weather import Weather
+
+        return Weather(cast(Caller, self))
+
 
 class AsyncResources:
     """What `AsyncSheaf` offers per model type."""
+
+    @cached_property
+    def audio(self) -> AsyncAudio:
+        """Transcribe or translate speech."""
+        from sheaf_client.resources.audio import AsyncAudio
+
+        return AsyncAudio(cast(AsyncCaller, self))
+
+    @cached_property
+    def audio_generation(self) -> AsyncAudioGeneration:
+        """Make music or sound from text."""
+        from sheaf_client.resources.audio_generation import AsyncAudioGeneration
+
+        return AsyncAudioGeneration(cast(AsyncCaller, self))
+
+    @cached_property
+    def depth(self) -> AsyncDepth:
+        """Estimate depth from single images."""
+        from sheaf_client.resources.depth import AsyncDepth
+
+        return AsyncDepth(cast(AsyncCaller, self))
+
+    @cached_property
+    def detection(self) -> AsyncDetection:
+        """Detect objects in images."""
+        from sheaf_client.resources.detection import AsyncDetection
+
+        return AsyncDetection(cast(AsyncCaller, self))
+
+    @cached_property
+    def diffusion(self) -> AsyncDiffusion:
+        """Generate images from text."""
+        from sheaf_client.resources.diffusion import AsyncDiffusion
+
+        return AsyncDiffusion(cast(AsyncCaller, self))
+
+    @cached_property
+    def embedding(self) -> AsyncEmbedding:
+        """Embed texts or images."""
+        from sheaf_client.resources.embedding import AsyncEmbedding
+
+        return AsyncEmbedding(cast(AsyncCaller, self))
+
+    @cached_property
+    def genomic(self) -> AsyncGenomic:
+        """Embed DNA or RNA sequences."""
+        from sheaf_client.resources.genomic import AsyncGenomic
+
+        return AsyncGenomic(cast(AsyncCaller, self))
+
+    @cached_property
+    def geospatial(self) -> AsyncGeospatial:
+        """Embed satellite scenes."""
+        from sheaf_client.resources.geospatial import AsyncGeospatial
+
+        return AsyncGeospatial(cast(AsyncCaller, self))
+
+    @cached_property
+    def materials(self) -> AsyncMaterials:
+        """Compute energies and forces of atoms."""
+        from sheaf_client.resources.materials import AsyncMaterials
+
+        return AsyncMaterials(cast(AsyncCaller, self))
+
+    @cached_property
+    def molecular(self) -> AsyncMolecular:
+        """Embed protein sequences."""
+        from sheaf_client.resources.molecular import AsyncMolecular
+
+        return AsyncMolecular(cast(AsyncCaller, self))
+
+    @cached_property
+    def multimodal_embedding(self) -> AsyncMultimodalEmbedding:
+        """Embed any of several modalities into one space."""
+        from sheaf_client.resources.multimodal_embedding import AsyncMultimodalEmbedding
+
+        return AsyncMultimodalEmbedding(cast(AsyncCaller, self))
+
+    @cached_property
+    def multimodal_generation(self) -> AsyncMultimodalGeneration:
+        """Generate images from images and text."""
+        from sheaf_client.resources.multimodal_generation import AsyncMultimodalGeneration
+
+        return AsyncMultimodalGeneration(cast(AsyncCaller, self))
+
+    @cached_property
+    def optical_flow(self) -> AsyncOpticalFlow:
+        """Estimate motion between frames."""
+        from sheaf_client.resources.optical_flow import AsyncOpticalFlow
+
+        return AsyncOpticalFlow(cast(AsyncCaller, self))
+
+    @cached_property
+    def point_cloud(self) -> AsyncPointCloud:
+        """Embed and classify point clouds."""
+        from sheaf_client.resources.point_cloud import AsyncPointCloud
+
+        return AsyncPointCloud(cast(AsyncCaller, self))
+
+    @cached_property
+    def pose(self) -> AsyncPose:
+        """Estimate body poses."""
+        from sheaf_client.resources.pose import AsyncPose
+
+        return AsyncPose(cast(AsyncCaller, self))
+
+    @cached_property
+    def protein_language(self) -> AsyncProteinLanguage:
+        """Run a protein language model."""
+        from sheaf_client.resources.protein_language import AsyncProteinLanguage
+
+        return AsyncProteinLanguage(cast(AsyncCaller, self))
+
+    @cached_property
+    def segmentation(self) -> AsyncSegmentation:
+        """Segment objects in images."""
+        from sheaf_client.resources.segmentation import AsyncSegmentation
+
+        return AsyncSegmentation(cast(AsyncCaller, self))
+
+    @cached_property
+    def small_molecule(self) -> AsyncSmallMolecule:
+        """Embed small molecules."""
+        from sheaf_client.resources.small_molecule import AsyncSmallMolecule
+
+        return AsyncSmallMolecule(cast(AsyncCaller, self))
+
+    @cached_property
+    def structure(self) -> AsyncStructure:
+        """Predict protein structures."""
+        from sheaf_client.resources.structure import AsyncStructure
+
+        return AsyncStructure(cast(AsyncCaller, self))
+
+    @cached_property
+    def tabular(self) -> AsyncTabular:
+        """Predict labels of table rows."""
+        from sheaf_client.resources.tabular import AsyncTabular
+
+        return AsyncTabular(cast(AsyncCaller, self))
 
     @cached_property
     def time_series(self) -> AsyncTimeSeries:
@@ -33,3 +357,24 @@ class AsyncResources:
         from sheaf_client.resources.time_series import AsyncTimeSeries
 
         return AsyncTimeSeries(cast(AsyncCaller, self))
+
+    @cached_property
+    def tts(self) -> AsyncTts:
+        """Turn text into speech."""
+        from sheaf_client.resources.tts import AsyncTts
+
+        return AsyncTts(cast(AsyncCaller, self))
+
+    @cached_property
+    def video(self) -> AsyncVideo:
+        """Embed and classify video clips."""
+        from sheaf_client.resources.video import AsyncVideo
+
+        return AsyncVideo(cast(AsyncCaller, self))
+
+    @cached_property
+    def weather(self) -> AsyncWeather:
+        """Forecast the weather."""
+        from sheaf_client.resources.weather import AsyncWeather
+
+        return AsyncWeather(cast(AsyncCaller, self))

@@ -2,11 +2,92 @@
 
 """The union of all requests and of all responses, told apart by `model_type`."""
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
+from pydantic import Field
+from sheaf_client.contracts.audio import TTSRequest, TTSResponse
+from sheaf_client.contracts.audio_generation import AudioGenerationRequest, AudioGenerationResponse
+from sheaf_client.contracts.depth import DepthRequest, DepthResponse
+from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
+from sheaf_client.contracts.diffusion import DiffusionRequest, DiffusionResponse
+from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
+from sheaf_client.contracts.genomic import GenomicRequest, GenomicResponse
+from sheaf_client.contracts.materials import MaterialsRequest, MaterialsResponse
+from sheaf_client.contracts.molecular import MolecularRequest, MolecularResponse
+from sheaf_client.contracts.multimodal_embedding import (
+    MultimodalEmbeddingRequest,
+    MultimodalEmbeddingResponse,
+)
+from sheaf_client.contracts.multimodal_generation import (
+    MultimodalGenerationRequest,
+    MultimodalGenerationResponse,
+)
+from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowResponse
+from sheaf_client.contracts.point_cloud import PointCloudRequest, PointCloudResponse
+from sheaf_client.contracts.pose import PoseRequest, PoseResponse
+from sheaf_client.contracts.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
+from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
+from sheaf_client.contracts.segmentation import SegmentationRequest, SegmentationResponse
+from sheaf_client.contracts.small_molecule import SmallMoleculeRequest, SmallMoleculeResponse
+from sheaf_client.contracts.structure import StructureRequest, StructureResponse
+from sheaf_client.contracts.tabular import TabularRequest, TabularResponse
 from sheaf_client.contracts.time_series import TimeSeriesRequest, TimeSeriesResponse
+from sheaf_client.contracts.video import VideoRequest, VideoResponse
+from sheaf_client.contracts.weather import WeatherRequest, WeatherResponse
 
 __all__ = ["AnyRequest", "AnyResponse"]
 
-AnyRequest: TypeAlias = TimeSeriesRequest
-AnyResponse: TypeAlias = TimeSeriesResponse
+AnyRequest: TypeAlias = Annotated[
+    AudioRequest
+    | AudioGenerationRequest
+    | DepthRequest
+    | DetectionRequest
+    | DiffusionRequest
+    | EmbeddingRequest
+    | GenomicRequest
+    | SatelliteRequest
+    | MaterialsRequest
+    | MolecularRequest
+    | MultimodalEmbeddingRequest
+    | MultimodalGenerationRequest
+    | OpticalFlowRequest
+    | PointCloudRequest
+    | PoseRequest
+    | ProteinLanguageRequest
+    | SegmentationRequest
+    | SmallMoleculeRequest
+    | StructureRequest
+    | TabularRequest
+    | TimeSeriesRequest
+    | TTSRequest
+    | VideoRequest
+    | WeatherRequest,
+    Field(discriminator="model_type"),
+]
+AnyResponse: TypeAlias = Annotated[
+    AudioResponse
+    | AudioGenerationResponse
+    | DepthResponse
+    | DetectionResponse
+    | DiffusionResponse
+    | EmbeddingResponse
+    | GenomicResponse
+    | SatelliteResponse
+    | MaterialsResponse
+    | MolecularResponse
+    | MultimodalEmbeddingResponse
+    | MultimodalGenerationResponse
+    | OpticalFlowResponse
+    | PointCloudResponse
+    | PoseResponse
+    | ProteinLanguageResponse
+    | SegmentationResponse
+    | SmallMoleculeResponse
+    | StructureResponse
+    | TabularResponse
+    | TimeSeriesResponse
+    | TTSResponse
+    | VideoResponse
+    | WeatherResponse,
+    Field(discriminator="model_type"),
+]

@@ -7,6 +7,56 @@ from __future__ import annotations
 from typing import Any
 
 from sheaf_client._operation import Operation
-from sheaf_client.resources import time_series
+from sheaf_client.resources import (
+    audio,
+    audio_generation,
+    depth,
+    detection,
+    diffusion,
+    embedding,
+    genomic,
+    geospatial,
+    materials,
+    molecular,
+    multimodal_embedding,
+    multimodal_generation,
+    optical_flow,
+    point_cloud,
+    pose,
+    protein_language,
+    segmentation,
+    small_molecule,
+    structure,
+    tabular,
+    time_series,
+    tts,
+    video,
+    weather,
+)
 
-OPERATIONS: tuple[Operation[Any, Any], ...] = (time_series.FORECAST,)
+OPERATIONS: tuple[Operation[Any, Any], ...] = (
+    audio.TRANSCRIBE,
+    audio_generation.GENERATE,
+    depth.ESTIMATE,
+    detection.DETECT,
+    diffusion.GENERATE,
+    embedding.EMBED,
+    genomic.EMBED,
+    geospatial.EMBED,
+    materials.COMPUTE,
+    molecular.EMBED,
+    multimodal_embedding.EMBED,
+    multimodal_generation.GENERATE,
+    optical_flow.ESTIMATE,
+    point_cloud.INFER,
+    pose.ESTIMATE,
+    protein_language.INFER,
+    segmentation.SEGMENT,
+    small_molecule.EMBED,
+    structure.FOLD,
+    tabular.PREDICT,
+    time_series.FORECAST,
+    tts.SYNTHESIZE,
+    video.INFER,
+    weather.FORECAST,
+)
