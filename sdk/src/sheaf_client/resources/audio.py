@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.audio import AudioRequest, AudioResponse
 
@@ -152,6 +153,15 @@ class Audio(SyncResource):
         return self._stream(TRANSCRIBE, request, given)
 
 
+class RawAudio:
+    """Transcribe or translate speech, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Audio) -> None:
+        self.transcribe = raw(resource.transcribe)
+        self.transcribe_many = raw(resource.transcribe_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncAudio(AsyncResource):
     """Transcribe or translate speech."""
 
@@ -277,3 +287,12 @@ class AsyncAudio(AsyncResource):
 
         """
         return self._stream(TRANSCRIBE, request, given)
+
+
+class AsyncRawAudio:
+    """Transcribe or translate speech, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncAudio) -> None:
+        self.transcribe = raw_async(resource.transcribe)
+        self.transcribe_many = raw_async(resource.transcribe_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.audio_generation import AudioGenerationRequest, AudioGenerationResponse
 
@@ -147,6 +148,15 @@ class AudioGeneration(SyncResource):
         return self._stream(GENERATE, request, given)
 
 
+class RawAudioGeneration:
+    """Make music or sound from text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AudioGeneration) -> None:
+        self.generate = raw(resource.generate)
+        self.generate_many = raw(resource.generate_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncAudioGeneration(AsyncResource):
     """Make music or sound from text."""
 
@@ -268,3 +278,12 @@ class AsyncAudioGeneration(AsyncResource):
 
         """
         return self._stream(GENERATE, request, given)
+
+
+class AsyncRawAudioGeneration:
+    """Make music or sound from text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncAudioGeneration) -> None:
+        self.generate = raw_async(resource.generate)
+        self.generate_many = raw_async(resource.generate_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.depth import DepthRequest, DepthResponse
 
@@ -86,6 +87,14 @@ class Depth(SyncResource):
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
+class RawDepth:
+    """Estimate depth from single images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Depth) -> None:
+        self.estimate = raw(resource.estimate)
+        self.estimate_many = raw(resource.estimate_many)
+
+
 class AsyncDepth(AsyncResource):
     """Estimate depth from single images."""
 
@@ -146,3 +155,11 @@ class AsyncDepth(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
+
+
+class AsyncRawDepth:
+    """Estimate depth from single images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncDepth) -> None:
+        self.estimate = raw_async(resource.estimate)
+        self.estimate_many = raw_async(resource.estimate_many)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
 
@@ -86,6 +87,14 @@ class Detection(SyncResource):
         return self._call_many(DETECT, requests, timeout, extra_headers)
 
 
+class RawDetection:
+    """Detect objects in images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Detection) -> None:
+        self.detect = raw(resource.detect)
+        self.detect_many = raw(resource.detect_many)
+
+
 class AsyncDetection(AsyncResource):
     """Detect objects in images."""
 
@@ -146,3 +155,11 @@ class AsyncDetection(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(DETECT, requests, timeout, extra_headers)
+
+
+class AsyncRawDetection:
+    """Detect objects in images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncDetection) -> None:
+        self.detect = raw_async(resource.detect)
+        self.detect_many = raw_async(resource.detect_many)

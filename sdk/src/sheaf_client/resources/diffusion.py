@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.diffusion import DiffusionRequest, DiffusionResponse
 
@@ -169,6 +170,15 @@ class Diffusion(SyncResource):
         return self._stream(GENERATE, request, given)
 
 
+class RawDiffusion:
+    """Generate images from text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Diffusion) -> None:
+        self.generate = raw(resource.generate)
+        self.generate_many = raw(resource.generate_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncDiffusion(AsyncResource):
     """Generate images from text."""
 
@@ -312,3 +322,12 @@ class AsyncDiffusion(AsyncResource):
 
         """
         return self._stream(GENERATE, request, given)
+
+
+class AsyncRawDiffusion:
+    """Generate images from text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncDiffusion) -> None:
+        self.generate = raw_async(resource.generate)
+        self.generate_many = raw_async(resource.generate_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
 
@@ -94,6 +95,14 @@ class Embedding(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawEmbedding:
+    """Embed texts or images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Embedding) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncEmbedding(AsyncResource):
     """Embed texts or images."""
 
@@ -160,3 +169,11 @@ class AsyncEmbedding(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawEmbedding:
+    """Embed texts or images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncEmbedding) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.genomic import GenomicRequest, GenomicResponse
 
@@ -89,6 +90,14 @@ class Genomic(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawGenomic:
+    """Embed DNA or RNA sequences, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Genomic) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncGenomic(AsyncResource):
     """Embed DNA or RNA sequences."""
 
@@ -151,3 +160,11 @@ class AsyncGenomic(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawGenomic:
+    """Embed DNA or RNA sequences, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncGenomic) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

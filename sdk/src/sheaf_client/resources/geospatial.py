@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
 
@@ -109,6 +110,14 @@ class Geospatial(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawGeospatial:
+    """Embed satellite scenes, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Geospatial) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncGeospatial(AsyncResource):
     """Embed satellite scenes."""
 
@@ -191,3 +200,11 @@ class AsyncGeospatial(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawGeospatial:
+    """Embed satellite scenes, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncGeospatial) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

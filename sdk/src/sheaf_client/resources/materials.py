@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.materials import MaterialsRequest, MaterialsResponse
 
@@ -146,6 +147,15 @@ class Materials(SyncResource):
         return self._stream(COMPUTE, request, given)
 
 
+class RawMaterials:
+    """Compute energies and forces of atoms, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Materials) -> None:
+        self.compute = raw(resource.compute)
+        self.compute_many = raw(resource.compute_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncMaterials(AsyncResource):
     """Compute energies and forces of atoms."""
 
@@ -265,3 +275,12 @@ class AsyncMaterials(AsyncResource):
 
         """
         return self._stream(COMPUTE, request, given)
+
+
+class AsyncRawMaterials:
+    """Compute energies and forces of atoms, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncMaterials) -> None:
+        self.compute = raw_async(resource.compute)
+        self.compute_many = raw_async(resource.compute_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.molecular import MolecularRequest, MolecularResponse
 
@@ -89,6 +90,14 @@ class Molecular(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawMolecular:
+    """Embed protein sequences, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Molecular) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncMolecular(AsyncResource):
     """Embed protein sequences."""
 
@@ -151,3 +160,11 @@ class AsyncMolecular(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawMolecular:
+    """Embed protein sequences, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncMolecular) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

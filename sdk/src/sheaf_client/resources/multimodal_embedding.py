@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.multimodal_embedding import (
     MultimodalEmbeddingRequest,
@@ -103,6 +104,14 @@ class MultimodalEmbedding(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawMultimodalEmbedding:
+    """Embed any of several modalities into one space, with each answer as HTTP has it."""
+
+    def __init__(self, resource: MultimodalEmbedding) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncMultimodalEmbedding(AsyncResource):
     """Embed any of several modalities into one space."""
 
@@ -175,3 +184,11 @@ class AsyncMultimodalEmbedding(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawMultimodalEmbedding:
+    """Embed any of several modalities into one space, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncMultimodalEmbedding) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.multimodal_generation import (
     MultimodalGenerationRequest,
@@ -181,6 +182,15 @@ class MultimodalGeneration(SyncResource):
         return self._stream(GENERATE, request, given)
 
 
+class RawMultimodalGeneration:
+    """Generate images from images and text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: MultimodalGeneration) -> None:
+        self.generate = raw(resource.generate)
+        self.generate_many = raw(resource.generate_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncMultimodalGeneration(AsyncResource):
     """Generate images from images and text."""
 
@@ -330,3 +340,12 @@ class AsyncMultimodalGeneration(AsyncResource):
 
         """
         return self._stream(GENERATE, request, given)
+
+
+class AsyncRawMultimodalGeneration:
+    """Generate images from images and text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncMultimodalGeneration) -> None:
+        self.generate = raw_async(resource.generate)
+        self.generate_many = raw_async(resource.generate_many)
+        self.stream = raw_async_stream(resource.stream)

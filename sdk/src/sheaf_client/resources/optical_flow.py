@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowResponse
 
@@ -86,6 +87,14 @@ class OpticalFlow(SyncResource):
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
+class RawOpticalFlow:
+    """Estimate motion between frames, with each answer as HTTP has it."""
+
+    def __init__(self, resource: OpticalFlow) -> None:
+        self.estimate = raw(resource.estimate)
+        self.estimate_many = raw(resource.estimate_many)
+
+
 class AsyncOpticalFlow(AsyncResource):
     """Estimate motion between frames."""
 
@@ -148,3 +157,11 @@ class AsyncOpticalFlow(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
+
+
+class AsyncRawOpticalFlow:
+    """Estimate motion between frames, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncOpticalFlow) -> None:
+        self.estimate = raw_async(resource.estimate)
+        self.estimate_many = raw_async(resource.estimate_many)

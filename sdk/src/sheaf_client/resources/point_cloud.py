@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.point_cloud import PointCloudRequest, PointCloudResponse
 
@@ -88,6 +89,14 @@ class PointCloud(SyncResource):
         return self._call_many(INFER, requests, timeout, extra_headers)
 
 
+class RawPointCloud:
+    """Embed and classify point clouds, with each answer as HTTP has it."""
+
+    def __init__(self, resource: PointCloud) -> None:
+        self.infer = raw(resource.infer)
+        self.infer_many = raw(resource.infer_many)
+
+
 class AsyncPointCloud(AsyncResource):
     """Embed and classify point clouds."""
 
@@ -150,3 +159,11 @@ class AsyncPointCloud(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(INFER, requests, timeout, extra_headers)
+
+
+class AsyncRawPointCloud:
+    """Embed and classify point clouds, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncPointCloud) -> None:
+        self.infer = raw_async(resource.infer)
+        self.infer_many = raw_async(resource.infer_many)

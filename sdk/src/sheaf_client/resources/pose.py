@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.pose import PoseRequest, PoseResponse
 
@@ -90,6 +91,14 @@ class Pose(SyncResource):
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
+class RawPose:
+    """Estimate body poses, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Pose) -> None:
+        self.estimate = raw(resource.estimate)
+        self.estimate_many = raw(resource.estimate_many)
+
+
 class AsyncPose(AsyncResource):
     """Estimate body poses."""
 
@@ -152,3 +161,11 @@ class AsyncPose(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
+
+
+class AsyncRawPose:
+    """Estimate body poses, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncPose) -> None:
+        self.estimate = raw_async(resource.estimate)
+        self.estimate_many = raw_async(resource.estimate_many)

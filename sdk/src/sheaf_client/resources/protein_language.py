@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
 
@@ -93,6 +94,14 @@ class ProteinLanguage(SyncResource):
         return self._call_many(INFER, requests, timeout, extra_headers)
 
 
+class RawProteinLanguage:
+    """Run a protein language model, with each answer as HTTP has it."""
+
+    def __init__(self, resource: ProteinLanguage) -> None:
+        self.infer = raw(resource.infer)
+        self.infer_many = raw(resource.infer_many)
+
+
 class AsyncProteinLanguage(AsyncResource):
     """Run a protein language model."""
 
@@ -159,3 +168,11 @@ class AsyncProteinLanguage(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(INFER, requests, timeout, extra_headers)
+
+
+class AsyncRawProteinLanguage:
+    """Run a protein language model, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncProteinLanguage) -> None:
+        self.infer = raw_async(resource.infer)
+        self.infer_many = raw_async(resource.infer_many)

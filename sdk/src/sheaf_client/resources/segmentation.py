@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.segmentation import SegmentationRequest, SegmentationResponse
 
@@ -95,6 +96,14 @@ class Segmentation(SyncResource):
         return self._call_many(SEGMENT, requests, timeout, extra_headers)
 
 
+class RawSegmentation:
+    """Segment objects in images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Segmentation) -> None:
+        self.segment = raw(resource.segment)
+        self.segment_many = raw(resource.segment_many)
+
+
 class AsyncSegmentation(AsyncResource):
     """Segment objects in images."""
 
@@ -163,3 +172,11 @@ class AsyncSegmentation(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(SEGMENT, requests, timeout, extra_headers)
+
+
+class AsyncRawSegmentation:
+    """Segment objects in images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncSegmentation) -> None:
+        self.segment = raw_async(resource.segment)
+        self.segment_many = raw_async(resource.segment_many)

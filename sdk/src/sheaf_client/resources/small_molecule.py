@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.small_molecule import SmallMoleculeRequest, SmallMoleculeResponse
 
@@ -89,6 +90,14 @@ class SmallMolecule(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawSmallMolecule:
+    """Embed small molecules, with each answer as HTTP has it."""
+
+    def __init__(self, resource: SmallMolecule) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncSmallMolecule(AsyncResource):
     """Embed small molecules."""
 
@@ -153,3 +162,11 @@ class AsyncSmallMolecule(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawSmallMolecule:
+    """Embed small molecules, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncSmallMolecule) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

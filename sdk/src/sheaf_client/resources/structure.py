@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.structure import ChainInput, StructureRequest, StructureResponse
 
@@ -150,6 +151,15 @@ class Structure(SyncResource):
         return self._stream(FOLD, request, given)
 
 
+class RawStructure:
+    """Predict protein structures, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Structure) -> None:
+        self.fold = raw(resource.fold)
+        self.fold_many = raw(resource.fold_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncStructure(AsyncResource):
     """Predict protein structures."""
 
@@ -273,3 +283,12 @@ class AsyncStructure(AsyncResource):
 
         """
         return self._stream(FOLD, request, given)
+
+
+class AsyncRawStructure:
+    """Predict protein structures, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncStructure) -> None:
+        self.fold = raw_async(resource.fold)
+        self.fold_many = raw_async(resource.fold_many)
+        self.stream = raw_async_stream(resource.stream)

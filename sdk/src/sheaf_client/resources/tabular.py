@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.tabular import TabularRequest, TabularResponse
 
@@ -102,6 +103,14 @@ class Tabular(SyncResource):
         return self._call_many(PREDICT, requests, timeout, extra_headers)
 
 
+class RawTabular:
+    """Predict labels of table rows, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Tabular) -> None:
+        self.predict = raw(resource.predict)
+        self.predict_many = raw(resource.predict_many)
+
+
 class AsyncTabular(AsyncResource):
     """Predict labels of table rows."""
 
@@ -176,3 +185,11 @@ class AsyncTabular(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(PREDICT, requests, timeout, extra_headers)
+
+
+class AsyncRawTabular:
+    """Predict labels of table rows, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncTabular) -> None:
+        self.predict = raw_async(resource.predict)
+        self.predict_many = raw_async(resource.predict_many)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.features import FeatureRef
 from sheaf_client.contracts.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
@@ -186,6 +187,15 @@ class TimeSeries(SyncResource):
         return self._stream(FORECAST, request, given)
 
 
+class RawTimeSeries:
+    """Forecast time series, with each answer as HTTP has it."""
+
+    def __init__(self, resource: TimeSeries) -> None:
+        self.forecast = raw(resource.forecast)
+        self.forecast_many = raw(resource.forecast_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncTimeSeries(AsyncResource):
     """Forecast time series."""
 
@@ -341,3 +351,12 @@ class AsyncTimeSeries(AsyncResource):
 
         """
         return self._stream(FORECAST, request, given)
+
+
+class AsyncRawTimeSeries:
+    """Forecast time series, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncTimeSeries) -> None:
+        self.forecast = raw_async(resource.forecast)
+        self.forecast_many = raw_async(resource.forecast_many)
+        self.stream = raw_async_stream(resource.stream)

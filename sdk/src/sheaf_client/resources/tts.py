@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.audio import TTSRequest, TTSResponse
 
@@ -135,6 +136,15 @@ class Tts(SyncResource):
         return self._stream(SYNTHESIZE, request, given)
 
 
+class RawTts:
+    """Turn text into speech, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Tts) -> None:
+        self.synthesize = raw(resource.synthesize)
+        self.synthesize_many = raw(resource.synthesize_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncTts(AsyncResource):
     """Turn text into speech."""
 
@@ -244,3 +254,12 @@ class AsyncTts(AsyncResource):
 
         """
         return self._stream(SYNTHESIZE, request, given)
+
+
+class AsyncRawTts:
+    """Turn text into speech, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncTts) -> None:
+        self.synthesize = raw_async(resource.synthesize)
+        self.synthesize_many = raw_async(resource.synthesize_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.video import VideoRequest, VideoResponse
 
@@ -137,6 +138,15 @@ class Video(SyncResource):
         return self._stream(INFER, request, given)
 
 
+class RawVideo:
+    """Embed and classify video clips, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Video) -> None:
+        self.infer = raw(resource.infer)
+        self.infer_many = raw(resource.infer_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncVideo(AsyncResource):
     """Embed and classify video clips."""
 
@@ -246,3 +256,12 @@ class AsyncVideo(AsyncResource):
 
         """
         return self._stream(INFER, request, given)
+
+
+class AsyncRawVideo:
+    """Embed and classify video clips, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncVideo) -> None:
+        self.infer = raw_async(resource.infer)
+        self.infer_many = raw_async(resource.infer_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.weather import WeatherRequest, WeatherResponse
 
@@ -157,6 +158,15 @@ class Weather(SyncResource):
         return self._stream(FORECAST, request, given)
 
 
+class RawWeather:
+    """Forecast the weather, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Weather) -> None:
+        self.forecast = raw(resource.forecast)
+        self.forecast_many = raw(resource.forecast_many)
+        self.stream = raw_stream(resource.stream)
+
+
 class AsyncWeather(AsyncResource):
     """Forecast the weather."""
 
@@ -286,3 +296,12 @@ class AsyncWeather(AsyncResource):
 
         """
         return self._stream(FORECAST, request, given)
+
+
+class AsyncRawWeather:
+    """Forecast the weather, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncWeather) -> None:
+        self.forecast = raw_async(resource.forecast)
+        self.forecast_many = raw_async(resource.forecast_many)
+        self.stream = raw_async_stream(resource.stream)
