@@ -36,6 +36,7 @@ def binary_fields(body: JSON) -> dict[str, JSON]:
             ("none", node),
             ("list", _plain(node).get("items", {})),
             ("dict", _plain(node).get("additionalProperties", {})),
+            ("list_dict", _plain(node).get("items", {}).get("additionalProperties", {})),
         ):
             found = binary_node(inner) if isinstance(inner, dict) else None
             if found is not None:

@@ -15,6 +15,7 @@ import jinja2
 
 from codegen.aliases import is_alias
 from codegen.bundle import JSON, Bundle, SchemaError, read_bundle
+from codegen.constructors import add_constructors
 from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
 from codegen.inputs import render_inputs
@@ -55,6 +56,7 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     render_params(bundle, params)
     view_file = tree / "view.json"
     view_file.write_text(json.dumps(view))
+    add_constructors(bundle, contracts)
     resources = collect_resources(bundle, view, contracts, view_file)
     view_file.unlink()
 
@@ -121,9 +123,9 @@ def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -
         "AnyRequest": [op.request for _, op in operations],
         "AnyResponse": [op.response for _, op in operations],
     }
-    union_imports = {
-        t.module: sorted({n for o in t.operations for n in (o.request, o.response)}) for t in bundle.tasks
-    }
+    union_imports: dict[str, list[str]] = {}
+    for task, op in operations:
+        union_imports.setdefault(task.module, []).extend([op.request, op.response])
     _render(environment, "union.py", folder / "union.py", imports=union_imports, unions=unions)
     (folder / "__init__.py").write_text(
         f'{HEADER}\n\n"""The contracts under their public names."""\n', encoding="utf-8"

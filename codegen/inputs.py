@@ -36,10 +36,11 @@ def render_inputs(bundle: Bundle, header: str) -> str:
 
 
 class Inputs:
-    """Widens the types of the contracts to what people hold."""
+    """Widens the types of the contracts to what people hold; without `arrays`, to what Pydantic accepts."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, arrays: bool = True) -> None:
         self.bundle = bundle
+        self.arrays = arrays
         self.nested = set(nested_parameters(bundle))
 
     def has_own_form(self, schema: Schema) -> bool:
@@ -69,7 +70,7 @@ class Inputs:
             case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, *_])):
                 return self._members(inner)
             case ast.Subscript(value=ast.Name(id="list"), slice=item):
-                arrays = [] if self._holds_objects(item) else ["ArrayLike"]
+                arrays = ["ArrayLike"] if self.arrays and not self._holds_objects(item) else []
                 return [f"Sequence[{self._union(item)}]", *arrays]
             case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[key, item])):
                 return [f"Mapping[{ast.unparse(key)}, {self._union(item)}]"]
@@ -88,7 +89,11 @@ class Inputs:
             return [name, f"{name}Like"]
         if name in self.nested:
             return [name, f"{name}Params"]
-        return [f"{name}Like" if self.has_own_form(schema) else name]
+        if not self.has_own_form(schema):
+            return [name]
+        if self.arrays or "x-sheaf-type" in schema.body:
+            return [f"{name}Like"]
+        return self._members(ast.parse(python_type(self.bundle, name, schema.body), mode="eval").body)
 
     def _holds_objects(self, item: ast.expr) -> bool:
         return any(isinstance(node, ast.Name) and node.id in self.nested for node in ast.walk(item))

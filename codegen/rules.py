@@ -60,6 +60,8 @@ def _value_requires(schema: JSON, rule: JSON) -> None:
 #: rule name → (members it needs, sentence for people, lowering into JSON Schema or None)
 VOCABULARY: dict[str, tuple[frozenset[str], str, Callable[[JSON, JSON], None] | None]] = {
     "exactly_one_of": (frozenset({"fields"}), "exactly one of {fields} is given", _exactly_one_of),
+    "unique_by": (frozenset({"field", "member"}), "the items of {field} differ in {member}", None),
+    "some_true": (frozenset({"fields"}), "at least one of {fields} is true", None),
     "at_most_one_of": (frozenset({"fields"}), "at most one of {fields} is given", _at_most_one_of),
     "requires": (frozenset({"field", "needs"}), "{field} needs {needs}", _requires),
     "rectangular": (frozenset({"field"}), "all rows of {field} have equal length", None),
@@ -84,7 +86,7 @@ VOCABULARY: dict[str, tuple[frozenset[str], str, Callable[[JSON, JSON], None] | 
     "boxes": (frozenset({"field"}), "{field} has x_min below x_max and y_min below y_max", None),
 }
 #: Members that are values, not names of fields.
-_LITERALS = {"value_requires": {"value", "equals"}}
+_LITERALS = {"value_requires": {"value", "equals"}, "unique_by": {"member"}}
 
 
 def check_rules(bundle: Bundle) -> None:

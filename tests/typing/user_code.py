@@ -107,8 +107,19 @@ def fields(client: Sheaf, values: list[float], when: datetime) -> None:
     )
 
 
-def contracts(client: Sheaf, history: list[float | None]) -> list[float]:
-    request = TimeSeriesRequest(model_name="ets", history=history, horizon=1, frequency=Frequency.DAILY)
+def contracts(client: Sheaf, history: list[float], when: datetime) -> list[float]:
+    request = TimeSeriesRequest(model_name="ets", history=history, horizon=1, frequency="1d")
+    assert_type(request.frequency, Frequency)
+    TimeSeriesRequest(model_name="ets", history=[1, None], horizon=1, frequency=Frequency.DAILY, start=when)
+    TimeSeriesRequest(
+        model_name="ets",
+        history=((1.0, 2.0), (3.0, 4.0)),
+        horizon=1,
+        frequency="1d",
+        output_mode="quantiles",
+        past_covariates={"price": [1.0, 2.0]},
+        timestamps=["2024-01-01", "2024-01-02"],
+    )
     assert_type(client.time_series.forecast(request, timeout=1), TimeSeriesResponse)
     means: list[float] = []
     for outcome in client.time_series.forecast_many([request, request], timeout=1):
@@ -151,7 +162,7 @@ def errors(client: Sheaf) -> float:
     return 0.0
 
 
-async def awaited(values: list[float | None]) -> TimeSeriesResponse:
+async def awaited(values: list[float]) -> TimeSeriesResponse:
     async with AsyncSheaf(timeout=10) as client:
         answer = await client.time_series.forecast(model="chronos", history=values, horizon=1, frequency="1h")
         assert_type(answer, TimeSeriesResponse)

@@ -37,6 +37,8 @@ def calls(client: Sheaf, request: TimeSeriesRequest, other: object) -> None:
     client.with_options(retries=3)  # wrong: no such option
     series.forecast(request).median  # noqa: B018  # wrong: no such field
     TimeSeriesRequest(model_name="ets", history=[1.0], frequency="1h")  # wrong: no horizon
+    TimeSeriesRequest(model_name="a", history=[1.0], horizon=1, frequency="hour")  # wrong: no such frequency
+    TimeSeriesRequest(model_name="ets", history=history, horizon=1, frequency="1h")  # wrong: an array
 
 
 def results(client: Sheaf, request: TimeSeriesRequest) -> None:

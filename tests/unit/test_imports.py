@@ -78,7 +78,8 @@ def imported_modules(path: Path) -> set[str]:
 def test_only_the_schema_its_backend_and_tests_name_a_model_type() -> None:
     from sheaf_client.contracts.base import ModelType
 
-    types = [t.value for t in ModelType]
+    # "audio" is a kind of file too, which any contract may carry.
+    types = {t.value for t in ModelType} - {"audio"}
     sources = [*SERVER.rglob("*.py"), *(ROOT / "sdk/src").rglob("*.py"), *(ROOT / "codegen").glob("*.py")]
     generated = ("/api/", "/contracts/", "/params/", "/resources/", "_routes.py", "/backends/")
     checked = [path for path in sources if not any(part in path.as_posix() for part in generated)]

@@ -5,13 +5,13 @@ httpx's own ASGI transport waits for the whole body, so a stream would arrive in
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, TypeAlias
 
 import anyio
 import httpx
-from anyio.abc import TaskGroup
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from anyio.streams.memory import MemoryObjectReceiveStream
 
@@ -25,8 +25,8 @@ ASGIApp: TypeAlias = Callable[
 class _Body(httpx.AsyncByteStream):
     """The chunks of a response as the app sends them; closing it tells the app that the client left."""
 
-    def __init__(self, chunks: MemoryObjectReceiveStream[bytes], tasks: TaskGroup, gone: anyio.Event) -> None:
-        self._chunks, self._tasks, self._gone = chunks, tasks, gone
+    def __init__(self, chunks: MemoryObjectReceiveStream[bytes], gone: asyncio.Event) -> None:
+        self._chunks, self._gone = chunks, gone
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._chunks:
@@ -38,30 +38,16 @@ class _Body(httpx.AsyncByteStream):
 
 
 class AsyncASGITransport(httpx.AsyncBaseTransport):
-    """Calls an ASGI app in the running event loop."""
+    """Calls an ASGI app in the running event loop; any of its tasks may call, and any may close."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._tasks: TaskGroup | None = None
-
-    async def __aenter__(self) -> AsyncASGITransport:
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: Any) -> None:
-        if self._tasks is not None:
-            self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(None, None, None)
-            self._tasks = None
+        self._running: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self._tasks is None:
-            await self.__aenter__()
-        assert self._tasks is not None  # noqa: S101 - entered just above
         content = await request.aread()
         send_chunks, chunks = anyio.create_memory_object_stream[bytes](16)
-        started, gone = anyio.Event(), anyio.Event()
+        started, gone = asyncio.Event(), asyncio.Event()
         head: Message = {}
         failed: list[Exception] = []
         received = False
@@ -94,17 +80,26 @@ class AsyncASGITransport(httpx.AsyncBaseTransport):
                 send_chunks.close()
                 started.set()
 
-        self._tasks.start_soon(run)
-        await started.wait()
+        body = _Body(chunks, gone)
+        task = asyncio.create_task(run())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            await started.wait()
+        except asyncio.CancelledError:
+            await body.aclose()
+            raise
         if not head:
-            raise httpx.RemoteProtocolError("the app ended without a response", request=request) from next(
-                iter(failed), None
-            )
-        body = _Body(chunks, self._tasks, gone)
+            await body.aclose()
+            cause = failed[0] if failed else None
+            raise httpx.RemoteProtocolError("the app ended without a response", request=request) from cause
         return httpx.Response(head["status"], headers=head.get("headers", []), stream=body, request=request)
 
     async def aclose(self) -> None:
-        await self.__aexit__()
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 class ASGITransport(httpx.BaseTransport):
@@ -114,8 +109,7 @@ class ASGITransport(httpx.BaseTransport):
         self._exit = contextlib.ExitStack()
         self._portal: BlockingPortal = self._exit.enter_context(start_blocking_portal())
         self._inner = AsyncASGITransport(app)
-        # Entered and left in one task of the loop, as task groups demand.
-        self._exit.enter_context(self._portal.wrap_async_context_manager(self._inner))
+        self._exit.callback(self._portal.call, self._inner.aclose)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._portal.call(self._inner.handle_async_request, request)

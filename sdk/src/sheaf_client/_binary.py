@@ -7,8 +7,10 @@ do the rest, so that both encodings have the same rules, codes and paths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -19,16 +21,16 @@ if TYPE_CHECKING:
     from sheaf_client._base import Model
 
 ModelT = TypeVar("ModelT", bound="Model")
+Loc = tuple[str | int, ...]
 MSGPACK_TYPE = "application/msgpack"
 
 
 @dataclass(frozen=True)
 class BinaryField:
-    """A field that holds a tensor or media, or a list or mapping of them."""
+    """A field that holds a tensor or media, or lists and mappings of them."""
 
     name: str
     wire: str
-    container: str
     dtype: str | None = None
     shape: tuple[int | str, ...] = ()
 
@@ -39,7 +41,6 @@ def read_table(table: Mapping[str, Any]) -> dict[str, BinaryField]:
         name: BinaryField(
             name=name,
             wire=entry["wire"],
-            container=entry["container"],
             dtype=entry["tensor"]["dtype"] if "tensor" in entry else None,
             shape=tuple(entry["tensor"]["shape"]) if "tensor" in entry else (),
         )
@@ -49,69 +50,61 @@ def read_table(table: Mapping[str, Any]) -> dict[str, BinaryField]:
 
 def shape_tensors(model: Model, table: Mapping[str, BinaryField]) -> list[InitErrorDetails]:
     """Turn bytes into arrays of the shape that the siblings say; return what does not fit."""
-    if not table:
-        return []
-    from sheaf_client._tensor import shaped
-
     faults: list[InitErrorDetails] = []
     for field in table.values():
-        if field.dtype is None:
+        value = getattr(model, field.name)
+        if field.dtype is None or value is None:
             continue
         shape = tuple(_size(model, entry) for entry in field.shape)
         if any(size is None for size in shape):
             continue  # the sibling is missing, which a rule tells
-        value = getattr(model, field.name)
-        items = _items(value, field.container)
-        done: dict[str | int, Any] = {}
-        for key, item in items:
-            try:
-                done[key] = shaped(item, field.dtype, cast("tuple[int, ...]", shape))
-            except PydanticCustomError as error:
-                loc = (field.wire,) if field.container == "none" else (field.wire, key)
-                faults.append(InitErrorDetails(type=error, loc=loc, input=None))
-        if not faults and value is not None:
-            model.__dict__[field.name] = _rebuilt(value, done, field.container)
+        fit = partial(_shaped, dtype=field.dtype, shape=cast("tuple[int, ...]", shape), faults=faults)
+        model.__dict__[field.name] = each(value, fit, (field.wire,))
     return faults
+
+
+def _shaped(
+    item: Any, loc: Loc, *, dtype: str, shape: tuple[int, ...], faults: list[InitErrorDetails]
+) -> Any:
+    from sheaf_client._tensor import shaped
+
+    try:
+        return shaped(item, dtype, shape)
+    except PydanticCustomError as error:
+        faults.append(InitErrorDetails(type=error, loc=loc, input=None))
+        return item
+
+
+def each(value: Any, visit: Callable[[Any, Loc], Any], loc: Loc = ()) -> Any:
+    """The value with each leaf of its lists and mappings visited: binary fields hold one value or many."""
+    if isinstance(value, list):
+        return [each(item, visit, (*loc, i)) for i, item in enumerate(cast("list[Any]", value))]
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {key: each(item, visit, (*loc, key)) for key, item in items}
+    return visit(value, loc)
 
 
 def _size(model: Model, entry: int | str) -> int | None:
     if isinstance(entry, int):
         return entry
-    name = entry.removeprefix("len(").removesuffix(")")
-    value = getattr(model, name)
+    value = getattr(model, entry.removeprefix("len(").removesuffix(")"))
     if value is None:
         return None
     return len(value) if entry.startswith("len(") else int(value)
 
 
-def _items(value: Any, container: str) -> Iterable[tuple[str | int, Any]]:
-    if value is None:
-        return []
-    if container == "none":
-        return [("", value)]
-    return enumerate(value) if container == "list" else value.items()
-
-
-def _rebuilt(value: Any, done: Mapping[str | int, Any], container: str) -> Any:
-    if container == "none":
-        return done[""]
-    return list(done.values()) if container == "list" else dict(done)
-
-
 def base64_of(value: Any) -> Any:
     """A tensor, media, list or mapping of them as base64 text."""
-    import base64
+    return each(value, lambda item, _: None if item is None else _leaf_base64(item))
 
+
+def _leaf_base64(item: Any) -> str:
     from sheaf_client._media import Media
     from sheaf_client._tensor import to_bytes
 
-    if value is None:
-        return None
-    if isinstance(value, list):
-        return [base64_of(item) for item in cast("list[Any]", value)]
-    if isinstance(value, Mapping):
-        return {key: base64_of(item) for key, item in cast("Mapping[str, Any]", value).items()}
-    return value.base64 if isinstance(value, Media) else base64.b64encode(to_bytes(value)).decode("ascii")
+    data = item.bytes if isinstance(item, Media) else to_bytes(item)
+    return base64.b64encode(data).decode("ascii")
 
 
 def binary_equal(one: Model, other: Model, table: Mapping[str, BinaryField]) -> bool:
@@ -127,16 +120,14 @@ def binary_equal(one: Model, other: Model, table: Mapping[str, BinaryField]) -> 
 
 def binary_size(model: Model) -> int:
     """Bytes in the binary fields of a contract."""
-    return sum(_length(value) for value in _values(model))
-
-
-def _values(model: Model) -> Iterator[Any]:
+    sizes: list[int] = []
     for field in type(model).__binary__.values():
-        yield from (item for _, item in _items(getattr(model, field.name), field.container))
+        each(getattr(model, field.name), lambda item, _: sizes.append(_length(item)))
+    return sum(sizes)
 
 
-def _length(value: Any) -> int:
-    return int(getattr(value, "nbytes", 0)) or len(value)
+def _length(item: Any) -> int:
+    return 0 if item is None else int(getattr(item, "nbytes", 0)) or len(item)
 
 
 def pack(models: Model | list[Model | Any], *, key: str | None = None, exclude_none: bool = False) -> bytes:
@@ -176,21 +167,15 @@ def _mark(kind: type[Model], value: Any, blobs: list[bytes]) -> Any:
     """The value with a mark in the place of each binary member's bytes."""
     if not isinstance(value, dict):
         return value
+
+    def stow(item: Any, _: Loc) -> Any:
+        if not isinstance(item, bytes):
+            return item
+        blobs.append(item)
+        return f"{BLOB_MARK}{len(blobs) - 1}"
+
     marked = dict(cast("dict[str, Any]", value))
     for field in kind.__binary__.values():
-        member = marked.get(field.wire)
-        if field.container == "list" and isinstance(member, list):
-            marked[field.wire] = [_stow(item, blobs) for item in cast("list[Any]", member)]
-        elif field.container == "dict" and isinstance(member, dict):
-            items = cast("dict[str, Any]", member).items()
-            marked[field.wire] = {key: _stow(item, blobs) for key, item in items}
-        elif isinstance(member, bytes):
-            marked[field.wire] = _stow(member, blobs)
+        if field.wire in marked:
+            marked[field.wire] = each(marked[field.wire], stow)
     return marked
-
-
-def _stow(item: Any, blobs: list[bytes]) -> Any:
-    if not isinstance(item, bytes):
-        return item
-    blobs.append(item)
-    return f"{BLOB_MARK}{len(blobs) - 1}"

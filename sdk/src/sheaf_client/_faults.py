@@ -36,6 +36,8 @@ _BOUNDS = {
     *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
     *("multiple_of", "int_parsing_size"),
 }
+#: Kinds of error whose place is a member that is not there.
+_ABSENT = {"missing", "requires", "needed_when_true"}
 Loc = tuple[str | int, ...]
 
 
@@ -61,7 +63,7 @@ def faults_of(error: ValidationError, body: Any) -> list[Fault]:
     """The faults of `body`, at most `MAX_FAULTS`, in the order of the contract's fields."""
     groups: dict[Loc, dict[Loc, list[Found]]] = {}
     for item in error.errors(include_url=False, include_input=False):
-        path, branch, root, value = _walk(item["loc"], body, missing=item["type"] == "missing")
+        path, branch, root, value = _walk(item["loc"], body, missing=item["type"] in _ABSENT)
         found = Found(path, _code(item["type"], value), item["msg"])
         groups.setdefault(root if branch else path, {}).setdefault(branch, []).append(found)
     return [found.fault() for branches in groups.values() for found in _meant(branches.values())][:MAX_FAULTS]
@@ -70,8 +72,7 @@ def faults_of(error: ValidationError, body: Any) -> list[Fault]:
 def invalid_request(error: ValidationError, body: Any, request_id: str | None = None) -> InvalidRequestError:
     """The exception that carries the faults of a body."""
     faults = faults_of(error, body)
-    count = error.error_count()
-    detail = "The request is invalid." if count == 1 else f"The request is invalid in {len(faults)} places."
+    detail = "The request is invalid." if len(faults) == 1 else f"The request is invalid in {len(faults)} places."
     return InvalidRequestError(detail, errors=faults, request_id=request_id)
 
 

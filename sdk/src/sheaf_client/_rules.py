@@ -217,6 +217,22 @@ def _boxes(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
                 return
 
 
+def _unique_by(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for loc, items in _values(model, spec["field"]):
+        seen: set[Any] = set()
+        for i, item in enumerate(items):
+            value = getattr(item, spec["member"])
+            if value in seen:
+                yield "unique_by", (*loc, i, spec["member"]), "Repeats that of an earlier item."
+                return
+            seen.add(value)
+
+
+def _some_true(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if not any(_get(model, name) for name in spec["fields"]):
+        yield "some_true", (), f"At least one of {_listed(spec['fields'])} must be true."
+
+
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
@@ -241,4 +257,6 @@ _RULES: dict[str, Callable[[Any, Mapping[str, Any]], Iterator[Finding]]] = {
     "value_requires": _value_requires,
     "needed_when_true": _needed_when_true,
     "boxes": _boxes,
+    "unique_by": _unique_by,
+    "some_true": _some_true,
 }

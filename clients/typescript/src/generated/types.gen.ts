@@ -1463,6 +1463,10 @@ export type ProgressEvent = {
      * Progress is never the last event.
      */
     done: false;
+    /**
+     * What the result looks like so far, from models that can show it.
+     */
+    preview_b64: string | null;
 };
 
 /**

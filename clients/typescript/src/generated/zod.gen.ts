@@ -437,7 +437,8 @@ export const zProgressEvent = z.object({
     type: z.literal('progress').default('progress'),
     step: z.int().gte(0),
     total_steps: z.int().gte(1),
-    done: z.literal(false).default(false)
+    done: z.literal(false).default(false),
+    preview_b64: z.string().nullable().default(null)
 });
 
 /**

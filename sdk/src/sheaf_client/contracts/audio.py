@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
 from sheaf_client._media import Audio
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class AudioRequest(BaseRequest):
@@ -46,6 +56,24 @@ class AudioRequest(BaseRequest):
     def audio_b64(self) -> str:
         """`audio` as base64 text."""
         return self._base64("audio")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            audio: Audio | bytes | str,
+            request_id: UUID = ...,
+            model_type: Literal["audio"] = "audio",
+            language: str | None = None,
+            task: Literal["transcribe", "translate"] = "transcribe",
+            word_timestamps: bool = False,
+            temperature: float = 0.0,
+            initial_prompt: str | None = None,
+            vad_filter: bool = False,
+            beam_size: int = 5,
+        ) -> None: ...
 
 
 class WordTimestamp(Model):
@@ -98,6 +126,20 @@ class TTSRequest(BaseRequest):
     """Pace as a multiple of the voice's own; 2 takes half the time. A model whose pace is fixed refuses others than 1."""
     seed: int | None = Field(default=None, ge=0, le=9007199254740991)
     """Seed of a sampling model, which makes its answer repeatable whatever else runs beside it."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            text: str,
+            request_id: UUID = ...,
+            model_type: Literal["tts"] = "tts",
+            voice_preset: str | None = None,
+            speed: float = 1.0,
+            seed: int | None = None,
+        ) -> None: ...
 
 
 class AudioResponse(BaseResponse):

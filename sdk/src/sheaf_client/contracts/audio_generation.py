@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Audio
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class AudioGenerationRequest(BaseRequest):
@@ -30,6 +35,22 @@ class AudioGenerationRequest(BaseRequest):
     """Likeliest tokens sampled among at each step; 0 is all of them."""
     seed: int | None = Field(default=None, ge=0, le=9007199254740991)
     """Seed of the sampling, which makes the answer repeatable whatever else runs beside it."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            prompt: str,
+            request_id: UUID = ...,
+            model_type: Literal["audio_generation"] = "audio_generation",
+            duration_s: float = 5.0,
+            guidance_scale: float | None = 3.0,
+            temperature: float = 1.0,
+            top_k: int = 250,
+            seed: int | None = None,
+        ) -> None: ...
 
 
 class AudioGenerationResponse(BaseResponse):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Image
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class DetectionRequest(BaseRequest):
@@ -30,6 +35,18 @@ class DetectionRequest(BaseRequest):
     def image_b64(self) -> str:
         """`image` as base64 text."""
         return self._base64("image")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            image: Image | bytes | str,
+            request_id: UUID = ...,
+            model_type: Literal["detection"] = "detection",
+            threshold: float = 0.5,
+        ) -> None: ...
 
 
 class DetectionResponse(BaseResponse):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Image
 from sheaf_client.contracts._types import AdapterName
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class DiffusionRequest(BaseRequest):
@@ -49,6 +55,28 @@ class DiffusionRequest(BaseRequest):
     """File format of the images; `png` loses nothing."""
     preview_interval: int | None = Field(default=None, ge=1, le=200)
     """Denoising steps between two previews in the progress events of a stream; no previews when absent."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            prompt: str,
+            request_id: UUID = ...,
+            model_type: Literal["diffusion"] = "diffusion",
+            negative_prompt: str = "",
+            height: int = 1024,
+            width: int = 1024,
+            num_inference_steps: int = 4,
+            guidance_scale: float = 0.0,
+            seed: int | None = None,
+            adapters: Sequence[AdapterName] = [],
+            adapter_weights: Sequence[float] | None = None,
+            num_images: int = 1,
+            output_format: Literal["png", "jpeg", "webp"] = "png",
+            preview_interval: int | None = None,
+        ) -> None: ...
 
 
 class DiffusionResponse(BaseResponse):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Image
 from sheaf_client.contracts._types import EmbeddingText
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class EmbeddingRequest(BaseRequest):
@@ -51,6 +57,21 @@ class EmbeddingRequest(BaseRequest):
     def images_b64(self) -> list[str] | None:
         """`images` as base64 text."""
         return self._base64("images")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            request_id: UUID = ...,
+            model_type: Literal["embedding"] = "embedding",
+            texts: Sequence[EmbeddingText] | None = None,
+            images: Sequence[Image | bytes | str] | None = None,
+            normalize: bool = True,
+            joint: bool = False,
+            truncate: bool = True,
+        ) -> None: ...
 
 
 class EmbeddingResponse(BaseResponse):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
+from sheaf_client._media import Image
 
 from .problem import Problem
 
@@ -13,6 +14,11 @@ from .problem import Problem
 class ProgressEvent(Model):
     """One step of the work is done."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-binary": {"preview": {"wire": "preview_b64", "container": "none", "media": "image"}}
+        },
+    )
     type: Literal["progress"] = "progress"
     """Kind of the event."""
     step: int = Field(ge=0)
@@ -21,6 +27,15 @@ class ProgressEvent(Model):
     """Steps in the whole work."""
     done: Literal[False] = False
     """Progress is never the last event."""
+    preview: Image | None = Field(
+        default=None, validation_alias="preview_b64", serialization_alias="preview_b64"
+    )
+    """What the result looks like so far, from models that can show it."""
+
+    @property
+    def preview_b64(self) -> str | None:
+        """`preview` as base64 text."""
+        return self._base64("preview")
 
 
 class ErrorEvent(Model):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
 from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client._inputs import ArrayLike
+    from sheaf_client.contracts._types import ModelName
 
 
 class MaterialsRequest(BaseRequest):
@@ -46,6 +53,22 @@ class MaterialsRequest(BaseRequest):
     def positions_b64(self) -> str:
         """`positions` as base64 text."""
         return self._base64("positions")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            atomic_numbers: Sequence[AtomicNumber],
+            positions: bytes | str | ArrayLike,
+            request_id: UUID = ...,
+            model_type: Literal["materials"] = "materials",
+            cell: Sequence[Sequence[float]] | None = None,
+            pbc: bool | Sequence[bool] = False,
+            compute_forces: bool = True,
+            compute_stress: bool = False,
+        ) -> None: ...
 
 
 class MaterialsResponse(BaseResponse):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client.contracts._types import ProteinSequence
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class MolecularRequest(BaseRequest):
@@ -27,6 +33,19 @@ class MolecularRequest(BaseRequest):
     """
     normalize: bool = True
     """Whether each vector is scaled to Euclidean length 1."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            sequences: Sequence[ProteinSequence],
+            request_id: UUID = ...,
+            model_type: Literal["molecular"] = "molecular",
+            pooling: Literal["mean", "cls"] = "mean",
+            normalize: bool = True,
+        ) -> None: ...
 
 
 class MolecularResponse(BaseResponse):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Audio, Image
 from sheaf_client.contracts._types import EmbeddingText
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class MultimodalEmbeddingRequest(BaseRequest):
@@ -91,6 +97,23 @@ class MultimodalEmbeddingRequest(BaseRequest):
     def thermal_images_b64(self) -> list[str] | None:
         """`thermal_images` as base64 text."""
         return self._base64("thermal_images")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            request_id: UUID = ...,
+            model_type: Literal["multimodal_embedding"] = "multimodal_embedding",
+            texts: Sequence[EmbeddingText] | None = None,
+            images: Sequence[Image | bytes | str] | None = None,
+            audios: Sequence[Audio | bytes | str] | None = None,
+            depth_images: Sequence[Image | bytes | str] | None = None,
+            thermal_images: Sequence[Image | bytes | str] | None = None,
+            normalize: bool = True,
+            truncate: bool = True,
+        ) -> None: ...
 
 
 class MultimodalEmbeddingResponse(BaseResponse):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Image
 from sheaf_client.contracts._types import AdapterName
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class MultimodalGenerationRequest(BaseRequest):
@@ -65,6 +71,29 @@ class MultimodalGenerationRequest(BaseRequest):
     def mask_b64(self) -> str | None:
         """`mask` as base64 text."""
         return self._base64("mask")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            prompt: str,
+            image: Image | bytes | str,
+            request_id: UUID = ...,
+            model_type: Literal["multimodal_generation"] = "multimodal_generation",
+            mask: Image | bytes | str | None = None,
+            strength: float = 0.8,
+            num_inference_steps: int = 50,
+            guidance_scale: float = 7.5,
+            negative_prompt: str = "",
+            seed: int | None = None,
+            adapters: Sequence[AdapterName] = [],
+            adapter_weights: Sequence[float] | None = None,
+            num_images: int = 1,
+            output_format: Literal["png", "jpeg", "webp"] = "png",
+            preview_interval: int | None = None,
+        ) -> None: ...
 
 
 class MultimodalGenerationResponse(BaseResponse):

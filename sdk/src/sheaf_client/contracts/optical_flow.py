@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Image
 from sheaf_client._tensor import Float32
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class OpticalFlowRequest(BaseRequest):
@@ -39,6 +44,18 @@ class OpticalFlowRequest(BaseRequest):
     def frame2_b64(self) -> str:
         """`frame2` as base64 text."""
         return self._base64("frame2")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            frame1: Image | bytes | str,
+            frame2: Image | bytes | str,
+            request_id: UUID = ...,
+            model_type: Literal["optical_flow"] = "optical_flow",
+        ) -> None: ...
 
 
 class OpticalFlowResponse(BaseResponse):

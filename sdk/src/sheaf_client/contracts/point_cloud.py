@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client._inputs import ArrayLike
+    from sheaf_client.contracts._types import ModelName
 
 
 class PointCloudRequest(BaseRequest):
@@ -38,6 +44,19 @@ class PointCloudRequest(BaseRequest):
     def points_b64(self) -> str:
         """`points` as base64 text."""
         return self._base64("points")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            points: bytes | str | ArrayLike,
+            n_points: int,
+            request_id: UUID = ...,
+            model_type: Literal["point_cloud"] = "point_cloud",
+            task: Literal["embed", "classify"] = "embed",
+        ) -> None: ...
 
 
 class PointCloudResponse(BaseResponse):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Image
 from sheaf_client.contracts._types import PersonBox
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class PoseRequest(BaseRequest):
@@ -34,6 +40,19 @@ class PoseRequest(BaseRequest):
     def image_b64(self) -> str:
         """`image` as base64 text."""
         return self._base64("image")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            image: Image | bytes | str,
+            request_id: UUID = ...,
+            model_type: Literal["pose"] = "pose",
+            bboxes: Sequence[Sequence[float]] | None = None,
+            threshold: float = 0.3,
+        ) -> None: ...
 
 
 class PoseResponse(BaseResponse):

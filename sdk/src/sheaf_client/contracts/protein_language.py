@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client.contracts._types import ProteinSequence
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class ProteinLanguageRequest(BaseRequest):
@@ -26,6 +32,20 @@ class ProteinLanguageRequest(BaseRequest):
     """Whether the answer holds `embeddings`, the states of the last layer."""
     output_hidden_states: bool = False
     """Whether the answer holds `hidden_states`, the states of every layer."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            sequences: Sequence[ProteinSequence],
+            request_id: UUID = ...,
+            model_type: Literal["protein_language"] = "protein_language",
+            return_logits: bool = True,
+            return_embeddings: bool = False,
+            output_hidden_states: bool = False,
+        ) -> None: ...
 
 
 class ProteinLanguageResponse(BaseResponse):

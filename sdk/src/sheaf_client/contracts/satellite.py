@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
 from sheaf_client.contracts._types import AcquisitionTime, BandName, Wavelength
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client._inputs import ArrayLike
+    from sheaf_client.contracts._types import ModelName
 
 
 class SatelliteRequest(BaseRequest):
@@ -70,6 +77,29 @@ class SatelliteRequest(BaseRequest):
     def pixels_b64(self) -> str:
         """`pixels` as base64 text."""
         return self._base64("pixels")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            pixels: bytes | str | ArrayLike,
+            n_bands: int,
+            height: int,
+            width: int,
+            band_names: Sequence[BandName],
+            request_id: UUID = ...,
+            model_type: Literal["geospatial"] = "geospatial",
+            n_time: int = 1,
+            wavelengths: Sequence[Wavelength] | None = None,
+            gsd: float = 10.0,
+            lat: float | None = None,
+            lon: float | None = None,
+            timestamps: Sequence[AcquisitionTime] | None = None,
+            pooling: Literal["mean", "cls"] = "mean",
+            normalize: bool = True,
+        ) -> None: ...
 
 
 class SatelliteResponse(BaseResponse):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Image
@@ -10,6 +11,11 @@ from sheaf_client._tensor import UInt8
 from sheaf_client.contracts._types import ImagePoint, PointLabel
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class SegmentationRequest(BaseRequest):
@@ -45,6 +51,21 @@ class SegmentationRequest(BaseRequest):
     def image_b64(self) -> str:
         """`image` as base64 text."""
         return self._base64("image")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            image: Image | bytes | str,
+            request_id: UUID = ...,
+            model_type: Literal["segmentation"] = "segmentation",
+            point_coords: Sequence[Sequence[float]] | None = None,
+            point_labels: Sequence[PointLabel] | None = None,
+            box: Sequence[float] | None = None,
+            multimask_output: bool = True,
+        ) -> None: ...
 
 
 class SegmentationResponse(BaseResponse):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client.contracts._types import Smiles
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class SmallMoleculeRequest(BaseRequest):
@@ -27,6 +33,19 @@ class SmallMoleculeRequest(BaseRequest):
     """
     normalize: bool = False
     """Whether each vector is scaled to Euclidean length 1."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            smiles: Sequence[Smiles],
+            request_id: UUID = ...,
+            model_type: Literal["small_molecule"] = "small_molecule",
+            pooling: Literal["mean", "cls"] = "mean",
+            normalize: bool = False,
+        ) -> None: ...
 
 
 class SmallMoleculeResponse(BaseResponse):

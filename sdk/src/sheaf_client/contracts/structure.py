@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
 from sheaf_client.contracts._types import Alignment, ChainSequence
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.params.structure import ChainInputParams
 
 
 class ChainInput(Model):
@@ -49,6 +56,23 @@ class StructureRequest(BaseRequest):
     """Seed of the sampling, which makes the answer repeatable whatever else runs beside it."""
     output_format: Literal["mmcif", "pdb"] = "mmcif"
     """File format of `structure`."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            chains: Sequence[ChainInput | ChainInputParams],
+            request_id: UUID = ...,
+            model_type: Literal["structure"] = "structure",
+            msa: Sequence[Sequence[str]] | None = None,
+            num_loops: int = 3,
+            num_sampling_steps: int = 50,
+            num_samples: int = 1,
+            seed: int = 0,
+            output_format: Literal["mmcif", "pdb"] = "mmcif",
+        ) -> None: ...
 
 
 class StructureResponse(BaseResponse):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client.contracts._types import (
@@ -15,6 +16,11 @@ from sheaf_client.contracts._types import (
 )
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class TabularRequest(BaseRequest):
@@ -91,6 +97,25 @@ class TabularRequest(BaseRequest):
     Content hash of a context sent before, as that answer gave it, instead of sending the rows again;
     a server that no longer keeps the context refuses it.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            query_X: Sequence[Sequence[float | str | None]],
+            request_id: UUID = ...,
+            model_type: Literal["tabular"] = "tabular",
+            context_X: Sequence[Sequence[float | str | None]] | None = None,
+            context_y: Sequence[TabularLabel] | None = None,
+            task: Literal["classification", "regression"] = "classification",
+            feature_names: Sequence[FeatureName] | None = None,
+            categorical_feature_indices: Sequence[FeatureIndex] | None = None,
+            output_mode: Literal["predictions", "probabilities", "quantiles"] = "predictions",
+            quantile_levels: Sequence[QuantileLevel] = [0.1, 0.5, 0.9],
+            context_id: str | None = None,
+        ) -> None: ...
 
 
 class TabularResponse(BaseResponse):

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client.contracts._types import Covariates, QuantileLevel, Series, StaticCovariates, Timestamp
 
 from .base import BaseRequest, BaseResponse
 from .features import FeatureRef
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client._wire import TimestampLike
+    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.params._enums import FrequencyLike, OutputModeLike
+    from sheaf_client.params.features import FeatureRefParams
 
 
 class Frequency(StrEnum):
@@ -103,6 +112,31 @@ class TimeSeriesRequest(BaseRequest):
     """Times of all observations, shape (time,), increasing; instead of `start`."""
     item_id: str | None = Field(default=None, max_length=256)
     """The caller's name for the series, repeated in the answer."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            horizon: int,
+            frequency: Frequency | FrequencyLike,
+            request_id: UUID = ...,
+            model_type: Literal["time_series"] = "time_series",
+            history: Sequence[float | None] | Sequence[Sequence[float | None]] | None = None,
+            feature_ref: FeatureRef | FeatureRefParams | None = None,
+            target_index: int = 0,
+            output_mode: OutputMode | OutputModeLike = "mean",
+            quantile_levels: Sequence[QuantileLevel] = [0.1, 0.5, 0.9],
+            num_samples: int = 20,
+            seed: int | None = None,
+            past_covariates: Mapping[str, Sequence[float | None] | Sequence[str]] | None = None,
+            future_covariates: Mapping[str, Sequence[float | None] | Sequence[str]] | None = None,
+            static_covariates: Mapping[str, float | str] | None = None,
+            start: TimestampLike | None = None,
+            timestamps: Sequence[TimestampLike] | None = None,
+            item_id: str | None = None,
+        ) -> None: ...
 
 
 class TimeSeriesResponse(BaseResponse):

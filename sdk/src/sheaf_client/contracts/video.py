@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import Image
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client.contracts._types import ModelName
 
 
 class VideoRequest(BaseRequest):
@@ -42,6 +48,20 @@ class VideoRequest(BaseRequest):
     def frames_b64(self) -> list[str]:
         """`frames` as base64 text."""
         return self._base64("frames")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            frames: Sequence[Image | bytes | str],
+            request_id: UUID = ...,
+            model_type: Literal["video"] = "video",
+            task: Literal["embedding", "classification"] = "embedding",
+            pooling: Literal["cls", "mean"] = "cls",
+            normalize: bool = True,
+        ) -> None: ...
 
 
 class VideoResponse(BaseResponse):

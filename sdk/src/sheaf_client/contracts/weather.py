@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
 from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
 
 from .base import BaseRequest, BaseResponse
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sheaf_client._inputs import ArrayLike
+    from sheaf_client.contracts._types import ModelName
 
 
 class WeatherRequest(BaseRequest):
@@ -75,10 +82,45 @@ class WeatherRequest(BaseRequest):
     n_steps: int = Field(default=1, ge=1, le=1000)
     """Model steps to forecast, each `step_hours` of the response long."""
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            surface_vars: Mapping[str, bytes | str | ArrayLike],
+            atmospheric_vars: Mapping[str, bytes | str | ArrayLike],
+            prev_surface_vars: Mapping[str, bytes | str | ArrayLike],
+            prev_atmospheric_vars: Mapping[str, bytes | str | ArrayLike],
+            lat: Sequence[GridLatitude],
+            lon: Sequence[GridLongitude],
+            pressure_levels: Sequence[PressureLevel],
+            current_time: str,
+            request_id: UUID = ...,
+            model_type: Literal["weather"] = "weather",
+            n_steps: int = 1,
+        ) -> None: ...
+
 
 class WeatherResponse(BaseResponse):
     """The forecast, one entry a step, on the grid of the request."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-binary": {
+                "surface_forecasts": {
+                    "wire": "surface_forecasts",
+                    "container": "list_dict",
+                    "tensor": {"dtype": "float32", "shape": ["len(lat)", "len(lon)"]},
+                },
+                "atmospheric_forecasts": {
+                    "wire": "atmospheric_forecasts",
+                    "container": "list_dict",
+                    "tensor": {"dtype": "float32", "shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]},
+                },
+            }
+        },
+    )
     model_type: Literal["weather"] = "weather"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     surface_forecasts: list[dict[str, Float32]]

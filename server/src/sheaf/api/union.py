@@ -5,7 +5,7 @@
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
-from sheaf_client.contracts.audio import TTSRequest, TTSResponse
+from sheaf_client.contracts.audio import AudioRequest, AudioResponse, TTSRequest, TTSResponse
 from sheaf_client.contracts.audio_generation import AudioGenerationRequest, AudioGenerationResponse
 from sheaf_client.contracts.depth import DepthRequest, DepthResponse
 from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
