@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import httpx
 
@@ -25,7 +25,7 @@ ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 class HTTPTransport:
     """Calls over a synchronous httpx client, which it closes only if it made it."""
 
-    over_http = True
+    over_http: ClassVar[bool] = True
 
     def __init__(self, client: httpx.Client, *, own: bool, base_url: str) -> None:
         self._client = client
@@ -110,7 +110,7 @@ class HTTPTransport:
 class AsyncHTTPTransport:
     """Calls over an asynchronous httpx client, which it closes only if it made it."""
 
-    over_http = True
+    over_http: ClassVar[bool] = True
 
     def __init__(self, client: httpx.AsyncClient, *, own: bool, base_url: str) -> None:
         self._client = client

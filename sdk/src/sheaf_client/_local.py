@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from sheaf_client._errors import ProblemError
 from sheaf_client._streaming import Event
@@ -41,7 +41,7 @@ def open_models(models: Iterable[ModelSpec | str] | ModelSpec | str) -> LocalMod
 class LocalTransport:
     """Calls that wait for models in this process."""
 
-    over_http = False
+    over_http: ClassVar[bool] = False
 
     def __init__(self, models: LocalModels, *, own: bool) -> None:
         self._held = models
@@ -84,7 +84,7 @@ class LocalTransport:
 class AsyncLocalTransport:
     """Calls that await models in this process."""
 
-    over_http = False
+    over_http: ClassVar[bool] = False
 
     def __init__(self, models: LocalModels, *, own: bool) -> None:
         self._held = models

@@ -101,9 +101,7 @@ class SyncResource:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    def _call(
-        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
-    ) -> ResponseT:
+    def _call(self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]) -> ResponseT:
         return self._caller.transport.call(_prepare(self._caller, operation, whole, given))
 
     def _call_many(

@@ -33,7 +33,7 @@ ArrayLike: TypeAlias = _HasToList | _HasToPyList | _HasToNumpy
 
 
 def plain(value: Any) -> Any:
-    """Lists for arrays and rows for frames, at any depth of lists and mappings; text for sequences and molecules."""
+    """Lists for arrays, rows for frames, text for sequences and molecules, at any depth of lists and mappings."""
     if isinstance(value, str | bytes | int | float | None):
         return value
     if isinstance(value, Mapping):

@@ -17,7 +17,6 @@ from sheaf_client._inputs.arrays import dense, plain
 from sheaf_client._inputs.frames import columns_of, is_frame
 from sheaf_client._inputs.media import encoded, is_media
 
-
 #: The fields that a whole object gives, and what reads them off it.
 _WHOLE: tuple[tuple[frozenset[str], Callable[[Any], dict[str, Any] | None]], ...] = (
     (structures.FIELDS, structures.structure_fields),
@@ -30,11 +29,12 @@ _WHOLE: tuple[tuple[frozenset[str], Callable[[Any], dict[str, Any] | None]], ...
 
 @dataclass(frozen=True)
 class _Field:
-    """What a field wants: `media`, `tensor`, `mapping`, `texts` or anything `plain`; and its name on the wire."""
+    """What a field wants (`media`, `tensor`, `mapping`, `texts`, else `plain`) and its name on the wire."""
 
     wire: str
     wants: str
-    container: str = "none"
+    #: `list` or `dict` where the field holds many, `type` where it holds one.
+    container: type = type
 
 
 @cache
@@ -46,7 +46,9 @@ def _fields_of(contract: type[Model]) -> Mapping[str, _Field]:
         if binary is None:
             found[name] = _Field(name, _wanted(info.annotation))
         else:
-            field = _Field(binary.wire, "tensor" if binary.dtype else "media", binary.container)
+            many = {get_origin(branch) for branch in _branches(info.annotation)} & {list, dict}
+            wants = "tensor" if binary.dtype else "media"
+            field = _Field(binary.wire, wants, many.pop() if many else type)
             found[name] = found[binary.wire] = field
     return found
 
@@ -104,16 +106,16 @@ def _fit(field: _Field, value: Any) -> Any:
     return plain(value)
 
 
-def _each(container: str, fit: Callable[[Any], Any], value: Any) -> Any:
-    if container == "list" and not isinstance(value, str | bytes) and hasattr(value, "__iter__"):
+def _each(container: type, fit: Callable[[Any], Any], value: Any) -> Any:
+    if container is list and not isinstance(value, str | bytes) and hasattr(value, "__iter__"):
         return [fit(item) for item in value]
-    if container == "dict" and isinstance(value, Mapping):
+    if container is dict and isinstance(value, Mapping):
         return {key: fit(item) for key, item in cast("Mapping[str, Any]", value).items()}
-    return fit(value) if container == "none" else value
+    return fit(value) if container is type else value
 
 
 def expand(contract: type[Model], value: Any) -> dict[str, Any]:
-    """The fields of the contract that a whole object stands for: atoms, a dataset, sequences, molecules, a file.
+    """The fields of a contract that a whole object gives: atoms, a dataset, sequences, molecules, a file.
 
     Raises:
         TypeError: The object stands for nothing that this contract has.
@@ -122,8 +124,10 @@ def expand(contract: type[Model], value: Any) -> dict[str, Any]:
     for names, read in _WHOLE:
         if names <= known.keys() and (fields := read(value)) is not None:
             return fields
-    media = [n for n, info in contract.model_fields.items() if known[n].wants == "media" and info.is_required()]
-    if len(media) == 1 and known[media[0]].container == "none" and is_media(value):
+    media = [
+        n for n, info in contract.model_fields.items() if known[n].wants == "media" and info.is_required()
+    ]
+    if len(media) == 1 and known[media[0]].container is type and is_media(value):
         return {media[0]: value}
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     raise TypeError(f"a {name} cannot stand for a {contract.__name__}; give its fields as keywords")

@@ -8,5 +8,6 @@ from typing import Any
 def comes_from(value: Any, library: str, *names: str) -> bool:
     """Whether the value's class, or one it derives from, is `library`'s class of one of these names."""
     return any(
-        base.__name__ in names and base.__module__.partition(".")[0] == library for base in type(value).__mro__
+        base.__name__ in names and base.__module__.partition(".")[0] == library
+        for base in type(value).__mro__
     )

@@ -138,7 +138,11 @@ def wav_bytes(samples: Any, rate: int) -> bytes:
     from sheaf_client._inputs.arrays import dense
 
     array = np.asarray(dense(samples))
-    if array.ndim not in (1, 2) or array.dtype.kind not in "fi" or (array.dtype.kind == "i" and array.dtype != np.int16):
+    if (
+        array.ndim not in (1, 2)
+        or array.dtype.kind not in "fi"
+        or (array.dtype.kind == "i" and array.dtype != np.int16)
+    ):
         raise TypeError(
             "sound has shape (frames,) or (frames, channels) and is of float or int16; "
             f"this one is {array.dtype} of shape {array.shape}"

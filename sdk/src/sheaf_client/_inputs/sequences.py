@@ -66,10 +66,14 @@ def is_molecule(value: Any) -> bool:
 
 
 def fasta_path(value: Any) -> Path | None:
-    """The path where the value is one: a path object of any name, or text that names a FASTA file that exists."""
+    """The path where the value is one: a path object, or text that names a FASTA file that is there."""
     if isinstance(value, os.PathLike):
-        return Path(value)
-    if isinstance(value, str) and value.removesuffix(".gz").lower().endswith(_FASTA) and Path(value).is_file():
+        return Path(cast("os.PathLike[str]", value))
+    if (
+        isinstance(value, str)
+        and value.removesuffix(".gz").lower().endswith(_FASTA)
+        and Path(value).is_file()
+    ):
         return Path(value)
     return None
 

@@ -72,5 +72,3 @@ class PointCloudResponse(BaseResponse):
     """Probabilities of the classes, shape (n_classes,), 0…1, in the order of `label_names`."""
     label_names: list[str] | None = None
     """Names of the classes, shape (n_classes,), in the model's order."""
-    model_name: str
-    """Name of the deployed model that answered."""

@@ -52,13 +52,11 @@ class AudioGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioGenerationResponse: ...
-    def generate(
-        self, request: AudioGenerationRequest | None = None, /, **given: Any
-    ) -> AudioGenerationResponse:
+    def generate(self, whole: object = None, /, **given: Any) -> AudioGenerationResponse:
         """Make audio from a prompt. Music or sound that follows `prompt`, as a WAV file.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -75,7 +73,7 @@ class AudioGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(GENERATE, request, given)
+        return self._call(GENERATE, whole, given)
 
     def generate_many(
         self,
@@ -120,15 +118,13 @@ class AudioGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[AudioGenerationResponse]: ...
-    def stream(
-        self, request: AudioGenerationRequest | None = None, /, **given: Any
-    ) -> Stream[AudioGenerationResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioGenerationResponse]:
         """Make audio from a prompt and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -145,7 +141,7 @@ class AudioGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
 
 
 class RawAudioGeneration:
@@ -184,13 +180,11 @@ class AsyncAudioGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioGenerationResponse: ...
-    async def generate(
-        self, request: AudioGenerationRequest | None = None, /, **given: Any
-    ) -> AudioGenerationResponse:
+    async def generate(self, whole: object = None, /, **given: Any) -> AudioGenerationResponse:
         """Make audio from a prompt. Music or sound that follows `prompt`, as a WAV file.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -207,7 +201,7 @@ class AsyncAudioGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(GENERATE, request, given)
+        return await self._call(GENERATE, whole, given)
 
     async def generate_many(
         self,
@@ -252,15 +246,13 @@ class AsyncAudioGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[AudioGenerationResponse]: ...
-    def stream(
-        self, request: AudioGenerationRequest | None = None, /, **given: Any
-    ) -> AsyncStream[AudioGenerationResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[AudioGenerationResponse]:
         """Make audio from a prompt and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -277,7 +269,7 @@ class AsyncAudioGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
 
 
 class AsyncRawAudioGeneration:

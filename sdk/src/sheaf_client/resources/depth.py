@@ -14,7 +14,7 @@ from sheaf_client.contracts.depth import DepthRequest, DepthResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import Image
+    from sheaf_client._inputs import ImageLike
 
 ESTIMATE: Operation[DepthRequest, DepthResponse] = Operation(
     model_type="depth",
@@ -43,16 +43,27 @@ class Depth(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageLike,
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DepthResponse: ...
-    def estimate(self, request: DepthRequest | None = None, /, **given: Any) -> DepthResponse:
+    @overload
+    def estimate(
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DepthResponse: ...
+    def estimate(self, whole: object = None, /, **given: Any) -> DepthResponse:
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.
@@ -65,7 +76,7 @@ class Depth(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, request, given)
+        return self._call(ESTIMATE, whole, given)
 
     def estimate_many(
         self,
@@ -113,16 +124,27 @@ class AsyncDepth(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageLike,
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DepthResponse: ...
-    async def estimate(self, request: DepthRequest | None = None, /, **given: Any) -> DepthResponse:
+    @overload
+    async def estimate(
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DepthResponse: ...
+    async def estimate(self, whole: object = None, /, **given: Any) -> DepthResponse:
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.
@@ -135,7 +157,7 @@ class AsyncDepth(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, request, given)
+        return await self._call(ESTIMATE, whole, given)
 
     async def estimate_many(
         self,

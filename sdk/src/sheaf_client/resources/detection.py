@@ -14,7 +14,7 @@ from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import Image
+    from sheaf_client._inputs import ImageLike
 
 DETECT: Operation[DetectionRequest, DetectionResponse] = Operation(
     model_type="detection",
@@ -43,16 +43,27 @@ class Detection(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageLike,
         threshold: float = 0.5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DetectionResponse: ...
-    def detect(self, request: DetectionRequest | None = None, /, **given: Any) -> DetectionResponse:
+    @overload
+    def detect(
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        threshold: float = 0.5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DetectionResponse: ...
+    def detect(self, whole: object = None, /, **given: Any) -> DetectionResponse:
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.
@@ -65,7 +76,7 @@ class Detection(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(DETECT, request, given)
+        return self._call(DETECT, whole, given)
 
     def detect_many(
         self,
@@ -113,16 +124,27 @@ class AsyncDetection(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageLike,
         threshold: float = 0.5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DetectionResponse: ...
-    async def detect(self, request: DetectionRequest | None = None, /, **given: Any) -> DetectionResponse:
+    @overload
+    async def detect(
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        threshold: float = 0.5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DetectionResponse: ...
+    async def detect(self, whole: object = None, /, **given: Any) -> DetectionResponse:
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.
@@ -135,7 +157,7 @@ class AsyncDetection(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(DETECT, request, given)
+        return await self._call(DETECT, whole, given)
 
     async def detect_many(
         self,

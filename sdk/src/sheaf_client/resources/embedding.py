@@ -14,8 +14,7 @@ from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Image
+    from sheaf_client._inputs import ArrayLike, ImageLike
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[EmbeddingRequest, EmbeddingResponse] = Operation(
@@ -46,18 +45,18 @@ class Embedding(SyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[Image | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageLike] | ArrayLike | None = None,
         normalize: bool = True,
         joint: bool = False,
         truncate: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> EmbeddingResponse: ...
-    def embed(self, request: EmbeddingRequest | None = None, /, **given: Any) -> EmbeddingResponse:
+    def embed(self, whole: object = None, /, **given: Any) -> EmbeddingResponse:
         """Embed texts or images. One vector for each text or image; texts and images together where the model has a joint space.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts to embed, shape (n_texts,). Exactly one of `texts` and `images_b64` is given, or both with `joint`.
             images: Images to embed, each an encoded file (PNG, JPEG or WebP), shape (n_images,).
@@ -73,7 +72,7 @@ class Embedding(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -122,18 +121,18 @@ class AsyncEmbedding(AsyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[Image | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageLike] | ArrayLike | None = None,
         normalize: bool = True,
         joint: bool = False,
         truncate: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> EmbeddingResponse: ...
-    async def embed(self, request: EmbeddingRequest | None = None, /, **given: Any) -> EmbeddingResponse:
+    async def embed(self, whole: object = None, /, **given: Any) -> EmbeddingResponse:
         """Embed texts or images. One vector for each text or image; texts and images together where the model has a joint space.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts to embed, shape (n_texts,). Exactly one of `texts` and `images_b64` is given, or both with `joint`.
             images: Images to embed, each an encoded file (PNG, JPEG or WebP), shape (n_images,).
@@ -149,7 +148,7 @@ class AsyncEmbedding(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,

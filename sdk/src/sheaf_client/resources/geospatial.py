@@ -60,11 +60,11 @@ class Geospatial(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SatelliteResponse: ...
-    def embed(self, request: SatelliteRequest | None = None, /, **given: Any) -> SatelliteResponse:
+    def embed(self, whole: object = None, /, **given: Any) -> SatelliteResponse:
         """Embed a scene. One vector for a scene of several bands, at one time or several.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             pixels: Reflectance, shape (n_time, n_bands, height, width), in the scale the model was trained on.
             n_bands: Number of spectral bands.
@@ -88,7 +88,7 @@ class Geospatial(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -152,11 +152,11 @@ class AsyncGeospatial(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SatelliteResponse: ...
-    async def embed(self, request: SatelliteRequest | None = None, /, **given: Any) -> SatelliteResponse:
+    async def embed(self, whole: object = None, /, **given: Any) -> SatelliteResponse:
         """Embed a scene. One vector for a scene of several bands, at one time or several.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             pixels: Reflectance, shape (n_time, n_bands, height, width), in the scale the model was trained on.
             n_bands: Number of spectral bands.
@@ -180,7 +180,7 @@ class AsyncGeospatial(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,

@@ -14,7 +14,7 @@ from sheaf_client.contracts.molecular import MolecularRequest, MolecularResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, SequencesLike
     from sheaf_client.contracts._types import ProteinSequence
 
 EMBED: Operation[MolecularRequest, MolecularResponse] = Operation(
@@ -44,17 +44,29 @@ class Molecular(SyncResource):
         /,
         *,
         model: str | None = None,
-        sequences: Sequence[ProteinSequence] | ArrayLike,
+        sequences: Sequence[ProteinSequence] | SequencesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MolecularResponse: ...
-    def embed(self, request: MolecularRequest | None = None, /, **given: Any) -> MolecularResponse:
+    @overload
+    def embed(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MolecularResponse: ...
+    def embed(self, whole: object = None, /, **given: Any) -> MolecularResponse:
         """Embed proteins. One vector for each protein, pooled over its residues.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: Protein sequences in one-letter codes, shape (n_sequences,), each up to 16,384 residues; a model refuses longer ones than it reads.
             pooling: How residues become one vector: `mean` over the sequence's own residues, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -68,7 +80,7 @@ class Molecular(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -116,17 +128,29 @@ class AsyncMolecular(AsyncResource):
         /,
         *,
         model: str | None = None,
-        sequences: Sequence[ProteinSequence] | ArrayLike,
+        sequences: Sequence[ProteinSequence] | SequencesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MolecularResponse: ...
-    async def embed(self, request: MolecularRequest | None = None, /, **given: Any) -> MolecularResponse:
+    @overload
+    async def embed(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MolecularResponse: ...
+    async def embed(self, whole: object = None, /, **given: Any) -> MolecularResponse:
         """Embed proteins. One vector for each protein, pooled over its residues.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: Protein sequences in one-letter codes, shape (n_sequences,), each up to 16,384 residues; a model refuses longer ones than it reads.
             pooling: How residues become one vector: `mean` over the sequence's own residues, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -140,7 +164,7 @@ class AsyncMolecular(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,

@@ -17,8 +17,7 @@ from sheaf_client.contracts.multimodal_embedding import (
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Audio, Image
+    from sheaf_client._inputs import ArrayLike, AudioLike, ImageLike
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[MultimodalEmbeddingRequest, MultimodalEmbeddingResponse] = Operation(
@@ -49,22 +48,20 @@ class MultimodalEmbedding(SyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[Image | bytes | str] | ArrayLike | None = None,
-        audios: Sequence[Audio | bytes | str] | ArrayLike | None = None,
-        depth_images: Sequence[Image | bytes | str] | ArrayLike | None = None,
-        thermal_images: Sequence[Image | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageLike] | ArrayLike | None = None,
+        audios: Sequence[AudioLike] | ArrayLike | None = None,
+        depth_images: Sequence[ImageLike] | ArrayLike | None = None,
+        thermal_images: Sequence[ImageLike] | ArrayLike | None = None,
         normalize: bool = True,
         truncate: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalEmbeddingResponse: ...
-    def embed(
-        self, request: MultimodalEmbeddingRequest | None = None, /, **given: Any
-    ) -> MultimodalEmbeddingResponse:
+    def embed(self, whole: object = None, /, **given: Any) -> MultimodalEmbeddingResponse:
         """Embed inputs of one modality. One vector for each input; vectors of all modalities lie in one space and can be compared.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts, shape (n_inputs,). Exactly one modality is given.
             images: Colour images, each an encoded file (PNG, JPEG or WebP), shape (n_inputs,).
@@ -82,7 +79,7 @@ class MultimodalEmbedding(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -131,22 +128,20 @@ class AsyncMultimodalEmbedding(AsyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[Image | bytes | str] | ArrayLike | None = None,
-        audios: Sequence[Audio | bytes | str] | ArrayLike | None = None,
-        depth_images: Sequence[Image | bytes | str] | ArrayLike | None = None,
-        thermal_images: Sequence[Image | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageLike] | ArrayLike | None = None,
+        audios: Sequence[AudioLike] | ArrayLike | None = None,
+        depth_images: Sequence[ImageLike] | ArrayLike | None = None,
+        thermal_images: Sequence[ImageLike] | ArrayLike | None = None,
         normalize: bool = True,
         truncate: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalEmbeddingResponse: ...
-    async def embed(
-        self, request: MultimodalEmbeddingRequest | None = None, /, **given: Any
-    ) -> MultimodalEmbeddingResponse:
+    async def embed(self, whole: object = None, /, **given: Any) -> MultimodalEmbeddingResponse:
         """Embed inputs of one modality. One vector for each input; vectors of all modalities lie in one space and can be compared.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts, shape (n_inputs,). Exactly one modality is given.
             images: Colour images, each an encoded file (PNG, JPEG or WebP), shape (n_inputs,).
@@ -164,7 +159,7 @@ class AsyncMultimodalEmbedding(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,

@@ -17,8 +17,7 @@ from sheaf_client.contracts.multimodal_generation import (
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Image
+    from sheaf_client._inputs import ArrayLike, ImageLike
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import AdapterName
 
@@ -50,8 +49,8 @@ class MultimodalGeneration(SyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: Image | bytes | str,
-        mask: Image | bytes | str | None = None,
+        image: ImageLike,
+        mask: ImageLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -65,13 +64,33 @@ class MultimodalGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalGenerationResponse: ...
+    @overload
     def generate(
-        self, request: MultimodalGenerationRequest | None = None, /, **given: Any
-    ) -> MultimodalGenerationResponse:
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MultimodalGenerationResponse: ...
+    def generate(self, whole: object = None, /, **given: Any) -> MultimodalGenerationResponse:
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -95,7 +114,7 @@ class MultimodalGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(GENERATE, request, given)
+        return self._call(GENERATE, whole, given)
 
     def generate_many(
         self,
@@ -132,8 +151,8 @@ class MultimodalGeneration(SyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: Image | bytes | str,
-        mask: Image | bytes | str | None = None,
+        image: ImageLike,
+        mask: ImageLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -147,15 +166,35 @@ class MultimodalGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[MultimodalGenerationResponse]: ...
+    @overload
     def stream(
-        self, request: MultimodalGenerationRequest | None = None, /, **given: Any
-    ) -> Stream[MultimodalGenerationResponse]:
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Stream[MultimodalGenerationResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[MultimodalGenerationResponse]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -179,7 +218,7 @@ class MultimodalGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
 
 
 class RawMultimodalGeneration:
@@ -210,8 +249,8 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: Image | bytes | str,
-        mask: Image | bytes | str | None = None,
+        image: ImageLike,
+        mask: ImageLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -225,13 +264,33 @@ class AsyncMultimodalGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalGenerationResponse: ...
+    @overload
     async def generate(
-        self, request: MultimodalGenerationRequest | None = None, /, **given: Any
-    ) -> MultimodalGenerationResponse:
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MultimodalGenerationResponse: ...
+    async def generate(self, whole: object = None, /, **given: Any) -> MultimodalGenerationResponse:
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -255,7 +314,7 @@ class AsyncMultimodalGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(GENERATE, request, given)
+        return await self._call(GENERATE, whole, given)
 
     async def generate_many(
         self,
@@ -292,8 +351,8 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: Image | bytes | str,
-        mask: Image | bytes | str | None = None,
+        image: ImageLike,
+        mask: ImageLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -307,15 +366,35 @@ class AsyncMultimodalGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[MultimodalGenerationResponse]: ...
+    @overload
     def stream(
-        self, request: MultimodalGenerationRequest | None = None, /, **given: Any
-    ) -> AsyncStream[MultimodalGenerationResponse]:
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream[MultimodalGenerationResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MultimodalGenerationResponse]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -339,7 +418,7 @@ class AsyncMultimodalGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
 
 
 class AsyncRawMultimodalGeneration:

@@ -14,7 +14,7 @@ from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowR
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import Image
+    from sheaf_client._inputs import ImageLike
 
 ESTIMATE: Operation[OpticalFlowRequest, OpticalFlowResponse] = Operation(
     model_type="optical_flow",
@@ -43,16 +43,16 @@ class OpticalFlow(SyncResource):
         /,
         *,
         model: str | None = None,
-        frame1: Image | bytes | str,
-        frame2: Image | bytes | str,
+        frame1: ImageLike,
+        frame2: ImageLike,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...
-    def estimate(self, request: OpticalFlowRequest | None = None, /, **given: Any) -> OpticalFlowResponse:
+    def estimate(self, whole: object = None, /, **given: Any) -> OpticalFlowResponse:
         """Estimate optical flow. The displacement of every pixel from the first frame to the second.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frame1: The earlier frame as a PNG, JPEG or WebP file.
             frame2: The later frame as a PNG, JPEG or WebP file, of the size of `frame1_b64`.
@@ -65,7 +65,7 @@ class OpticalFlow(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, request, given)
+        return self._call(ESTIMATE, whole, given)
 
     def estimate_many(
         self,
@@ -113,18 +113,16 @@ class AsyncOpticalFlow(AsyncResource):
         /,
         *,
         model: str | None = None,
-        frame1: Image | bytes | str,
-        frame2: Image | bytes | str,
+        frame1: ImageLike,
+        frame2: ImageLike,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...
-    async def estimate(
-        self, request: OpticalFlowRequest | None = None, /, **given: Any
-    ) -> OpticalFlowResponse:
+    async def estimate(self, whole: object = None, /, **given: Any) -> OpticalFlowResponse:
         """Estimate optical flow. The displacement of every pixel from the first frame to the second.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frame1: The earlier frame as a PNG, JPEG or WebP file.
             frame2: The later frame as a PNG, JPEG or WebP file, of the size of `frame1_b64`.
@@ -137,7 +135,7 @@ class AsyncOpticalFlow(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, request, given)
+        return await self._call(ESTIMATE, whole, given)
 
     async def estimate_many(
         self,

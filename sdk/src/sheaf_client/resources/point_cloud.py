@@ -49,11 +49,11 @@ class PointCloud(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PointCloudResponse: ...
-    def infer(self, request: PointCloudRequest | None = None, /, **given: Any) -> PointCloudResponse:
+    def infer(self, whole: object = None, /, **given: Any) -> PointCloudResponse:
         """Embed or classify a point cloud. One vector for the shape, or its class with the probability of each.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             points: Points, shape (n_points, 3), as x, y, z scaled into the unit sphere about the origin.
             n_points: Number of points.
@@ -67,7 +67,7 @@ class PointCloud(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(INFER, request, given)
+        return self._call(INFER, whole, given)
 
     def infer_many(
         self,
@@ -121,11 +121,11 @@ class AsyncPointCloud(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PointCloudResponse: ...
-    async def infer(self, request: PointCloudRequest | None = None, /, **given: Any) -> PointCloudResponse:
+    async def infer(self, whole: object = None, /, **given: Any) -> PointCloudResponse:
         """Embed or classify a point cloud. One vector for the shape, or its class with the probability of each.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             points: Points, shape (n_points, 3), as x, y, z scaled into the unit sphere about the origin.
             n_points: Number of points.
@@ -139,7 +139,7 @@ class AsyncPointCloud(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(INFER, request, given)
+        return await self._call(INFER, whole, given)
 
     async def infer_many(
         self,

@@ -14,8 +14,7 @@ from sheaf_client.contracts.pose import PoseRequest, PoseResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import Image
+    from sheaf_client._inputs import ArrayLike, ImageLike
     from sheaf_client.params._types import PersonBoxLike
 
 ESTIMATE: Operation[PoseRequest, PoseResponse] = Operation(
@@ -45,17 +44,29 @@ class Pose(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageLike,
         bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
         threshold: float = 0.3,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PoseResponse: ...
-    def estimate(self, request: PoseRequest | None = None, /, **given: Any) -> PoseResponse:
+    @overload
+    def estimate(
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
+        threshold: float = 0.3,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> PoseResponse: ...
+    def estimate(self, whole: object = None, /, **given: Any) -> PoseResponse:
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
@@ -69,7 +80,7 @@ class Pose(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, request, given)
+        return self._call(ESTIMATE, whole, given)
 
     def estimate_many(
         self,
@@ -117,17 +128,29 @@ class AsyncPose(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: Image | bytes | str,
+        image: ImageLike,
         bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
         threshold: float = 0.3,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PoseResponse: ...
-    async def estimate(self, request: PoseRequest | None = None, /, **given: Any) -> PoseResponse:
+    @overload
+    async def estimate(
+        self,
+        whole: ImageLike,
+        /,
+        *,
+        model: str | None = None,
+        bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
+        threshold: float = 0.3,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> PoseResponse: ...
+    async def estimate(self, whole: object = None, /, **given: Any) -> PoseResponse:
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
@@ -141,7 +164,7 @@ class AsyncPose(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, request, given)
+        return await self._call(ESTIMATE, whole, given)
 
     async def estimate_many(
         self,

@@ -14,7 +14,7 @@ from sheaf_client.contracts.small_molecule import SmallMoleculeRequest, SmallMol
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, MoleculesLike
     from sheaf_client.contracts._types import Smiles
 
 EMBED: Operation[SmallMoleculeRequest, SmallMoleculeResponse] = Operation(
@@ -44,17 +44,29 @@ class SmallMolecule(SyncResource):
         /,
         *,
         model: str | None = None,
-        smiles: Sequence[Smiles] | ArrayLike,
+        smiles: Sequence[Smiles] | MoleculesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SmallMoleculeResponse: ...
-    def embed(self, request: SmallMoleculeRequest | None = None, /, **given: Any) -> SmallMoleculeResponse:
+    @overload
+    def embed(
+        self,
+        whole: MoleculesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> SmallMoleculeResponse: ...
+    def embed(self, whole: object = None, /, **given: Any) -> SmallMoleculeResponse:
         """Embed molecules. One vector for each molecule, pooled over the tokens of its SMILES.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, RDKit molecules.
             model: Name of the deployed model; the client's `model` when absent.
             smiles: Molecules as SMILES, shape (n_molecules,), each up to 4,096 characters; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the molecule's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -68,7 +80,7 @@ class SmallMolecule(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -116,19 +128,29 @@ class AsyncSmallMolecule(AsyncResource):
         /,
         *,
         model: str | None = None,
-        smiles: Sequence[Smiles] | ArrayLike,
+        smiles: Sequence[Smiles] | MoleculesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SmallMoleculeResponse: ...
+    @overload
     async def embed(
-        self, request: SmallMoleculeRequest | None = None, /, **given: Any
-    ) -> SmallMoleculeResponse:
+        self,
+        whole: MoleculesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> SmallMoleculeResponse: ...
+    async def embed(self, whole: object = None, /, **given: Any) -> SmallMoleculeResponse:
         """Embed molecules. One vector for each molecule, pooled over the tokens of its SMILES.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, RDKit molecules.
             model: Name of the deployed model; the client's `model` when absent.
             smiles: Molecules as SMILES, shape (n_molecules,), each up to 4,096 characters; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the molecule's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -142,7 +164,7 @@ class AsyncSmallMolecule(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,

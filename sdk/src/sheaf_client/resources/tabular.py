@@ -57,11 +57,11 @@ class Tabular(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TabularResponse: ...
-    def predict(self, request: TabularRequest | None = None, /, **given: Any) -> TabularResponse:
+    def predict(self, whole: object = None, /, **given: Any) -> TabularResponse:
         """Predict labels of rows. Classes or values of the rows of `query_X`, learned from `context_X` and `context_y` in one pass.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             query_X: Rows to predict, shape (n_query, n_features), columns as in `context_X`.
             context_X: Labelled rows, shape (n_context, n_features), all of equal length, each column in its own unit; text is a category, `null` marks a missing value. Exactly one of `context_X` and `context_id` is given.
@@ -81,7 +81,7 @@ class Tabular(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(PREDICT, request, given)
+        return self._call(PREDICT, whole, given)
 
     def predict_many(
         self,
@@ -141,11 +141,11 @@ class AsyncTabular(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TabularResponse: ...
-    async def predict(self, request: TabularRequest | None = None, /, **given: Any) -> TabularResponse:
+    async def predict(self, whole: object = None, /, **given: Any) -> TabularResponse:
         """Predict labels of rows. Classes or values of the rows of `query_X`, learned from `context_X` and `context_y` in one pass.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             query_X: Rows to predict, shape (n_query, n_features), columns as in `context_X`.
             context_X: Labelled rows, shape (n_context, n_features), all of equal length, each column in its own unit; text is a category, `null` marks a missing value. Exactly one of `context_X` and `context_id` is given.
@@ -165,7 +165,7 @@ class AsyncTabular(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(PREDICT, request, given)
+        return await self._call(PREDICT, whole, given)
 
     async def predict_many(
         self,

@@ -68,11 +68,11 @@ class TimeSeries(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TimeSeriesResponse: ...
-    def forecast(self, request: TimeSeriesRequest | None = None, /, **given: Any) -> TimeSeriesResponse:
+    def forecast(self, whole: object = None, /, **given: Any) -> TimeSeriesResponse:
         """Forecast a series. Point forecast, quantiles or sample paths of the steps after `history`.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -98,7 +98,7 @@ class TimeSeries(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(FORECAST, request, given)
+        return self._call(FORECAST, whole, given)
 
     def forecast_many(
         self,
@@ -152,13 +152,13 @@ class TimeSeries(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[TimeSeriesResponse]: ...
-    def stream(self, request: TimeSeriesRequest | None = None, /, **given: Any) -> Stream[TimeSeriesResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[TimeSeriesResponse]:
         """Forecast a series and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -184,7 +184,7 @@ class TimeSeries(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, request, given)
+        return self._stream(FORECAST, whole, given)
 
 
 class RawTimeSeries:
@@ -232,11 +232,11 @@ class AsyncTimeSeries(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TimeSeriesResponse: ...
-    async def forecast(self, request: TimeSeriesRequest | None = None, /, **given: Any) -> TimeSeriesResponse:
+    async def forecast(self, whole: object = None, /, **given: Any) -> TimeSeriesResponse:
         """Forecast a series. Point forecast, quantiles or sample paths of the steps after `history`.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -262,7 +262,7 @@ class AsyncTimeSeries(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(FORECAST, request, given)
+        return await self._call(FORECAST, whole, given)
 
     async def forecast_many(
         self,
@@ -316,15 +316,13 @@ class AsyncTimeSeries(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[TimeSeriesResponse]: ...
-    def stream(
-        self, request: TimeSeriesRequest | None = None, /, **given: Any
-    ) -> AsyncStream[TimeSeriesResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TimeSeriesResponse]:
         """Forecast a series and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -350,7 +348,7 @@ class AsyncTimeSeries(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, request, given)
+        return self._stream(FORECAST, whole, given)
 
 
 class AsyncRawTimeSeries:

@@ -50,11 +50,11 @@ class Tts(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TTSResponse: ...
-    def synthesize(self, request: TTSRequest | None = None, /, **given: Any) -> TTSResponse:
+    def synthesize(self, whole: object = None, /, **given: Any) -> TTSResponse:
         """Speak a text. Speech of `text` in the chosen voice, as a WAV file.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -69,7 +69,7 @@ class Tts(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(SYNTHESIZE, request, given)
+        return self._call(SYNTHESIZE, whole, given)
 
     def synthesize_many(
         self,
@@ -112,13 +112,13 @@ class Tts(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[TTSResponse]: ...
-    def stream(self, request: TTSRequest | None = None, /, **given: Any) -> Stream[TTSResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[TTSResponse]:
         """Speak a text and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -133,7 +133,7 @@ class Tts(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(SYNTHESIZE, request, given)
+        return self._stream(SYNTHESIZE, whole, given)
 
 
 class RawTts:
@@ -170,11 +170,11 @@ class AsyncTts(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TTSResponse: ...
-    async def synthesize(self, request: TTSRequest | None = None, /, **given: Any) -> TTSResponse:
+    async def synthesize(self, whole: object = None, /, **given: Any) -> TTSResponse:
         """Speak a text. Speech of `text` in the chosen voice, as a WAV file.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -189,7 +189,7 @@ class AsyncTts(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(SYNTHESIZE, request, given)
+        return await self._call(SYNTHESIZE, whole, given)
 
     async def synthesize_many(
         self,
@@ -232,13 +232,13 @@ class AsyncTts(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[TTSResponse]: ...
-    def stream(self, request: TTSRequest | None = None, /, **given: Any) -> AsyncStream[TTSResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TTSResponse]:
         """Speak a text and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -253,7 +253,7 @@ class AsyncTts(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(SYNTHESIZE, request, given)
+        return self._stream(SYNTHESIZE, whole, given)
 
 
 class AsyncRawTts:
