@@ -126,8 +126,7 @@ class Sheaf(_Client, Resources):
         timeout: Seconds a call may take in all, tries and pauses included; None for no limit.
         max_retries: Most further tries after a refusal that may pass or a connection that failed.
         headers: Sent with each call.
-        binary: Whether bodies go as MessagePack, with tensors and files as raw bytes: by their size, always,
-            never.
+        binary: When bodies go as MessagePack, tensors and files as raw bytes: by size, always, never.
         middleware: Called around each try, the first one outermost: `(send, next) -> httpx.Response`.
         http_client: An httpx client of your own, for proxies, certificates or connection limits; it is not
             closed with this one. Its `base_url` may be left out.

@@ -164,7 +164,8 @@ def _acceptable(kind: type[BaseResponse], options: CallOptions) -> str:
 
 
 def _is_packed(response: httpx.Response) -> bool:
-    return response.headers.get("content-type", "").startswith(MSGPACK_TYPE)
+    media: str = response.headers.get("content-type", "")
+    return media.startswith(MSGPACK_TYPE)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class Flat:
 
     __slots__ = ("data",)
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
 
 
@@ -68,12 +68,12 @@ class _Codec:
         return to_bytes(value) if info.context and info.context.get(WIRE) else value
 
 
-def read_bytes(value: str | bytes | bytearray | memoryview, context: Any) -> bytes | memoryview:
+def read_bytes(value: Any, context: Any) -> bytes:
     """The bytes that base64 text, raw bytes or a mark in a MessagePack body stand for."""
     if not isinstance(value, str):
-        return memoryview(value) if not isinstance(value, bytes) else value
+        return value if isinstance(value, bytes) else bytes(value)
     if value.startswith(BLOB_MARK):
-        blobs: list[bytes] = (context or {}).get(BLOBS, [])
+        blobs: list[bytes] = cast("dict[str, Any]", context or {}).get(BLOBS, [])
         number = value.removeprefix(BLOB_MARK)
         if number.isdigit() and int(number) < len(blobs):
             return blobs[int(number)]
@@ -89,7 +89,7 @@ def to_bytes(array: NDArray[Any]) -> bytes:
 
 
 def shaped(value: Any, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The array of that shape; raises `PydanticCustomError` where bytes or shape do not fit, or NaN is in it."""
+    """The array of that shape; raises `PydanticCustomError` where it does not fit or holds a NaN."""
     if isinstance(value, Flat):
         wire = np.dtype(dtype).newbyteorder("<")
         expected = wire.itemsize * int(np.prod(shape, dtype=np.int64))

@@ -33,7 +33,7 @@ ArrayLike: TypeAlias = _HasToList | _HasToPyList | _HasToNumpy
 
 
 def plain(value: Any) -> Any:
-    """Lists for arrays, rows for frames, text for sequences and molecules, at any depth of lists and mappings."""
+    """Lists for arrays, rows for frames, text for sequences and molecules, however deep in lists."""
     if isinstance(value, str | bytes | int | float | None):
         return value
     if isinstance(value, Mapping):

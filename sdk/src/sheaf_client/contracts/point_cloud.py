@@ -43,7 +43,8 @@ class PointCloudRequest(BaseRequest):
     @property
     def points_b64(self) -> str:
         """`points` as base64 text."""
-        return self._base64("points")
+        text: str = self._base64("points")
+        return text
 
     if TYPE_CHECKING:
 

@@ -76,7 +76,8 @@ class SatelliteRequest(BaseRequest):
     @property
     def pixels_b64(self) -> str:
         """`pixels` as base64 text."""
-        return self._base64("pixels")
+        text: str = self._base64("pixels")
+        return text
 
     if TYPE_CHECKING:
 

@@ -14,7 +14,6 @@ from sheaf_client.contracts.audio import AudioRequest, AudioResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import AudioLike
     from sheaf_client._streaming import AsyncStream, Stream
 
 TRANSCRIBE: Operation[AudioRequest, AudioResponse] = Operation(
@@ -44,24 +43,7 @@ class Audio(SyncResource):
         /,
         *,
         model: str | None = None,
-        audio: AudioLike,
-        language: str | None = None,
-        task: Literal["transcribe", "translate"] = "transcribe",
-        word_timestamps: bool = False,
-        temperature: float = 0.0,
-        initial_prompt: str | None = None,
-        vad_filter: bool = False,
-        beam_size: int = 5,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> AudioResponse: ...
-    @overload
-    def transcribe(
-        self,
-        whole: AudioLike,
-        /,
-        *,
-        model: str | None = None,
+        audio: AudioFileLike,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -76,7 +58,7 @@ class Audio(SyncResource):
         """Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -131,24 +113,7 @@ class Audio(SyncResource):
         /,
         *,
         model: str | None = None,
-        audio: AudioLike,
-        language: str | None = None,
-        task: Literal["transcribe", "translate"] = "transcribe",
-        word_timestamps: bool = False,
-        temperature: float = 0.0,
-        initial_prompt: str | None = None,
-        vad_filter: bool = False,
-        beam_size: int = 5,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[AudioResponse]: ...
-    @overload
-    def stream(
-        self,
-        whole: AudioLike,
-        /,
-        *,
-        model: str | None = None,
+        audio: AudioFileLike,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -165,7 +130,7 @@ class Audio(SyncResource):
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -214,24 +179,7 @@ class AsyncAudio(AsyncResource):
         /,
         *,
         model: str | None = None,
-        audio: AudioLike,
-        language: str | None = None,
-        task: Literal["transcribe", "translate"] = "transcribe",
-        word_timestamps: bool = False,
-        temperature: float = 0.0,
-        initial_prompt: str | None = None,
-        vad_filter: bool = False,
-        beam_size: int = 5,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> AudioResponse: ...
-    @overload
-    async def transcribe(
-        self,
-        whole: AudioLike,
-        /,
-        *,
-        model: str | None = None,
+        audio: AudioFileLike,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -246,7 +194,7 @@ class AsyncAudio(AsyncResource):
         """Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -301,24 +249,7 @@ class AsyncAudio(AsyncResource):
         /,
         *,
         model: str | None = None,
-        audio: AudioLike,
-        language: str | None = None,
-        task: Literal["transcribe", "translate"] = "transcribe",
-        word_timestamps: bool = False,
-        temperature: float = 0.0,
-        initial_prompt: str | None = None,
-        vad_filter: bool = False,
-        beam_size: int = 5,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[AudioResponse]: ...
-    @overload
-    def stream(
-        self,
-        whole: AudioLike,
-        /,
-        *,
-        model: str | None = None,
+        audio: AudioFileLike,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -335,7 +266,7 @@ class AsyncAudio(AsyncResource):
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.

@@ -14,7 +14,6 @@ from sheaf_client.contracts.depth import DepthRequest, DepthResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ImageLike
 
 ESTIMATE: Operation[DepthRequest, DepthResponse] = Operation(
     model_type="depth",
@@ -43,18 +42,7 @@ class Depth(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageLike,
-        normalize: bool = True,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> DepthResponse: ...
-    @overload
-    def estimate(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
+        image: ImageFileLike,
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -63,7 +51,7 @@ class Depth(SyncResource):
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.
@@ -124,18 +112,7 @@ class AsyncDepth(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageLike,
-        normalize: bool = True,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> DepthResponse: ...
-    @overload
-    async def estimate(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
+        image: ImageFileLike,
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -144,7 +121,7 @@ class AsyncDepth(AsyncResource):
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.

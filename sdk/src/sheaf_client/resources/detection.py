@@ -14,7 +14,6 @@ from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ImageLike
 
 DETECT: Operation[DetectionRequest, DetectionResponse] = Operation(
     model_type="detection",
@@ -43,18 +42,7 @@ class Detection(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageLike,
-        threshold: float = 0.5,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> DetectionResponse: ...
-    @overload
-    def detect(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
+        image: ImageFileLike,
         threshold: float = 0.5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -63,7 +51,7 @@ class Detection(SyncResource):
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.
@@ -124,18 +112,7 @@ class AsyncDetection(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageLike,
-        threshold: float = 0.5,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> DetectionResponse: ...
-    @overload
-    async def detect(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
+        image: ImageFileLike,
         threshold: float = 0.5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -144,7 +121,7 @@ class AsyncDetection(AsyncResource):
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.

@@ -14,7 +14,7 @@ from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike, ImageLike
+    from sheaf_client._inputs import ArrayLike
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[EmbeddingRequest, EmbeddingResponse] = Operation(
@@ -45,7 +45,7 @@ class Embedding(SyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[ImageLike] | ArrayLike | None = None,
+        images: Sequence[ImageFileLike] | ArrayLike | None = None,
         normalize: bool = True,
         joint: bool = False,
         truncate: bool = True,
@@ -121,7 +121,7 @@ class AsyncEmbedding(AsyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[ImageLike] | ArrayLike | None = None,
+        images: Sequence[ImageFileLike] | ArrayLike | None = None,
         normalize: bool = True,
         joint: bool = False,
         truncate: bool = True,

@@ -17,7 +17,7 @@ from sheaf_client.contracts.multimodal_embedding import (
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike, AudioLike, ImageLike
+    from sheaf_client._inputs import ArrayLike
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[MultimodalEmbeddingRequest, MultimodalEmbeddingResponse] = Operation(
@@ -48,10 +48,10 @@ class MultimodalEmbedding(SyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[ImageLike] | ArrayLike | None = None,
-        audios: Sequence[AudioLike] | ArrayLike | None = None,
-        depth_images: Sequence[ImageLike] | ArrayLike | None = None,
-        thermal_images: Sequence[ImageLike] | ArrayLike | None = None,
+        images: Sequence[ImageFileLike] | ArrayLike | None = None,
+        audios: Sequence[AudioFileLike] | ArrayLike | None = None,
+        depth_images: Sequence[ImageFileLike] | ArrayLike | None = None,
+        thermal_images: Sequence[ImageFileLike] | ArrayLike | None = None,
         normalize: bool = True,
         truncate: bool = True,
         timeout: float | None = None,
@@ -128,10 +128,10 @@ class AsyncMultimodalEmbedding(AsyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[ImageLike] | ArrayLike | None = None,
-        audios: Sequence[AudioLike] | ArrayLike | None = None,
-        depth_images: Sequence[ImageLike] | ArrayLike | None = None,
-        thermal_images: Sequence[ImageLike] | ArrayLike | None = None,
+        images: Sequence[ImageFileLike] | ArrayLike | None = None,
+        audios: Sequence[AudioFileLike] | ArrayLike | None = None,
+        depth_images: Sequence[ImageFileLike] | ArrayLike | None = None,
+        thermal_images: Sequence[ImageFileLike] | ArrayLike | None = None,
         normalize: bool = True,
         truncate: bool = True,
         timeout: float | None = None,

@@ -17,7 +17,7 @@ from sheaf_client.contracts.multimodal_generation import (
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike, ImageLike
+    from sheaf_client._inputs import ArrayLike
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import AdapterName
 
@@ -49,30 +49,8 @@ class MultimodalGeneration(SyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: ImageLike,
-        mask: ImageLike | None = None,
-        strength: float = 0.8,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
-        negative_prompt: str = "",
-        seed: int | None = None,
-        adapters: Sequence[AdapterName] | ArrayLike = [],
-        adapter_weights: Sequence[float] | ArrayLike | None = None,
-        num_images: int = 1,
-        output_format: Literal["png", "jpeg", "webp"] = "png",
-        preview_interval: int | None = None,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> MultimodalGenerationResponse: ...
-    @overload
-    def generate(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
-        prompt: str,
-        mask: ImageLike | None = None,
+        image: ImageFileLike,
+        mask: ImageFileLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -90,7 +68,7 @@ class MultimodalGeneration(SyncResource):
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -151,30 +129,8 @@ class MultimodalGeneration(SyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: ImageLike,
-        mask: ImageLike | None = None,
-        strength: float = 0.8,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
-        negative_prompt: str = "",
-        seed: int | None = None,
-        adapters: Sequence[AdapterName] | ArrayLike = [],
-        adapter_weights: Sequence[float] | ArrayLike | None = None,
-        num_images: int = 1,
-        output_format: Literal["png", "jpeg", "webp"] = "png",
-        preview_interval: int | None = None,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MultimodalGenerationResponse]: ...
-    @overload
-    def stream(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
-        prompt: str,
-        mask: ImageLike | None = None,
+        image: ImageFileLike,
+        mask: ImageFileLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -194,7 +150,7 @@ class MultimodalGeneration(SyncResource):
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -249,30 +205,8 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: ImageLike,
-        mask: ImageLike | None = None,
-        strength: float = 0.8,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
-        negative_prompt: str = "",
-        seed: int | None = None,
-        adapters: Sequence[AdapterName] | ArrayLike = [],
-        adapter_weights: Sequence[float] | ArrayLike | None = None,
-        num_images: int = 1,
-        output_format: Literal["png", "jpeg", "webp"] = "png",
-        preview_interval: int | None = None,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> MultimodalGenerationResponse: ...
-    @overload
-    async def generate(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
-        prompt: str,
-        mask: ImageLike | None = None,
+        image: ImageFileLike,
+        mask: ImageFileLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -290,7 +224,7 @@ class AsyncMultimodalGeneration(AsyncResource):
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -351,30 +285,8 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: ImageLike,
-        mask: ImageLike | None = None,
-        strength: float = 0.8,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
-        negative_prompt: str = "",
-        seed: int | None = None,
-        adapters: Sequence[AdapterName] | ArrayLike = [],
-        adapter_weights: Sequence[float] | ArrayLike | None = None,
-        num_images: int = 1,
-        output_format: Literal["png", "jpeg", "webp"] = "png",
-        preview_interval: int | None = None,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MultimodalGenerationResponse]: ...
-    @overload
-    def stream(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
-        prompt: str,
-        mask: ImageLike | None = None,
+        image: ImageFileLike,
+        mask: ImageFileLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -394,7 +306,7 @@ class AsyncMultimodalGeneration(AsyncResource):
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.

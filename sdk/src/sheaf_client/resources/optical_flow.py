@@ -14,7 +14,6 @@ from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowR
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ImageLike
 
 ESTIMATE: Operation[OpticalFlowRequest, OpticalFlowResponse] = Operation(
     model_type="optical_flow",
@@ -43,8 +42,8 @@ class OpticalFlow(SyncResource):
         /,
         *,
         model: str | None = None,
-        frame1: ImageLike,
-        frame2: ImageLike,
+        frame1: ImageFileLike,
+        frame2: ImageFileLike,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...
@@ -113,8 +112,8 @@ class AsyncOpticalFlow(AsyncResource):
         /,
         *,
         model: str | None = None,
-        frame1: ImageLike,
-        frame2: ImageLike,
+        frame1: ImageFileLike,
+        frame2: ImageFileLike,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...

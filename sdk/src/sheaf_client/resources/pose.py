@@ -14,7 +14,7 @@ from sheaf_client.contracts.pose import PoseRequest, PoseResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike, ImageLike
+    from sheaf_client._inputs import ArrayLike
     from sheaf_client.params._types import PersonBoxLike
 
 ESTIMATE: Operation[PoseRequest, PoseResponse] = Operation(
@@ -44,19 +44,7 @@ class Pose(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageLike,
-        bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
-        threshold: float = 0.3,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> PoseResponse: ...
-    @overload
-    def estimate(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
+        image: ImageFileLike,
         bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
         threshold: float = 0.3,
         timeout: float | None = None,
@@ -66,7 +54,7 @@ class Pose(SyncResource):
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
@@ -128,19 +116,7 @@ class AsyncPose(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageLike,
-        bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
-        threshold: float = 0.3,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> PoseResponse: ...
-    @overload
-    async def estimate(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
+        image: ImageFileLike,
         bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
         threshold: float = 0.3,
         timeout: float | None = None,
@@ -150,7 +126,7 @@ class AsyncPose(AsyncResource):
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.

@@ -14,7 +14,7 @@ from sheaf_client.contracts.segmentation import SegmentationRequest, Segmentatio
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike, ImageLike
+    from sheaf_client._inputs import ArrayLike
     from sheaf_client.contracts._types import PointLabel
     from sheaf_client.params._types import ImagePointLike
 
@@ -45,21 +45,7 @@ class Segmentation(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageLike,
-        point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
-        point_labels: Sequence[PointLabel] | ArrayLike | None = None,
-        box: Sequence[float] | ArrayLike | None = None,
-        multimask_output: bool = True,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> SegmentationResponse: ...
-    @overload
-    def segment(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
+        image: ImageFileLike,
         point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
         point_labels: Sequence[PointLabel] | ArrayLike | None = None,
         box: Sequence[float] | ArrayLike | None = None,
@@ -71,7 +57,7 @@ class Segmentation(SyncResource):
         """Segment an object. Masks of the object that points, a box or both point out, best first.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             point_coords: Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.
@@ -135,21 +121,7 @@ class AsyncSegmentation(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageLike,
-        point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
-        point_labels: Sequence[PointLabel] | ArrayLike | None = None,
-        box: Sequence[float] | ArrayLike | None = None,
-        multimask_output: bool = True,
-        timeout: float | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> SegmentationResponse: ...
-    @overload
-    async def segment(
-        self,
-        whole: ImageLike,
-        /,
-        *,
-        model: str | None = None,
+        image: ImageFileLike,
         point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
         point_labels: Sequence[PointLabel] | ArrayLike | None = None,
         box: Sequence[float] | ArrayLike | None = None,
@@ -161,7 +133,7 @@ class AsyncSegmentation(AsyncResource):
         """Segment an object. Masks of the object that points, a box or both point out, best first.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             point_coords: Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.

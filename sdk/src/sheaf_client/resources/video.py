@@ -14,7 +14,7 @@ from sheaf_client.contracts.video import VideoRequest, VideoResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike, ImageLike
+    from sheaf_client._inputs import ArrayLike
     from sheaf_client._streaming import AsyncStream, Stream
 
 INFER: Operation[VideoRequest, VideoResponse] = Operation(
@@ -44,7 +44,7 @@ class Video(SyncResource):
         /,
         *,
         model: str | None = None,
-        frames: Sequence[ImageLike] | ArrayLike,
+        frames: Sequence[ImageFileLike] | ArrayLike,
         task: Literal["embedding", "classification"] = "embedding",
         pooling: Literal["cls", "mean"] = "cls",
         normalize: bool = True,
@@ -106,7 +106,7 @@ class Video(SyncResource):
         /,
         *,
         model: str | None = None,
-        frames: Sequence[ImageLike] | ArrayLike,
+        frames: Sequence[ImageFileLike] | ArrayLike,
         task: Literal["embedding", "classification"] = "embedding",
         pooling: Literal["cls", "mean"] = "cls",
         normalize: bool = True,
@@ -164,7 +164,7 @@ class AsyncVideo(AsyncResource):
         /,
         *,
         model: str | None = None,
-        frames: Sequence[ImageLike] | ArrayLike,
+        frames: Sequence[ImageFileLike] | ArrayLike,
         task: Literal["embedding", "classification"] = "embedding",
         pooling: Literal["cls", "mean"] = "cls",
         normalize: bool = True,
@@ -226,7 +226,7 @@ class AsyncVideo(AsyncResource):
         /,
         *,
         model: str | None = None,
-        frames: Sequence[ImageLike] | ArrayLike,
+        frames: Sequence[ImageFileLike] | ArrayLike,
         task: Literal["embedding", "classification"] = "embedding",
         pooling: Literal["cls", "mean"] = "cls",
         normalize: bool = True,

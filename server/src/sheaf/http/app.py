@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
-import pydantic_core
 from prometheus_client import CollectorRegistry
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
@@ -28,13 +27,13 @@ from sheaf.engine import ModelRuntime
 from sheaf.engine.streams import Event
 from sheaf.http._routes import OPERATIONS
 from sheaf.http.bodies import decode, decode_value, parse_batch, read_body
-from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.docs import docs_routes
+from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.metrics import Metrics, metrics_endpoint
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client._operation import Operation
-from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.events import ErrorEvent
 from sheaf_client.contracts.models import Health, ModelList
 from sheaf_client.contracts.problem import Fault
