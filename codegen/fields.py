@@ -14,7 +14,7 @@ from codegen.inputs import Inputs
 
 #: What people hold, in the words of `sheaf_client._inputs`.
 INPUTS = (
-    *("ArrayLike", "AudioLike", "ImageLike"),
+    *("ArrayLike", "AudioFileLike", "ImageFileLike"),
     *("GridLike", "MoleculesLike", "SequencesLike", "StructureLike"),
 )
 #: Modules of the names that come from no schema.

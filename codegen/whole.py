@@ -31,8 +31,8 @@ _WHOLE = (
     ("MoleculesLike", frozenset({"smiles"}), "RDKit molecules"),
 )
 _FILES = {
-    "ImageLike": "an image (path, bytes, open file, Pillow image, RGB array)",
-    "AudioLike": "a sound (path, bytes, open file, samples with their rate)",
+    "ImageFileLike": "an image (path, bytes, open file, Pillow image, RGB array)",
+    "AudioFileLike": "a sound (path, bytes, open file, samples with their rate)",
 }
 
 

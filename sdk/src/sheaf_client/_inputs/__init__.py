@@ -9,15 +9,15 @@ from __future__ import annotations
 from sheaf_client._inputs.arrays import ArrayLike, missing_as_none, plain
 from sheaf_client._inputs.fields import as_body, expand
 from sheaf_client._inputs.grids import GridLike
-from sheaf_client._inputs.media import AudioLike, ImageLike
+from sheaf_client._inputs.media import AudioFileLike, ImageFileLike
 from sheaf_client._inputs.sequences import MoleculeLike, MoleculesLike, SequenceLike, SequencesLike
 from sheaf_client._inputs.structures import StructureLike
 
 __all__ = [
     "ArrayLike",
-    "AudioLike",
+    "AudioFileLike",
     "GridLike",
-    "ImageLike",
+    "ImageFileLike",
     "MoleculeLike",
     "MoleculesLike",
     "SequenceLike",

@@ -17,7 +17,7 @@ from sheaf_client._inputs.kinds import comes_from
 
 if TYPE_CHECKING:
     from sheaf_client._inputs.arrays import ArrayLike
-    from sheaf_client._media import Audio, Image
+    from sheaf_client._media import AudioFile, ImageFile
 
 #: Longest text that may be the path of a file.
 _LONGEST_PATH = 4096
@@ -31,9 +31,9 @@ class _Picture(Protocol):
     def convert(self, mode: str) -> Any: ...
 
 
-ImageLike: TypeAlias = "Image | bytes | str | os.PathLike[str] | IO[bytes] | _Picture | ArrayLike"
+ImageFileLike: TypeAlias = "ImageFile | bytes | str | os.PathLike[str] | IO[bytes] | _Picture | ArrayLike"
 """An encoded image (bytes, base64 text, a path, an open file), Pillow's own, or uint8 pixels in RGB."""
-AudioLike: TypeAlias = "Audio | bytes | str | os.PathLike[str] | IO[bytes] | tuple[ArrayLike, int]"
+AudioFileLike: TypeAlias = "AudioFile | bytes | str | os.PathLike[str] | IO[bytes] | tuple[ArrayLike, int]"
 """An encoded sound (bytes, base64 text, a path, an open file), or samples in -1 … 1 with their rate in Hz."""
 
 

@@ -14,6 +14,7 @@ from sheaf_client.contracts.audio import AudioRequest, AudioResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
+    from sheaf_client._inputs import AudioFileLike
     from sheaf_client._streaming import AsyncStream, Stream
 
 TRANSCRIBE: Operation[AudioRequest, AudioResponse] = Operation(
@@ -54,11 +55,28 @@ class Audio(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioResponse: ...
+    @overload
+    def transcribe(
+        self,
+        whole: AudioFileLike,
+        /,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        word_timestamps: bool = False,
+        temperature: float = 0.0,
+        initial_prompt: str | None = None,
+        vad_filter: bool = False,
+        beam_size: int = 5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AudioResponse: ...
     def transcribe(self, whole: object = None, /, **given: Any) -> AudioResponse:
         """Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -124,13 +142,30 @@ class Audio(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[AudioResponse]: ...
+    @overload
+    def stream(
+        self,
+        whole: AudioFileLike,
+        /,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        word_timestamps: bool = False,
+        temperature: float = 0.0,
+        initial_prompt: str | None = None,
+        vad_filter: bool = False,
+        beam_size: int = 5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Stream[AudioResponse]: ...
     def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioResponse]:
         """Transcribe speech and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -190,11 +225,28 @@ class AsyncAudio(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioResponse: ...
+    @overload
+    async def transcribe(
+        self,
+        whole: AudioFileLike,
+        /,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        word_timestamps: bool = False,
+        temperature: float = 0.0,
+        initial_prompt: str | None = None,
+        vad_filter: bool = False,
+        beam_size: int = 5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AudioResponse: ...
     async def transcribe(self, whole: object = None, /, **given: Any) -> AudioResponse:
         """Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -260,13 +312,30 @@ class AsyncAudio(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[AudioResponse]: ...
+    @overload
+    def stream(
+        self,
+        whole: AudioFileLike,
+        /,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        word_timestamps: bool = False,
+        temperature: float = 0.0,
+        initial_prompt: str | None = None,
+        vad_filter: bool = False,
+        beam_size: int = 5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream[AudioResponse]: ...
     def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[AudioResponse]:
         """Transcribe speech and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.

@@ -14,6 +14,7 @@ from sheaf_client.contracts.depth import DepthRequest, DepthResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
+    from sheaf_client._inputs import ImageFileLike
 
 ESTIMATE: Operation[DepthRequest, DepthResponse] = Operation(
     model_type="depth",
@@ -47,11 +48,22 @@ class Depth(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DepthResponse: ...
+    @overload
+    def estimate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DepthResponse: ...
     def estimate(self, whole: object = None, /, **given: Any) -> DepthResponse:
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.
@@ -117,11 +129,22 @@ class AsyncDepth(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DepthResponse: ...
+    @overload
+    async def estimate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DepthResponse: ...
     async def estimate(self, whole: object = None, /, **given: Any) -> DepthResponse:
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.

@@ -14,6 +14,7 @@ from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
+    from sheaf_client._inputs import ImageFileLike
 
 DETECT: Operation[DetectionRequest, DetectionResponse] = Operation(
     model_type="detection",
@@ -47,11 +48,22 @@ class Detection(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DetectionResponse: ...
+    @overload
+    def detect(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        threshold: float = 0.5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DetectionResponse: ...
     def detect(self, whole: object = None, /, **given: Any) -> DetectionResponse:
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.
@@ -117,11 +129,22 @@ class AsyncDetection(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DetectionResponse: ...
+    @overload
+    async def detect(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        threshold: float = 0.5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DetectionResponse: ...
     async def detect(self, whole: object = None, /, **given: Any) -> DetectionResponse:
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.

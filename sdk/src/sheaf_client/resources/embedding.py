@@ -14,7 +14,7 @@ from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[EmbeddingRequest, EmbeddingResponse] = Operation(

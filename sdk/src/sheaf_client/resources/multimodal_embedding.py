@@ -17,7 +17,7 @@ from sheaf_client.contracts.multimodal_embedding import (
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, AudioFileLike, ImageFileLike
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[MultimodalEmbeddingRequest, MultimodalEmbeddingResponse] = Operation(

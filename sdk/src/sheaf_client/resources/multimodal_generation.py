@@ -17,7 +17,7 @@ from sheaf_client.contracts.multimodal_generation import (
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import AdapterName
 
@@ -64,11 +64,33 @@ class MultimodalGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalGenerationResponse: ...
+    @overload
+    def generate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageFileLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MultimodalGenerationResponse: ...
     def generate(self, whole: object = None, /, **given: Any) -> MultimodalGenerationResponse:
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -144,13 +166,35 @@ class MultimodalGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[MultimodalGenerationResponse]: ...
+    @overload
+    def stream(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageFileLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Stream[MultimodalGenerationResponse]: ...
     def stream(self, whole: object = None, /, **given: Any) -> Stream[MultimodalGenerationResponse]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -220,11 +264,33 @@ class AsyncMultimodalGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalGenerationResponse: ...
+    @overload
+    async def generate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageFileLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MultimodalGenerationResponse: ...
     async def generate(self, whole: object = None, /, **given: Any) -> MultimodalGenerationResponse:
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -300,13 +366,35 @@ class AsyncMultimodalGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[MultimodalGenerationResponse]: ...
+    @overload
+    def stream(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageFileLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream[MultimodalGenerationResponse]: ...
     def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MultimodalGenerationResponse]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.

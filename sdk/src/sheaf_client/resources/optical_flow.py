@@ -14,6 +14,7 @@ from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowR
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
+    from sheaf_client._inputs import ImageFileLike
 
 ESTIMATE: Operation[OpticalFlowRequest, OpticalFlowResponse] = Operation(
     model_type="optical_flow",

@@ -14,7 +14,7 @@ from sheaf_client.contracts.pose import PoseRequest, PoseResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client.params._types import PersonBoxLike
 
 ESTIMATE: Operation[PoseRequest, PoseResponse] = Operation(
@@ -50,11 +50,23 @@ class Pose(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PoseResponse: ...
+    @overload
+    def estimate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
+        threshold: float = 0.3,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> PoseResponse: ...
     def estimate(self, whole: object = None, /, **given: Any) -> PoseResponse:
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
@@ -122,11 +134,23 @@ class AsyncPose(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PoseResponse: ...
+    @overload
+    async def estimate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
+        threshold: float = 0.3,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> PoseResponse: ...
     async def estimate(self, whole: object = None, /, **given: Any) -> PoseResponse:
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.

@@ -14,7 +14,7 @@ from sheaf_client.contracts.segmentation import SegmentationRequest, Segmentatio
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client.contracts._types import PointLabel
     from sheaf_client.params._types import ImagePointLike
 
@@ -53,11 +53,25 @@ class Segmentation(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SegmentationResponse: ...
+    @overload
+    def segment(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
+        point_labels: Sequence[PointLabel] | ArrayLike | None = None,
+        box: Sequence[float] | ArrayLike | None = None,
+        multimask_output: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> SegmentationResponse: ...
     def segment(self, whole: object = None, /, **given: Any) -> SegmentationResponse:
         """Segment an object. Masks of the object that points, a box or both point out, best first.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             point_coords: Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.
@@ -129,11 +143,25 @@ class AsyncSegmentation(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SegmentationResponse: ...
+    @overload
+    async def segment(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
+        point_labels: Sequence[PointLabel] | ArrayLike | None = None,
+        box: Sequence[float] | ArrayLike | None = None,
+        multimask_output: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> SegmentationResponse: ...
     async def segment(self, whole: object = None, /, **given: Any) -> SegmentationResponse:
         """Segment an object. Masks of the object that points, a box or both point out, best first.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             point_coords: Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.

@@ -14,7 +14,7 @@ from sheaf_client.contracts.video import VideoRequest, VideoResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client._streaming import AsyncStream, Stream
 
 INFER: Operation[VideoRequest, VideoResponse] = Operation(
