@@ -140,7 +140,8 @@ class AsyncRawStream(Generic[ResponseT]):
 
 def request_id_of(response: httpx.Response) -> str | None:
     """The identifier that the answer's headers carry."""
-    return response.headers.get("x-request-id")
+    found: str | None = response.headers.get("x-request-id")
+    return found
 
 
 # The resources of a raw client return these kinds already; what is left is to tell the type checker.

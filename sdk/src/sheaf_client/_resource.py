@@ -122,7 +122,7 @@ class SyncResource:
         call = _prepare(self._caller, operation, whole, given)
         if call.options.raw:
             call = replace(call, options=replace(call.options, raw=False))
-            return cast("Any", self._caller.transport).raw_stream(call)
+            return cast("Stream[ResponseT]", cast("Any", self._caller.transport).raw_stream(call))
         return Stream(lambda: self._caller.transport.stream(call))
 
 
@@ -154,5 +154,5 @@ class AsyncResource:
         call = _prepare(self._caller, operation, whole, given)
         if call.options.raw:
             call = replace(call, options=replace(call.options, raw=False))
-            return cast("Any", self._caller.transport).raw_stream(call)
+            return cast("AsyncStream[ResponseT]", cast("Any", self._caller.transport).raw_stream(call))
         return AsyncStream(lambda: self._caller.transport.stream(call))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from sheaf_client._inputs.kinds import comes_from
 
@@ -19,9 +19,9 @@ def is_frame(value: Any) -> bool:
 def columns_of(frame: Any) -> dict[str, list[Any]]:
     """Column name → values; a missing value is None, NaN stays."""
     if comes_from(frame, "polars", "DataFrame"):
-        return frame.to_dict(as_series=False)
+        return cast("dict[str, list[Any]]", frame.to_dict(as_series=False))
     if comes_from(frame, "pyarrow", "Table", "RecordBatch"):
-        return frame.to_pydict()
+        return cast("dict[str, list[Any]]", frame.to_pydict())
     return {str(name): values_of(frame.iloc[:, place]) for place, name in enumerate(frame.columns)}
 
 

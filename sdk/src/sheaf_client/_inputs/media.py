@@ -10,6 +10,7 @@ import os
 import struct
 import wave
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
@@ -92,7 +93,7 @@ def _is_sound(value: Any) -> bool:
     """Samples and their rate: a pair of an array and a number."""
     if not isinstance(value, tuple):
         return False
-    pair = cast("tuple[Any, ...]", value)
+    pair = cast("Sequence[Any]", value)
     return len(pair) == 2 and hasattr(pair[0], "__array__") and isinstance(pair[1], int)
 
 
