@@ -9,8 +9,8 @@ from typing import Any
 from sheaf.embedded import EmbeddedServer
 from sheaf.http import create_app
 from sheaf.local import LocalModels
-from sheaf.spec import ModelSpec
-from sheaf_client import Sheaf
+from sheaf.spec import ModelSpec, ResourceConfig
+from sheaf_client import AsyncSheaf, Sheaf
 
 #: Ports of the test clusters; Ray's proxy cannot be given port 0.
 RAY_PORT = 18273
@@ -64,14 +64,24 @@ def ray_serve(specs: list[ModelSpec]) -> Iterator[Sheaf]:
     from sheaf import ModelServer
 
     with ray_cluster():
-        small = [spec.model_copy(update={"resources": {"num_cpus": 0.1}}) for spec in specs]
-        server = ModelServer([ModelSpec.model_validate(dict(spec)) for spec in small], port=RAY_PORT)
+        small = ResourceConfig(num_cpus=min(0.1, 1 / len(specs)))
+        server = ModelServer([s.model_copy(update={"resources": small}) for s in specs], port=RAY_PORT)
         server.run()
         try:
             with Sheaf(server.url, timeout=120) as client:
                 yield client
         finally:
             server.shutdown()
+
+
+def open_async(client: Sheaf, specs: list[ModelSpec]) -> AsyncSheaf:
+    """An asynchronous client of the kind of a target: of the same server, or of models of its own."""
+    target = repr(client).removeprefix("Sheaf(").removesuffix(")")
+    if target.startswith("http"):
+        return AsyncSheaf(target, timeout=120)
+    if target.startswith("local"):
+        return AsyncSheaf.local(specs)
+    return AsyncSheaf.asgi(create_app(LocalModels.start(specs)))
 
 
 TARGETS: dict[str, Any] = {"local": local, "asgi": asgi, "http": http, "ray": ray_serve}

@@ -130,6 +130,19 @@ def test_the_time_of_a_call_is_kept(models: LocalModels, kind: str) -> None:
         client.time_series.forecast(**{**ASK, "model": "slow"}, timeout=0.1)
 
 
+def test_the_time_of_many_calls_is_kept_in_this_process() -> None:
+    from sheaf.api.time_series import Frequency, TimeSeriesRequest
+
+    slow = ModelSpec(name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.5})
+    requests = [
+        TimeSeriesRequest(model_name="slow", history=[1.0], horizon=1, frequency=Frequency.HOURLY)
+        for _ in range(3)
+    ]
+    with Sheaf.local([slow]) as client:
+        late = client.time_series.forecast_many(requests, timeout=0.1)
+    assert [type(outcome) for outcome in late] == [DeadlineExceededError] * 3
+
+
 def test_a_call_takes_a_contract_or_keywords_not_both(models: LocalModels) -> None:
     from sheaf.api.time_series import TimeSeriesRequest
 

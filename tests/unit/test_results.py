@@ -242,6 +242,6 @@ def test_every_response_says_what_it_can_become(kind: type[BaseResponse]) -> Non
 
 
 def test_contracts_load_none_of_these_libraries() -> None:
-    code = "import sys; import sheaf_client.contracts.weather; print(*{m.partition('.')[0] for m in sys.modules})"
+    code = "import sys, sheaf_client.contracts.weather; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) & {"pandas", "ase", "xarray", "PIL"} == set()

@@ -8,6 +8,7 @@ do the rest, so that both encodings have the same rules, codes and paths.
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -94,6 +95,21 @@ def _size(model: Model, entry: int | str) -> int | None:
     if value is None:
         return None
     return len(value) if entry.startswith("len(") else int(value)
+
+
+def read_bytes(value: Any, context: Any) -> bytes:
+    """The bytes that base64 text, raw bytes or a mark in a MessagePack body stand for."""
+    if not isinstance(value, str):
+        return value if isinstance(value, bytes) else bytes(value)
+    if value.startswith(BLOB_MARK):
+        blobs: list[bytes] = cast("dict[str, Any]", context or {}).get(BLOBS, [])
+        number = value.removeprefix(BLOB_MARK)
+        if number.isdigit() and int(number) < len(blobs):
+            return blobs[int(number)]
+    try:
+        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise PydanticCustomError("bad_format", "Must be base64 text.") from None
 
 
 def base64_of(value: Any) -> Any:

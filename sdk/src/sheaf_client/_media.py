@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from sheaf_client._binary import read_bytes
 from sheaf_client._context import WIRE
-from sheaf_client._tensor import read_bytes
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,6 +13,7 @@ from sheaf_client._faults import invalid_request
 from sheaf_client._inputs import as_body, expand, missing_as_none
 from sheaf_client._operation import Operation
 from sheaf_client._streaming import AsyncStream, Stream
+from sheaf_client._strict import validate_strictly
 from sheaf_client._transport import AsyncTransport, Call, CallOptions, ManyCall, Transport
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 
@@ -52,7 +53,7 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
         fields["model_name"] = model
     body = as_body(operation.request, fields)
     try:
-        return operation.request.model_validate(body)
+        return validate_strictly(operation.request, body)
     except ValidationError as error:
         kinds = {item["type"] for item in error.errors(include_url=False, include_input=False)}
         if "finite_number" not in kinds:
@@ -61,7 +62,7 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
         n: v if isinstance(v, bytes) or hasattr(v, "dtype") else missing_as_none(v) for n, v in body.items()
     }
     try:
-        return operation.request.model_validate(body)
+        return validate_strictly(operation.request, body)
     except ValidationError as error:
         raise invalid_request(error, body) from None
 

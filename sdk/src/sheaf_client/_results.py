@@ -1,7 +1,7 @@
 """Answers in the kind that people work with: numpy arrays, data frames, ASE atoms, xarray datasets.
 
-Which fields make the array and the table is said by the schema (`x-sheaf-results`); the libraries are imported
-when they are asked for.
+Which fields make the array and the table is said by the schema (`x-sheaf-results`); libraries are imported when
+they are asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Results(Model):
         """The main values of the answer as one array, or those of another field.
 
         Args:
-            field: Name of a field that holds a list, a tensor, an image (its pixels) or a sound (its samples).
+            field: Name of a field: a list, a tensor, an image (its pixels), a sound (its samples).
 
         Raises:
             TypeError: The field is none of these, was not asked for, or holds arrays of unequal shapes.
@@ -116,7 +116,7 @@ def _array(model: Model, field: str) -> NDArray[Any]:
 
 
 def _columns(model: Model, field: str, names: str | Sequence[str] | None) -> dict[str, Any]:
-    """The columns that a field gives: itself, one per key, one per place in its rows, or one per sample path."""
+    """The columns of a field: itself, one per key, one per place in its rows, or one per sample path."""
     field, _, turned = field.partition(".")
     value = getattr(model, field)
     if value is None:

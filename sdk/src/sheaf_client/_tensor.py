@@ -7,7 +7,6 @@ its siblings, so `Model` checks it once all fields are there.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias, cast
 
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from sheaf_client._context import BLOB_MARK, BLOBS, WIRE
+from sheaf_client._binary import read_bytes
+from sheaf_client._context import WIRE
 
 
 class Flat:
@@ -66,21 +66,6 @@ class _Codec:
         if info.mode == "json":
             return base64.b64encode(to_bytes(value)).decode("ascii")
         return to_bytes(value) if info.context and info.context.get(WIRE) else value
-
-
-def read_bytes(value: Any, context: Any) -> bytes:
-    """The bytes that base64 text, raw bytes or a mark in a MessagePack body stand for."""
-    if not isinstance(value, str):
-        return value if isinstance(value, bytes) else bytes(value)
-    if value.startswith(BLOB_MARK):
-        blobs: list[bytes] = cast("dict[str, Any]", context or {}).get(BLOBS, [])
-        number = value.removeprefix(BLOB_MARK)
-        if number.isdigit() and int(number) < len(blobs):
-            return blobs[int(number)]
-    try:
-        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
-    except (binascii.Error, UnicodeEncodeError):
-        raise PydanticCustomError("bad_format", "Must be base64 text.") from None
 
 
 def to_bytes(array: NDArray[Any]) -> bytes:

@@ -32,6 +32,10 @@ class _HasToNumpy(Protocol):
 ArrayLike: TypeAlias = _HasToList | _HasToPyList | _HasToNumpy
 
 
+#: Types whose values go into a body as they are.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def plain(value: Any) -> Any:
     """Lists for arrays, rows for frames, text for sequences and molecules, however deep in lists."""
     if isinstance(value, str | bytes | int | float | None):
@@ -59,7 +63,7 @@ def plain(value: Any) -> Any:
 
 def _needs_work(items: Sequence[Any]) -> bool:
     """A long list of plain numbers, by far the most common, is left alone after one quick look."""
-    return any(not isinstance(item, str | int | float | None) for item in items)
+    return not _PLAIN.issuperset(map(type, items))
 
 
 def missing_as_none(value: Any) -> Any:

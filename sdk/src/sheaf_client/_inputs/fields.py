@@ -88,8 +88,7 @@ def as_body(contract: type[Model], given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if field.wire != name and field.wire in given:
             raise TypeError(f"{name} and {field.wire} are one field; give one")
-        if value is not None or field.wants not in ("tensor", "media"):
-            body[field.wire] = _fit(field, value)
+        body[field.wire] = None if value is None else _fit(field, value)
     return body
 
 

@@ -18,6 +18,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -53,6 +54,8 @@ class Limits:
     timeout: float | None = None
     #: Pause after which a silent stream sends a comment, so that proxies keep it open.
     keep_alive: int = 15
+    #: Origins whose pages may call this server from a browser, such as `https://app.example.org`; none.
+    origins: tuple[str, ...] = ()
 
 
 class Models(Protocol):
@@ -68,7 +71,8 @@ def create_app(
 ) -> ASGIApp:
     """The app over `models`. Loading and stopping them is the host's business, in `lifespan` or before."""
     registry = CollectorRegistry()
-    endpoints = _Endpoints(models, limits or Limits())
+    limits = limits or Limits()
+    endpoints = _Endpoints(models, limits)
     routes = [
         Route("/models", endpoints.list_models, methods=["GET"]),
         Route("/metrics", metrics_endpoint(registry), methods=["GET"]),
@@ -80,9 +84,22 @@ def create_app(
         Route("/{model_name}/batch", endpoints.batch, methods=["POST"]),
         Route("/{model_name}/{model_type}/{operation}", endpoints.operation, methods=["POST"]),
     ]
+    middleware = [Middleware(Metrics, registry=registry), Middleware(ProblemBoundary)]
+    if limits.origins:
+        # Outermost, so that refusals can be read by pages too.
+        middleware.insert(
+            0,
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(limits.origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "retry-after"],
+            ),
+        )
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Metrics, registry=registry), Middleware(ProblemBoundary)],
+        middleware=middleware,
         exception_handlers={HTTPException: on_http_exception},
         lifespan=lifespan,
     )

@@ -1,0 +1,247 @@
+"""Every contract on every target: valid requests get what the echo answers, invalid ones their very faults.
+
+Each test runs over all cases of a model type and says which of them differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from itertools import chain, zip_longest
+from typing import Any
+
+import httpx
+import pytest
+
+from sheaf_client import AsyncSheaf, ProgressEvent, ResultEvent, Sheaf
+from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
+from tests.contract.echo import EchoBackend, specs
+from tests.contract.exchanges import (
+    BY_TYPE,
+    RESOURCE,
+    STREAMING,
+    TYPES,
+    Case,
+    Outcome,
+    by_id,
+    cases,
+    differences,
+    expected,
+    outcome,
+    packed,
+    refused,
+    settled,
+    valid,
+    wire,
+)
+from tests.contract.targets import TARGETS, open_async
+
+RAY = pytest.param("ray", marks=pytest.mark.ray)
+every_target = pytest.mark.parametrize("client", ["local", "asgi", "http", RAY], indirect=True)
+every_server = pytest.mark.parametrize("client", ["asgi", "http", RAY], indirect=True)
+every_type = pytest.mark.parametrize("model_type", TYPES)
+every_stream = pytest.mark.parametrize("model_type", STREAMING)
+encodings = pytest.mark.parametrize("encoding", ["json", "msgpack"])
+
+
+@pytest.fixture(scope="module")
+def client(request: pytest.FixtureRequest) -> Iterator[Sheaf]:
+    with TARGETS[request.param](specs()) as running:
+        yield running
+
+
+def resource(client: Sheaf | AsyncSheaf, model_type: str) -> Any:
+    return getattr(client, RESOURCE[model_type])
+
+
+def method(client: Sheaf | AsyncSheaf, model_type: str, suffix: str = "") -> Any:
+    return getattr(resource(client, model_type), BY_TYPE[model_type].name + suffix)
+
+
+@every_target
+@every_type
+def test_a_call_gets_the_answer_of_its_request(client: Sheaf, model_type: str) -> None:
+    call, sent = method(client, model_type), valid(model_type)
+    found = {request.request_id: outcome(lambda r=request: call(r)) for request in sent}
+    assert differences(found, by_id(sent)) == {}
+    last = next(r for r in reversed(sent) if isinstance(expected(r), dict))
+    answer = call(last)
+    assert type(answer) is BY_TYPE[model_type].response
+    assert answer.metadata.usage.batch_size >= 1
+
+
+@every_target
+@every_type
+def test_keywords_say_the_same_as_a_request(client: Sheaf, model_type: str) -> None:
+    call, sent = method(client, model_type), cases(model_type, "valid")
+    found = {case.name: outcome(lambda c=case: call(**c.body)) for case in sent}
+    wanted = dict(zip(found, map(expected, valid(model_type)), strict=False))
+    assert differences(found, wanted) == {}
+
+
+@every_target
+@every_type
+def test_awaited_calls_at_once_each_get_their_own_answer(client: Sheaf, model_type: str) -> None:
+    sent = valid(model_type)
+
+    async def run() -> dict[Any, Any]:
+        async with open_async(client, [s for s in specs() if s.name == model_type]) as awaited:
+            calls = [method(awaited, model_type)(request) for request in sent]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+        return {request.request_id: settled(answer) for request, answer in zip(sent, answers, strict=True)}
+
+    assert differences(asyncio.run(run()), by_id(sent)) == {}
+
+
+@every_target
+@every_type
+def test_many_in_one_call_are_answered_or_refused_each(client: Sheaf, model_type: str) -> None:
+    sent = [*valid(model_type)[:3], refused(model_type), *valid(model_type)[3:]]
+
+    async def run() -> list[Any]:
+        async with open_async(client, [s for s in specs() if s.name == model_type]) as awaited:
+            return await method(awaited, model_type, "_many")(sent)
+
+    for answers in (method(client, model_type, "_many")(sent), asyncio.run(run())):
+        found = {request.request_id: settled(answer) for request, answer in zip(sent, answers, strict=True)}
+        assert differences(found, by_id(sent)) == {}
+
+
+@every_target
+@every_stream
+def test_a_stream_tells_its_steps_and_ends_with_the_answer(client: Sheaf, model_type: str) -> None:
+    sent = [request for request in valid(model_type) if isinstance(expected(request), dict)]
+    told: dict[Any, list[Any]] = {}
+    for request in sent:
+        with resource(client, model_type).stream(request) as stream:
+            told[request.request_id] = list(stream)
+
+    async def run() -> dict[Any, list[Any]]:
+        events: dict[Any, list[Any]] = {}
+        async with open_async(client, [s for s in specs() if s.name == model_type]) as awaited:
+            for request in sent:
+                async with resource(awaited, model_type).stream(request) as stream:
+                    events[request.request_id] = [event async for event in stream]
+        return events
+
+    for events in (told, asyncio.run(run())):
+        for request in sent:
+            *steps, last = events[request.request_id]
+            assert steps == EchoBackend.of(model_type).progress(request)
+            assert all(isinstance(step, ProgressEvent) for step in steps)
+            assert isinstance(last, ResultEvent)
+            assert wire(last.response) == expected(request)
+
+
+@every_target
+@every_stream
+def test_a_stream_of_a_refused_request_raises(client: Sheaf, model_type: str) -> None:
+    found = outcome(lambda: resource(client, model_type).stream(refused(model_type)).final())
+    assert found == expected(refused(model_type))
+
+
+@every_server
+@every_type
+@pytest.mark.parametrize("binary", ["always", "never"])
+def test_raw_bytes_and_base64_say_the_same(client: Sheaf, model_type: str, binary: Any) -> None:
+    call, sent = method(client.with_options(binary=binary), model_type), valid(model_type)
+    found = {request.request_id: outcome(lambda r=request: call(r)) for request in sent}
+    assert differences(found, by_id(sent)) == {}
+
+
+@every_type
+def test_the_python_client_refuses_before_it_sends(model_type: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise AssertionError("it was sent")
+
+    invalid = [case for case in cases(model_type, "invalid") if isinstance(case.body, dict)]
+    transport = httpx.MockTransport(answer)
+    client = Sheaf("http://server", http_client=httpx.Client(transport=transport, base_url="http://server"))
+    call = method(client, model_type)
+    found = {case.name: outcome(lambda c=case: call(**c.body)) for case in invalid}
+    assert differences(found, {case.name: case.faults for case in invalid}) == {}
+
+    async def run() -> dict[str, Any]:
+        http = httpx.AsyncClient(transport=transport, base_url="http://server")
+        call = method(AsyncSheaf("http://server", http_client=http), model_type)
+        outcomes = await asyncio.gather(*(call(**case.body) for case in invalid), return_exceptions=True)
+        return {case.name: settled(given) for case, given in zip(invalid, outcomes, strict=True)}
+
+    assert differences(asyncio.run(run()), {case.name: case.faults for case in invalid}) == {}
+
+
+def bare(client: Sheaf) -> httpx.Client:
+    """The HTTP client of a target, without what ours adds to it."""
+    return client.transport._client
+
+
+def encoded(model_type: str, body: Any, encoding: str) -> dict[str, Any]:
+    if encoding == "json":
+        text = json.dumps(body).replace("Infinity", "1e999")  # as the cases write it; JSON has no other way
+        return {"content": text, "headers": {"content-type": "application/json"}}
+    content = packed(BY_TYPE[model_type].request, body)
+    return {"content": content, "headers": {"content-type": MSGPACK_TYPE, "accept": MSGPACK_TYPE}}
+
+
+@every_server
+@encodings
+@every_type
+def test_the_server_refuses_every_invalid_body_with_its_faults(
+    client: Sheaf, model_type: str, encoding: str
+) -> None:
+    path = BY_TYPE[model_type].path.replace("{model_name}", model_type)
+    invalid = cases(model_type, "invalid")
+    found: dict[str, Any] = {}
+    for case in invalid:
+        response = bare(client).post(path, **encoded(model_type, case.body, encoding))
+        if response.status_code == 200:
+            found[case.name] = []
+            continue
+        assert response.status_code == 422, (case.name, response.text)
+        assert response.headers["content-type"] == "application/problem+json"
+        problem = response.json()
+        assert problem["code"] == "invalid_request", case.name
+        found[case.name] = sorted((fault["code"], fault["path"]) for fault in problem["errors"])
+    assert differences(found, {case.name: case.over_http for case in invalid}) == {}
+
+
+def expected_of(model_type: str, case: Case) -> Outcome:
+    """What a body gets whose one fault the URL makes good."""
+    body = json.dumps({**case.body, "model_name": model_type})
+    return expected(BY_TYPE[model_type].request.model_validate_json(body, strict=True, by_name=False))
+
+
+def read(model_type: str, answer: dict[str, Any]) -> Outcome:
+    """The outcome in one item of a batch's answer."""
+    if "model_type" not in answer:
+        return sorted((fault["code"], fault["path"]) for fault in answer["errors"])
+    return wire(validate_unpacked(BY_TYPE[model_type].response, answer, strict=False))
+
+
+@every_server
+@encodings
+@every_type
+def test_a_batch_of_sound_and_faulty_bodies_settles_each(
+    client: Sheaf, model_type: str, encoding: str
+) -> None:
+    sound, faulty = cases(model_type, "valid"), cases(model_type, "invalid")
+    mixed: list[Case] = [case for case in chain(*zip_longest(sound, faulty)) if case is not None]
+    contract = BY_TYPE[model_type].request
+    if encoding == "json":
+        sent = encoded(model_type, {"requests": [case.body for case in mixed]}, encoding)
+    else:
+        bodies = b"".join(packed(contract, case.body) for case in mixed)
+        count = b"\xdd" + len(mixed).to_bytes(4, "big")  # an array of so many items
+        headers = {"content-type": MSGPACK_TYPE, "accept": MSGPACK_TYPE}
+        sent = {"content": b"\x81\xa8requests" + count + bodies, "headers": headers}
+    response = bare(client).post(f"/{model_type}/batch", **sent)
+    assert response.status_code == 200, response.text
+    answers = (response.json() if encoding == "json" else unpack(response.content))["responses"]
+    wanted: dict[str, Any] = {case.name: case.over_http for case in faulty}
+    wanted |= dict(zip((case.name for case in sound), map(expected, valid(model_type)), strict=False))
+    found = {case.name: read(model_type, answer) for case, answer in zip(mixed, answers, strict=True)}
+    for case in faulty:
+        if not case.over_http:  # it lacked the name that the URL gives
+            wanted[case.name] = expected_of(model_type, case)
+    assert differences(found, wanted) == {}
