@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codegen.bundle import JSON, SchemaError
+from codegen.bundle import JSON, SchemaError, is_object
 
 SUFFIX = "_b64"
 #: dtype of a tensor → the type of `sheaf_client._tensor` that stands for it.
@@ -20,7 +20,7 @@ TENSOR_TYPES = {
     "int64": "Int64",
 }
 #: kind of media → the type of `sheaf_client._media` that stands for it.
-MEDIA_TYPES = {"image": "Image", "audio": "Audio"}
+MEDIA_TYPES = {"image": "ImageFile", "audio": "AudioFile"}
 
 
 def binary_node(node: JSON) -> JSON | None:
@@ -38,7 +38,7 @@ def binary_fields(body: JSON) -> dict[str, JSON]:
             ("dict", _plain(node).get("additionalProperties", {})),
             ("list_dict", _plain(node).get("items", {}).get("additionalProperties", {})),
         ):
-            found = binary_node(inner) if isinstance(inner, dict) else None
+            found = binary_node(inner) if is_object(inner) else None
             if found is not None:
                 table[wire.removesuffix(SUFFIX)] = _entry(wire, container, found, body)
     return table

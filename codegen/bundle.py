@@ -15,7 +15,12 @@ import yaml
 
 JSON = dict[str, Any]
 #: Keywords whose values are data, never schemas: references inside them are left alone.
-DATA_KEYWORDS = frozenset({"default", "examples", "const", "enum", "x-sheaf-rules", "x-sheaf-task"})
+DATA_KEYWORDS = frozenset(
+    {
+        *("default", "examples", "const", "enum"),
+        *("x-sheaf-results", "x-sheaf-rules", "x-sheaf-task"),
+    }
+)
 
 
 def is_object(node: object) -> TypeGuard[JSON]:
@@ -54,6 +59,8 @@ class Task:
     module: str
     summary: str
     operations: tuple[Operation, ...]
+    #: Whether its examples stand for all model types on the routes that every model has.
+    showcase: bool = False
 
 
 @dataclass
@@ -74,6 +81,11 @@ class Bundle:
     schemas: dict[str, Schema] = field(default_factory=dict[str, Schema])
     problems: dict[str, JSON] = field(default_factory=dict[str, JSON])
     faults: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def showcased(self) -> list[Task]:
+        """The tasks whose examples the shared routes show: those that ask for it, or all."""
+        return [task for task in self.tasks if task.showcase] or self.tasks
 
     def own_schemas(self, module: str) -> list[Schema]:
         """The schemas that one module defines, in the order of the file."""
@@ -206,7 +218,14 @@ def _read_task(reader: _Reader, path: Path) -> Task:
     )
     for op in operations:
         _check_model_type(reader.bundle, path, block["model_type"], op.request, op.response)
-    return Task(block["model_type"], block["resource"], reader.module_of(path), block["summary"], operations)
+    return Task(
+        model_type=block["model_type"],
+        resource=block["resource"],
+        module=reader.module_of(path),
+        summary=block["summary"],
+        operations=operations,
+        showcase=block.get("showcase", False),
+    )
 
 
 def _check_model_type(bundle: Bundle, path: Path, model_type: str, *names: str) -> None:

@@ -53,6 +53,7 @@ _MODELS = [
     "--model-extra-keys",
     "x-sheaf-rules",
     "x-sheaf-binary",
+    "x-sheaf-results",
 ]
 _PARAMS = [
     "--output-model-type=typing.TypedDict",
@@ -73,6 +74,8 @@ def view(bundle: Bundle, *, params: bool) -> JSON:
         if is_alias(schema):
             continue
         body = _refs(bundle, copy.deepcopy(schema.body), params=params)
+        if name == "BaseResponse":
+            body["customBasePath"] = "sheaf_client._results.Results"
         if not params and (table := binary_fields(schema.body)):
             body["x-sheaf-binary"] = table
         base = body.pop("x-sheaf-extends", None)
@@ -182,27 +185,29 @@ def _name_wire_fields(text: str) -> str:
         return text
     lines = named.splitlines()
     for node in reversed([n for n in ast.parse(named).body if isinstance(n, ast.ClassDef)]):
-        assert node.end_lineno is not None
-        source = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        end = node.end_lineno or len(lines)
+        source = "\n".join(lines[node.lineno - 1 : end])
         wires = re.findall(r'serialization_alias="(\w+)"', source)
-        lines[node.end_lineno : node.end_lineno] = [
-            line for wire in wires for line in _base64_property(wire, source)
-        ]
+        lines[end:end] = [line for wire in wires for line in _base64_property(wire, source)]
     return "\n".join(lines) + "\n"
 
 
 def _base64_property(wire: str, source: str) -> list[str]:
     """A read-only property with the field's value as the wire has it."""
     field = wire.removesuffix("_b64")
-    annotation = re.search(rf"^    {field}: ([^=\n]+)", source, re.M)
-    assert annotation is not None
-    kind = re.sub(r"\b(?:Float32|Float64|UInt8|Int32|Int64|Image|Audio)\b", "str", annotation[1]).strip()
+    annotation = re.search(rf"^    {field}: ([^=\n]+)", source, re.MULTILINE)
+    if annotation is None:
+        raise SchemaError(f"{wire}: no field of that name was generated")
+    kind = re.sub(
+        r"\b(?:Float32|Float64|UInt8|Int32|Int64|ImageFile|AudioFile)\b", "str", annotation[1]
+    ).strip()
     return [
         "",
         "    @property",
         f"    def {wire}(self) -> {kind}:",
         f'        """`{field}` as base64 text."""',
-        f'        return self._base64("{field}")',
+        f'        text: {kind} = self._base64("{field}")',
+        "        return text",
         "",
     ]
 

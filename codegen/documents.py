@@ -10,7 +10,7 @@ from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task, is_arra
 from codegen.rules import lower_rules
 
 #: Authoring keywords that must not reach a published document.
-_PRIVATE = ("x-sheaf-type", "x-sheaf-default")
+_PRIVATE = ("x-sheaf-type", "x-sheaf-default", "x-sheaf-input", "x-sheaf-results")
 
 
 def component(name: str) -> JSON:
@@ -217,8 +217,9 @@ def _give_examples(bundle: Bundle, path: str, item: JSON) -> None:
     for task, op in operations:
         worked = bundle.schemas[op.request].body.get("examples", [])
         requests = [{"model_type": task.model_type, **request} for request in worked]
-        # A typed operation shows its own request, the shared ones show the first of each model type.
-        wanted = path == path_of(task, op) if path in typed else task.resource not in examples
+        # A typed operation shows its own request, the shared ones show the first of each showcased type.
+        shared = task in bundle.showcased and task.resource not in examples
+        wanted = path == path_of(task, op) if path in typed else shared
         if requests and wanted:
             value = {"requests": requests} if path.endswith("/batch") else requests[0]
             examples[task.resource] = {"summary": op.summary, "value": value}
@@ -229,7 +230,7 @@ def _give_events(bundle: Bundle, item: JSON) -> None:
     """Show the end of an event stream, made from the first worked answer of a streaming operation."""
     answered = item.get("post", {}).get("responses", {}).get("200", {})
     media = answered.get("content", {}).get("text/event-stream")
-    operations = (op for task in bundle.tasks for op in task.operations if op.stream)
+    operations = (op for task in bundle.showcased for op in task.operations if op.stream)
     answers = (answer for op in operations for answer in bundle.schemas[op.response].body.get("examples", []))
     if media is not None and (answer := next(answers, None)) is not None:
         data = json.dumps({"type": "result", "done": True, **answer}, ensure_ascii=False)

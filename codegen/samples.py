@@ -44,8 +44,9 @@ def add_samples(bundle: Bundle, document: JSON, resources: list[Resource]) -> No
         if kind in _SHARED:
             # One set per model type; a page that knows `example` shows the set of the chosen one.
             first: dict[str, JSON] = {}
+            shown = {task.resource for task in bundle.showcased}
             for call in calls:
-                if call["streams"] or kind != "stream":
+                if call["task"] in shown and (call["streams"] or kind != "stream"):
                     first.setdefault(call["task"], call)
             operation["x-codeSamples"] = [
                 {**sample, "example": task}
@@ -101,8 +102,8 @@ class _Writer:
             "camel": _camel,
             "renamed": _renamed,
             "keywords": _keywords,
-            "plain": lambda name: name.removesuffix(SUFFIX),
-            "plain_names": lambda example: {name.removesuffix(SUFFIX): v for name, v in example.items()},
+            "plain": _plain,
+            "plain_names": _plain_names,
             "python": partial(literal, style=PYTHON),
             "typescript": partial(literal, style=TYPESCRIPT),
             "json": partial(literal, style=JSON_TEXT),
@@ -120,6 +121,15 @@ class _Writer:
             for lang, label, template in LANGUAGES
             if not only or lang in only
         ]
+
+
+def _plain(name: str) -> str:
+    """What a field is called in Python, where binary fields have no suffix."""
+    return name.removesuffix(SUFFIX)
+
+
+def _plain_names(example: JSON) -> JSON:
+    return {_plain(name): value for name, value in example.items()}
 
 
 def _camel(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The TypeScript client in a page: the browser bundle forecasts, streams and refuses against a real server."""
+"""The TypeScript client in a page: the browser bundle forecasts, streams and refuses at a real server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ SCRIPT = """
 async (base) => {
   const { Sheaf, InvalidRequestError, ModelNotFoundError } = await import("/browser.js");
   const client = new Sheaf({ baseUrl: base });
-  const season = Array.from({ length: 48 }, (_, i) => 100 + i + 10 * Math.sin((i * Math.PI) / 6) + ((i * 7919) % 13));
+  const wave = (i) => 10 * Math.sin((i * Math.PI) / 6) + ((i * 7919) % 13);
+  const season = Array.from({ length: 48 }, (_, i) => 100 + i + wave(i));
   const forecast = await client.timeSeries.forecast({
     model: "statsforecast", history: season, horizon: 12, frequency: "1M",
     output_mode: "quantiles", quantile_levels: [0.1, 0.9],
@@ -43,7 +44,8 @@ async (base) => {
     .forecast({ model: "nobody", history: [1, 2], horizon: 1, frequency: "1h" })
     .catch((error) => error instanceof ModelNotFoundError && error.status);
   return {
-    mean: forecast.mean, low: forecast.quantiles["0.1"], events, final: (await stream.final()).mean, faults, missing,
+    mean: forecast.mean, low: forecast.quantiles["0.1"],
+    events, final: (await stream.final()).mean, faults, missing,
     models: (await client.models.list()).map((m) => m.name),
   };
 }

@@ -20,6 +20,7 @@ from tests.contract.targets import TARGETS
 
 pytestmark = pytest.mark.torch
 
+QUANTILES = {"output_mode": "quantiles"}
 LEVELS = [0.1, 0.25, 0.5, 0.83, 0.9]
 #: (length of the history, horizon): mixed in one batch, beyond one block and one context too.
 MIX = [(24, 5), (300, 64), (37, 65), (512, 1), (700, 130), (24, 5), (3, 12), (100, 96)]
@@ -134,8 +135,8 @@ def test_a_seed_repeats_samples_whatever_else_is_in_the_batch(client: Sheaf) -> 
 @pytest.mark.parametrize(
     ("model", "fields", "fault"),
     [
-        ("bolt", {"output_mode": "quantiles", "quantile_levels": [0.5, 0.99]}, ("unsupported", "/quantile_levels/1")),
-        ("chronos2", {"output_mode": "quantiles", "quantile_levels": [0.001]}, ("unsupported", "/quantile_levels/0")),
+        ("bolt", {**QUANTILES, "quantile_levels": [0.5, 0.99]}, ("unsupported", "/quantile_levels/1")),
+        ("chronos2", {**QUANTILES, "quantile_levels": [0.001]}, ("unsupported", "/quantile_levels/0")),
         ("bolt", {"output_mode": "samples"}, ("unsupported", "/output_mode")),
         ("bolt", {"past_covariates": {"x": [1.0, 2.0, 3.0]}}, ("unsupported", "/past_covariates")),
         ("ets", {"history": [1.0, None, 3.0]}, ("unsupported", "/history/1")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.http import create_app
 from sheaf.local import LocalModels
 from sheaf.spec import ModelSpec
@@ -75,13 +77,15 @@ def test_the_asgi_transport_hands_on_each_event_as_it_comes(models: LocalModels)
 
 def test_the_async_asgi_transport_hands_on_each_event_as_it_comes(models: LocalModels) -> None:
     async def follow() -> list[Any]:
-        async with AsyncSheaf.asgi(create_app(models)) as client:
-            async with client.time_series.stream(**{**ASK, "model": "paced"}) as stream:
-                events = []
-                for _ in range(5):
-                    Paced.permits.release()
-                    events.append(await anext(stream))
-                return events
+        async with (
+            AsyncSheaf.asgi(create_app(models)) as client,
+            client.time_series.stream(**{**ASK, "model": "paced"}) as stream,
+        ):
+            events = []
+            for _ in range(5):
+                Paced.permits.release()
+                events.append(await anext(stream))
+            return events
 
     events = asyncio.run(follow())
     assert [type(e) for e in events] == [ProgressEvent] * 4 + [ResultEvent]
@@ -126,6 +130,19 @@ def test_the_time_of_a_call_is_kept(models: LocalModels, kind: str) -> None:
         client.time_series.forecast(**{**ASK, "model": "slow"}, timeout=0.1)
 
 
+def test_the_time_of_many_calls_is_kept_in_this_process() -> None:
+    from sheaf.api.time_series import Frequency, TimeSeriesRequest
+
+    slow = ModelSpec(name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.5})
+    requests = [
+        TimeSeriesRequest(model_name="slow", history=[1.0], horizon=1, frequency=Frequency.HOURLY)
+        for _ in range(3)
+    ]
+    with Sheaf.local([slow]) as client:
+        late = client.time_series.forecast_many(requests, timeout=0.1)
+    assert [type(outcome) for outcome in late] == [DeadlineExceededError] * 3
+
+
 def test_a_call_takes_a_contract_or_keywords_not_both(models: LocalModels) -> None:
     from sheaf.api.time_series import TimeSeriesRequest
 
@@ -166,9 +183,14 @@ def problem(code: str, **headers: str) -> httpx.Response:
 
 def forecast_json(request_id: str = "11111111-2222-4333-8444-555555555555") -> dict[str, Any]:
     return {
-        "request_id": request_id, "model_type": "time_series", "model_name": "m", "mean": [1.0], "horizon": 1, "frequency": "1h",
+        "request_id": request_id,
+        "model_type": "time_series",
+        "model_name": "m",
+        "mean": [1.0],
+        "horizon": 1,
+        "frequency": "1h",
         "metadata": {"usage": None, "warnings": []},
-    }  # fmt: skip
+    }
 
 
 CALL: dict[str, Any] = {"model": "m", "history": [1.0], "horizon": 1, "frequency": "1h"}
@@ -235,16 +257,15 @@ def test_strange_answers_are_typed_errors() -> None:
     assert caught.value.request_id == "r-1"
     assert "oops" not in str(caught.value)
     client, _ = scripted(httpx.Response(200, json={"responses": []}))
+    request = TimeSeriesRequest(model_name="m", history=[1.0], horizon=1, frequency="1h")
     with pytest.raises(BadResponseError):
-        from sheaf.api.time_series import TimeSeriesRequest
-
-        client.time_series.forecast_many(
-            [TimeSeriesRequest(model_name="m", history=[1.0], horizon=1, frequency="1h")]
-        )  # type: ignore[arg-type]
+        client.time_series.forecast_many([request])
 
 
 def test_unknown_events_pass_and_a_stream_cut_short_is_an_error() -> None:
-    text = 'event: preview\ndata: {"image": "…"}\n\n: keep-alive\n\nevent: progress\ndata: {"type":"progress","step":1,"total_steps":2,"done":false,"new":1}\n\n'
+    preview = 'event: preview\ndata: {"image": "…"}\n\n'
+    progress = {"type": "progress", "step": 1, "total_steps": 2, "done": False, "new": 1}
+    text = f"{preview}: keep-alive\n\nevent: progress\ndata: {json.dumps(progress)}\n\n"
     client, _ = scripted(httpx.Response(200, content=text.encode()))
     stream = client.time_series.stream(**CALL)
     event = next(stream)
@@ -277,9 +298,8 @@ def test_settings_reach_the_wire_and_with_options_leaves_the_first_client_alone(
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_survive_any_split_of_their_bytes(size: int) -> None:
-    text = "\ufeffid: 1\r\nevent: a\r\ndata: één\r\ndata: two\r\n\r\n: comment\rdata:x\r\revent: c\ndata: 3\n\n".removeprefix(
-        "\ufeff"
-    ).encode()
+    crlf = "id: 1\r\nevent: a\r\ndata: één\r\ndata: two\r\n\r\n"
+    text = f"{crlf}: comment\rdata:x\r\revent: c\ndata: 3\n\n".encode()
     parser = Parser()
     events = [e for start in range(0, len(text), size) for e in parser.feed(text[start : start + size])]
     assert [(e.event, e.data, e.id) for e in events] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+import zstandard
 
 from sheaf.embedded import EmbeddedServer
 from sheaf.http.app import Limits
@@ -329,6 +332,54 @@ def test_metrics_count_without_a_strangers_words(http: httpx.Client) -> None:
     text = http.get("/metrics").text
     assert 'sheaf_requests_total{model="echo",route="predict",status="200"}' in text
     assert "zzz-stranger" not in text
+
+
+def test_pages_of_other_origins_may_call_only_where_they_are_let() -> None:
+    asked = {"origin": "https://app.example.org"}
+    preflight = {
+        **asked,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-sheaf-timeout",
+    }
+    spec = ModelSpec(name="echo", backend_cls=Echo)
+    with EmbeddedServer(spec, port=0, limits=Limits(origins=("https://app.example.org",))) as let:
+        assert httpx.options(f"{let.url}/echo/predict", headers=preflight).status_code == 200
+        answer = httpx.post(f"{let.url}/echo/predict", json={**GOOD, "horizon": 0}, headers=asked)
+        assert answer.status_code == 422
+        assert answer.headers["access-control-allow-origin"] == "https://app.example.org"
+        other = httpx.post(f"{let.url}/echo/predict", json=GOOD, headers={"origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
+    with EmbeddedServer(spec, port=0) as closed:
+        answer = httpx.post(f"{closed.url}/echo/predict", json=GOOD, headers=asked)
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_compressed_bodies_are_read_within_a_ratio(http: httpx.Client, encoding: str) -> None:
+    squeeze = {"gzip": gzip.compress, "zstd": zstandard.compress}[encoding]
+    headers = {**JSON, "content-encoding": encoding}
+    body = squeeze(json.dumps(GOOD).encode())
+    assert http.post("/echo/predict", content=body, headers=headers).json()["mean"] == [2, 2]
+    bomb = http.post("/echo/predict", content=squeeze(b" " * 50 * MIB), headers=headers)
+    assert (bomb.status_code, problem(bomb).code) == (413, "too_large")
+    broken = http.post("/echo/predict", content=b"\x00" + body[1:], headers=headers)
+    assert (broken.status_code, problem(broken).code) == (400, "malformed")
+
+
+def test_bodies_go_as_messagepack_both_ways(http: httpx.Client) -> None:
+    packed = {"content-type": "application/msgpack", "accept": "application/msgpack, application/json;q=0.9"}
+    answer = http.post("/echo/predict", content=msgspec.msgpack.encode(GOOD), headers=packed)
+    assert answer.headers["content-type"] == "application/msgpack"
+    assert msgspec.msgpack.decode(answer.content)["mean"] == [2, 2]
+    refused = http.post(
+        "/echo/predict", content=msgspec.msgpack.encode({**GOOD, "horizon": "2"}), headers=packed
+    )
+    assert faults(refused) == [("wrong_type", "/horizon")]
+    broken = http.post("/echo/predict", content=b"\xc1", headers=packed)
+    assert (broken.status_code, problem(broken).code) == (400, "malformed")
+    many = msgspec.msgpack.encode({"requests": [GOOD, {**GOOD, "horizon": 0}]})
+    got = msgspec.msgpack.decode(http.post("/echo/batch", content=many, headers=packed).content)["responses"]
+    assert (got[0]["mean"], got[1]["code"]) == ([2, 2], "invalid")
 
 
 def test_the_document_served_is_the_one_generated(http: httpx.Client) -> None:

@@ -1,6 +1,8 @@
 /** The checks that zod has no word for; the generated validators call them by name. */
 import * as z from 'zod';
 
+import { isArrayOf, isBytes, type ArrayOf, type Dtype } from './places.js';
+
 /** A string of at most `maximum` characters, counted as JSON Schema does: by code point. */
 export function maxCharacters(maximum: number) {
   return z.check<string>(({ issues, value }) => {
@@ -10,6 +12,42 @@ export function maxCharacters(maximum: number) {
         code: 'too_big',
         origin: 'string',
         maximum,
+        inclusive: true,
+        input: value,
+        continue: true,
+      });
+    }
+  });
+}
+
+/** The typed array of a dtype. Bytes pass too: those that are no whole array are told of with their shape. */
+export function tensor<D extends Dtype>(dtype: D) {
+  return z.custom<ArrayOf<D>>().check(({ issues, value }) => {
+    if (!isArrayOf(value, dtype) && !isBytes(value)) issues.push(wrongType(value));
+  });
+}
+
+/** The bytes of an encoded file, which has some. */
+export function media() {
+  return z.custom<Uint8Array>().check(({ issues, value }) => {
+    if (!isBytes(value)) issues.push(wrongType(value));
+    else if (value.byteLength === 0)
+      issues.push({ code: 'too_small', origin: 'string', minimum: 1, inclusive: true, input: value });
+  });
+}
+
+function wrongType(input: unknown) {
+  return { code: 'invalid_type', expected: 'custom', input } as const;
+}
+
+/** An object of at least `minimum` members. */
+export function minMembers(minimum: number) {
+  return z.check<object>(({ issues, value }) => {
+    if (Object.keys(value).length < minimum) {
+      issues.push({
+        code: 'too_small',
+        origin: 'object',
+        minimum,
         inclusive: true,
         input: value,
         continue: true,

@@ -1,9 +1,13 @@
 /** The client: one object that knows where the server is, with a resource per model type. */
+import { answer, type Answer } from './answer.js';
+import type { BinaryBodies } from './content.js';
+import { conform } from './contract.js';
 import { DEFAULT_BASE_URL, Resources } from './generated/resources.gen.js';
 import type { ModelInfo } from './generated/types.gen.js';
 import { zModelList } from './generated/zod.gen.js';
-import { Caller, conform, newId } from './operation.js';
-import { Transport, type CallOptions } from './transport.js';
+import { logger, type Log } from './logging.js';
+import { Caller, newId } from './operation.js';
+import { Transport, type CallOptions, type Middleware } from './transport.js';
 
 /** How a client reaches its server. */
 export interface SheafOptions {
@@ -21,6 +25,15 @@ export interface SheafOptions {
   headers?: Record<string, string> | undefined;
   /** Takes the place of the global `fetch`. */
   fetch?: typeof fetch | undefined;
+  /** Stands between the client and the network, the first outermost. */
+  middleware?: readonly Middleware[] | undefined;
+  /** Tells of every request without its secrets; else the environment's SHEAF_LOG, `debug` or `info`. */
+  log?: Log | undefined;
+  /**
+   * When bodies are MessagePack with raw bytes: `auto` (requests with more than 64 KiB of tensors and media, and
+   * answers that have such), `always`, or `never`.
+   */
+  binary?: BinaryBodies | undefined;
 }
 
 /**
@@ -35,36 +48,63 @@ export class Sheaf extends Resources {
   /** What is deployed. */
   readonly models: Models;
   readonly #options: SheafOptions;
+  readonly #baseUrl: string;
 
   constructor(options: SheafOptions = {}) {
+    const baseUrl = options.baseUrl ?? fromEnvironment('SHEAF_BASE_URL') ?? DEFAULT_BASE_URL;
     const transport = new Transport({
-      baseUrl: (options.baseUrl ?? fromEnvironment('SHEAF_BASE_URL') ?? DEFAULT_BASE_URL).replace(/\/+$/, ''),
+      baseUrl: baseUrl.replace(/\/+$/, ''),
       apiKey: options.apiKey ?? fromEnvironment('SHEAF_API_KEY'),
       timeout: options.timeout ?? 60,
       maxRetries: options.maxRetries ?? 2,
       headers: options.headers ?? {},
       fetch: options.fetch ?? ((...request) => globalThis.fetch(...request)),
+      middleware: options.middleware ?? [],
+      log: logger(options.log ?? logOf(fromEnvironment('SHEAF_LOG'))),
     });
-    super(new Caller(transport, options.model));
+    super(new Caller(transport, options.model, options.binary));
     this.models = new Models(transport);
     this.#options = options;
+    this.#baseUrl = baseUrl;
   }
 
-  /** A client like this one, with some options changed. */
+  /** A client like this one, with some options changed; `undefined` leaves one as it is. */
   withOptions(options: SheafOptions): Sheaf {
-    return new Sheaf({ ...this.#options, ...options });
+    const changed = Object.entries(options).filter(([, value]) => value !== undefined);
+    return new Sheaf({ ...this.#options, ...Object.fromEntries(changed) });
+  }
+
+  /** Where the client's server is and the model it calls; keys and headers are never shown. */
+  override toString(): string {
+    const { model } = this.#options;
+    return `Sheaf(${this.#baseUrl}${model === undefined ? '' : `, model ${model}`})`;
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString();
   }
 }
 
 /** The deployed models. */
 export class Models {
-  constructor(private readonly transport: Transport) {}
+  readonly #transport: Transport;
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
 
   /** One entry a model, in order of their names. */
-  async list(options?: CallOptions): Promise<ModelInfo[]> {
-    return conform(zModelList, await this.transport.json({ path: '/models', requestId: newId() }, options))
-      .models;
+  list(options?: CallOptions): Answer<ModelInfo[]> {
+    const list = async () => {
+      const { data, response } = await this.#transport.send({ path: '/models', requestId: newId() }, options);
+      return { data: conform({ name: 'ModelList', schema: zModelList }, data).models, response };
+    };
+    return answer(list());
   }
+}
+
+function logOf(level: string | undefined): Log | undefined {
+  return level === 'debug' || level === 'info' ? level : undefined;
 }
 
 /** A variable of the process's environment; nothing in a page. */

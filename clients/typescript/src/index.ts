@@ -1,9 +1,12 @@
 /** The public names of the client. */
+export type { Answer, Answered } from './answer.js';
+export type { Accepts, Call, NumberArray } from './call.js';
 export { Sheaf, type SheafOptions } from './client.js';
+export type { BinaryBodies } from './content.js';
 export * from './errors.js';
 export * from './generated/errors.gen.js';
 export type * from './generated/types.gen.js';
-export type { Accepts, Call } from './operation.js';
+export type { Log, LogEntry } from './logging.js';
 export { fromProblem } from './problem.js';
 export { Stream, type ResultEvent, type StreamEvent } from './streaming.js';
-export type { CallOptions } from './transport.js';
+export type { CallOptions, Middleware } from './transport.js';

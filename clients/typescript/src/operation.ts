@@ -2,64 +2,62 @@
  * Makes a typed operation into an exchange: the request is checked as the server would, sent, and its answer
  * held to the contract.
  */
-import type * as z from 'zod';
-
+import { answer, type Answer, type Answered } from './answer.js';
+import { fromCall, type Call } from './call.js';
+import { JSON_TYPE, PACKED_OR_JSON, toContent, type BinaryBodies } from './content.js';
+import { conform, inspect, placesOf, type Contract } from './contract.js';
 import { BadResponseError, type ProblemError } from './errors.js';
-import { faultsOf } from './faults.js';
 import { InvalidRequestError } from './generated/errors.gen.js';
 import { GAPS } from './generated/rules.gen.js';
 import type { BaseRequest, Fault } from './generated/types.gen.js';
+import { NONE } from './places.js';
 import { readProblem } from './problem.js';
-import { breaches } from './rules.js';
 import { Stream } from './streaming.js';
 import type { CallOptions, Exchange, Transport } from './transport.js';
-
-export type { CallOptions };
+import { toWire } from './wire.js';
 
 /** One typed operation of a model type; `path` holds `{model_name}` where the deployed model's name goes. */
 export interface Operation<Q, A> {
   modelType: string;
   path: string;
-  /** Name of the request's schema. */
-  name: string;
-  request: z.ZodType<Q>;
-  response: z.ZodType<A>;
+  request: Contract<Q>;
+  response: Contract<A>;
 }
 
-/** A contract's type, with typed arrays accepted wherever it has arrays of numbers. */
-export type Accepts<T> = T extends (number | null)[]
-  ? T | Float32Array | Float64Array
-  : T extends (infer Item)[]
-    ? Accepts<Item>[]
-    : T extends object
-      ? { [Key in keyof T]: Accepts<T[Key]> }
-      : T;
+/** A checked request in the form that programs hold, and the bytes of its tensors and media. */
+interface Ready {
+  body: Record<string, unknown>;
+  requestId: string;
+  model: string;
+  bytes: number;
+}
 
-/** A request as a caller writes it: `model` names the deployed model, the client fills in the rest. */
-export type Call<Q extends BaseRequest> = Accepts<Omit<Q, 'model_type' | 'model_name'>> & {
-  /** Name of the deployed model; the client's `model` when absent. */
-  model?: string | undefined;
-  model_name?: Q['model_name'];
-  model_type?: Q['model_type'];
-};
-
-/** A request as it is sent. */
-type Body = Record<string, unknown> & { request_id: string; model_name: string };
+/** Above so many bytes of tensors and media a body is MessagePack. */
+const WORTH_PACKING = 64 * 1024;
 
 /** Runs operations for the resources. */
 export class Caller {
-  constructor(
-    private readonly transport: Transport,
-    private readonly model: string | undefined,
-  ) {}
+  readonly #transport: Transport;
+  readonly #model: string | undefined;
+  readonly #binary: BinaryBodies;
 
-  async call<Q extends BaseRequest, A>(
+  constructor(transport: Transport, model?: string, binary: BinaryBodies = 'auto') {
+    this.#transport = transport;
+    this.#model = model;
+    this.#binary = binary;
+  }
+
+  call<Q extends BaseRequest, A>(
     operation: Operation<Q, A>,
     request: Call<Q>,
     options?: CallOptions,
-  ): Promise<A> {
-    const body = this.prepare(operation, request);
-    return conform(operation.response, await this.transport.json(exchange(operation.path, body), options));
+  ): Answer<A> {
+    const run = async (): Promise<Answered<A>> => {
+      const exchange = this.#exchange(operation, operation.path, await this.#prepare(operation, request));
+      const { data, response } = await this.#transport.send(exchange, options);
+      return { data: conform(operation.response, data), response };
+    };
+    return answer(run());
   }
 
   async callMany<Q extends BaseRequest, A>(
@@ -67,27 +65,23 @@ export class Caller {
     requests: Call<Q>[],
     options?: CallOptions,
   ): Promise<(A | ProblemError)[]> {
-    const bodies = requests.map((request) => this.attempt(operation, request));
-    const sent = bodies.filter((body): body is Body => !(body instanceof InvalidRequestError));
-    const model = sent[0]?.model_name;
-    if (model === undefined) return bodies as InvalidRequestError[];
-    for (const [i, body] of bodies.entries()) {
-      if ('model_name' in body && body.model_name !== model) {
+    const all = await Promise.all(requests.map((request) => this.#attempt(operation, request)));
+    const ready = all.filter((one): one is Ready => !(one instanceof InvalidRequestError));
+    const model = ready[0]?.model;
+    if (model === undefined) return all as InvalidRequestError[];
+    for (const [i, one] of all.entries()) {
+      if ('model' in one && one.model !== model) {
         const message = `All requests of a batch are for one model, here ${model}.`;
         throw refusal([{ code: 'mismatch', path: `/requests/${i}/model_name`, message }]);
       }
     }
-    const batch = {
-      path: pathTo('/{model_name}/batch', model),
-      requestId: newId(),
-      body: { requests: sent },
-    };
-    const answer = (await this.transport.json(batch, options)) as { responses?: unknown };
-    const responses = Array.isArray(answer?.responses) ? [...answer.responses] : [];
-    if (responses.length !== sent.length)
+    const { data } = await this.#transport.send(this.#batch(operation, model, ready), options);
+    const answered = (data as { responses?: unknown } | null)?.responses;
+    const responses: unknown[] = Array.isArray(answered) ? [...answered] : [];
+    if (responses.length !== ready.length)
       throw new BadResponseError('The batch has another number of answers.');
-    return bodies.map((body) =>
-      body instanceof InvalidRequestError ? body : settle(operation, responses.shift()),
+    return all.map((one) =>
+      one instanceof InvalidRequestError ? one : settle(operation, responses.shift()),
     );
   }
 
@@ -97,56 +91,75 @@ export class Caller {
     options: CallOptions = {},
   ): Stream<A> {
     return new Stream({
-      deadline: () => this.transport.deadline(options),
+      deadline: () => this.#transport.deadline(options),
       open: async (deadline) => {
-        const sent = exchange('/{model_name}/stream', this.prepare(operation, request));
-        return this.transport.open({ ...sent, accept: 'text/event-stream' }, options, deadline);
+        const ready = await this.#prepare(operation, request);
+        const exchange = this.#exchange(operation, '/{model_name}/stream', ready);
+        return this.#transport.open({ ...exchange, accept: 'text/event-stream' }, options, deadline);
       },
-      read: (answer) => conform(operation.response, answer),
+      read: (data) => conform(operation.response, data),
     });
   }
 
-  /** The body of a request, or what is wrong with it. */
-  private attempt<Q extends BaseRequest>(
+  /** A request that is ready to be sent, or what is wrong with it. */
+  async #attempt<Q extends BaseRequest>(
     operation: Operation<Q, unknown>,
     request: Call<Q>,
-  ): Body | InvalidRequestError {
+  ): Promise<Ready | InvalidRequestError> {
     try {
-      return this.prepare(operation, request);
+      return await this.#prepare(operation, request);
     } catch (error) {
       if (error instanceof InvalidRequestError) return error;
       throw error;
     }
   }
 
-  private prepare<Q extends BaseRequest>(operation: Operation<Q, unknown>, request: Call<Q>): Body {
-    const { model, model_name: named, ...fields } = request;
-    const gaps = GAPS[operation.name] ?? [];
-    const given = Object.entries(fields)
-      .filter(([, value]) => value !== undefined)
-      .map(([name, value]) => [name, plain(value, gaps.includes(name))]);
-    const name = model ?? named ?? this.model;
+  async #prepare<Q extends BaseRequest>(operation: Operation<Q, unknown>, request: Call<Q>): Promise<Ready> {
+    const { model: named, model_name: wireNamed, ...fields } = request as Call<BaseRequest>;
+    const model = named ?? wireNamed ?? this.#model;
+    const { name } = operation.request;
+    const held = await fromCall(fields, placesOf(operation.request), GAPS[name] ?? []);
     const body: Record<string, unknown> = {
       request_id: newId(),
       model_type: operation.modelType,
-      ...(name === undefined ? {} : { model_name: name }),
-      ...Object.fromEntries(given),
+      ...(model === undefined ? {} : { model_name: model }),
+      ...(held.value as object),
     };
-    const faults = check(operation, body);
-    if (faults.length > 0) throw refusal(faults, body.request_id);
-    return body as Body;
+    const requestId = body.request_id as string;
+    const faults = inspect(operation.request, { ...held, value: body });
+    if (faults.length > 0) throw refusal(faults, requestId);
+    return { body, requestId, model: model!, bytes: held.bytes };
   }
-}
 
-/** What is wrong with a request as it is sent; nothing where the server would accept it. */
-export function check(
-  operation: Pick<Operation<unknown, unknown>, 'name' | 'request'>,
-  body: unknown,
-): Fault[] {
-  const parsed = operation.request.safeParse(body);
-  return parsed.success
-    ? breaches(operation.name, parsed.data as Record<string, unknown>)
-    : faultsOf(parsed.error.issues, body);
+  #exchange(operation: Operation<unknown, unknown>, route: string, ready: Ready): Exchange {
+    const packed = this.#packs(ready.bytes);
+    return {
+      path: pathTo(route, ready.model),
+      requestId: ready.requestId,
+      content: toContent(toWire(ready.body, placesOf(operation.request), packed), packed),
+      accept: this.#accept(operation),
+    };
+  }
+
+  #batch(operation: Operation<unknown, unknown>, model: string, ready: Ready[]): Exchange {
+    const packed = this.#packs(ready.reduce((sum, { bytes }) => sum + bytes, 0));
+    const requests = ready.map(({ body }) => toWire(body, placesOf(operation.request), packed));
+    return {
+      path: pathTo('/{model_name}/batch', model),
+      requestId: newId(),
+      content: toContent({ requests }, packed),
+      accept: this.#accept(operation),
+    };
+  }
+
+  #packs(bytes: number): boolean {
+    return this.#binary === 'always' || (this.#binary === 'auto' && bytes > WORTH_PACKING);
+  }
+
+  #accept(operation: Operation<unknown, unknown>): string {
+    if (this.#binary === 'never') return JSON_TYPE;
+    return placesOf(operation.response) === NONE ? JSON_TYPE : PACKED_OR_JSON;
+  }
 }
 
 /** The path of a route for a model, its name escaped. */
@@ -163,39 +176,12 @@ function refusal(faults: Fault[], requestId?: unknown): InvalidRequestError {
   });
 }
 
-function exchange(route: string, body: Body): Exchange {
-  return { path: pathTo(route, body.model_name), requestId: body.request_id, body };
-}
-
-/** Hold an answer to its contract. */
-export function conform<A>(contract: z.ZodType<A>, answer: unknown): A {
-  const parsed = contract.safeParse(answer);
-  if (parsed.success) return parsed.data;
-  const [fault] = faultsOf(parsed.error.issues, answer);
-  throw new BadResponseError(
-    `The answer breaks the contract at ${fault?.path || '(body)'}: ${fault?.message}`,
-  );
-}
-
 function settle<A>(operation: Operation<unknown, A>, answer: unknown): A | ProblemError {
   const answered = typeof answer === 'object' && answer !== null && 'model_type' in answer;
   if (answered) return conform(operation.response, answer);
   const problem = readProblem(answer, 'An answer of the batch is neither a response nor a problem.');
   if (problem instanceof BadResponseError) throw problem;
   return problem as ProblemError;
-}
-
-/** JSON's own values: typed arrays as arrays, and NaN as `null` where numbers may be missing. */
-function plain(value: unknown, gaps: boolean): unknown {
-  if (ArrayBuffer.isView(value) && !(value instanceof DataView)) {
-    return plain(Array.from(value as unknown as ArrayLike<unknown>), gaps);
-  }
-  if (Array.isArray(value)) return value.map((item) => plain(item, gaps));
-  if (gaps && Number.isNaN(value)) return null;
-  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype)
-    return value;
-  const members = Object.entries(value).filter(([, member]) => member !== undefined);
-  return Object.fromEntries(members.map(([name, member]) => [name, plain(member, gaps)]));
 }
 
 /** A random UUID, also in pages without a secure origin, where `crypto.randomUUID` is missing. */

@@ -60,6 +60,9 @@ function isContainer(value: unknown): value is object {
 const text = (rule: Rule, member: string) => rule[member] as string;
 const list = (rule: Rule, member: string) => rule[member] as string[];
 const given = (model: Members, fields: string[]) => fields.filter((name) => (model[name] ?? null) !== null);
+const same = (model: Members, name: string, value: unknown) => (model[name] ?? null) === value;
+/** Columns of a table; 1 for a list of plain values. */
+const widthOf = (rows: unknown[]) => (Array.isArray(rows[0]) ? rows[0].length : 1);
 const lists = (model: Members, place: string) => within(model, place) as Generator<[Path, unknown[]]>;
 
 function comesAfter(after: unknown, before: unknown): boolean {
@@ -110,7 +113,7 @@ const CHECKS: Record<string, Check> = {
 
   *index_within(model, rule) {
     for (const [, rows] of lists(model, text(rule, 'of'))) {
-      const width = Array.isArray(rows[0]) ? rows[0].length : 1;
+      const width = widthOf(rows);
       for (const [path, index] of within(model, text(rule, 'field'))) {
         if ((index as number) >= width)
           yield [path, `Must be below ${width}, the number of columns of ${text(rule, 'of')}.`];
@@ -123,6 +126,16 @@ const CHECKS: Record<string, Check> = {
       const seen = new Set();
       const repeat = items.findIndex((item) => seen.has(item) || !seen.add(item));
       if (repeat >= 0) yield [[...path, repeat], 'Repeats an earlier item.'];
+    }
+  },
+
+  *unique_by(model, rule) {
+    const member = text(rule, 'member');
+    for (const [path, items] of lists(model, text(rule, 'field'))) {
+      const seen = new Set();
+      const values = (items as Members[]).map((item) => item[member]);
+      const repeat = values.findIndex((value) => seen.has(value) || !seen.add(value));
+      if (repeat >= 0) yield [[...path, repeat, member], 'Repeats that of an earlier item.'];
     }
   },
 
@@ -160,4 +173,82 @@ const CHECKS: Record<string, Check> = {
       }
     }
   },
+
+  *at_least_one_of(model, rule) {
+    const all = list(rule, 'fields');
+    if (given(model, all).length === 0) yield [[], `Give at least one of ${all.join(', ')}.`];
+  },
+
+  *some_true(model, rule) {
+    const all = list(rule, 'fields');
+    if (all.every((name) => model[name] !== true))
+      yield [[], `At least one of ${all.join(', ')} must be true.`];
+  },
+
+  *items_within(model, rule) {
+    for (const [, rows] of lists(model, text(rule, 'of'))) {
+      const width = widthOf(rows);
+      for (const [path, items] of lists(model, text(rule, 'field'))) {
+        const outside = (items as number[]).findIndex((item) => item < 0 || item >= width);
+        if (outside >= 0)
+          yield [[...path, outside], `Must be below ${width}, the number of columns of ${text(rule, 'of')}.`];
+      }
+    }
+  },
+
+  *same_width(model, rule) {
+    for (const [, reference] of lists(model, text(rule, 'as'))) {
+      for (const [path, rows] of lists(model, text(rule, 'field'))) {
+        const [width, expected] = [widthOf(rows), widthOf(reference)];
+        if (width !== expected) yield [path, `Has ${width} columns; ${text(rule, 'as')} has ${expected}.`];
+      }
+    }
+  },
+
+  *length_is_width(model, rule) {
+    for (const [, rows] of lists(model, text(rule, 'of'))) {
+      for (const [path, items] of lists(model, text(rule, 'field'))) {
+        const width = widthOf(rows);
+        if (items.length !== width)
+          yield [path, `Has ${items.length} items; ${text(rule, 'of')} has ${width} columns.`];
+      }
+    }
+  },
+
+  *same_keys(model, rule) {
+    const reference = Object.keys(model[text(rule, 'as')] ?? {});
+    for (const [path, mapping] of within(model, text(rule, 'field'))) {
+      const keys = Object.keys(mapping as object);
+      const foreign = keys.find((key) => !reference.includes(key));
+      const missing = reference.find((key) => !keys.includes(key));
+      if (foreign !== undefined) yield [[...path, foreign], `Not among the names in ${text(rule, 'as')}.`];
+      else if (missing !== undefined) yield [path, `${missing} is missing; ${text(rule, 'as')} has it.`];
+    }
+  },
+
+  *value_requires(model, rule) {
+    const [field, needs] = [text(rule, 'field'), text(rule, 'needs')];
+    if (same(model, field, rule.value) && !same(model, needs, rule.equals))
+      yield [[field], `${rule.value} is for ${needs} ${rule.equals} alone.`];
+  },
+
+  *needed_when_true(model, rule) {
+    const [field, flag] = [text(rule, 'field'), model[text(rule, 'flag')]];
+    const needed = Array.isArray(flag) ? flag.includes(true) : flag === true;
+    if (needed && same(model, field, null)) yield [[field], `Needed when ${text(rule, 'flag')} is true.`];
+  },
+
+  *boxes(model, rule) {
+    for (const [path, boxes] of lists(model, text(rule, 'field'))) {
+      const many = Array.isArray(boxes[0]);
+      const turned = ((many ? boxes : [boxes]) as number[][]).findIndex(isTurned);
+      const message = 'Must be x_min, y_min, x_max, y_max with x_min < x_max and y_min < y_max.';
+      if (turned >= 0) yield [many ? [...path, turned] : path, message];
+    }
+  },
 };
+
+function isTurned(box: number[]): boolean {
+  const [left, top, right, bottom] = box as [number, number, number, number];
+  return box.length === 4 && !(left < right && top < bottom);
+}

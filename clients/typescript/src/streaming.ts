@@ -2,11 +2,12 @@
  * Server-Sent Events as typed events: the parser follows the HTML standard's line rules wherever a chunk is
  * cut; `Stream` gives the events of one request and its result.
  */
+import { conformOpen } from './contract.js';
+import type { Deadline } from './deadline.js';
 import { BadResponseError, ConnectionFailedError, SheafError } from './errors.js';
 import type { ProgressEvent } from './generated/types.gen.js';
 import { zProgressEvent } from './generated/zod.gen.js';
 import { readProblem } from './problem.js';
-import type { Deadline } from './transport.js';
 
 /** The last event of a stream that succeeded: the response with `type` and `done`. */
 export type ResultEvent<A> = A & { type: 'result'; done: true };
@@ -38,6 +39,7 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
   readonly #source: Source<A>;
   readonly #events = this.#run();
   #deadline: Deadline | undefined;
+  #response: Response | undefined;
   #result: A | undefined;
   #failure: unknown;
   #closed = false;
@@ -48,6 +50,11 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
 
   [Symbol.asyncIterator](): AsyncIterator<StreamEvent<A>> {
     return this.#events;
+  }
+
+  /** The HTTP response that carries the events, for its status and headers; there once the first event is. */
+  get response(): Response | undefined {
+    return this.#response;
   }
 
   /** The response, after passing over the events that are left. */
@@ -67,8 +74,8 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
   async *#run(): AsyncGenerator<StreamEvent<A>, void, undefined> {
     const deadline = (this.#deadline = this.#source.deadline());
     try {
-      const response = await this.#source.open(deadline);
-      for await (const message of parseEvents(response.body)) {
+      this.#response = await this.#source.open(deadline);
+      for await (const message of parseEvents(this.#response.body)) {
         yield this.#read(message);
         if (this.#result !== undefined) return;
       }
@@ -87,9 +94,7 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
     const { type = message.event, ...data } = parseObject(message.data);
     if (type === 'error') throw readProblem(data.problem, 'The error event has no problem document.');
     if (type === 'progress') {
-      const event = zProgressEvent.safeParse(data);
-      if (!event.success) throw new BadResponseError('A progress event has another form.');
-      return { ...data, ...event.data };
+      return conformOpen({ name: 'ProgressEvent', schema: zProgressEvent }, data);
     }
     if (type !== 'result') return { type, ...data } as unknown as StreamEvent<A>;
     const { done: _, ...answer } = data;

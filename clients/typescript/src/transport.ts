@@ -1,14 +1,12 @@
 /**
- * Carries one exchange over fetch: headers, a deadline over all attempts, and retries. Nothing here knows
- * what a model is.
+ * Carries one exchange over fetch: headers, a deadline over all attempts, retries, middleware and the log.
+ * Nothing here knows what a model is.
  */
-import {
-  BadResponseError,
-  CallTimeoutError,
-  ConnectionFailedError,
-  ProblemError,
-  SheafError,
-} from './errors.js';
+import type { Answered } from './answer.js';
+import { fromContent, JSON_TYPE, type Content } from './content.js';
+import { Deadline, LONGEST_TIMEOUT } from './deadline.js';
+import { ConnectionFailedError, ProblemError, SheafError } from './errors.js';
+import { shownHeaders, type LogEntry } from './logging.js';
 import { readProblem } from './problem.js';
 
 /** Options of one call. */
@@ -23,6 +21,15 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+/**
+ * Stands between the client and the network, for every request that is sent, each retry included: it may change
+ * the request, call `next` for the answer, or answer by itself. Its own errors reject the call as they are.
+ */
+export type Middleware = (
+  request: Request,
+  next: (request: Request) => Promise<Response>,
+) => Promise<Response>;
+
 /** How a transport reaches its server. */
 export interface TransportOptions {
   baseUrl: string;
@@ -31,29 +38,39 @@ export interface TransportOptions {
   maxRetries: number;
   headers: Record<string, string>;
   fetch: typeof fetch;
+  /** The first is the outermost. */
+  middleware: readonly Middleware[];
+  log?: ((entry: LogEntry) => void) | undefined;
 }
 
 /** What is sent, independent of where and how often. */
 export interface Exchange {
   path: string;
   requestId: string;
-  /** Sent as JSON by POST; without one the exchange is a GET. */
-  body?: unknown;
+  /** Sent by POST; without one the exchange is a GET. */
+  content?: Content;
   accept?: string;
 }
 
-const LONGEST_TIMEOUT = 86_400;
 const LONGEST_PAUSE = 8;
 
 export class Transport {
-  constructor(private readonly options: TransportOptions) {}
+  readonly #options: TransportOptions;
 
-  /** Send an exchange and read the JSON of its answer. */
-  async json(exchange: Exchange, options: CallOptions = {}): Promise<unknown> {
+  constructor(options: TransportOptions) {
+    if (/^[a-z]+:\/\/[^/?#]*@/i.test(options.baseUrl)) {
+      throw new SheafError('A base URL holds no user and password; give `apiKey` or `headers`.');
+    }
+    this.#options = options;
+  }
+
+  /** Send an exchange and read its answer. */
+  async send(exchange: Exchange, options: CallOptions = {}): Promise<Answered<unknown>> {
     const deadline = this.deadline(options);
     try {
       const response = await this.open(exchange, options, deadline);
-      return parse(await read(response, deadline));
+      const data = await read(response, deadline);
+      return { data: fromContent(response.headers.get('Content-Type'), data), response };
     } finally {
       deadline.clear();
     }
@@ -61,9 +78,9 @@ export class Transport {
 
   /** Send an exchange until it is answered, and hand over the answer unread; the deadline goes on. */
   async open(exchange: Exchange, options: CallOptions, deadline: Deadline): Promise<Response> {
-    const retries = options.maxRetries ?? this.options.maxRetries;
+    const retries = options.maxRetries ?? this.#options.maxRetries;
     for (let attempt = 0; ; attempt++) {
-      const answer = await this.attempt(exchange, options, deadline);
+      const answer = await this.#attempt(exchange, options, deadline, attempt + 1);
       if ('ok' in answer && answer.ok) return answer;
       const { failure, again, hint } =
         'ok' in answer ? await refusal(answer, deadline) : { failure: answer, again: true };
@@ -74,97 +91,76 @@ export class Transport {
   }
 
   deadline(options: CallOptions): Deadline {
-    return new Deadline(options.timeout ?? this.options.timeout, options.signal);
+    return new Deadline(options.timeout ?? this.#options.timeout, options.signal);
   }
 
-  private async attempt(
+  async #attempt(
     exchange: Exchange,
     options: CallOptions,
     deadline: Deadline,
+    attempt: number,
   ): Promise<Response | ConnectionFailedError> {
-    const { baseUrl, fetch } = this.options; // a browser's own fetch must not be called as a method
-    const message = this.message(exchange, options, deadline);
+    const url = this.#options.baseUrl + exchange.path;
+    const message = this.#message(exchange, options, deadline);
+    const { method, headers } = message;
+    const about = { method, url, requestId: exchange.requestId, attempt };
+    const line = `${method} ${url} ${exchange.requestId}`;
+    const began = performance.now();
+    const tell = (entry: Pick<LogEntry, 'level' | 'event' | 'message' | 'headers' | 'status' | 'error'>) => {
+      const elapsed = entry.event === 'request' ? {} : { elapsed: performance.now() - began };
+      this.#options.log?.({ ...about, ...elapsed, ...entry });
+    };
+    tell({ level: 'debug', event: 'request', message: line, headers: shownHeaders(headers) });
     try {
-      return await fetch(baseUrl + exchange.path, message);
-    } catch (cause) {
-      deadline.signal.throwIfAborted();
-      return new ConnectionFailedError(`No answer from ${baseUrl}.`, { cause });
+      const response = await this.#fetch(url, message, deadline);
+      const { status } = response;
+      const shown = shownHeaders(response.headers);
+      tell({ level: 'info', event: 'response', message: `${line} ${status}`, status, headers: shown });
+      return response;
+    } catch (error) {
+      tell({ level: 'info', event: 'failure', message: `${line} failed`, error });
+      if (error instanceof ConnectionFailedError) return error;
+      throw error;
     }
   }
 
-  private message(exchange: Exchange, options: CallOptions, deadline: Deadline): RequestInit {
+  async #fetch(url: string, message: RequestInit, deadline: Deadline): Promise<Response> {
+    const { fetch, middleware } = this.#options; // a browser's own fetch must not be called as a method
+    const reach = async (...request: Parameters<typeof fetch>) => {
+      try {
+        return await fetch(...request);
+      } catch (cause) {
+        deadline.signal.throwIfAborted();
+        throw new ConnectionFailedError(`No answer from ${this.#options.baseUrl}.`, { cause });
+      }
+    };
+    if (middleware.length === 0) return reach(url, message);
+    const chain = middleware.reduceRight<(request: Request) => Promise<Response>>(
+      (next, layer) => (request) => layer(request, next),
+      (request) => reach(request),
+    );
+    return chain(new Request(url, message));
+  }
+
+  #message(exchange: Exchange, options: CallOptions, deadline: Deadline) {
     const headers = new Headers({
-      Accept: exchange.accept ?? 'application/json',
+      Accept: exchange.accept ?? JSON_TYPE,
       'X-Request-ID': exchange.requestId,
       'X-Sheaf-Timeout': Math.min(Math.max(deadline.remaining, 0.001), LONGEST_TIMEOUT).toFixed(3),
     });
-    if (this.options.apiKey) headers.set('Authorization', `Bearer ${this.options.apiKey}`);
-    const posted = exchange.body !== undefined;
-    if (posted) {
-      headers.set('Content-Type', 'application/json');
+    const { apiKey } = this.#options;
+    if (apiKey) headers.set('Authorization', `Bearer ${apiKey}`);
+    const { content } = exchange;
+    if (content) {
+      headers.set('Content-Type', content.type);
       headers.set('Idempotency-Key', exchange.requestId);
     }
-    for (const [name, value] of Object.entries({ ...this.options.headers, ...options.headers }))
+    for (const [name, value] of Object.entries({ ...this.#options.headers, ...options.headers }))
       headers.set(name, value);
     const { signal } = deadline;
-    return posted
-      ? { method: 'POST', headers, signal, body: JSON.stringify(exchange.body) }
-      : { headers, signal };
-  }
-}
-
-/** The end of a call in time: one for all its attempts. */
-export class Deadline {
-  readonly #controller = new AbortController();
-  readonly #end: number;
-  readonly #timer: ReturnType<typeof setTimeout>;
-  readonly #leave: () => void;
-
-  constructor(seconds: number, outer?: AbortSignal) {
-    if (!(seconds > 0 && seconds <= LONGEST_TIMEOUT)) {
-      throw new SheafError(`A timeout is above 0 and at most ${LONGEST_TIMEOUT} seconds; ${seconds} given.`);
-    }
-    this.#end = performance.now() + seconds * 1000;
-    const late = () => this.abort(new CallTimeoutError(`No complete answer within ${seconds} s.`));
-    this.#timer = setTimeout(late, seconds * 1000);
-    const forward = () => this.abort(outer?.reason);
-    outer?.addEventListener('abort', forward);
-    this.#leave = () => outer?.removeEventListener('abort', forward);
-    if (outer?.aborted) forward();
-  }
-
-  /** Aborts with the reason that the call shall reject with. */
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  /** Seconds left. */
-  get remaining(): number {
-    return (this.#end - performance.now()) / 1000;
-  }
-
-  abort(reason: unknown): void {
-    this.#controller.abort(reason);
-  }
-
-  clear(): void {
-    clearTimeout(this.#timer);
-    this.#leave();
-  }
-
-  /** Wait for some seconds, or reject as soon as the signal aborts. */
-  sleep(seconds: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const stop = () => {
-        clearTimeout(timer);
-        reject(this.signal.reason);
-      };
-      const timer = setTimeout(() => {
-        this.signal.removeEventListener('abort', stop);
-        resolve();
-      }, seconds * 1000);
-      this.signal.addEventListener('abort', stop, { once: true });
-    });
+    return content
+      ? { method: 'POST', headers, signal, body: content.data }
+      : { method: 'GET', headers, signal };
   }
 }
 
@@ -174,20 +170,12 @@ function pause(attempt: number, hint?: number): number {
   return hint === undefined ? own : hint + own / 4;
 }
 
-async function read(response: Response, deadline: Deadline): Promise<string> {
+async function read(response: Response, deadline: Deadline): Promise<ArrayBuffer> {
   try {
-    return await response.text();
+    return await response.arrayBuffer();
   } catch (cause) {
     deadline.signal.throwIfAborted();
     throw new ConnectionFailedError('The connection broke before the answer was complete.', { cause });
-  }
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new BadResponseError('The answer is not JSON.', { cause });
   }
 }
 
@@ -201,12 +189,20 @@ interface Refusal {
 
 async function refusal(response: Response, deadline: Deadline): Promise<Refusal> {
   const otherwise = `The server answered ${response.status} without a problem document.`;
-  const text = await read(response, deadline);
-  const failure = readProblem(text.startsWith('{') ? parse(text) : undefined, otherwise);
+  const failure = readProblem(readable(response, await read(response, deadline)), otherwise);
   const again =
     failure instanceof ProblemError ? failure.retryable : response.status === 429 || response.status === 503;
   const told = failure instanceof ProblemError ? failure.retryAfter : null;
   return { failure, again, hint: told ?? seconds(response.headers.get('Retry-After')) };
+}
+
+/** The value in an answer; undefined where a proxy, say, answered with something else. */
+function readable(response: Response, data: ArrayBuffer): unknown {
+  try {
+    return fromContent(response.headers.get('Content-Type'), data);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The seconds of a Retry-After header, which holds them or a date. */

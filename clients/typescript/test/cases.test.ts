@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 
+import { check } from '../src/contract.js';
 import { OPERATIONS } from '../src/generated/resources.gen.js';
 import { RULES } from '../src/generated/rules.gen.js';
-import { check } from '../src/operation.js';
 
 interface Case {
   title: string;
@@ -31,14 +31,14 @@ for (const operation of OPERATIONS) {
     const all = [...cases(operation.modelType, 'valid'), ...cases(operation.modelType, 'invalid')];
     for (const [name, body, expected] of all) {
       test(name, () => {
-        const found = check(operation, body).map(({ code, path }) => `${code} ${path}`);
+        const found = check(operation.request, body).map(({ code, path }) => `${code} ${path}`);
         assert.deepEqual(found.sort(), expected);
       });
     }
 
     test('every rule is broken by some case', () => {
       const codes = new Set(all.flatMap(([, , faults]) => faults.map((fault) => fault.split(' ')[0])));
-      assert.deepEqual(RULES[operation.name]?.filter(({ rule }) => !codes.has(rule)) ?? [], []);
+      assert.deepEqual(RULES[operation.request.name]?.filter(({ rule }) => !codes.has(rule)) ?? [], []);
     });
   });
 }

@@ -103,6 +103,22 @@ describe('a forecast', () => {
     assert.equal('seed' in received[1]?.body, false);
   });
 
+  test('takes dates for times', async (context) => {
+    const { url, received } = await serve(context, answerForecast);
+    const client = new Sheaf({ baseUrl: url });
+    await client.timeSeries.forecast({ ...given, start: new Date(0) });
+    const days = [1, 2, 3].map((day) => new Date(Date.UTC(2024, 0, day)));
+    await client.timeSeries.forecast({ ...given, timestamps: ['2023-12-31T00:00:00Z', ...days.slice(1)] });
+    assert.equal(received[0]?.body.start, '1970-01-01T00:00:00.000Z');
+    assert.deepEqual(received[1]?.body.timestamps, [
+      '2023-12-31T00:00:00Z',
+      '2024-01-02T00:00:00.000Z',
+      '2024-01-03T00:00:00.000Z',
+    ]);
+    const late = client.timeSeries.forecast({ ...given, timestamps: [days[1]!, days[0]!, days[2]!] });
+    assert.deepEqual(faultsOf(await late.catch((error: unknown) => error)), ['increasing /timestamps/1']);
+  });
+
   test('that is invalid is refused before anything is sent', async (context) => {
     const { url, received } = await serve(context, answerForecast);
     const client = new Sheaf({ baseUrl: url });
@@ -115,7 +131,7 @@ describe('a forecast', () => {
       [{ ...given, history: new Float64Array(0) }, ['too_short /history']],
       [{ ...given, history: [1, undefined] }, ['wrong_type /history/1']],
       [{ ...given, history: [[1, 2], [3]] }, ['rectangular /history/1']],
-      [{ ...given, start: new Date(0) }, ['wrong_type /start']],
+      [{ ...given, start: new Date(NaN) }, ['wrong_type /start']],
       [{ ...given, model: undefined }, ['missing /model_name']],
       [{ ...given, model: '../admin' }, ['bad_format /model_name']],
     ];
@@ -219,6 +235,35 @@ describe('many forecasts', () => {
   test('reject where the number of answers differs', async (context) => {
     const { url } = await serve(context, json({ responses: [] }));
     await assert.rejects(new Sheaf({ baseUrl: url }).timeSeries.forecastMany([given]), BadResponseError);
+  });
+});
+
+describe('the response', () => {
+  test('stands beside the answer where it is asked for', async (context) => {
+    const { url } = await serve(context, (response, { body }) =>
+      json(forecast(body), 200, { 'X-Region': 'north' })(response, undefined as never),
+    );
+    const { data, response } = await new Sheaf({ baseUrl: url }).timeSeries.forecast(given).withResponse();
+    assert.deepEqual(data.mean satisfies number[], [1, 1]);
+    assert.deepEqual([response.status, response.headers.get('x-region')], [200, 'north']);
+  });
+
+  test('belongs to the list of models too', async (context) => {
+    const { url } = await serve(context, json({ models: [] }));
+    const { data, response } = await new Sheaf({ baseUrl: url }).models.list().withResponse();
+    assert.deepEqual([data, response.ok], [[], true]);
+  });
+
+  test('fails once where the call fails', async (context) => {
+    const { url } = await serve(context, problem('model_not_found', 404));
+    const unhandled: unknown[] = [];
+    const note = (reason: unknown) => void unhandled.push(reason);
+    process.on('unhandledRejection', note);
+    context.after(() => process.off('unhandledRejection', note));
+    const call = new Sheaf({ baseUrl: url }).timeSeries.forecast(given);
+    await assert.rejects(call.withResponse(), ModelNotFoundError);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.deepEqual(unhandled, []);
   });
 });
 

@@ -3,6 +3,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 
+import { decode, encode } from '@msgpack/msgpack';
+
 export interface Received {
   method: string;
   path: string;
@@ -21,9 +23,11 @@ export interface TestServer {
 export async function serve(context: TestContext, ...answers: Answer[]): Promise<TestServer> {
   const received: Received[] = [];
   const server = createServer(async (request, response) => {
-    let text = '';
-    for await (const chunk of request) text += chunk;
-    const body = text ? JSON.parse(text) : undefined;
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of request) chunks.push(chunk as Uint8Array);
+    const sent = Buffer.concat(chunks);
+    const packed = request.headers['content-type'] === 'application/msgpack';
+    const body = packed ? decode(sent) : sent.length > 0 ? JSON.parse(sent.toString()) : undefined;
     const arrived = { method: request.method!, path: request.url!, headers: request.headers, body };
     const answer = answers[Math.min(received.length, answers.length - 1)]!;
     received.push(arrived);
@@ -42,6 +46,11 @@ export function json(value: unknown, status = 200, headers: Record<string, strin
     const type = status < 400 ? 'application/json' : 'application/problem+json';
     response.writeHead(status, { 'Content-Type': type, ...headers }).end(JSON.stringify(value));
   };
+}
+
+/** An answer as MessagePack. */
+export function packed(value: unknown): Answer {
+  return (response) => response.writeHead(200, { 'Content-Type': 'application/msgpack' }).end(encode(value));
 }
 
 export function problem(

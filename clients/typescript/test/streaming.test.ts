@@ -91,7 +91,7 @@ const step = (n: number, more: object = {}) => ({
   ...more,
 });
 const whole: Answer = events((body) => [
-  ['progress', step(1, { preview: 'p' })],
+  ['progress', step(1, { note: 'n' })],
   ['thought', { type: 'thought', text: 'hm' }],
   ['result', { type: 'result', done: true, ...forecast(body) }],
   ['progress', step(3)],
@@ -104,7 +104,7 @@ describe('a stream', () => {
     const found: Record<string, unknown>[] = [];
     for await (const event of stream) found.push(event);
 
-    assert.deepEqual(found[0], step(1, { preview: 'p' }));
+    assert.deepEqual(found[0], step(1, { note: 'n', preview: null }));
     assert.deepEqual(found[1], { type: 'thought', text: 'hm' });
     assert.equal(found.length, 3);
     assert.equal(found[2]?.type, 'result');
@@ -128,6 +128,26 @@ describe('a stream', () => {
       if (event.type === 'progress') assert.equal(event.step satisfies number, 1);
       else if (event.type === 'result') assert.deepEqual(event.mean satisfies number[], [1, 1]);
     }
+  });
+
+  test('has previews as files', async (context) => {
+    const preview_b64 = Buffer.from('PNG').toString('base64');
+    const { url } = await serve(
+      context,
+      events((body) => [
+        ['progress', step(1, { preview_b64 })],
+        ['result', { type: 'result', done: true, ...forecast(body) }],
+      ]),
+    );
+    const stream = new Sheaf({ baseUrl: url }).timeSeries.stream(request);
+    const before = stream.response;
+    assert.equal(before, undefined);
+    for await (const event of stream) {
+      if (event.type !== 'progress') continue;
+      assert.deepEqual(event.preview satisfies Uint8Array | null, new Uint8Array([80, 78, 71]));
+      assert.equal('preview_b64' in event, false);
+    }
+    assert.equal(stream.response?.headers.get('content-type'), 'text/event-stream');
   });
 
   test('arrives event by event', async (context) => {

@@ -59,6 +59,8 @@ class Model(BaseModel):
         return base64_of(getattr(self, field))
 
     def __eq__(self, other: object) -> bool:
-        if type(self).__binary__ and type(other) is type(self):
-            return binary_equal(self, cast("Model", other), type(self).__binary__)
+        if type(self).__binary__ and isinstance(other, Model) and type(other) is type(self):
+            return binary_equal(self, other, type(self).__binary__)
         return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]

@@ -8,7 +8,8 @@ do the rest, so that both encodings have the same rules, codes and paths.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+import binascii
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -59,7 +60,8 @@ def shape_tensors(model: Model, table: Mapping[str, BinaryField]) -> list[InitEr
         if any(size is None for size in shape):
             continue  # the sibling is missing, which a rule tells
         fit = partial(_shaped, dtype=field.dtype, shape=cast("tuple[int, ...]", shape), faults=faults)
-        model.__dict__[field.name] = each(value, fit, (field.wire,))
+        # Set as Pydantic's own validators do: past frozen fields and assignment checks.
+        object.__setattr__(model, field.name, each(value, fit, (field.wire,)))
     return faults
 
 
@@ -78,7 +80,8 @@ def _shaped(
 def each(value: Any, visit: Callable[[Any, Loc], Any], loc: Loc = ()) -> Any:
     """The value with each leaf of its lists and mappings visited: binary fields hold one value or many."""
     if isinstance(value, list):
-        return [each(item, visit, (*loc, i)) for i, item in enumerate(cast("list[Any]", value))]
+        members = cast("Sequence[Any]", value)
+        return [each(item, visit, (*loc, i)) for i, item in enumerate(members)]
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: each(item, visit, (*loc, key)) for key, item in items}
@@ -92,6 +95,21 @@ def _size(model: Model, entry: int | str) -> int | None:
     if value is None:
         return None
     return len(value) if entry.startswith("len(") else int(value)
+
+
+def read_bytes(value: Any, context: Any) -> bytes:
+    """The bytes that base64 text, raw bytes or a mark in a MessagePack body stand for."""
+    if not isinstance(value, str):
+        return value if isinstance(value, bytes) else bytes(value)
+    if value.startswith(BLOB_MARK):
+        blobs: list[bytes] = cast("dict[str, Any]", context or {}).get(BLOBS, [])
+        number = value.removeprefix(BLOB_MARK)
+        if number.isdigit() and int(number) < len(blobs):
+            return blobs[int(number)]
+    try:
+        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise PydanticCustomError("bad_format", "Must be base64 text.") from None
 
 
 def base64_of(value: Any) -> Any:
@@ -130,14 +148,14 @@ def _length(item: Any) -> int:
     return 0 if item is None else int(getattr(item, "nbytes", 0)) or len(item)
 
 
-def pack(models: Model | list[Model | Any], *, key: str | None = None, exclude_none: bool = False) -> bytes:
+def pack(models: Model | Sequence[Model], *, key: str | None = None, exclude_none: bool = False) -> bytes:
     """A contract as MessagePack; with `key` a list of them as the one member of an object."""
     import msgspec
 
     def plain(model: Any) -> Any:
         return model.model_dump(context={WIRE: True}, exclude_none=exclude_none)
 
-    body = {key: [plain(m) for m in cast("list[Any]", models)]} if key else plain(models)
+    body = {key: [plain(m) for m in cast("Sequence[Model]", models)]} if key else plain(models)
     return msgspec.msgpack.encode(body)
 
 

@@ -72,7 +72,9 @@ def faults_of(error: ValidationError, body: Any) -> list[Fault]:
 def invalid_request(error: ValidationError, body: Any, request_id: str | None = None) -> InvalidRequestError:
     """The exception that carries the faults of a body."""
     faults = faults_of(error, body)
-    detail = "The request is invalid." if len(faults) == 1 else f"The request is invalid in {len(faults)} places."
+    detail = (
+        "The request is invalid." if len(faults) == 1 else f"The request is invalid in {len(faults)} places."
+    )
     return InvalidRequestError(detail, errors=faults, request_id=request_id)
 
 

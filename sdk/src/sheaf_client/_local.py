@@ -6,15 +6,17 @@ The engine is imported when a local client is made; it is the one place where th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from sheaf_client._errors import ProblemError
 from sheaf_client._streaming import Event
-from sheaf_client._transport import Call, CallOptions, ManyCall
+from sheaf_client._transport import Call, CallOptions, ManyCall, check_open
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.models import ModelList
+from sheaf_client.errors import DeadlineExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,17 +43,27 @@ def open_models(models: Iterable[ModelSpec | str] | ModelSpec | str) -> LocalMod
 class LocalTransport:
     """Calls that wait for models in this process."""
 
+    over_http: ClassVar[bool] = False
+
     def __init__(self, models: LocalModels, *, own: bool) -> None:
-        self._models = models
+        self._held = models
         self._own = own
+        self._closed = False
+
+    @property
+    def _models(self) -> LocalModels:
+        check_open(closed=self._closed)
+        return self._held
 
     def call(self, call: Call[ResponseT]) -> ResponseT:
         runtime = self._models.find(call.request.model_name, call.operation.model_type)
         return cast(ResponseT, runtime.predict_now(call.request, timeout=call.options.timeout))
 
     def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]:
+        timeout = call.options.timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         submitted = [self._submit(request, call) for request in call.requests]
-        return [_outcome(future) for future in submitted]
+        return [_outcome(future, deadline) for future in submitted]
 
     def _submit(self, request: BaseRequest, call: ManyCall[Any]) -> Future[Any] | ProblemError:
         runtime = self._models.find(request.model_name, call.operation.model_type)
@@ -68,16 +80,25 @@ class LocalTransport:
         return self._models.list()
 
     def close(self) -> None:
+        self._closed = True
         if self._own:
-            self._models.stop()
+            self._held.stop()
 
 
 class AsyncLocalTransport:
     """Calls that await models in this process."""
 
+    over_http: ClassVar[bool] = False
+
     def __init__(self, models: LocalModels, *, own: bool) -> None:
-        self._models = models
+        self._held = models
         self._own = own
+        self._closed = False
+
+    @property
+    def _models(self) -> LocalModels:
+        check_open(closed=self._closed)
+        return self._held
 
     async def call(self, call: Call[ResponseT]) -> ResponseT:
         runtime = self._models.find(call.request.model_name, call.operation.model_type)
@@ -95,14 +116,18 @@ class AsyncLocalTransport:
         return self._models.list()
 
     async def close(self) -> None:
+        self._closed = True
         if self._own:
-            await asyncio.to_thread(self._models.stop)
+            await asyncio.to_thread(self._held.stop)
 
 
-def _outcome(submitted: Future[Any] | ProblemError) -> Any:
+def _outcome(submitted: Future[Any] | ProblemError, deadline: float | None) -> Any:
     if isinstance(submitted, ProblemError):
         return submitted
     try:
-        return submitted.result()
+        return submitted.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except TimeoutError:
+        submitted.cancel()
+        return DeadlineExceededError("The deadline passed before the answer was ready.")
     except ProblemError as error:
         return error

@@ -1,4 +1,4 @@
-"""Encoded files in the contracts (PNG, JPEG, WAV …): small values that open, convert, save and show themselves."""
+"""Encoded files in the contracts (PNG, JPEG, WAV …): small values that convert, save and show themselves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from sheaf_client._binary import read_bytes
 from sheaf_client._context import WIRE
-from sheaf_client._tensor import read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,14 +69,14 @@ class Media:
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Media:
         if isinstance(value, Media):
-            data: bytes | memoryview = value.bytes
+            data = value.bytes
         elif isinstance(value, str | bytes | bytearray | memoryview):
             data = read_bytes(value, info.context)
         else:
             raise PydanticCustomError("wrong_type", "Must be the bytes of an encoded file or base64 text.")
         if not len(data):
             raise PydanticCustomError("too_short", "Must not be empty.")
-        return cls(bytes(data))
+        return cls(data)
 
     @staticmethod
     def _write(value: Media, info: SerializationInfo) -> Any:
@@ -85,16 +85,16 @@ class Media:
         return value.bytes if info.context and info.context.get(WIRE) else value
 
 
-class Image(Media):
+class ImageFile(Media):
     """An encoded image."""
 
     __slots__ = ()
 
     def to_pil(self) -> PILImage:
         """The image decoded by Pillow."""
-        from PIL import Image as pillow
+        from PIL import Image
 
-        return pillow.open(io.BytesIO(self.bytes))
+        return Image.open(io.BytesIO(self.bytes))
 
     def to_numpy(self) -> NDArray[np.uint8]:
         """The pixels, shape (height, width, 3) in RGB, or (height, width) for grey images."""
@@ -110,13 +110,13 @@ class Image(Media):
         return self.bytes if self.bytes.startswith(b"\xff\xd8") else None
 
 
-class Audio(Media):
+class AudioFile(Media):
     """An encoded sound."""
 
     __slots__ = ()
 
     def to_numpy(self) -> tuple[NDArray[np.float32], int]:
-        """Samples in -1 … 1, shape (frames,) or (frames, channels), and the rate in Hz; WAV with 16-bit samples."""
+        """Samples in -1 … 1, shape (frames,) or (frames, channels), and the rate in Hz; from 16-bit WAV."""
         import wave
 
         import numpy as np
@@ -127,7 +127,7 @@ class Audio(Media):
                     f"only 16-bit WAV is decoded here; this one has {8 * sound.getsampwidth()} bits"
                 )
             raw = np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2")
-            samples = raw.astype(np.float32) / 32768
+            samples: NDArray[np.float32] = raw.astype(np.float32) * np.float32(1 / 32768)
             channels = sound.getnchannels()
             return (samples.reshape(-1, channels) if channels > 1 else samples), sound.getframerate()
 

@@ -183,7 +183,7 @@ def _length_is_width(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _same_keys(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
-    reference = _get(model, spec["as"]) or {}
+    reference: Mapping[str, Any] = _get(model, spec["as"]) or {}
     for loc, mapping in _values(model, spec["field"]):
         for key in mapping:
             if key not in reference:
@@ -202,8 +202,9 @@ def _value_requires(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _needed_when_true(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
-    flag = _get(model, spec["flag"])
-    if (any(flag) if isinstance(flag, list) else flag) and _get(model, spec["field"]) is None:
+    flag: Any = _get(model, spec["flag"])
+    flags = cast("list[bool]", flag if isinstance(flag, list) else [flag])
+    if any(flags) and _get(model, spec["field"]) is None:
         yield "needed_when_true", (spec["field"],), f"Needed when {spec['flag']} is true."
 
 

@@ -7,7 +7,6 @@ its siblings, so `Model` checks it once all fields are there.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from sheaf_client._context import BLOB_MARK, BLOBS, WIRE
+from sheaf_client._binary import read_bytes
+from sheaf_client._context import WIRE
 
 
 class Flat:
@@ -24,7 +24,7 @@ class Flat:
 
     __slots__ = ("data",)
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
 
 
@@ -68,28 +68,13 @@ class _Codec:
         return to_bytes(value) if info.context and info.context.get(WIRE) else value
 
 
-def read_bytes(value: str | bytes | bytearray | memoryview, context: Any) -> bytes | memoryview:
-    """The bytes that base64 text, raw bytes or a mark in a MessagePack body stand for."""
-    if not isinstance(value, str):
-        return memoryview(value) if not isinstance(value, bytes) else value
-    if value.startswith(BLOB_MARK):
-        blobs: list[bytes] = (context or {}).get(BLOBS, [])
-        number = value.removeprefix(BLOB_MARK)
-        if number.isdigit() and int(number) < len(blobs):
-            return blobs[int(number)]
-    try:
-        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
-    except (binascii.Error, UnicodeEncodeError):
-        raise PydanticCustomError("bad_format", "Must be base64 text.") from None
-
-
 def to_bytes(array: NDArray[Any]) -> bytes:
     """The bytes of an array as they go on the wire."""
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
 
 
 def shaped(value: Any, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The array of that shape; raises `PydanticCustomError` where bytes or shape do not fit, or NaN is in it."""
+    """The array of that shape; raises `PydanticCustomError` where it does not fit or holds a NaN."""
     if isinstance(value, Flat):
         wire = np.dtype(dtype).newbyteorder("<")
         expected = wire.itemsize * int(np.prod(shape, dtype=np.int64))

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sheaf.spec import ModelSpec
 
 app = typer.Typer(
     help="Serve foundation models that are not text LLMs.", no_args_is_help=True, add_completion=False
 )
+
+
+class Form(Enum):
+    """How a document is written."""
+
+    JSON = "json"
+    YAML = "yaml"
 
 
 @app.callback()
@@ -23,21 +34,19 @@ def serve(
     models: Annotated[list[str], typer.Argument(help="Names of backends, or YAML files of model specs.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.")] = 8000,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin whose pages may call this server; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
     from sheaf.embedded import EmbeddedServer
-    from sheaf.spec import as_specs, read_specs
+    from sheaf.http.app import Limits
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        specs = as_specs(
-            [
-                spec
-                for name in models
-                for spec in (read_specs(Path(name)) if _is_file(name) else as_specs(name))
-            ]
-        )
-        server = EmbeddedServer(specs, host=host, port=port)
+        specs = _read(models)
+        limits = Limits(origins=tuple(allow_origin or ()))
+        server = EmbeddedServer(specs, host=host, port=port, limits=limits)
         typer.echo(
             f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs"
         )
@@ -56,6 +65,34 @@ def backends() -> None:
         cls = find_backend(name)
         summary = (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
         typer.echo(f"{name:<20} {cls.model_type:<16} {summary}")
+
+
+@app.command()
+def openapi(
+    models: Annotated[list[str], typer.Argument(help="Names of backends, or YAML files of model specs.")],
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output when absent.")] = None,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="JSON unless the output's name says YAML.")
+    ] = None,
+    server: Annotated[list[str] | None, typer.Option(help="A base URL; may be repeated.")] = None,
+) -> None:
+    """Write the OpenAPI document of these models, without loading them."""
+    from sheaf.openapi import generate, write
+
+    try:
+        write(generate(_read(models), servers=server or ()), output, None if form is None else form.value)
+    except (ValueError, OSError) as error:
+        typer.echo(f"sheaf: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _read(models: list[str]) -> list[ModelSpec]:
+    """The specs that the arguments name."""
+    from sheaf.spec import as_specs, read_specs
+
+    return as_specs(
+        [spec for name in models for spec in (read_specs(Path(name)) if _is_file(name) else as_specs(name))]
+    )
 
 
 def _is_file(name: str) -> bool:

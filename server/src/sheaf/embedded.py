@@ -16,7 +16,7 @@ import uvicorn
 from sheaf.http import create_app
 from sheaf.http.app import Limits
 from sheaf.local import LocalModels
-from sheaf.spec import SpecLike
+from sheaf.spec import ModelSpec, SpecLike
 
 log = logging.getLogger("sheaf.embedded")
 
@@ -59,6 +59,11 @@ class EmbeddedServer:
         """Base URL of the server, once it listens."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
+
+    @property
+    def specs(self) -> list[ModelSpec]:
+        """What is served."""
+        return [runtime.spec for runtime in self._models.runtimes.values()]
 
     def run(self) -> None:
         """Serve in this thread until a signal ends it; raises what the loading of a model raised."""

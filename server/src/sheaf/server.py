@@ -151,6 +151,11 @@ class ModelServer:
         """Base URL of the proxy on this machine."""
         return f"http://{self._host}:{self._port}"
 
+    @property
+    def specs(self) -> list[ModelSpec]:
+        """What is deployed, or will be by `run`."""
+        return list(self._specs.values())
+
     def run(self, *, blocking: bool = False) -> None:
         """Deploy every model and return when all are ready, or with `blocking` when interrupted.
 

@@ -85,7 +85,7 @@ export type AudioGenerationResponse = {
     /**
      * The audio as a WAV file, one or two channels as the model makes them.
      */
-    audio_b64: string;
+    audio: Uint8Array;
     /**
      * Samples a second of `audio_b64`, in Hz.
      */
@@ -120,7 +120,7 @@ export type AudioRequest = {
      * The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read),
      * at any sample rate; channels are averaged.
      */
-    audio_b64: string;
+    audio: Uint8Array | ArrayBuffer | Blob;
     /**
      * Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
      */
@@ -338,7 +338,7 @@ export type DepthRequest = {
     /**
      * The image as a PNG, JPEG or WebP file.
      */
-    image_b64: string;
+    image: Uint8Array | ArrayBuffer | Blob;
     /**
      * Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are
      * the model's own.
@@ -370,7 +370,7 @@ export type DepthResponse = {
     /**
      * Depth by pixel, shape (height, width); 0…1 when the request asked for `normalize`, else in the model's own unit.
      */
-    depth_b64: string;
+    depth: Float32Array;
     /**
      * Height of the image in pixels.
      */
@@ -408,7 +408,7 @@ export type DetectionRequest = {
     /**
      * The image as a PNG, JPEG or WebP file.
      */
-    image_b64: string;
+    image: Uint8Array | ArrayBuffer | Blob;
     /**
      * Least score of an object that is told, 0…1.
      */
@@ -546,7 +546,7 @@ export type DiffusionResponse = {
     /**
      * The image as a file in `output_format`; the first where there are several.
      */
-    image_b64: string;
+    image: Uint8Array;
     /**
      * Height of the images in pixels.
      */
@@ -562,7 +562,7 @@ export type DiffusionResponse = {
     /**
      * All images, shape (num_images,), when the request asked for more than one; the first is `image_b64`.
      */
-    images_b64: Array<string> | null;
+    images: Array<Uint8Array> | null;
     /**
      * File format of the images.
      */
@@ -592,7 +592,7 @@ export type EmbeddingRequest = {
     /**
      * Images to embed, each an encoded file (PNG, JPEG or WebP), shape (n_images,).
      */
-    images_b64?: Array<string> | null;
+    images?: Array<Uint8Array | ArrayBuffer | Blob> | null;
     /**
      * Whether each vector is scaled to Euclidean length 1.
      */
@@ -800,7 +800,7 @@ export type MaterialsRequest = {
     /**
      * Cartesian positions, shape (n_atoms, 3), in Å.
      */
-    positions_b64: string;
+    positions: Float32Array;
     /**
      * Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
      */
@@ -846,11 +846,11 @@ export type MaterialsResponse = {
     /**
      * Forces, shape (n_atoms, 3), in eV/Å, when the request asked for `compute_forces`.
      */
-    forces_b64: string | null;
+    forces: Float32Array | null;
     /**
      * Stress, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `compute_stress`.
      */
-    stress_b64: string | null;
+    stress: Float32Array | null;
     /**
      * Number of atoms.
      */
@@ -997,19 +997,19 @@ export type MultimodalEmbeddingRequest = {
     /**
      * Colour images, each an encoded file (PNG, JPEG or WebP), shape (n_inputs,).
      */
-    images_b64?: Array<string> | null;
+    images?: Array<Uint8Array | ArrayBuffer | Blob> | null;
     /**
      * Sounds, each an encoded file (WAV or another container that the server can read), shape (n_inputs,).
      */
-    audios_b64?: Array<string> | null;
+    audios?: Array<Uint8Array | ArrayBuffer | Blob> | null;
     /**
      * Depth maps as grey images (PNG, JPEG or WebP), brighter meaning what the model was trained with, shape (n_inputs,).
      */
-    depth_images_b64?: Array<string> | null;
+    depth_images?: Array<Uint8Array | ArrayBuffer | Blob> | null;
     /**
      * Thermal (infrared) views as grey images (PNG, JPEG or WebP), brighter is warmer, shape (n_inputs,).
      */
-    thermal_images_b64?: Array<string> | null;
+    thermal_images?: Array<Uint8Array | ArrayBuffer | Blob> | null;
     /**
      * Whether each vector is scaled to Euclidean length 1.
      */
@@ -1077,11 +1077,11 @@ export type MultimodalGenerationRequest = {
     /**
      * The image to start from, a PNG, JPEG or WebP file.
      */
-    image_b64: string;
+    image: Uint8Array | ArrayBuffer | Blob;
     /**
      * What to redraw, an image of the size of `image_b64`, white (255) where it changes and black (0) where it stays; all of it when absent.
      */
-    mask_b64?: string | null;
+    mask?: Uint8Array | ArrayBuffer | Blob | null;
     /**
      * How much of the image is given up to noise, 0…1; 0 keeps it, 1 draws anew.
      */
@@ -1147,7 +1147,7 @@ export type MultimodalGenerationResponse = {
     /**
      * The image as a file in `output_format`; the first where there are several.
      */
-    image_b64: string;
+    image: Uint8Array;
     /**
      * Width of the images in pixels.
      */
@@ -1163,7 +1163,7 @@ export type MultimodalGenerationResponse = {
     /**
      * All images, shape (num_images,), when the request asked for more than one; the first is `image_b64`.
      */
-    images_b64: Array<string> | null;
+    images: Array<Uint8Array> | null;
     /**
      * File format of the images.
      */
@@ -1194,11 +1194,11 @@ export type OpticalFlowRequest = {
     /**
      * The earlier frame as a PNG, JPEG or WebP file.
      */
-    frame1_b64: string;
+    frame1: Uint8Array | ArrayBuffer | Blob;
     /**
      * The later frame as a PNG, JPEG or WebP file, of the size of `frame1_b64`.
      */
-    frame2_b64: string;
+    frame2: Uint8Array | ArrayBuffer | Blob;
 };
 
 /**
@@ -1224,7 +1224,7 @@ export type OpticalFlowResponse = {
     /**
      * Displacement by pixel of frame 1, shape (height, width, 2), dx (to the right) then dy (down) in pixels.
      */
-    flow_b64: string;
+    flow: Float32Array;
     /**
      * Width of the frames in pixels.
      */
@@ -1278,7 +1278,7 @@ export type PointCloudRequest = {
     /**
      * Points, shape (n_points, 3), as x, y, z scaled into the unit sphere about the origin.
      */
-    points_b64: string;
+    points: Float32Array;
     /**
      * Number of points.
      */
@@ -1351,7 +1351,7 @@ export type PoseRequest = {
     /**
      * The image as a PNG, JPEG or WebP file.
      */
-    image_b64: string;
+    image: Uint8Array | ArrayBuffer | Blob;
     /**
      * Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
      */
@@ -1466,7 +1466,7 @@ export type ProgressEvent = {
     /**
      * What the result looks like so far, from models that can show it.
      */
-    preview_b64: string | null;
+    preview: Uint8Array | null;
 };
 
 /**
@@ -1579,7 +1579,7 @@ export type SatelliteRequest = {
     /**
      * Reflectance, shape (n_time, n_bands, height, width), in the scale the model was trained on.
      */
-    pixels_b64: string;
+    pixels: Float32Array;
     /**
      * Number of acquisitions.
      */
@@ -1684,7 +1684,7 @@ export type SegmentationRequest = {
     /**
      * The image as a PNG, JPEG or WebP file.
      */
-    image_b64: string;
+    image: Uint8Array | ArrayBuffer | Blob;
     /**
      * Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.
      */
@@ -1731,7 +1731,7 @@ export type SegmentationResponse = {
     /**
      * Masks, the highest score first, each of shape (height, width); 1 on the object, 0 elsewhere.
      */
-    masks_b64: Array<string>;
+    masks: Array<Uint8Array>;
     /**
      * The model's own estimate of each mask's quality (predicted IoU), shape (n_masks,), falling.
      */
@@ -1978,7 +1978,7 @@ export type TTSResponse = {
     /**
      * The speech as a WAV file, one channel.
      */
-    audio_b64: string;
+    audio: Uint8Array;
     /**
      * Samples a second of `audio_b64`, in Hz.
      */
@@ -2189,11 +2189,11 @@ export type TimeSeriesRequest = {
     /**
      * Time of the first observation (ISO 8601 date or date-time); the answer then carries `timestamps`.
      */
-    start?: Timestamp | null;
+    start?: TimestampLike | null;
     /**
      * Times of all observations, shape (time,), increasing; instead of `start`.
      */
-    timestamps?: Array<Timestamp> | null;
+    timestamps?: Array<TimestampLike> | null;
     /**
      * The caller's name for the series, repeated in the answer.
      */
@@ -2303,7 +2303,7 @@ export type VideoRequest = {
      * The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants
      * another number of frames takes as many at equal steps.
      */
-    frames_b64: Array<string>;
+    frames: Array<Uint8Array | ArrayBuffer | Blob>;
     /**
      * `embedding` gives a vector, `classification` the labels of a model that was trained for them.
      */
@@ -2387,25 +2387,25 @@ export type WeatherRequest = {
      * Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
      */
     surface_vars: {
-        [key: string]: string;
+        [key: string]: Float32Array;
     };
     /**
      * Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
      */
     atmospheric_vars: {
-        [key: string]: string;
+        [key: string]: Float32Array;
     };
     /**
      * The variables of `surface_vars` one model step earlier, in the same shapes and units.
      */
     prev_surface_vars: {
-        [key: string]: string;
+        [key: string]: Float32Array;
     };
     /**
      * The variables of `atmospheric_vars` one model step earlier, in the same shapes and units.
      */
     prev_atmospheric_vars: {
-        [key: string]: string;
+        [key: string]: Float32Array;
     };
     /**
      * Latitudes of the grid, shape (n_lat,), in degrees north, in the order of the arrays' rows.
@@ -2453,13 +2453,13 @@ export type WeatherResponse = {
      * Surface variables by name for each step, shape (n_steps,) of (n_lat, n_lon), in the units of the request.
      */
     surface_forecasts: Array<{
-        [key: string]: string;
+        [key: string]: Float32Array;
     }>;
     /**
      * Variables on pressure levels by name for each step, shape (n_steps,) of (n_levels, n_lat, n_lon), in the units of the request.
      */
     atmospheric_forecasts: Array<{
-        [key: string]: string;
+        [key: string]: Float32Array;
     }>;
     /**
      * Latitudes of the grid, shape (n_lat,), in degrees north.
@@ -2508,3 +2508,8 @@ export type WordTimestamp = {
      */
     probability: number;
 };
+
+/**
+ * ISO 8601 date or date-time, with or without an offset.
+ */
+export type TimestampLike = string | Date;

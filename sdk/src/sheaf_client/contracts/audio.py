@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
-from sheaf_client._media import Audio
+from sheaf_client._media import AudioFile
 
 from .base import BaseRequest, BaseResponse
 
@@ -32,7 +32,7 @@ class AudioRequest(BaseRequest):
     )
     model_type: Literal["audio"] = "audio"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    audio: Audio = Field(validation_alias="audio_b64", serialization_alias="audio_b64")
+    audio: AudioFile = Field(validation_alias="audio_b64", serialization_alias="audio_b64")
     """
     The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read),
     at any sample rate; channels are averaged.
@@ -55,7 +55,8 @@ class AudioRequest(BaseRequest):
     @property
     def audio_b64(self) -> str:
         """`audio` as base64 text."""
-        return self._base64("audio")
+        text: str = self._base64("audio")
+        return text
 
     if TYPE_CHECKING:
 
@@ -63,7 +64,7 @@ class AudioRequest(BaseRequest):
             self,
             *,
             model_name: ModelName,
-            audio: Audio | bytes | str,
+            audio: AudioFile | bytes | str,
             request_id: UUID = ...,
             model_type: Literal["audio"] = "audio",
             language: str | None = None,
@@ -145,6 +146,9 @@ class TTSRequest(BaseRequest):
 class AudioResponse(BaseResponse):
     """What was said."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"x-sheaf-results": {"pandas": {"columns": ["segments"]}}},
+    )
     model_type: Literal["audio"] = "audio"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     text: str
@@ -164,12 +168,13 @@ class TTSResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}}
+            "x-sheaf-results": {"numpy": ["audio"]},
+            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}},
         },
     )
     model_type: Literal["tts"] = "tts"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
-    audio: Audio = Field(validation_alias="audio_b64", serialization_alias="audio_b64")
+    audio: AudioFile = Field(validation_alias="audio_b64", serialization_alias="audio_b64")
     """The speech as a WAV file, one channel."""
     sample_rate: int = Field(ge=1)
     """Samples a second of `audio_b64`, in Hz."""
@@ -179,4 +184,5 @@ class TTSResponse(BaseResponse):
     @property
     def audio_b64(self) -> str:
         """`audio` as base64 text."""
-        return self._base64("audio")
+        text: str = self._base64("audio")
+        return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Audio
+from sheaf_client._media import AudioFile
 
 from .base import BaseRequest, BaseResponse
 
@@ -58,12 +58,13 @@ class AudioGenerationResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}}
+            "x-sheaf-results": {"numpy": ["audio"]},
+            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}},
         },
     )
     model_type: Literal["audio_generation"] = "audio_generation"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
-    audio: Audio = Field(validation_alias="audio_b64", serialization_alias="audio_b64")
+    audio: AudioFile = Field(validation_alias="audio_b64", serialization_alias="audio_b64")
     """The audio as a WAV file, one or two channels as the model makes them."""
     sampling_rate: int = Field(ge=1)
     """Samples a second of `audio_b64`, in Hz."""
@@ -75,4 +76,5 @@ class AudioGenerationResponse(BaseResponse):
     @property
     def audio_b64(self) -> str:
         """`audio` as base64 text."""
-        return self._base64("audio")
+        text: str = self._base64("audio")
+        return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 from sheaf_client._tensor import Float32
 
 from .base import BaseRequest, BaseResponse
@@ -27,7 +27,7 @@ class DepthRequest(BaseRequest):
     )
     model_type: Literal["depth"] = "depth"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    image: Image = Field(validation_alias="image_b64", serialization_alias="image_b64")
+    image: ImageFile = Field(validation_alias="image_b64", serialization_alias="image_b64")
     """The image as a PNG, JPEG or WebP file."""
     normalize: bool = True
     """
@@ -38,7 +38,8 @@ class DepthRequest(BaseRequest):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     if TYPE_CHECKING:
 
@@ -46,7 +47,7 @@ class DepthRequest(BaseRequest):
             self,
             *,
             model_name: ModelName,
-            image: Image | bytes | str,
+            image: ImageFile | bytes | str,
             request_id: UUID = ...,
             model_type: Literal["depth"] = "depth",
             normalize: bool = True,
@@ -61,13 +62,14 @@ class DepthResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["depth"]},
             "x-sheaf-binary": {
                 "depth": {
                     "wire": "depth_b64",
                     "container": "none",
                     "tensor": {"dtype": "float32", "shape": ["height", "width"]},
                 }
-            }
+            },
         },
     )
     model_type: Literal["depth"] = "depth"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -86,4 +88,5 @@ class DepthResponse(BaseResponse):
     @property
     def depth_b64(self) -> str:
         """`depth` as base64 text."""
-        return self._base64("depth")
+        text: str = self._base64("depth")
+        return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 
 from .base import BaseRequest, BaseResponse
 
@@ -26,7 +26,7 @@ class DetectionRequest(BaseRequest):
     )
     model_type: Literal["detection"] = "detection"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    image: Image = Field(validation_alias="image_b64", serialization_alias="image_b64")
+    image: ImageFile = Field(validation_alias="image_b64", serialization_alias="image_b64")
     """The image as a PNG, JPEG or WebP file."""
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)
     """Least score of an object that is told, 0…1."""
@@ -34,7 +34,8 @@ class DetectionRequest(BaseRequest):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     if TYPE_CHECKING:
 
@@ -42,7 +43,7 @@ class DetectionRequest(BaseRequest):
             self,
             *,
             model_name: ModelName,
-            image: Image | bytes | str,
+            image: ImageFile | bytes | str,
             request_id: UUID = ...,
             model_type: Literal["detection"] = "detection",
             threshold: float = 0.5,
@@ -52,6 +53,17 @@ class DetectionRequest(BaseRequest):
 class DetectionResponse(BaseResponse):
     """The objects found, the highest score first; `boxes`, `scores` and `labels` run in parallel."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["boxes"],
+                "pandas": {
+                    "columns": ["labels", "scores", "boxes"],
+                    "names": {"boxes": ["x_min", "y_min", "x_max", "y_max"]},
+                },
+            }
+        },
+    )
     model_type: Literal["detection"] = "detection"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     boxes: list[list[float]]

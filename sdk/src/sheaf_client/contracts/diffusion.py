@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 from sheaf_client.contracts._types import AdapterName
 
 from .base import BaseRequest, BaseResponse
@@ -84,15 +84,16 @@ class DiffusionResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["image"]},
             "x-sheaf-binary": {
                 "image": {"wire": "image_b64", "container": "none", "media": "image"},
                 "images": {"wire": "images_b64", "container": "list", "media": "image"},
-            }
+            },
         },
     )
     model_type: Literal["diffusion"] = "diffusion"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
-    image: Image = Field(validation_alias="image_b64", serialization_alias="image_b64")
+    image: ImageFile = Field(validation_alias="image_b64", serialization_alias="image_b64")
     """The image as a file in `output_format`; the first where there are several."""
     height: int = Field(ge=1)
     """Height of the images in pixels."""
@@ -100,7 +101,7 @@ class DiffusionResponse(BaseResponse):
     """Width of the images in pixels."""
     seed: int = Field(ge=0)
     """Seed that was used, the request's or one drawn for it; sending it again gives the same images."""
-    images: list[Image] | None = Field(
+    images: list[ImageFile] | None = Field(
         default=None, validation_alias="images_b64", serialization_alias="images_b64"
     )
     """All images, shape (num_images,), when the request asked for more than one; the first is `image_b64`."""
@@ -110,9 +111,11 @@ class DiffusionResponse(BaseResponse):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     @property
     def images_b64(self) -> list[str] | None:
         """`images` as base64 text."""
-        return self._base64("images")
+        text: list[str] | None = self._base64("images")
+        return text

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 from sheaf_client.contracts._types import EmbeddingText
 
 from .base import BaseRequest, BaseResponse
@@ -35,7 +35,7 @@ class EmbeddingRequest(BaseRequest):
     """The contract this request follows."""
     texts: list[EmbeddingText] | None = Field(default=None, max_length=2048, min_length=1)
     """Texts to embed, shape (n_texts,). Exactly one of `texts` and `images_b64` is given, or both with `joint`."""
-    images: list[Image] | None = Field(
+    images: list[ImageFile] | None = Field(
         default=None,
         validation_alias="images_b64",
         serialization_alias="images_b64",
@@ -56,7 +56,8 @@ class EmbeddingRequest(BaseRequest):
     @property
     def images_b64(self) -> list[str] | None:
         """`images` as base64 text."""
-        return self._base64("images")
+        text: list[str] | None = self._base64("images")
+        return text
 
     if TYPE_CHECKING:
 
@@ -67,7 +68,7 @@ class EmbeddingRequest(BaseRequest):
             request_id: UUID = ...,
             model_type: Literal["embedding"] = "embedding",
             texts: Sequence[EmbeddingText] | None = None,
-            images: Sequence[Image | bytes | str] | None = None,
+            images: Sequence[ImageFile | bytes | str] | None = None,
             normalize: bool = True,
             joint: bool = False,
             truncate: bool = True,
@@ -77,6 +78,11 @@ class EmbeddingRequest(BaseRequest):
 class EmbeddingResponse(BaseResponse):
     """The vectors."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {"numpy": ["embeddings"], "pandas": {"columns": ["embeddings"]}}
+        },
+    )
     model_type: Literal["embedding"] = "embedding"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     embeddings: list[list[float]]

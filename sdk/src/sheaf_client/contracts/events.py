@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 
 from .problem import Problem
 
@@ -27,7 +27,7 @@ class ProgressEvent(Model):
     """Steps in the whole work."""
     done: Literal[False] = False
     """Progress is never the last event."""
-    preview: Image | None = Field(
+    preview: ImageFile | None = Field(
         default=None, validation_alias="preview_b64", serialization_alias="preview_b64"
     )
     """What the result looks like so far, from models that can show it."""
@@ -35,7 +35,8 @@ class ProgressEvent(Model):
     @property
     def preview_b64(self) -> str | None:
         """`preview` as base64 text."""
-        return self._base64("preview")
+        text: str | None = self._base64("preview")
+        return text
 
 
 class ErrorEvent(Model):

@@ -52,7 +52,8 @@ class MaterialsRequest(BaseRequest):
     @property
     def positions_b64(self) -> str:
         """`positions` as base64 text."""
-        return self._base64("positions")
+        text: str = self._base64("positions")
+        return text
 
     if TYPE_CHECKING:
 
@@ -76,6 +77,7 @@ class MaterialsResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["forces"]},
             "x-sheaf-binary": {
                 "forces": {
                     "wire": "forces_b64",
@@ -87,7 +89,7 @@ class MaterialsResponse(BaseResponse):
                     "container": "none",
                     "tensor": {"dtype": "float32", "shape": [6]},
                 },
-            }
+            },
         },
     )
     model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -108,9 +110,11 @@ class MaterialsResponse(BaseResponse):
     @property
     def forces_b64(self) -> str | None:
         """`forces` as base64 text."""
-        return self._base64("forces")
+        text: str | None = self._base64("forces")
+        return text
 
     @property
     def stress_b64(self) -> str | None:
         """`stress` as base64 text."""
-        return self._base64("stress")
+        text: str | None = self._base64("stress")
+        return text

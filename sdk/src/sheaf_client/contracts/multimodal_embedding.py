@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Audio, Image
+from sheaf_client._media import AudioFile, ImageFile
 from sheaf_client.contracts._types import EmbeddingText
 
 from .base import BaseRequest, BaseResponse
@@ -41,7 +41,7 @@ class MultimodalEmbeddingRequest(BaseRequest):
     """The contract this request follows."""
     texts: list[EmbeddingText] | None = Field(default=None, max_length=2048, min_length=1)
     """Texts, shape (n_inputs,). Exactly one modality is given."""
-    images: list[Image] | None = Field(
+    images: list[ImageFile] | None = Field(
         default=None,
         validation_alias="images_b64",
         serialization_alias="images_b64",
@@ -49,7 +49,7 @@ class MultimodalEmbeddingRequest(BaseRequest):
         min_length=1,
     )
     """Colour images, each an encoded file (PNG, JPEG or WebP), shape (n_inputs,)."""
-    audios: list[Audio] | None = Field(
+    audios: list[AudioFile] | None = Field(
         default=None,
         validation_alias="audios_b64",
         serialization_alias="audios_b64",
@@ -57,7 +57,7 @@ class MultimodalEmbeddingRequest(BaseRequest):
         min_length=1,
     )
     """Sounds, each an encoded file (WAV or another container that the server can read), shape (n_inputs,)."""
-    depth_images: list[Image] | None = Field(
+    depth_images: list[ImageFile] | None = Field(
         default=None,
         validation_alias="depth_images_b64",
         serialization_alias="depth_images_b64",
@@ -65,7 +65,7 @@ class MultimodalEmbeddingRequest(BaseRequest):
         min_length=1,
     )
     """Depth maps as grey images (PNG, JPEG or WebP), brighter meaning what the model was trained with, shape (n_inputs,)."""
-    thermal_images: list[Image] | None = Field(
+    thermal_images: list[ImageFile] | None = Field(
         default=None,
         validation_alias="thermal_images_b64",
         serialization_alias="thermal_images_b64",
@@ -81,22 +81,26 @@ class MultimodalEmbeddingRequest(BaseRequest):
     @property
     def images_b64(self) -> list[str] | None:
         """`images` as base64 text."""
-        return self._base64("images")
+        text: list[str] | None = self._base64("images")
+        return text
 
     @property
     def audios_b64(self) -> list[str] | None:
         """`audios` as base64 text."""
-        return self._base64("audios")
+        text: list[str] | None = self._base64("audios")
+        return text
 
     @property
     def depth_images_b64(self) -> list[str] | None:
         """`depth_images` as base64 text."""
-        return self._base64("depth_images")
+        text: list[str] | None = self._base64("depth_images")
+        return text
 
     @property
     def thermal_images_b64(self) -> list[str] | None:
         """`thermal_images` as base64 text."""
-        return self._base64("thermal_images")
+        text: list[str] | None = self._base64("thermal_images")
+        return text
 
     if TYPE_CHECKING:
 
@@ -107,10 +111,10 @@ class MultimodalEmbeddingRequest(BaseRequest):
             request_id: UUID = ...,
             model_type: Literal["multimodal_embedding"] = "multimodal_embedding",
             texts: Sequence[EmbeddingText] | None = None,
-            images: Sequence[Image | bytes | str] | None = None,
-            audios: Sequence[Audio | bytes | str] | None = None,
-            depth_images: Sequence[Image | bytes | str] | None = None,
-            thermal_images: Sequence[Image | bytes | str] | None = None,
+            images: Sequence[ImageFile | bytes | str] | None = None,
+            audios: Sequence[AudioFile | bytes | str] | None = None,
+            depth_images: Sequence[ImageFile | bytes | str] | None = None,
+            thermal_images: Sequence[ImageFile | bytes | str] | None = None,
             normalize: bool = True,
             truncate: bool = True,
         ) -> None: ...
@@ -119,6 +123,11 @@ class MultimodalEmbeddingRequest(BaseRequest):
 class MultimodalEmbeddingResponse(BaseResponse):
     """The vectors."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {"numpy": ["embeddings"], "pandas": {"columns": ["embeddings"]}}
+        },
+    )
     model_type: Literal["multimodal_embedding"] = "multimodal_embedding"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     embeddings: list[list[float]]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 from sheaf_client.contracts._types import AdapterName
 
 from .base import BaseRequest, BaseResponse
@@ -37,9 +37,9 @@ class MultimodalGenerationRequest(BaseRequest):
     """The contract this request follows."""
     prompt: str = Field(max_length=10000, min_length=1, pattern="\\S")
     """What the new image shows, in words; not blank."""
-    image: Image = Field(validation_alias="image_b64", serialization_alias="image_b64")
+    image: ImageFile = Field(validation_alias="image_b64", serialization_alias="image_b64")
     """The image to start from, a PNG, JPEG or WebP file."""
-    mask: Image | None = Field(default=None, validation_alias="mask_b64", serialization_alias="mask_b64")
+    mask: ImageFile | None = Field(default=None, validation_alias="mask_b64", serialization_alias="mask_b64")
     """What to redraw, an image of the size of `image_b64`, white (255) where it changes and black (0) where it stays; all of it when absent."""
     strength: float = Field(default=0.8, ge=0.0, le=1.0)
     """How much of the image is given up to noise, 0…1; 0 keeps it, 1 draws anew."""
@@ -65,12 +65,14 @@ class MultimodalGenerationRequest(BaseRequest):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     @property
     def mask_b64(self) -> str | None:
         """`mask` as base64 text."""
-        return self._base64("mask")
+        text: str | None = self._base64("mask")
+        return text
 
     if TYPE_CHECKING:
 
@@ -79,10 +81,10 @@ class MultimodalGenerationRequest(BaseRequest):
             *,
             model_name: ModelName,
             prompt: str,
-            image: Image | bytes | str,
+            image: ImageFile | bytes | str,
             request_id: UUID = ...,
             model_type: Literal["multimodal_generation"] = "multimodal_generation",
-            mask: Image | bytes | str | None = None,
+            mask: ImageFile | bytes | str | None = None,
             strength: float = 0.8,
             num_inference_steps: int = 50,
             guidance_scale: float = 7.5,
@@ -101,15 +103,16 @@ class MultimodalGenerationResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["image"]},
             "x-sheaf-binary": {
                 "image": {"wire": "image_b64", "container": "none", "media": "image"},
                 "images": {"wire": "images_b64", "container": "list", "media": "image"},
-            }
+            },
         },
     )
     model_type: Literal["multimodal_generation"] = "multimodal_generation"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
-    image: Image = Field(validation_alias="image_b64", serialization_alias="image_b64")
+    image: ImageFile = Field(validation_alias="image_b64", serialization_alias="image_b64")
     """The image as a file in `output_format`; the first where there are several."""
     width: int = Field(ge=1)
     """Width of the images in pixels."""
@@ -117,7 +120,7 @@ class MultimodalGenerationResponse(BaseResponse):
     """Height of the images in pixels."""
     seed: int = Field(ge=0)
     """Seed that was used, the request's or one drawn for it; sending it again gives the same images."""
-    images: list[Image] | None = Field(
+    images: list[ImageFile] | None = Field(
         default=None, validation_alias="images_b64", serialization_alias="images_b64"
     )
     """All images, shape (num_images,), when the request asked for more than one; the first is `image_b64`."""
@@ -127,9 +130,11 @@ class MultimodalGenerationResponse(BaseResponse):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     @property
     def images_b64(self) -> list[str] | None:
         """`images` as base64 text."""
-        return self._base64("images")
+        text: list[str] | None = self._base64("images")
+        return text

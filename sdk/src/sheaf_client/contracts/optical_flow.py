@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 from sheaf_client._tensor import Float32
 
 from .base import BaseRequest, BaseResponse
@@ -30,20 +30,22 @@ class OpticalFlowRequest(BaseRequest):
     )
     model_type: Literal["optical_flow"] = "optical_flow"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    frame1: Image = Field(validation_alias="frame1_b64", serialization_alias="frame1_b64")
+    frame1: ImageFile = Field(validation_alias="frame1_b64", serialization_alias="frame1_b64")
     """The earlier frame as a PNG, JPEG or WebP file."""
-    frame2: Image = Field(validation_alias="frame2_b64", serialization_alias="frame2_b64")
+    frame2: ImageFile = Field(validation_alias="frame2_b64", serialization_alias="frame2_b64")
     """The later frame as a PNG, JPEG or WebP file, of the size of `frame1_b64`."""
 
     @property
     def frame1_b64(self) -> str:
         """`frame1` as base64 text."""
-        return self._base64("frame1")
+        text: str = self._base64("frame1")
+        return text
 
     @property
     def frame2_b64(self) -> str:
         """`frame2` as base64 text."""
-        return self._base64("frame2")
+        text: str = self._base64("frame2")
+        return text
 
     if TYPE_CHECKING:
 
@@ -51,8 +53,8 @@ class OpticalFlowRequest(BaseRequest):
             self,
             *,
             model_name: ModelName,
-            frame1: Image | bytes | str,
-            frame2: Image | bytes | str,
+            frame1: ImageFile | bytes | str,
+            frame2: ImageFile | bytes | str,
             request_id: UUID = ...,
             model_type: Literal["optical_flow"] = "optical_flow",
         ) -> None: ...
@@ -63,13 +65,14 @@ class OpticalFlowResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["flow"]},
             "x-sheaf-binary": {
                 "flow": {
                     "wire": "flow_b64",
                     "container": "none",
                     "tensor": {"dtype": "float32", "shape": ["height", "width", 2]},
                 }
-            }
+            },
         },
     )
     model_type: Literal["optical_flow"] = "optical_flow"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -84,4 +87,5 @@ class OpticalFlowResponse(BaseResponse):
     @property
     def flow_b64(self) -> str:
         """`flow` as base64 text."""
-        return self._base64("flow")
+        text: str = self._base64("flow")
+        return text

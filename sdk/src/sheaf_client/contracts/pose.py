@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 from sheaf_client.contracts._types import PersonBox
 
 from .base import BaseRequest, BaseResponse
@@ -29,7 +29,7 @@ class PoseRequest(BaseRequest):
     )
     model_type: Literal["pose"] = "pose"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    image: Image = Field(validation_alias="image_b64", serialization_alias="image_b64")
+    image: ImageFile = Field(validation_alias="image_b64", serialization_alias="image_b64")
     """The image as a PNG, JPEG or WebP file."""
     bboxes: list[PersonBox] | None = Field(default=None, max_length=1024, min_length=1)
     """Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none."""
@@ -39,7 +39,8 @@ class PoseRequest(BaseRequest):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     if TYPE_CHECKING:
 
@@ -47,7 +48,7 @@ class PoseRequest(BaseRequest):
             self,
             *,
             model_name: ModelName,
-            image: Image | bytes | str,
+            image: ImageFile | bytes | str,
             request_id: UUID = ...,
             model_type: Literal["pose"] = "pose",
             bboxes: Sequence[Sequence[float]] | None = None,
@@ -58,6 +59,9 @@ class PoseRequest(BaseRequest):
 class PoseResponse(BaseResponse):
     """The poses found, in the order of the request's `bboxes`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"x-sheaf-results": {"numpy": ["poses"]}},
+    )
     model_type: Literal["pose"] = "pose"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     poses: list[list[list[float]]]

@@ -76,7 +76,8 @@ class SatelliteRequest(BaseRequest):
     @property
     def pixels_b64(self) -> str:
         """`pixels` as base64 text."""
-        return self._base64("pixels")
+        text: str = self._base64("pixels")
+        return text
 
     if TYPE_CHECKING:
 
@@ -105,6 +106,9 @@ class SatelliteRequest(BaseRequest):
 class SatelliteResponse(BaseResponse):
     """The vector of the scene."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"x-sheaf-results": {"numpy": ["embedding"]}},
+    )
     model_type: Literal["geospatial"] = "geospatial"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     embedding: list[float]

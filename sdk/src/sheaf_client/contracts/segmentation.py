@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 from sheaf_client._tensor import UInt8
 from sheaf_client.contracts._types import ImagePoint, PointLabel
 
@@ -36,7 +36,7 @@ class SegmentationRequest(BaseRequest):
     )
     model_type: Literal["segmentation"] = "segmentation"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    image: Image = Field(validation_alias="image_b64", serialization_alias="image_b64")
+    image: ImageFile = Field(validation_alias="image_b64", serialization_alias="image_b64")
     """The image as a PNG, JPEG or WebP file."""
     point_coords: list[ImagePoint] | None = Field(default=None, max_length=1024, min_length=1)
     """Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner."""
@@ -50,7 +50,8 @@ class SegmentationRequest(BaseRequest):
     @property
     def image_b64(self) -> str:
         """`image` as base64 text."""
-        return self._base64("image")
+        text: str = self._base64("image")
+        return text
 
     if TYPE_CHECKING:
 
@@ -58,7 +59,7 @@ class SegmentationRequest(BaseRequest):
             self,
             *,
             model_name: ModelName,
-            image: Image | bytes | str,
+            image: ImageFile | bytes | str,
             request_id: UUID = ...,
             model_type: Literal["segmentation"] = "segmentation",
             point_coords: Sequence[Sequence[float]] | None = None,
@@ -73,13 +74,14 @@ class SegmentationResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["masks"]},
             "x-sheaf-binary": {
                 "masks": {
                     "wire": "masks_b64",
                     "container": "list",
                     "tensor": {"dtype": "uint8", "shape": ["height", "width"]},
                 }
-            }
+            },
         },
     )
     model_type: Literal["segmentation"] = "segmentation"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -96,4 +98,5 @@ class SegmentationResponse(BaseResponse):
     @property
     def masks_b64(self) -> list[str]:
         """`masks` as base64 text."""
-        return self._base64("masks")
+        text: list[str] = self._base64("masks")
+        return text

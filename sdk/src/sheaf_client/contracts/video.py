@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._media import Image
+from sheaf_client._media import ImageFile
 
 from .base import BaseRequest, BaseResponse
 
@@ -27,7 +27,7 @@ class VideoRequest(BaseRequest):
     )
     model_type: Literal["video"] = "video"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    frames: list[Image] = Field(
+    frames: list[ImageFile] = Field(
         validation_alias="frames_b64", serialization_alias="frames_b64", max_length=1024, min_length=1
     )
     """
@@ -47,7 +47,8 @@ class VideoRequest(BaseRequest):
     @property
     def frames_b64(self) -> list[str]:
         """`frames` as base64 text."""
-        return self._base64("frames")
+        text: list[str] = self._base64("frames")
+        return text
 
     if TYPE_CHECKING:
 
@@ -55,7 +56,7 @@ class VideoRequest(BaseRequest):
             self,
             *,
             model_name: ModelName,
-            frames: Sequence[Image | bytes | str],
+            frames: Sequence[ImageFile | bytes | str],
             request_id: UUID = ...,
             model_type: Literal["video"] = "video",
             task: Literal["embedding", "classification"] = "embedding",
@@ -67,6 +68,11 @@ class VideoRequest(BaseRequest):
 class VideoResponse(BaseResponse):
     """The vector of the clip, or its classes."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {"numpy": ["embedding", "scores"], "pandas": {"columns": ["labels", "scores"]}}
+        },
+    )
     model_type: Literal["video"] = "video"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     task: str

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
-import pydantic_core
 from prometheus_client import CollectorRegistry
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,13 +28,13 @@ from sheaf.engine import ModelRuntime
 from sheaf.engine.streams import Event
 from sheaf.http._routes import OPERATIONS
 from sheaf.http.bodies import decode, decode_value, parse_batch, read_body
-from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.docs import docs_routes
+from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.metrics import Metrics, metrics_endpoint
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client._operation import Operation
-from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.events import ErrorEvent
 from sheaf_client.contracts.models import Health, ModelList
 from sheaf_client.contracts.problem import Fault
@@ -54,6 +54,8 @@ class Limits:
     timeout: float | None = None
     #: Pause after which a silent stream sends a comment, so that proxies keep it open.
     keep_alive: int = 15
+    #: Origins whose pages may call this server from a browser, such as `https://app.example.org`; none.
+    origins: tuple[str, ...] = ()
 
 
 class Models(Protocol):
@@ -69,7 +71,8 @@ def create_app(
 ) -> ASGIApp:
     """The app over `models`. Loading and stopping them is the host's business, in `lifespan` or before."""
     registry = CollectorRegistry()
-    endpoints = _Endpoints(models, limits or Limits())
+    limits = limits or Limits()
+    endpoints = _Endpoints(models, limits)
     routes = [
         Route("/models", endpoints.list_models, methods=["GET"]),
         Route("/metrics", metrics_endpoint(registry), methods=["GET"]),
@@ -81,9 +84,22 @@ def create_app(
         Route("/{model_name}/batch", endpoints.batch, methods=["POST"]),
         Route("/{model_name}/{model_type}/{operation}", endpoints.operation, methods=["POST"]),
     ]
+    middleware = [Middleware(Metrics, registry=registry), Middleware(ProblemBoundary)]
+    if limits.origins:
+        # Outermost, so that refusals can be read by pages too.
+        middleware.insert(
+            0,
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(limits.origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "retry-after"],
+            ),
+        )
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Metrics, registry=registry), Middleware(ProblemBoundary)],
+        middleware=middleware,
         exception_handlers={HTTPException: on_http_exception},
         lifespan=lifespan,
     )

@@ -37,7 +37,7 @@ class Body:
     packed: bool
 
     def read(self, kind: type[RequestT]) -> RequestT:
-        """The contract in the body; raises `ValidationError`, or `MalformedRequestError` where it is neither."""
+        """The contract in the body; raises `ValidationError`, or `MalformedRequestError` for broken bytes."""
         if self.packed:
             return _from_value(kind, self.parse())
         return kind.model_validate_json(self.content, strict=True, by_alias=True, by_name=False)

@@ -50,7 +50,7 @@ def encode_batch(
 
 
 def compressed(content: bytes, headers: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
-    """The answer compressed by zstd where the caller takes it and it is large; gzip would cost more than it saves."""
+    """A large answer compressed by zstd where the caller takes that; gzip would cost more than it saves."""
     if len(content) < MIN_COMPRESSED or _qualities(headers.get("accept-encoding", "")).get("zstd", 0.0) <= 0:
         return content, {}
     packed = zstandard.ZstdCompressor(level=1).compress(content)

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from chronos.chronos2 import preprocess
-from chronos.utils import interpolate_quantiles, weighted_quantile
+from chronos.chronos2 import preprocess  # type: ignore[import-untyped]
+from chronos.utils import (  # type: ignore[import-untyped]
+    interpolate_quantiles,
+    weighted_quantile,
+)
 
 from sheaf.api.time_series import TimeSeriesRequest
-from sheaf.backends._chronos.variant import QuantileVariant, Run, pad_left
+from sheaf.backends._chronos.variant import QuantileVariant, Run, check_size, pad_left
 from sheaf.backends._time_series import history_of, refuse
 from sheaf_client._faults import pointer
 
@@ -53,10 +56,13 @@ class Chronos2(QuantileVariant):
             where = "/past_covariates" if past else "/history"
             message = f"At most {MAX_SERIES} variates and covariates together."
             raise refuse(where, message, "too_long")
-        for name, values in future.items():
-            if _is_categorical(values) != _is_categorical(past[name]):
-                path = pointer(("future_covariates", name))
-                raise refuse(path, "Must be of the same kind as in past_covariates.", "mismatch")
+        for field, covariates in (("past_covariates", past), ("future_covariates", future)):
+            for name, values in covariates.items():
+                path = pointer((field, name))
+                if _is_categorical(values) != _is_categorical(past[name]):
+                    raise refuse(path, "Must be of the same kind as in past_covariates.", "mismatch")
+                if not _is_categorical(values):
+                    check_size(path, values)
 
     def batch_key(self, request: TimeSeriesRequest) -> Hashable:
         return self._patches(request)
@@ -85,7 +91,8 @@ class Chronos2(QuantileVariant):
         return [self.forecast(request, trained[i]) for i, request in enumerate(requests)]
 
     def interpolate(self, trained: torch.Tensor, levels: list[float]) -> torch.Tensor:
-        return interpolate_quantiles(levels, self.levels, trained.T).T
+        found: torch.Tensor = interpolate_quantiles(levels, self.levels, trained.T)
+        return found.T
 
     def _patches(self, request: TimeSeriesRequest) -> int:
         return ceil(request.horizon / self._patch)
@@ -112,8 +119,7 @@ class Chronos2(QuantileVariant):
 
         The library encodes categories by the target of their own request, so each is prepared alone.
         """
-        with np.errstate(over="ignore"):
-            target = np.ascontiguousarray(history_of(request).T, dtype=np.float32)
+        target = np.ascontiguousarray(history_of(request).T, dtype=np.float32)
         if request.past_covariates:
             task: dict[str, Any] = {
                 "target": target,
@@ -159,13 +165,13 @@ class Chronos2(QuantileVariant):
     @torch.inference_mode()
     def _forward(self, context: torch.Tensor, future: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
         device = self._model.device
-        out = self._model(
+        out: torch.Tensor = self._model(
             context=context.to(device),
             future_covariates=future.to(device),
             group_ids=groups.to(device),
             num_output_patches=future.shape[-1] // self._patch,
-        )
-        return out.quantile_preds.to("cpu", torch.float32)
+        ).quantile_preds
+        return out.to("cpu", torch.float32)
 
 
 def _mass(levels: torch.Tensor) -> torch.Tensor:

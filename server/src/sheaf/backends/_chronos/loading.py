@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import chronos
+import chronos  # type: ignore[import-untyped]
 import torch
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME

@@ -1,12 +1,12 @@
 """The original Chronos: a T5 that samples tokens of binned values, one sample path at a time.
 
 Model: Ansari et al. 2024, "Chronos: Learning the Language of Time Series". Each request draws from a
-generator of its own, so a seeded answer is the same whatever else shares the pass.
+generator of its own, and one with a seed takes its passes alone, so its answer is the same to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -33,6 +33,8 @@ from sheaf.backends._time_series import (
     wants_samples,
 )
 
+_generation_config: Any = GenerationConfig
+
 #: Sample paths that one pass takes at most: each keeps keys and values over the whole context.
 _MAX_ROWS = 256
 
@@ -43,6 +45,7 @@ class _Paths:
 
     context: torch.Tensor
     generator: torch.Generator
+    seeded: bool
     count: int
     remaining: int
     blocks: list[torch.Tensor] = field(default_factory=list[torch.Tensor])
@@ -51,6 +54,8 @@ class _Paths:
 class T5(Variant):
     """The encoder runs once per request; the decoder once per sample path, those of many requests together.
 
+    A request with a seed shares no pass: the last bits of a pass depend on its shape, and one bit that
+    turns a token turns all that follow. Its own sample paths fill a pass anyway.
     Beyond one block the median of the paths is appended to the context, as the library does it.
     """
 
@@ -68,6 +73,9 @@ class T5(Variant):
         check_no_covariates(request, "past_covariates", "future_covariates")
         check_sample_count(request, self._count(request))
 
+    def batch_key(self, request: TimeSeriesRequest) -> Hashable:
+        return self.blocks(request) if request.seed is None else request.request_id
+
     def cost(self, request: TimeSeriesRequest) -> float:
         return float(
             min(len(request.history or ()), self.context_length) + self._count(request) * request.horizon
@@ -78,13 +86,18 @@ class T5(Variant):
             _Paths(
                 context_of(request, self.context_length),
                 _generator(request.seed),
+                request.seed is not None,
                 self._count(request),
                 request.horizon,
             )
             for request in requests
         ]
         while waiting := [state for state in states if state.remaining]:
-            self._next_block(waiting)
+            for state in waiting:
+                if state.seeded:
+                    self._next_block([state])
+            if sharing := [state for state in waiting if not state.seeded]:
+                self._next_block(sharing)
             yield
         return [
             self._finish(request, torch.cat(state.blocks, dim=-1))
@@ -147,7 +160,7 @@ class T5(Variant):
         tokens: torch.Tensor = self._model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask,
-            generation_config=GenerationConfig(
+            generation_config=_generation_config(
                 min_new_tokens=length,
                 max_new_tokens=length,
                 do_sample=False,

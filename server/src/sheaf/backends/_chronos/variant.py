@@ -19,6 +19,7 @@ from sheaf.backends._time_series import (
     answer,
     check_history,
     check_timestamps,
+    history_of,
     refuse,
     target_of,
     wants_quantiles,
@@ -26,6 +27,9 @@ from sheaf.backends._time_series import (
 )
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import InvalidRequestError
+
+#: The models scale by sums of squares in float32, which must hold those of a whole context.
+MAX_VALUE = 1e17
 
 #: A run yields after each block of steps that is done and returns one forecast per request, in order.
 Run = Generator[None, None, list[Forecast]]
@@ -56,6 +60,7 @@ class Variant(ABC):
     def check(self, request: TimeSeriesRequest) -> None:
         """Raise `InvalidRequestError` for what this model cannot do."""
         check_history(request, self.context_length)
+        check_size("/history", history_of(request))
         check_timestamps(request)
         if request.static_covariates:
             raise refuse("/static_covariates", "This model takes no static covariates.")
@@ -155,10 +160,15 @@ class QuantileVariant(Variant):
         return Forecast(trained[self.median].numpy(), "median", quantiles, warnings=warnings)
 
 
+def check_size(path: str, values: Any) -> None:
+    """Refuse numbers beyond `MAX_VALUE`, with which the models silently forecast nonsense."""
+    if np.nanmax(np.abs(np.asarray(values, dtype=np.float64)), initial=0) > MAX_VALUE:
+        raise refuse(path, f"The model's scaling overflows on values beyond {MAX_VALUE:g}.", "out_of_range")
+
+
 def context_of(request: TimeSeriesRequest, context_length: int) -> torch.Tensor:
     """The target as the models read it: float32, NaN where missing, the last `context_length` steps."""
-    with np.errstate(over="ignore"):
-        return torch.as_tensor(target_of(request)[-context_length:].astype(np.float32))
+    return torch.as_tensor(target_of(request)[-context_length:].astype(np.float32))
 
 
 def pad_left(rows: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,34 @@
+/** Bodies as they are sent and answers as they come: JSON, or MessagePack with raw bytes for tensors and media. */
+import { decode as unpack, encode as pack } from '@msgpack/msgpack';
+
+import { BadResponseError } from './errors.js';
+
+/** When bodies are MessagePack: where it is worth it, always, or never. */
+export type BinaryBodies = 'auto' | 'always' | 'never';
+
+/** A body, ready to be sent as often as it takes. */
+export interface Content {
+  type: string;
+  data: string | Uint8Array<ArrayBuffer>;
+}
+
+export const JSON_TYPE = 'application/json';
+export const PACKED_TYPE = 'application/msgpack';
+/** For answers with tensors or media. */
+export const PACKED_OR_JSON = `${PACKED_TYPE}, ${JSON_TYPE};q=0.9`;
+
+export function toContent(body: unknown, packed: boolean): Content {
+  return packed
+    ? { type: PACKED_TYPE, data: pack(body, { ignoreUndefined: true }) }
+    : { type: JSON_TYPE, data: JSON.stringify(body) };
+}
+
+/** The value in an answer. */
+export function fromContent(type: string | null, data: ArrayBuffer): unknown {
+  const packed = type?.split(';', 1)[0]?.trim().toLowerCase() === PACKED_TYPE;
+  try {
+    return packed ? unpack(data) : JSON.parse(new TextDecoder().decode(data));
+  } catch (cause) {
+    throw new BadResponseError(`The answer is not ${packed ? 'MessagePack' : 'JSON'}.`, { cause });
+  }
+}

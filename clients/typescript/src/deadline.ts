@@ -1,0 +1,59 @@
+/** The time that one call may take, with all its attempts. */
+import { CallTimeoutError, SheafError } from './errors.js';
+
+export const LONGEST_TIMEOUT = 86_400;
+
+/** The end of a call in time: one for all its attempts. */
+export class Deadline {
+  readonly #controller = new AbortController();
+  readonly #end: number;
+  readonly #timer: ReturnType<typeof setTimeout>;
+  readonly #leave: () => void;
+
+  constructor(seconds: number, outer?: AbortSignal) {
+    if (!(seconds > 0 && seconds <= LONGEST_TIMEOUT)) {
+      throw new SheafError(`A timeout is above 0 and at most ${LONGEST_TIMEOUT} seconds; ${seconds} given.`);
+    }
+    this.#end = performance.now() + seconds * 1000;
+    const late = () => this.abort(new CallTimeoutError(`No complete answer within ${seconds} s.`));
+    this.#timer = setTimeout(late, seconds * 1000);
+    const forward = () => this.abort(outer?.reason);
+    outer?.addEventListener('abort', forward);
+    this.#leave = () => outer?.removeEventListener('abort', forward);
+    if (outer?.aborted) forward();
+  }
+
+  /** Aborts with the reason that the call shall reject with. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** Seconds left. */
+  get remaining(): number {
+    return (this.#end - performance.now()) / 1000;
+  }
+
+  abort(reason: unknown): void {
+    this.#controller.abort(reason);
+  }
+
+  clear(): void {
+    clearTimeout(this.#timer);
+    this.#leave();
+  }
+
+  /** Wait for some seconds, or reject as soon as the signal aborts. */
+  sleep(seconds: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const stop = () => {
+        clearTimeout(timer);
+        reject(this.signal.reason);
+      };
+      const timer = setTimeout(() => {
+        this.signal.removeEventListener('abort', stop);
+        resolve();
+      }, seconds * 1000);
+      this.signal.addEventListener('abort', stop, { once: true });
+    });
+  }
+}
