@@ -88,6 +88,13 @@ def codegen(session: nox.Session) -> None:
 
 
 @nox.session
+def breaking(session: nox.Session) -> None:
+    """Tell what breaks callers of the last release; `-- --release` keeps the contract of a new one."""
+    session.install(*CODEGEN)
+    session.run("python", "-m", "codegen.breaking", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types: ruff, pyright (strict), mypy (strict), tsc (strict)."""
     install_everything(session)
