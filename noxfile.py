@@ -22,6 +22,11 @@ CODEGEN = [
     "pyyaml>=6.0",
 ]
 TESTING = ["hypothesis>=6.100", "playwright>=1.50", "pytest>=8.3", "pytest-timeout>=2.3"]
+#: What people of these fields hold; the client recognises it and never imports it.
+HELD = [
+    *("ase>=3.23", "biopython>=1.83", "pillow>=10", "polars>=1.0", "pyarrow>=15"),
+    *("pymatgen>=2024.8", "rdkit>=2024.3", "xarray>=2024.6"),
+]
 #: Pinned too: another version finds other things.
 CHECKERS = ["mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAML>=6.0", "nox>=2024.10.9"]
 #: Installed before anything that wants torch; a newer one brings gigabytes of CUDA along.

@@ -23,6 +23,7 @@ _CONSTRAINTS = {
 _KNOWN = {
     *_CONSTRAINTS,
     *("title", "description", "type", "items", "additionalProperties", "anyOf", "$ref", "format"),
+    "x-sheaf-input",
 }
 
 

@@ -15,7 +15,12 @@ import yaml
 
 JSON = dict[str, Any]
 #: Keywords whose values are data, never schemas: references inside them are left alone.
-DATA_KEYWORDS = frozenset({"default", "examples", "const", "enum", "x-sheaf-rules", "x-sheaf-task"})
+DATA_KEYWORDS = frozenset(
+    {
+        *("default", "examples", "const", "enum"),
+        *("x-sheaf-results", "x-sheaf-rules", "x-sheaf-task"),
+    }
+)
 
 
 def is_object(node: object) -> TypeGuard[JSON]:

@@ -53,6 +53,7 @@ _MODELS = [
     "--model-extra-keys",
     "x-sheaf-rules",
     "x-sheaf-binary",
+    "x-sheaf-results",
 ]
 _PARAMS = [
     "--output-model-type=typing.TypedDict",
@@ -73,6 +74,8 @@ def view(bundle: Bundle, *, params: bool) -> JSON:
         if is_alias(schema):
             continue
         body = _refs(bundle, copy.deepcopy(schema.body), params=params)
+        if name == "BaseResponse":
+            body["customBasePath"] = "sheaf_client._results.Results"
         if not params and (table := binary_fields(schema.body)):
             body["x-sheaf-binary"] = table
         base = body.pop("x-sheaf-extends", None)

@@ -10,7 +10,7 @@ from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task, is_arra
 from codegen.rules import lower_rules
 
 #: Authoring keywords that must not reach a published document.
-_PRIVATE = ("x-sheaf-type", "x-sheaf-default")
+_PRIVATE = ("x-sheaf-type", "x-sheaf-default", "x-sheaf-input", "x-sheaf-results")
 
 
 def component(name: str) -> JSON:

@@ -12,9 +12,14 @@ from codegen.binary import MEDIA_TYPES
 from codegen.bundle import Bundle, SchemaError
 from codegen.inputs import Inputs
 
+#: What people hold, in the words of `sheaf_client._inputs`.
+INPUTS = (
+    *("ArrayLike", "AudioFileLike", "ImageFileLike"),
+    *("GridLike", "MoleculesLike", "SequencesLike", "StructureLike"),
+)
 #: Modules of the names that come from no schema.
 _ELSEWHERE = {
-    "ArrayLike": "sheaf_client._inputs",
+    **dict.fromkeys(INPUTS, "sheaf_client._inputs"),
     "UUID": "uuid",
     **dict.fromkeys(MEDIA_TYPES.values(), "sheaf_client._media"),
 }

@@ -20,6 +20,7 @@ from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
 from codegen.inputs import render_inputs
 from codegen.resources import Resource, collect_resources
+from codegen.results import check_results
 from codegen.rules import check_rules
 from codegen.samples import add_samples
 from codegen.typescript import render_typescript
@@ -46,6 +47,7 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     """Render everything that the schema folder gives into the folder `tree`."""
     bundle = read_bundle(schema)
     check_rules(bundle)
+    check_results(bundle)
     view = build_document(bundle, lowered=False)
     document = build_document(bundle)
 

@@ -71,7 +71,7 @@ class Inputs:
                 return self._members(inner)
             case ast.Subscript(value=ast.Name(id="list"), slice=item):
                 arrays = ["ArrayLike"] if self.arrays and not self._holds_objects(item) else []
-                return [f"Sequence[{self._union(item)}]", *arrays]
+                return [f"Sequence[{self._union(item)}]", *self._whole(item), *arrays]
             case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[key, item])):
                 return [f"Mapping[{ast.unparse(key)}, {self._union(item)}]"]
             case _:
@@ -81,7 +81,7 @@ class Inputs:
         if name in TENSOR_TYPES.values():
             return ["ArrayLike", "bytes", "str"]
         if name in MEDIA_TYPES.values():
-            return [name, "bytes", "str"]
+            return [f"{name}Like"] if self.arrays else [name, "bytes", "str"]
         schema = self.bundle.schemas.get(name)
         if schema is None:
             return [name]
@@ -94,6 +94,11 @@ class Inputs:
         if self.arrays or "x-sheaf-type" in schema.body:
             return [f"{name}Like"]
         return self._members(ast.parse(python_type(self.bundle, name, schema.body), mode="eval").body)
+
+    def _whole(self, item: ast.expr) -> list[str]:
+        """What stands for a whole list of such items, as a FASTA file does for sequences."""
+        schema = self.bundle.schemas.get(item.id) if self.arrays and isinstance(item, ast.Name) else None
+        return [schema.body["x-sheaf-input"]] if schema and "x-sheaf-input" in schema.body else []
 
     def _holds_objects(self, item: ast.expr) -> bool:
         return any(isinstance(node, ast.Name) and node.id in self.nested for node in ast.walk(item))

@@ -17,6 +17,7 @@ from openapi_python_client.parser.properties import ModelProperty
 from codegen.bundle import JSON, Bundle, SchemaError
 from codegen.fields import Contracts, Field
 from codegen.inputs import Inputs
+from codegen.whole import Whole
 
 #: Fields that the client fills in itself.
 _CLIENT_FIELDS = {"model_type", "model_name", "request_id"}
@@ -35,10 +36,16 @@ class Endpoint:
     response: str
     stream: bool
     fields: tuple[Field, ...]
+    whole: Whole
 
     @property
     def constant(self) -> str:
         return self.name.upper()
+
+    @property
+    def beside(self) -> tuple[Field, ...]:
+        """The fields that are given beside a whole object."""
+        return tuple(field for field in self.fields if field.name not in self.whole.names)
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,11 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
                     request=request,
                     response=_raw(ok.prop.get_type_string()),
                     stream=operation["x-sheaf-stream"],
-                    fields=_parameters(classes, request),
+                    fields=(fields := _parameters(classes, request)),
+                    whole=Whole(fields),
                 )
             )
-        names = {n for e in endpoints for n in (e.request, e.response)}
+        names = {n for e in endpoints for n in (e.request, e.response, e.whole.type or "")}
         resources.append(
             Resource(
                 name=task.resource,

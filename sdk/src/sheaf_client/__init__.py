@@ -13,25 +13,33 @@ if TYPE_CHECKING:
     from sheaf_client._errors import (
         BadResponseError,
         CallTimeoutError,
+        ClientClosedError,
         ConnectionFailedError,
         ProblemError,
         SheafError,
         TransportError,
     )
+    from sheaf_client._middleware import AsyncMiddleware, Middleware, Send
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, ResultEvent, Stream, UnknownEvent
     from sheaf_client.contracts.events import ProgressEvent
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncMiddleware": "_middleware",
     "AsyncSheaf": "_client",
     "AsyncStream": "_streaming",
     "BadResponseError": "_errors",
     "CallTimeoutError": "_errors",
+    "ClientClosedError": "_errors",
     "ConnectionFailedError": "_errors",
+    "Middleware": "_middleware",
     "ProblemError": "_errors",
     "ProgressEvent": "contracts.events",
+    "RawResponse": "_raw",
     "ResultEvent": "_streaming",
+    "Send": "_middleware",
     "Sheaf": "_client",
     "SheafError": "_errors",
     "Stream": "_streaming",
@@ -40,14 +48,19 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncMiddleware",
     "AsyncSheaf",
     "AsyncStream",
     "BadResponseError",
     "CallTimeoutError",
+    "ClientClosedError",
     "ConnectionFailedError",
+    "Middleware",
     "ProblemError",
     "ProgressEvent",
+    "RawResponse",
     "ResultEvent",
+    "Send",
     "Sheaf",
     "SheafError",
     "Stream",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
 
+from sheaf_client._middleware import log_as_told
 from sheaf_client._transport import AsyncTransport, CallOptions, Transport
-from sheaf_client.resources import AsyncResources, Resources
+from sheaf_client.resources import AsyncRawResources, AsyncResources, RawResources, Resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from sheaf.spec import ModelSpec
     from sheaf_client._asgi import ASGIApp
+    from sheaf_client._middleware import AsyncMiddleware, Middleware
     from sheaf_client.contracts.models import ModelInfo
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
@@ -29,22 +31,39 @@ DEFAULT_TIMEOUT = 60.0
 class ClientSettings(TypedDict, total=False):
     """Keywords of `with_options`, `local` and `asgi`; they mean what they mean for `Sheaf`."""
 
+    api_key: str | None
     model: str | None
     timeout: float | None
     max_retries: int
     headers: Mapping[str, str]
     binary: Literal["auto", "always", "never"]
+    middleware: Sequence[Middleware] | Sequence[AsyncMiddleware]
 
 
 @dataclass(frozen=True)
 class _Settings:
     """What a client was made with; `with_options` makes another from it."""
 
+    api_key: str | None = field(default=None, repr=False)
     model: str | None = None
     timeout: float | None = DEFAULT_TIMEOUT
     max_retries: int = 2
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     binary: Literal["auto", "always", "never"] = "auto"
+    middleware: Sequence[Callable[..., Any]] = ()
+    raw: bool = False
+
+    def call(self, timeout: float | None, headers: Mapping[str, str] | None) -> CallOptions:
+        """The options of one call: these, with the call's own over them."""
+        key = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return CallOptions(
+            timeout=self.timeout if timeout is None else timeout,
+            max_retries=self.max_retries,
+            headers={**key, **self.headers, **(headers or {})},
+            binary=self.binary,
+            middleware=self.middleware,
+            raw=self.raw,
+        )
 
 
 class _Client:
@@ -61,27 +80,37 @@ class _Client:
 
     def options(self, timeout: float | None = None, headers: Mapping[str, str] | None = None) -> CallOptions:
         """The options of one call: the client's, with the call's own over them."""
-        settings = self._settings
-        return CallOptions(
-            timeout=settings.timeout if timeout is None else timeout,
-            max_retries=settings.max_retries,
-            headers={**settings.headers, **(headers or {})},
-            binary=settings.binary,
-        )
+        return self._settings.call(timeout, headers)
 
     def with_options(self, **changes: Unpack[ClientSettings]) -> Self:
-        """The same client, over the same connections, with other settings."""
+        """The same client, over the same connections, with other settings.
+
+        What is not named stays; what is named is replaced, `headers` as a whole. Closing either closes both.
+        """
         return self._make(self.transport, self._target, replace(self._settings, **changes))
+
+    def _raw(self) -> Self:
+        if not self.transport.over_http:
+            raise TypeError("a local client has no raw responses: nothing goes over HTTP")
+        return self._make(self.transport, self._target, replace(self._settings, raw=True))
 
     @classmethod
     def _make(cls, transport: Any, target: str, settings: _Settings) -> Self:
         """A client over a transport that is there already."""
+        _check_middleware(settings, over_http=transport.over_http)
         client = cls.__new__(cls)
         vars(client).update(transport=transport, _target=target, _settings=settings)
         return client
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._target})"
+
+    def __reduce__(self) -> Never:
+        name = type(self).__name__
+        raise TypeError(
+            f"a {name} holds connections or models and cannot be copied or pickled; make one where it is "
+            "needed, or use `with_options`"
+        )
 
 
 class Sheaf(_Client, Resources):
@@ -98,7 +127,12 @@ class Sheaf(_Client, Resources):
         max_retries: Most further tries after a refusal that may pass or a connection that failed.
         headers: Sent with each call.
         binary: When bodies go as MessagePack, tensors and files as raw bytes: by size, always, never.
-        http_client: An httpx client of your own (proxies, certificates); it is not closed with this one.
+        middleware: Called around each try, the first one outermost: `(send, next) -> httpx.Response`.
+        http_client: An httpx client of your own, for proxies, certificates or connection limits; it is not
+            closed with this one. Its `base_url` may be left out.
+
+    `SHEAF_LOG=info` logs one line per try to standard error, `SHEAF_LOG=debug` headers too; neither bodies
+    nor keys. The logger is `sheaf_client`.
     """
 
     def __init__(
@@ -111,6 +145,7 @@ class Sheaf(_Client, Resources):
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
         binary: Literal["auto", "always", "never"] = "auto",
+        middleware: Sequence[Middleware] = (),
         http_client: httpx.Client | None = None,
     ) -> None:
         import httpx
@@ -118,10 +153,21 @@ class Sheaf(_Client, Resources):
         from sheaf_client._http import HTTPTransport
 
         url = _base_url(base_url)
-        self._settings = _Settings(model, timeout, max_retries, _with_key(headers, api_key), binary)
-        self._target = url
+        self._settings = _Settings(
+            api_key=api_key or os.environ.get("SHEAF_API_KEY"),
+            model=model,
+            timeout=timeout,
+            max_retries=max_retries,
+            headers=headers or {},
+            binary=binary,
+            middleware=middleware,
+        )
+        log_as_told()
         client = http_client or httpx.Client(base_url=url, follow_redirects=False)
-        self.transport: Transport = HTTPTransport(client, own=http_client is None)
+        if base_url is None and str(client.base_url):
+            url = str(client.base_url)
+        self._target = _without_secrets(url)
+        self.transport: Transport = HTTPTransport(client, own=http_client is None, base_url=url)
 
     @classmethod
     def local(
@@ -135,8 +181,10 @@ class Sheaf(_Client, Resources):
         """
         from sheaf_client._local import LocalTransport, open_models
 
+        chosen = _Settings(**settings)
+        _check_middleware(chosen, over_http=False)
         held = open_models(models)
-        return cls._make(LocalTransport(held, own=True), repr(held), _Settings(**settings))
+        return cls._make(LocalTransport(held, own=True), repr(held), chosen)
 
     @classmethod
     def asgi(cls, app: ASGIApp, **settings: Unpack[ClientSettings]) -> Self:
@@ -146,8 +194,15 @@ class Sheaf(_Client, Resources):
         from sheaf_client._asgi import ASGITransport
         from sheaf_client._http import HTTPTransport
 
-        client = httpx.Client(transport=ASGITransport(app), base_url="http://app")
-        return cls._make(HTTPTransport(client, own=True), "ASGI app", _Settings(**settings))
+        client = httpx.Client(transport=ASGITransport(app))
+        return cls._make(
+            HTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings)
+        )
+
+    @cached_property
+    def with_raw_response(self) -> RawResources:
+        """The same operations, each answered by a `RawResponse`: status, headers, body, and `parse()`."""
+        return RawResources(self._raw())
 
     @cached_property
     def models(self) -> Models:
@@ -186,6 +241,7 @@ class AsyncSheaf(_Client, AsyncResources):
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
         binary: Literal["auto", "always", "never"] = "auto",
+        middleware: Sequence[AsyncMiddleware] = (),
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         import httpx
@@ -193,10 +249,21 @@ class AsyncSheaf(_Client, AsyncResources):
         from sheaf_client._http import AsyncHTTPTransport
 
         url = _base_url(base_url)
-        self._settings = _Settings(model, timeout, max_retries, _with_key(headers, api_key), binary)
-        self._target = url
+        self._settings = _Settings(
+            api_key=api_key or os.environ.get("SHEAF_API_KEY"),
+            model=model,
+            timeout=timeout,
+            max_retries=max_retries,
+            headers=headers or {},
+            binary=binary,
+            middleware=middleware,
+        )
+        log_as_told()
         client = http_client or httpx.AsyncClient(base_url=url, follow_redirects=False)
-        self.transport: AsyncTransport = AsyncHTTPTransport(client, own=http_client is None)
+        if base_url is None and str(client.base_url):
+            url = str(client.base_url)
+        self._target = _without_secrets(url)
+        self.transport: AsyncTransport = AsyncHTTPTransport(client, own=http_client is None, base_url=url)
 
     @classmethod
     def local(
@@ -205,8 +272,10 @@ class AsyncSheaf(_Client, AsyncResources):
         """A client whose models run in this process, loaded before this returns."""
         from sheaf_client._local import AsyncLocalTransport, open_models
 
+        chosen = _Settings(**settings)
+        _check_middleware(chosen, over_http=False)
         held = open_models(models)
-        return cls._make(AsyncLocalTransport(held, own=True), repr(held), _Settings(**settings))
+        return cls._make(AsyncLocalTransport(held, own=True), repr(held), chosen)
 
     @classmethod
     def asgi(cls, app: ASGIApp, **settings: Unpack[ClientSettings]) -> Self:
@@ -216,8 +285,15 @@ class AsyncSheaf(_Client, AsyncResources):
         from sheaf_client._asgi import AsyncASGITransport
         from sheaf_client._http import AsyncHTTPTransport
 
-        client = httpx.AsyncClient(transport=AsyncASGITransport(app), base_url="http://app")
-        return cls._make(AsyncHTTPTransport(client, own=True), "ASGI app", _Settings(**settings))
+        client = httpx.AsyncClient(transport=AsyncASGITransport(app))
+        return cls._make(
+            AsyncHTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings)
+        )
+
+    @cached_property
+    def with_raw_response(self) -> AsyncRawResources:
+        """The same operations, each answered by a `RawResponse`: status, headers, body, and `parse()`."""
+        return AsyncRawResources(self._raw())
 
     @cached_property
     def models(self) -> AsyncModels:
@@ -263,6 +339,13 @@ def _base_url(given: str | None) -> str:
     return (given or os.environ.get("SHEAF_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
 
 
-def _with_key(headers: Mapping[str, str] | None, api_key: str | None) -> Mapping[str, str]:
-    key = api_key or os.environ.get("SHEAF_API_KEY")
-    return {**(headers or {}), **({"authorization": f"Bearer {key}"} if key else {})}
+def _check_middleware(settings: _Settings, *, over_http: bool) -> None:
+    if settings.middleware and not over_http:
+        raise TypeError("a local client takes no middleware: nothing goes over HTTP")
+
+
+def _without_secrets(url: str) -> str:
+    """A URL as it may be shown: without user and password."""
+    scheme, separator, rest = url.rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

@@ -17,6 +17,10 @@ class SheafError(Exception):
     """Anything this library raises on purpose."""
 
 
+class ClientClosedError(SheafError, RuntimeError):
+    """The client was closed before this call."""
+
+
 class TransportError(SheafError):
     """No answer came: the server could not be reached, or the connection broke."""
 

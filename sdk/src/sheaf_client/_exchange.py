@@ -1,7 +1,8 @@
 """One HTTP exchange without the waiting: what to send, when to try again, how to read the answer.
 
-An exchange is a generator that yields `Send` and `Pause` steps and returns the typed answer. `_http`
-drives the same exchanges synchronously and asynchronously, so neither is written twice.
+An exchange is a generator that yields `Send` and `Pause` steps and returns the typed answer; into it goes
+the response to each `Send`, or the translated error. `_http` drives the same exchanges synchronously and
+asynchronously, so neither is written twice.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import httpx
 from pydantic import ValidationError
@@ -26,6 +27,8 @@ from sheaf_client._errors import (
     ProblemError,
     SheafError,
 )
+from sheaf_client._middleware import Send
+from sheaf_client._raw import RawResponse
 from sheaf_client._retry import RetryPolicy
 from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
 from sheaf_client._transport import Call, CallOptions, ManyCall
@@ -42,18 +45,6 @@ PACK_FROM = 64 * 1024
 EVENT_STREAM = "text/event-stream"
 #: Seconds to wait for a connection; a server that is there accepts at once.
 CONNECT_TIMEOUT = 10.0
-
-
-@dataclass(frozen=True)
-class Send:
-    """Send this, and send the response (or throw the translated error) into the exchange."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    content: bytes | None
-    timeout: httpx.Timeout
-    stream: bool
 
 
 @dataclass(frozen=True)
@@ -112,8 +103,11 @@ def _exchange(
     while True:
         timeout = _stamp(headers, deadline)
         try:
-            response = yield Send(method, path, headers, content, timeout, stream)
+            response = yield Send(method, path, dict(headers), content, timeout, stream, attempt + 1)
             assert response is not None  # noqa: S101 - a `Send` is always answered or thrown at
+            if options.raw:
+                _raise_for_problem(response)
+                return cast(T, RawResponse(response, read))
             return read(response)
         except SheafError as error:
             delay = policy.delay(error, attempt, time.monotonic())
@@ -151,16 +145,24 @@ def _encode(request: BaseRequest | Sequence[BaseRequest], options: CallOptions) 
     size = sum(binary_size(item) for item in requests)
     packed = options.binary == "always" or (options.binary == "auto" and size > PACK_FROM)
     if isinstance(request, BaseRequest):
-        content = pack(request, exclude_none=True) if packed else _json(request)
+        content = pack(request, exclude_none=_nulls_mean_absence(request)) if packed else _json(request)
     elif packed:
-        content = pack(list(request), key="requests", exclude_none=True)
+        content = pack(
+            list(request), key="requests", exclude_none=all(map(_nulls_mean_absence, requests))
+        )
     else:
         content = b'{"requests":[' + b",".join(map(_json, request)) + b"]}"
     return content, MSGPACK_TYPE if packed else JSON_TYPE
 
 
 def _json(request: BaseRequest) -> bytes:
-    return request.model_dump_json(exclude_none=True).encode()
+    return request.model_dump_json(exclude_none=_nulls_mean_absence(request)).encode()
+
+
+def _nulls_mean_absence(request: BaseRequest) -> bool:
+    """Whether its nulls may be left out: where a field has another default, null says something else."""
+    fields = type(request).model_fields.items()
+    return all(field.default is None or getattr(request, name) is not None for name, field in fields)
 
 
 def _acceptable(kind: type[BaseResponse], options: CallOptions) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import httpx
 
 from sheaf_client import _exchange as ex
 from sheaf_client._errors import ProblemError, SheafError
+from sheaf_client._middleware import Send, logged, through, through_async
+from sheaf_client._raw import AsyncRawStream, RawStream
 from sheaf_client._streaming import Event
-from sheaf_client._transport import Call, CallOptions, ManyCall
+from sheaf_client._transport import Call, CallOptions, ManyCall, check_open
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.contracts.models import ModelList
 
@@ -23,23 +25,38 @@ ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 class HTTPTransport:
     """Calls over a synchronous httpx client, which it closes only if it made it."""
 
-    def __init__(self, client: httpx.Client, *, own: bool) -> None:
+    over_http: ClassVar[bool] = True
+
+    def __init__(self, client: httpx.Client, *, own: bool, base_url: str) -> None:
         self._client = client
+        self._base_url = base_url.rstrip("/")
         self._own = own
+        self._closed = False
 
     def call(self, call: Call[ResponseT]) -> ResponseT:
-        return self._drive(ex.predict(call))
+        return self._drive(ex.predict(call), call.options)
 
     def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]:
-        return self._drive(ex.predict_many(call))
+        return self._drive(ex.predict_many(call), call.options)
 
     def models(self, options: CallOptions) -> ModelList:
-        return self._drive(ex.list_models(options))
+        return self._drive(ex.list_models(options), options)
 
     def stream(self, call: Call[ResponseT]) -> Iterator[Event[ResponseT]]:
-        response = self._drive(ex.open_stream(call))
-        reader = ex.EventReader(call.operation.response)
+        return self._events(call, lambda: self._open(call))
+
+    def raw_stream(self, call: Call[ResponseT]) -> RawStream[ResponseT]:
+        return RawStream(lambda: self._open(call), lambda response: self._events(call, lambda: response))
+
+    def _open(self, call: Call[Any]) -> httpx.Response:
+        return self._drive(ex.open_stream(call), call.options)
+
+    def _events(
+        self, call: Call[ResponseT], open_response: Callable[[], httpx.Response]
+    ) -> Iterator[Event[ResponseT]]:
+        response = open_response()
         try:
+            reader = ex.EventReader(call.operation.response)
             with ex.translated():
                 for chunk in response.iter_bytes():
                     yield from reader.feed(chunk)
@@ -49,12 +66,12 @@ class HTTPTransport:
         finally:
             response.close()
 
-    def _drive(self, exchange: ex.Exchange[T]) -> T:
+    def _drive(self, exchange: ex.Exchange[T], options: CallOptions) -> T:
         try:
             step = next(exchange)
             while True:
                 try:
-                    answer = self._take(step)
+                    answer = self._take(step, options.middleware)
                 except SheafError as error:
                     step = exchange.throw(error)
                 else:
@@ -63,20 +80,29 @@ class HTTPTransport:
             result: T = stop.value
             return result
 
-    def _take(self, step: ex.Send | ex.Pause) -> httpx.Response | None:
+    def _take(self, step: Send | ex.Pause, middleware: Sequence[Callable[..., Any]]) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
             time.sleep(step.seconds)
             return None
-        with ex.translated():
+        check_open(closed=self._closed or self._client.is_closed)
+        return through(middleware, self._send)(step)
+
+    def _send(self, step: Send) -> httpx.Response:
+        with logged(step) as line, ex.translated():
+            url = self._base_url + step.path
             request = self._client.build_request(
-                step.method, step.path, headers=step.headers, content=step.content, timeout=step.timeout
+                step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
-            response = self._client.send(request, stream=step.stream)
+            line.response = response = self._client.send(request, stream=step.stream)
             if not response.is_success:
-                response.read()
+                try:
+                    response.read()
+                finally:
+                    response.close()
             return response
 
     def close(self) -> None:
+        self._closed = True
         if self._own:
             self._client.close()
 
@@ -84,23 +110,40 @@ class HTTPTransport:
 class AsyncHTTPTransport:
     """Calls over an asynchronous httpx client, which it closes only if it made it."""
 
-    def __init__(self, client: httpx.AsyncClient, *, own: bool) -> None:
+    over_http: ClassVar[bool] = True
+
+    def __init__(self, client: httpx.AsyncClient, *, own: bool, base_url: str) -> None:
         self._client = client
+        self._base_url = base_url.rstrip("/")
         self._own = own
+        self._closed = False
 
     async def call(self, call: Call[ResponseT]) -> ResponseT:
-        return await self._drive(ex.predict(call))
+        return await self._drive(ex.predict(call), call.options)
 
     async def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]:
-        return await self._drive(ex.predict_many(call))
+        return await self._drive(ex.predict_many(call), call.options)
 
     async def models(self, options: CallOptions) -> ModelList:
-        return await self._drive(ex.list_models(options))
+        return await self._drive(ex.list_models(options), options)
 
-    async def stream(self, call: Call[ResponseT]) -> AsyncIterator[Event[ResponseT]]:
-        response = await self._drive(ex.open_stream(call))
-        reader = ex.EventReader(call.operation.response)
+    def stream(self, call: Call[ResponseT]) -> AsyncIterator[Event[ResponseT]]:
+        return self._events(call, lambda: self._open(call))
+
+    def raw_stream(self, call: Call[ResponseT]) -> AsyncRawStream[ResponseT]:
+        return AsyncRawStream(
+            lambda: self._open(call), lambda response: self._events(call, lambda: _ready(response))
+        )
+
+    async def _open(self, call: Call[Any]) -> httpx.Response:
+        return await self._drive(ex.open_stream(call), call.options)
+
+    async def _events(
+        self, call: Call[ResponseT], open_response: Callable[[], Awaitable[httpx.Response]]
+    ) -> AsyncIterator[Event[ResponseT]]:
+        response = await open_response()
         try:
+            reader = ex.EventReader(call.operation.response)
             with ex.translated():
                 async for chunk in response.aiter_bytes():
                     for event in reader.feed(chunk):
@@ -111,12 +154,12 @@ class AsyncHTTPTransport:
         finally:
             await response.aclose()
 
-    async def _drive(self, exchange: ex.Exchange[T]) -> T:
+    async def _drive(self, exchange: ex.Exchange[T], options: CallOptions) -> T:
         try:
             step = next(exchange)
             while True:
                 try:
-                    answer = await self._take(step)
+                    answer = await self._take(step, options.middleware)
                 except SheafError as error:
                     step = exchange.throw(error)
                 else:
@@ -125,19 +168,34 @@ class AsyncHTTPTransport:
             result: T = stop.value
             return result
 
-    async def _take(self, step: ex.Send | ex.Pause) -> httpx.Response | None:
+    async def _take(
+        self, step: Send | ex.Pause, middleware: Sequence[Callable[..., Any]]
+    ) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
             await asyncio.sleep(step.seconds)
             return None
-        with ex.translated():
+        check_open(closed=self._closed or self._client.is_closed)
+        return await through_async(middleware, self._send)(step)
+
+    async def _send(self, step: Send) -> httpx.Response:
+        with logged(step) as line, ex.translated():
+            url = self._base_url + step.path
             request = self._client.build_request(
-                step.method, step.path, headers=step.headers, content=step.content, timeout=step.timeout
+                step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
-            response = await self._client.send(request, stream=step.stream)
+            line.response = response = await self._client.send(request, stream=step.stream)
             if not response.is_success:
-                await response.aread()
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
             return response
 
     async def close(self) -> None:
+        self._closed = True
         if self._own:
             await self._client.aclose()
+
+
+async def _ready(response: httpx.Response) -> httpx.Response:
+    return response

@@ -9,11 +9,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from sheaf_client._errors import ProblemError
 from sheaf_client._streaming import Event
-from sheaf_client._transport import Call, CallOptions, ManyCall
+from sheaf_client._transport import Call, CallOptions, ManyCall, check_open
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.models import ModelList
 from sheaf_client.errors import DeadlineExceededError
@@ -43,9 +43,17 @@ def open_models(models: Iterable[ModelSpec | str] | ModelSpec | str) -> LocalMod
 class LocalTransport:
     """Calls that wait for models in this process."""
 
+    over_http: ClassVar[bool] = False
+
     def __init__(self, models: LocalModels, *, own: bool) -> None:
-        self._models = models
+        self._held = models
         self._own = own
+        self._closed = False
+
+    @property
+    def _models(self) -> LocalModels:
+        check_open(closed=self._closed)
+        return self._held
 
     def call(self, call: Call[ResponseT]) -> ResponseT:
         runtime = self._models.find(call.request.model_name, call.operation.model_type)
@@ -72,16 +80,25 @@ class LocalTransport:
         return self._models.list()
 
     def close(self) -> None:
+        self._closed = True
         if self._own:
-            self._models.stop()
+            self._held.stop()
 
 
 class AsyncLocalTransport:
     """Calls that await models in this process."""
 
+    over_http: ClassVar[bool] = False
+
     def __init__(self, models: LocalModels, *, own: bool) -> None:
-        self._models = models
+        self._held = models
         self._own = own
+        self._closed = False
+
+    @property
+    def _models(self) -> LocalModels:
+        check_open(closed=self._closed)
+        return self._held
 
     async def call(self, call: Call[ResponseT]) -> ResponseT:
         runtime = self._models.find(call.request.model_name, call.operation.model_type)
@@ -99,8 +116,9 @@ class AsyncLocalTransport:
         return self._models.list()
 
     async def close(self) -> None:
+        self._closed = True
         if self._own:
-            await asyncio.to_thread(self._models.stop)
+            await asyncio.to_thread(self._held.stop)
 
 
 def _outcome(submitted: Future[Any] | ProblemError, deadline: float | None) -> Any:

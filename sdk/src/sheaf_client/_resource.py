@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import ValidationError
 
 from sheaf_client._errors import ProblemError
 from sheaf_client._faults import invalid_request
-from sheaf_client._inputs import missing_as_none, plain
+from sheaf_client._inputs import as_body, expand, missing_as_none
 from sheaf_client._operation import Operation
 from sheaf_client._streaming import AsyncStream, Stream
 from sheaf_client._strict import validate_strictly
@@ -50,7 +51,7 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
     """The contract for keywords as people hold them; raises `InvalidRequestError` with each fault."""
     if model is not None:
         fields["model_name"] = model
-    body = _as_body(operation.request, fields)
+    body = as_body(operation.request, fields)
     try:
         return validate_strictly(operation.request, body)
     except ValidationError as error:
@@ -66,33 +67,26 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
         raise invalid_request(error, body) from None
 
 
-def _as_body(kind: type[BaseRequest], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords as a body: binary fields under their wire names, arrays elsewhere as plain lists."""
-    body: dict[str, Any] = {}
-    for name, value in fields.items():
-        binary = kind.__binary__.get(name)
-        if binary is None:
-            body[name] = plain(value)
-        else:
-            if binary.wire in fields and binary.wire != name:
-                raise TypeError(f"{name} and {binary.wire} are one field; give one")
-            body[binary.wire] = value
-    return body
-
-
 def _prepare(
     caller: Caller | AsyncCaller,
     operation: Operation[Any, ResponseT],
-    request: BaseRequest | None,
+    whole: object,
     given: dict[str, Any],
 ) -> Call[ResponseT]:
     options = caller.options(given.pop("timeout", None), given.pop("extra_headers", None))
-    if request is None:
-        model = given.pop("model", None) or caller.model
-        return Call(operation, build_request(operation, model, given), options)
-    if given:
-        raise TypeError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
-    return Call(operation, request, options)
+    if isinstance(whole, BaseRequest):
+        if not isinstance(whole, operation.request):
+            raise TypeError(f"this takes a {operation.request.__name__}, not a {type(whole).__name__}")
+        if given:
+            raise TypeError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
+        return Call(operation, whole, options)
+    model = given.pop("model", None) or caller.model
+    if whole is not None:
+        fields = expand(operation.request, whole)
+        if both := fields.keys() & given.keys():
+            raise TypeError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
+        given = {**fields, **given}
+    return Call(operation, build_request(operation, model, given), options)
 
 
 def _check_many(requests: Sequence[BaseRequest]) -> None:
@@ -108,10 +102,8 @@ class SyncResource:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    def _call(
-        self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
-    ) -> ResponseT:
-        return self._caller.transport.call(_prepare(self._caller, operation, request, given))
+    def _call(self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]) -> ResponseT:
+        return self._caller.transport.call(_prepare(self._caller, operation, whole, given))
 
     def _call_many(
         self,
@@ -126,9 +118,12 @@ class SyncResource:
         )
 
     def _stream(
-        self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
     ) -> Stream[ResponseT]:
-        call = _prepare(self._caller, operation, request, given)
+        call = _prepare(self._caller, operation, whole, given)
+        if call.options.raw:
+            call = replace(call, options=replace(call.options, raw=False))
+            return cast("Stream[ResponseT]", cast("Any", self._caller.transport).raw_stream(call))
         return Stream(lambda: self._caller.transport.stream(call))
 
 
@@ -139,9 +134,9 @@ class AsyncResource:
         self._caller = caller
 
     async def _call(
-        self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
     ) -> ResponseT:
-        return await self._caller.transport.call(_prepare(self._caller, operation, request, given))
+        return await self._caller.transport.call(_prepare(self._caller, operation, whole, given))
 
     async def _call_many(
         self,
@@ -155,7 +150,10 @@ class AsyncResource:
         return await self._caller.transport.call_many(call)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT], request: BaseRequest | None, given: dict[str, Any]
+        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
     ) -> AsyncStream[ResponseT]:
-        call = _prepare(self._caller, operation, request, given)
+        call = _prepare(self._caller, operation, whole, given)
+        if call.options.raw:
+            call = replace(call, options=replace(call.options, raw=False))
+            return cast("AsyncStream[ResponseT]", cast("Any", self._caller.transport).raw_stream(call))
         return AsyncStream(lambda: self._caller.transport.stream(call))

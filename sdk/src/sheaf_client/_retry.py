@@ -1,4 +1,10 @@
-"""When to try again and how long to wait: pure decisions, the same for both kinds of client."""
+"""When to try again and how long to wait: pure decisions, the same for both kinds of client.
+
+Tried again: refusals that the schema's table of problems marks so, and connections that were never made. Not
+tried again: a connection that broke, or an answer that did not come in time. The model may be at work by
+then, and a second run would double the load of a server that is slow already. Who wants it can do it in
+middleware: the idempotency key is the same on every try.
+"""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from sheaf_client._errors import ProblemError
+from sheaf_client._errors import ClientClosedError, ProblemError
 from sheaf_client._operation import Operation
 from sheaf_client._streaming import Event
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -17,13 +17,15 @@ ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 
 @dataclass(frozen=True)
 class CallOptions:
-    """What holds for one call: its total time in seconds, its retries, its own headers."""
+    """What holds for one call: its total time in seconds, its retries, headers, middleware."""
 
     timeout: float | None = None
     max_retries: int = 2
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     #: When bodies go as MessagePack: by their size, always, or never.
     binary: Literal["auto", "always", "never"] = "auto"
+    middleware: Sequence[Callable[..., Any]] = ()
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class ManyCall(Generic[ResponseT]):
 class Transport(Protocol):
     """Answers calls, waiting in the calling thread. Raises the classes of `sheaf_client.errors`."""
 
+    #: Whether calls go over HTTP, so that there are raw responses and middleware.
+    over_http: ClassVar[bool]
+
     def call(self, call: Call[ResponseT]) -> ResponseT: ...
 
     def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]: ...
@@ -65,6 +70,8 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """Answers calls in the running event loop."""
 
+    over_http: ClassVar[bool]
+
     async def call(self, call: Call[ResponseT]) -> ResponseT: ...
 
     async def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]: ...
@@ -74,3 +81,9 @@ class AsyncTransport(Protocol):
     async def models(self, options: CallOptions) -> ModelList: ...
 
     async def close(self) -> None: ...
+
+
+def check_open(*, closed: bool) -> None:
+    """Raise `ClientClosedError` where a client has been closed."""
+    if closed:
+        raise ClientClosedError("This client is closed; make another.")

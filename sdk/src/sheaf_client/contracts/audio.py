@@ -146,6 +146,9 @@ class TTSRequest(BaseRequest):
 class AudioResponse(BaseResponse):
     """What was said."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"x-sheaf-results": {"pandas": {"columns": ["segments"]}}},
+    )
     model_type: Literal["audio"] = "audio"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     text: str
@@ -165,7 +168,8 @@ class TTSResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}}
+            "x-sheaf-results": {"numpy": ["audio"]},
+            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}},
         },
     )
     model_type: Literal["tts"] = "tts"  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -58,7 +58,8 @@ class AudioGenerationResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}}
+            "x-sheaf-results": {"numpy": ["audio"]},
+            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}},
         },
     )
     model_type: Literal["audio_generation"] = "audio_generation"  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
+from sheaf_client._results import Results
 from sheaf_client.contracts._types import ModelName
 
 
@@ -76,7 +77,7 @@ class Metadata(Model):
     """What the caller should know about this answer, one sentence each."""
 
 
-class BaseResponse(Model):
+class BaseResponse(Results):
     """The part every response shares."""
 
     request_id: UUID

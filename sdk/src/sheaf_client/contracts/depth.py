@@ -62,13 +62,14 @@ class DepthResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["depth"]},
             "x-sheaf-binary": {
                 "depth": {
                     "wire": "depth_b64",
                     "container": "none",
                     "tensor": {"dtype": "float32", "shape": ["height", "width"]},
                 }
-            }
+            },
         },
     )
     model_type: Literal["depth"] = "depth"  # pyright: ignore[reportIncompatibleVariableOverride]

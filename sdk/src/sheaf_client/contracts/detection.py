@@ -53,6 +53,17 @@ class DetectionRequest(BaseRequest):
 class DetectionResponse(BaseResponse):
     """The objects found, the highest score first; `boxes`, `scores` and `labels` run in parallel."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["boxes"],
+                "pandas": {
+                    "columns": ["labels", "scores", "boxes"],
+                    "names": {"boxes": ["x_min", "y_min", "x_max", "y_max"]},
+                },
+            }
+        },
+    )
     model_type: Literal["detection"] = "detection"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     boxes: list[list[float]]

@@ -84,10 +84,11 @@ class DiffusionResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["image"]},
             "x-sheaf-binary": {
                 "image": {"wire": "image_b64", "container": "none", "media": "image"},
                 "images": {"wire": "images_b64", "container": "list", "media": "image"},
-            }
+            },
         },
     )
     model_type: Literal["diffusion"] = "diffusion"  # pyright: ignore[reportIncompatibleVariableOverride]

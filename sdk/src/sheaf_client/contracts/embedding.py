@@ -78,6 +78,11 @@ class EmbeddingRequest(BaseRequest):
 class EmbeddingResponse(BaseResponse):
     """The vectors."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {"numpy": ["embeddings"], "pandas": {"columns": ["embeddings"]}}
+        },
+    )
     model_type: Literal["embedding"] = "embedding"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     embeddings: list[list[float]]

@@ -77,6 +77,7 @@ class MaterialsResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["forces"]},
             "x-sheaf-binary": {
                 "forces": {
                     "wire": "forces_b64",
@@ -88,7 +89,7 @@ class MaterialsResponse(BaseResponse):
                     "container": "none",
                     "tensor": {"dtype": "float32", "shape": [6]},
                 },
-            }
+            },
         },
     )
     model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]

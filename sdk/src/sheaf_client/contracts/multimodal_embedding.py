@@ -123,6 +123,11 @@ class MultimodalEmbeddingRequest(BaseRequest):
 class MultimodalEmbeddingResponse(BaseResponse):
     """The vectors."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {"numpy": ["embeddings"], "pandas": {"columns": ["embeddings"]}}
+        },
+    )
     model_type: Literal["multimodal_embedding"] = "multimodal_embedding"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     embeddings: list[list[float]]

@@ -65,13 +65,14 @@ class OpticalFlowResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["flow"]},
             "x-sheaf-binary": {
                 "flow": {
                     "wire": "flow_b64",
                     "container": "none",
                     "tensor": {"dtype": "float32", "shape": ["height", "width", 2]},
                 }
-            }
+            },
         },
     )
     model_type: Literal["optical_flow"] = "optical_flow"  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -63,6 +63,14 @@ class PointCloudRequest(BaseRequest):
 class PointCloudResponse(BaseResponse):
     """The vector of the shape, or its class."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["embedding", "scores"],
+                "pandas": {"columns": ["label_names", "scores"]},
+            }
+        },
+    )
     model_type: Literal["point_cloud"] = "point_cloud"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     embedding: list[float] | None = None

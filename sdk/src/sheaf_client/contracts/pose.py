@@ -59,6 +59,9 @@ class PoseRequest(BaseRequest):
 class PoseResponse(BaseResponse):
     """The poses found, in the order of the request's `bboxes`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"x-sheaf-results": {"numpy": ["poses"]}},
+    )
     model_type: Literal["pose"] = "pose"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     poses: list[list[list[float]]]

@@ -51,6 +51,9 @@ class ProteinLanguageRequest(BaseRequest):
 class ProteinLanguageResponse(BaseResponse):
     """What the model says of each residue."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"x-sheaf-results": {"numpy": ["logits", "embeddings", "hidden_states"]}},
+    )
     model_type: Literal["protein_language"] = "protein_language"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     logits: list[list[list[float]]] | None = None

@@ -106,6 +106,9 @@ class SatelliteRequest(BaseRequest):
 class SatelliteResponse(BaseResponse):
     """The vector of the scene."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"x-sheaf-results": {"numpy": ["embedding"]}},
+    )
     model_type: Literal["geospatial"] = "geospatial"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     embedding: list[float]

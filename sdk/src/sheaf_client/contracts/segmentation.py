@@ -74,13 +74,14 @@ class SegmentationResponse(BaseResponse):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "x-sheaf-results": {"numpy": ["masks"]},
             "x-sheaf-binary": {
                 "masks": {
                     "wire": "masks_b64",
                     "container": "list",
                     "tensor": {"dtype": "uint8", "shape": ["height", "width"]},
                 }
-            }
+            },
         },
     )
     model_type: Literal["segmentation"] = "segmentation"  # pyright: ignore[reportIncompatibleVariableOverride]

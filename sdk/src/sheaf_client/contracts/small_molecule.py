@@ -51,6 +51,11 @@ class SmallMoleculeRequest(BaseRequest):
 class SmallMoleculeResponse(BaseResponse):
     """The vectors."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {"numpy": ["embeddings"], "pandas": {"columns": ["embeddings"]}}
+        },
+    )
     model_type: Literal["small_molecule"] = "small_molecule"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     embeddings: list[list[float]]

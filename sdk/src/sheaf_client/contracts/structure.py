@@ -78,6 +78,9 @@ class StructureRequest(BaseRequest):
 class StructureResponse(BaseResponse):
     """The structure and the model's confidence in it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"x-sheaf-results": {"numpy": ["plddt"], "pandas": {"columns": ["plddt"]}}},
+    )
     model_type: Literal["structure"] = "structure"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     structure: str

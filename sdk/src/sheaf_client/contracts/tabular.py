@@ -121,6 +121,17 @@ class TabularRequest(BaseRequest):
 class TabularResponse(BaseResponse):
     """The predicted labels."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["predictions"],
+                "pandas": {
+                    "columns": ["predictions", "probabilities", "quantiles"],
+                    "names": {"probabilities": "classes"},
+                },
+            }
+        },
+    )
     model_type: Literal["tabular"] = "tabular"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     predictions: list[TabularLabel]

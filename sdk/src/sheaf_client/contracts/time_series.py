@@ -142,6 +142,14 @@ class TimeSeriesRequest(BaseRequest):
 class TimeSeriesResponse(BaseResponse):
     """The forecast."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["mean"],
+                "pandas": {"index": "timestamps", "columns": ["mean", "quantiles", "samples.T"]},
+            }
+        },
+    )
     model_type: Literal["time_series"] = "time_series"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     mean: list[float]

@@ -68,6 +68,11 @@ class VideoRequest(BaseRequest):
 class VideoResponse(BaseResponse):
     """The vector of the clip, or its classes."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {"numpy": ["embedding", "scores"], "pandas": {"columns": ["labels", "scores"]}}
+        },
+    )
     model_type: Literal["video"] = "video"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     task: str

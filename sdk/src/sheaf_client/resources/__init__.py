@@ -10,30 +10,150 @@ from typing import TYPE_CHECKING, cast
 from sheaf_client._resource import AsyncCaller, Caller
 
 if TYPE_CHECKING:
-    from sheaf_client.resources.audio import AsyncAudio, Audio
-    from sheaf_client.resources.audio_generation import AsyncAudioGeneration, AudioGeneration
-    from sheaf_client.resources.depth import AsyncDepth, Depth
-    from sheaf_client.resources.detection import AsyncDetection, Detection
-    from sheaf_client.resources.diffusion import AsyncDiffusion, Diffusion
-    from sheaf_client.resources.embedding import AsyncEmbedding, Embedding
-    from sheaf_client.resources.genomic import AsyncGenomic, Genomic
-    from sheaf_client.resources.geospatial import AsyncGeospatial, Geospatial
-    from sheaf_client.resources.materials import AsyncMaterials, Materials
-    from sheaf_client.resources.molecular import AsyncMolecular, Molecular
-    from sheaf_client.resources.multimodal_embedding import AsyncMultimodalEmbedding, MultimodalEmbedding
-    from sheaf_client.resources.multimodal_generation import AsyncMultimodalGeneration, MultimodalGeneration
-    from sheaf_client.resources.optical_flow import AsyncOpticalFlow, OpticalFlow
-    from sheaf_client.resources.point_cloud import AsyncPointCloud, PointCloud
-    from sheaf_client.resources.pose import AsyncPose, Pose
-    from sheaf_client.resources.protein_language import AsyncProteinLanguage, ProteinLanguage
-    from sheaf_client.resources.segmentation import AsyncSegmentation, Segmentation
-    from sheaf_client.resources.small_molecule import AsyncSmallMolecule, SmallMolecule
-    from sheaf_client.resources.structure import AsyncStructure, Structure
-    from sheaf_client.resources.tabular import AsyncTabular, Tabular
-    from sheaf_client.resources.time_series import AsyncTimeSeries, TimeSeries
-    from sheaf_client.resources.tts import AsyncTts, Tts
-    from sheaf_client.resources.video import AsyncVideo, Video
-    from sheaf_client.resources.weather import AsyncWeather, Weather
+    from sheaf_client.resources.audio import (
+        AsyncAudio,
+        AsyncRawAudio,
+        Audio,
+        RawAudio,
+    )
+    from sheaf_client.resources.audio_generation import (
+        AsyncAudioGeneration,
+        AsyncRawAudioGeneration,
+        AudioGeneration,
+        RawAudioGeneration,
+    )
+    from sheaf_client.resources.depth import (
+        AsyncDepth,
+        AsyncRawDepth,
+        Depth,
+        RawDepth,
+    )
+    from sheaf_client.resources.detection import (
+        AsyncDetection,
+        AsyncRawDetection,
+        Detection,
+        RawDetection,
+    )
+    from sheaf_client.resources.diffusion import (
+        AsyncDiffusion,
+        AsyncRawDiffusion,
+        Diffusion,
+        RawDiffusion,
+    )
+    from sheaf_client.resources.embedding import (
+        AsyncEmbedding,
+        AsyncRawEmbedding,
+        Embedding,
+        RawEmbedding,
+    )
+    from sheaf_client.resources.genomic import (
+        AsyncGenomic,
+        AsyncRawGenomic,
+        Genomic,
+        RawGenomic,
+    )
+    from sheaf_client.resources.geospatial import (
+        AsyncGeospatial,
+        AsyncRawGeospatial,
+        Geospatial,
+        RawGeospatial,
+    )
+    from sheaf_client.resources.materials import (
+        AsyncMaterials,
+        AsyncRawMaterials,
+        Materials,
+        RawMaterials,
+    )
+    from sheaf_client.resources.molecular import (
+        AsyncMolecular,
+        AsyncRawMolecular,
+        Molecular,
+        RawMolecular,
+    )
+    from sheaf_client.resources.multimodal_embedding import (
+        AsyncMultimodalEmbedding,
+        AsyncRawMultimodalEmbedding,
+        MultimodalEmbedding,
+        RawMultimodalEmbedding,
+    )
+    from sheaf_client.resources.multimodal_generation import (
+        AsyncMultimodalGeneration,
+        AsyncRawMultimodalGeneration,
+        MultimodalGeneration,
+        RawMultimodalGeneration,
+    )
+    from sheaf_client.resources.optical_flow import (
+        AsyncOpticalFlow,
+        AsyncRawOpticalFlow,
+        OpticalFlow,
+        RawOpticalFlow,
+    )
+    from sheaf_client.resources.point_cloud import (
+        AsyncPointCloud,
+        AsyncRawPointCloud,
+        PointCloud,
+        RawPointCloud,
+    )
+    from sheaf_client.resources.pose import (
+        AsyncPose,
+        AsyncRawPose,
+        Pose,
+        RawPose,
+    )
+    from sheaf_client.resources.protein_language import (
+        AsyncProteinLanguage,
+        AsyncRawProteinLanguage,
+        ProteinLanguage,
+        RawProteinLanguage,
+    )
+    from sheaf_client.resources.segmentation import (
+        AsyncRawSegmentation,
+        AsyncSegmentation,
+        RawSegmentation,
+        Segmentation,
+    )
+    from sheaf_client.resources.small_molecule import (
+        AsyncRawSmallMolecule,
+        AsyncSmallMolecule,
+        RawSmallMolecule,
+        SmallMolecule,
+    )
+    from sheaf_client.resources.structure import (
+        AsyncRawStructure,
+        AsyncStructure,
+        RawStructure,
+        Structure,
+    )
+    from sheaf_client.resources.tabular import (
+        AsyncRawTabular,
+        AsyncTabular,
+        RawTabular,
+        Tabular,
+    )
+    from sheaf_client.resources.time_series import (
+        AsyncRawTimeSeries,
+        AsyncTimeSeries,
+        RawTimeSeries,
+        TimeSeries,
+    )
+    from sheaf_client.resources.tts import (
+        AsyncRawTts,
+        AsyncTts,
+        RawTts,
+        Tts,
+    )
+    from sheaf_client.resources.video import (
+        AsyncRawVideo,
+        AsyncVideo,
+        RawVideo,
+        Video,
+    )
+    from sheaf_client.resources.weather import (
+        AsyncRawWeather,
+        AsyncWeather,
+        RawWeather,
+        Weather,
+    )
 
 
 class Resources:
@@ -208,6 +328,181 @@ class Resources:
         return Weather(cast(Caller, self))
 
 
+class RawResources:
+    """The same with raw answers."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    @cached_property
+    def audio(self) -> RawAudio:
+        """Transcribe or translate speech."""
+        from sheaf_client.resources.audio import Audio, RawAudio
+
+        return RawAudio(Audio(self._caller))
+
+    @cached_property
+    def audio_generation(self) -> RawAudioGeneration:
+        """Make music or sound from text."""
+        from sheaf_client.resources.audio_generation import AudioGeneration, RawAudioGeneration
+
+        return RawAudioGeneration(AudioGeneration(self._caller))
+
+    @cached_property
+    def depth(self) -> RawDepth:
+        """Estimate depth from single images."""
+        from sheaf_client.resources.depth import Depth, RawDepth
+
+        return RawDepth(Depth(self._caller))
+
+    @cached_property
+    def detection(self) -> RawDetection:
+        """Detect objects in images."""
+        from sheaf_client.resources.detection import Detection, RawDetection
+
+        return RawDetection(Detection(self._caller))
+
+    @cached_property
+    def diffusion(self) -> RawDiffusion:
+        """Generate images from text."""
+        from sheaf_client.resources.diffusion import Diffusion, RawDiffusion
+
+        return RawDiffusion(Diffusion(self._caller))
+
+    @cached_property
+    def embedding(self) -> RawEmbedding:
+        """Embed texts or images."""
+        from sheaf_client.resources.embedding import Embedding, RawEmbedding
+
+        return RawEmbedding(Embedding(self._caller))
+
+    @cached_property
+    def genomic(self) -> RawGenomic:
+        """Embed DNA or RNA sequences."""
+        from sheaf_client.resources.genomic import Genomic, RawGenomic
+
+        return RawGenomic(Genomic(self._caller))
+
+    @cached_property
+    def geospatial(self) -> RawGeospatial:
+        """Embed satellite scenes."""
+        from sheaf_client.resources.geospatial import Geospatial, RawGeospatial
+
+        return RawGeospatial(Geospatial(self._caller))
+
+    @cached_property
+    def materials(self) -> RawMaterials:
+        """Compute energies and forces of atoms."""
+        from sheaf_client.resources.materials import Materials, RawMaterials
+
+        return RawMaterials(Materials(self._caller))
+
+    @cached_property
+    def molecular(self) -> RawMolecular:
+        """Embed protein sequences."""
+        from sheaf_client.resources.molecular import Molecular, RawMolecular
+
+        return RawMolecular(Molecular(self._caller))
+
+    @cached_property
+    def multimodal_embedding(self) -> RawMultimodalEmbedding:
+        """Embed any of several modalities into one space."""
+        from sheaf_client.resources.multimodal_embedding import MultimodalEmbedding, RawMultimodalEmbedding
+
+        return RawMultimodalEmbedding(MultimodalEmbedding(self._caller))
+
+    @cached_property
+    def multimodal_generation(self) -> RawMultimodalGeneration:
+        """Generate images from images and text."""
+        from sheaf_client.resources.multimodal_generation import MultimodalGeneration, RawMultimodalGeneration
+
+        return RawMultimodalGeneration(MultimodalGeneration(self._caller))
+
+    @cached_property
+    def optical_flow(self) -> RawOpticalFlow:
+        """Estimate motion between frames."""
+        from sheaf_client.resources.optical_flow import OpticalFlow, RawOpticalFlow
+
+        return RawOpticalFlow(OpticalFlow(self._caller))
+
+    @cached_property
+    def point_cloud(self) -> RawPointCloud:
+        """Embed and classify point clouds."""
+        from sheaf_client.resources.point_cloud import PointCloud, RawPointCloud
+
+        return RawPointCloud(PointCloud(self._caller))
+
+    @cached_property
+    def pose(self) -> RawPose:
+        """Estimate body poses."""
+        from sheaf_client.resources.pose import Pose, RawPose
+
+        return RawPose(Pose(self._caller))
+
+    @cached_property
+    def protein_language(self) -> RawProteinLanguage:
+        """Run a protein language model."""
+        from sheaf_client.resources.protein_language import ProteinLanguage, RawProteinLanguage
+
+        return RawProteinLanguage(ProteinLanguage(self._caller))
+
+    @cached_property
+    def segmentation(self) -> RawSegmentation:
+        """Segment objects in images."""
+        from sheaf_client.resources.segmentation import RawSegmentation, Segmentation
+
+        return RawSegmentation(Segmentation(self._caller))
+
+    @cached_property
+    def small_molecule(self) -> RawSmallMolecule:
+        """Embed small molecules."""
+        from sheaf_client.resources.small_molecule import RawSmallMolecule, SmallMolecule
+
+        return RawSmallMolecule(SmallMolecule(self._caller))
+
+    @cached_property
+    def structure(self) -> RawStructure:
+        """Predict protein structures."""
+        from sheaf_client.resources.structure import RawStructure, Structure
+
+        return RawStructure(Structure(self._caller))
+
+    @cached_property
+    def tabular(self) -> RawTabular:
+        """Predict labels of table rows."""
+        from sheaf_client.resources.tabular import RawTabular, Tabular
+
+        return RawTabular(Tabular(self._caller))
+
+    @cached_property
+    def time_series(self) -> RawTimeSeries:
+        """Forecast time series."""
+        from sheaf_client.resources.time_series import RawTimeSeries, TimeSeries
+
+        return RawTimeSeries(TimeSeries(self._caller))
+
+    @cached_property
+    def tts(self) -> RawTts:
+        """Turn text into speech."""
+        from sheaf_client.resources.tts import RawTts, Tts
+
+        return RawTts(Tts(self._caller))
+
+    @cached_property
+    def video(self) -> RawVideo:
+        """Embed and classify video clips."""
+        from sheaf_client.resources.video import RawVideo, Video
+
+        return RawVideo(Video(self._caller))
+
+    @cached_property
+    def weather(self) -> RawWeather:
+        """Forecast the weather."""
+        from sheaf_client.resources.weather import RawWeather, Weather
+
+        return RawWeather(Weather(self._caller))
+
+
 class AsyncResources:
     """What `AsyncSheaf` offers per model type."""
 
@@ -378,3 +673,184 @@ class AsyncResources:
         from sheaf_client.resources.weather import AsyncWeather
 
         return AsyncWeather(cast(AsyncCaller, self))
+
+
+class AsyncRawResources:
+    """The same with raw answers."""
+
+    def __init__(self, caller: AsyncCaller) -> None:
+        self._caller = caller
+
+    @cached_property
+    def audio(self) -> AsyncRawAudio:
+        """Transcribe or translate speech."""
+        from sheaf_client.resources.audio import AsyncAudio, AsyncRawAudio
+
+        return AsyncRawAudio(AsyncAudio(self._caller))
+
+    @cached_property
+    def audio_generation(self) -> AsyncRawAudioGeneration:
+        """Make music or sound from text."""
+        from sheaf_client.resources.audio_generation import AsyncAudioGeneration, AsyncRawAudioGeneration
+
+        return AsyncRawAudioGeneration(AsyncAudioGeneration(self._caller))
+
+    @cached_property
+    def depth(self) -> AsyncRawDepth:
+        """Estimate depth from single images."""
+        from sheaf_client.resources.depth import AsyncDepth, AsyncRawDepth
+
+        return AsyncRawDepth(AsyncDepth(self._caller))
+
+    @cached_property
+    def detection(self) -> AsyncRawDetection:
+        """Detect objects in images."""
+        from sheaf_client.resources.detection import AsyncDetection, AsyncRawDetection
+
+        return AsyncRawDetection(AsyncDetection(self._caller))
+
+    @cached_property
+    def diffusion(self) -> AsyncRawDiffusion:
+        """Generate images from text."""
+        from sheaf_client.resources.diffusion import AsyncDiffusion, AsyncRawDiffusion
+
+        return AsyncRawDiffusion(AsyncDiffusion(self._caller))
+
+    @cached_property
+    def embedding(self) -> AsyncRawEmbedding:
+        """Embed texts or images."""
+        from sheaf_client.resources.embedding import AsyncEmbedding, AsyncRawEmbedding
+
+        return AsyncRawEmbedding(AsyncEmbedding(self._caller))
+
+    @cached_property
+    def genomic(self) -> AsyncRawGenomic:
+        """Embed DNA or RNA sequences."""
+        from sheaf_client.resources.genomic import AsyncGenomic, AsyncRawGenomic
+
+        return AsyncRawGenomic(AsyncGenomic(self._caller))
+
+    @cached_property
+    def geospatial(self) -> AsyncRawGeospatial:
+        """Embed satellite scenes."""
+        from sheaf_client.resources.geospatial import AsyncGeospatial, AsyncRawGeospatial
+
+        return AsyncRawGeospatial(AsyncGeospatial(self._caller))
+
+    @cached_property
+    def materials(self) -> AsyncRawMaterials:
+        """Compute energies and forces of atoms."""
+        from sheaf_client.resources.materials import AsyncMaterials, AsyncRawMaterials
+
+        return AsyncRawMaterials(AsyncMaterials(self._caller))
+
+    @cached_property
+    def molecular(self) -> AsyncRawMolecular:
+        """Embed protein sequences."""
+        from sheaf_client.resources.molecular import AsyncMolecular, AsyncRawMolecular
+
+        return AsyncRawMolecular(AsyncMolecular(self._caller))
+
+    @cached_property
+    def multimodal_embedding(self) -> AsyncRawMultimodalEmbedding:
+        """Embed any of several modalities into one space."""
+        from sheaf_client.resources.multimodal_embedding import (
+            AsyncMultimodalEmbedding,
+            AsyncRawMultimodalEmbedding,
+        )
+
+        return AsyncRawMultimodalEmbedding(AsyncMultimodalEmbedding(self._caller))
+
+    @cached_property
+    def multimodal_generation(self) -> AsyncRawMultimodalGeneration:
+        """Generate images from images and text."""
+        from sheaf_client.resources.multimodal_generation import (
+            AsyncMultimodalGeneration,
+            AsyncRawMultimodalGeneration,
+        )
+
+        return AsyncRawMultimodalGeneration(AsyncMultimodalGeneration(self._caller))
+
+    @cached_property
+    def optical_flow(self) -> AsyncRawOpticalFlow:
+        """Estimate motion between frames."""
+        from sheaf_client.resources.optical_flow import AsyncOpticalFlow, AsyncRawOpticalFlow
+
+        return AsyncRawOpticalFlow(AsyncOpticalFlow(self._caller))
+
+    @cached_property
+    def point_cloud(self) -> AsyncRawPointCloud:
+        """Embed and classify point clouds."""
+        from sheaf_client.resources.point_cloud import AsyncPointCloud, AsyncRawPointCloud
+
+        return AsyncRawPointCloud(AsyncPointCloud(self._caller))
+
+    @cached_property
+    def pose(self) -> AsyncRawPose:
+        """Estimate body poses."""
+        from sheaf_client.resources.pose import AsyncPose, AsyncRawPose
+
+        return AsyncRawPose(AsyncPose(self._caller))
+
+    @cached_property
+    def protein_language(self) -> AsyncRawProteinLanguage:
+        """Run a protein language model."""
+        from sheaf_client.resources.protein_language import AsyncProteinLanguage, AsyncRawProteinLanguage
+
+        return AsyncRawProteinLanguage(AsyncProteinLanguage(self._caller))
+
+    @cached_property
+    def segmentation(self) -> AsyncRawSegmentation:
+        """Segment objects in images."""
+        from sheaf_client.resources.segmentation import AsyncRawSegmentation, AsyncSegmentation
+
+        return AsyncRawSegmentation(AsyncSegmentation(self._caller))
+
+    @cached_property
+    def small_molecule(self) -> AsyncRawSmallMolecule:
+        """Embed small molecules."""
+        from sheaf_client.resources.small_molecule import AsyncRawSmallMolecule, AsyncSmallMolecule
+
+        return AsyncRawSmallMolecule(AsyncSmallMolecule(self._caller))
+
+    @cached_property
+    def structure(self) -> AsyncRawStructure:
+        """Predict protein structures."""
+        from sheaf_client.resources.structure import AsyncRawStructure, AsyncStructure
+
+        return AsyncRawStructure(AsyncStructure(self._caller))
+
+    @cached_property
+    def tabular(self) -> AsyncRawTabular:
+        """Predict labels of table rows."""
+        from sheaf_client.resources.tabular import AsyncRawTabular, AsyncTabular
+
+        return AsyncRawTabular(AsyncTabular(self._caller))
+
+    @cached_property
+    def time_series(self) -> AsyncRawTimeSeries:
+        """Forecast time series."""
+        from sheaf_client.resources.time_series import AsyncRawTimeSeries, AsyncTimeSeries
+
+        return AsyncRawTimeSeries(AsyncTimeSeries(self._caller))
+
+    @cached_property
+    def tts(self) -> AsyncRawTts:
+        """Turn text into speech."""
+        from sheaf_client.resources.tts import AsyncRawTts, AsyncTts
+
+        return AsyncRawTts(AsyncTts(self._caller))
+
+    @cached_property
+    def video(self) -> AsyncRawVideo:
+        """Embed and classify video clips."""
+        from sheaf_client.resources.video import AsyncRawVideo, AsyncVideo
+
+        return AsyncRawVideo(AsyncVideo(self._caller))
+
+    @cached_property
+    def weather(self) -> AsyncRawWeather:
+        """Forecast the weather."""
+        from sheaf_client.resources.weather import AsyncRawWeather, AsyncWeather
+
+        return AsyncRawWeather(AsyncWeather(self._caller))

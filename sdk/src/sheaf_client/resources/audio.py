@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.audio import AudioRequest, AudioResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import AudioFile
+    from sheaf_client._inputs import AudioFileLike
     from sheaf_client._streaming import AsyncStream, Stream
 
 TRANSCRIBE: Operation[AudioRequest, AudioResponse] = Operation(
@@ -43,7 +44,7 @@ class Audio(SyncResource):
         /,
         *,
         model: str | None = None,
-        audio: AudioFile | bytes | str,
+        audio: AudioFileLike,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -54,11 +55,28 @@ class Audio(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioResponse: ...
-    def transcribe(self, request: AudioRequest | None = None, /, **given: Any) -> AudioResponse:
+    @overload
+    def transcribe(
+        self,
+        whole: AudioFileLike,
+        /,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        word_timestamps: bool = False,
+        temperature: float = 0.0,
+        initial_prompt: str | None = None,
+        vad_filter: bool = False,
+        beam_size: int = 5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AudioResponse: ...
+    def transcribe(self, whole: object = None, /, **given: Any) -> AudioResponse:
         """Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -77,7 +95,7 @@ class Audio(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(TRANSCRIBE, request, given)
+        return self._call(TRANSCRIBE, whole, given)
 
     def transcribe_many(
         self,
@@ -113,7 +131,7 @@ class Audio(SyncResource):
         /,
         *,
         model: str | None = None,
-        audio: AudioFile | bytes | str,
+        audio: AudioFileLike,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -124,13 +142,30 @@ class Audio(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[AudioResponse]: ...
-    def stream(self, request: AudioRequest | None = None, /, **given: Any) -> Stream[AudioResponse]:
+    @overload
+    def stream(
+        self,
+        whole: AudioFileLike,
+        /,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        word_timestamps: bool = False,
+        temperature: float = 0.0,
+        initial_prompt: str | None = None,
+        vad_filter: bool = False,
+        beam_size: int = 5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Stream[AudioResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioResponse]:
         """Transcribe speech and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -149,7 +184,16 @@ class Audio(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(TRANSCRIBE, request, given)
+        return self._stream(TRANSCRIBE, whole, given)
+
+
+class RawAudio:
+    """Transcribe or translate speech, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Audio) -> None:
+        self.transcribe = raw(resource.transcribe)
+        self.transcribe_many = raw(resource.transcribe_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncAudio(AsyncResource):
@@ -170,7 +214,7 @@ class AsyncAudio(AsyncResource):
         /,
         *,
         model: str | None = None,
-        audio: AudioFile | bytes | str,
+        audio: AudioFileLike,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -181,11 +225,28 @@ class AsyncAudio(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioResponse: ...
-    async def transcribe(self, request: AudioRequest | None = None, /, **given: Any) -> AudioResponse:
+    @overload
+    async def transcribe(
+        self,
+        whole: AudioFileLike,
+        /,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        word_timestamps: bool = False,
+        temperature: float = 0.0,
+        initial_prompt: str | None = None,
+        vad_filter: bool = False,
+        beam_size: int = 5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AudioResponse: ...
+    async def transcribe(self, whole: object = None, /, **given: Any) -> AudioResponse:
         """Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -204,7 +265,7 @@ class AsyncAudio(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(TRANSCRIBE, request, given)
+        return await self._call(TRANSCRIBE, whole, given)
 
     async def transcribe_many(
         self,
@@ -240,7 +301,7 @@ class AsyncAudio(AsyncResource):
         /,
         *,
         model: str | None = None,
-        audio: AudioFile | bytes | str,
+        audio: AudioFileLike,
         language: str | None = None,
         task: Literal["transcribe", "translate"] = "transcribe",
         word_timestamps: bool = False,
@@ -251,13 +312,30 @@ class AsyncAudio(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[AudioResponse]: ...
-    def stream(self, request: AudioRequest | None = None, /, **given: Any) -> AsyncStream[AudioResponse]:
+    @overload
+    def stream(
+        self,
+        whole: AudioFileLike,
+        /,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        word_timestamps: bool = False,
+        temperature: float = 0.0,
+        initial_prompt: str | None = None,
+        vad_filter: bool = False,
+        beam_size: int = 5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream[AudioResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[AudioResponse]:
         """Transcribe speech and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -276,4 +354,13 @@ class AsyncAudio(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(TRANSCRIBE, request, given)
+        return self._stream(TRANSCRIBE, whole, given)
+
+
+class AsyncRawAudio:
+    """Transcribe or translate speech, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncAudio) -> None:
+        self.transcribe = raw_async(resource.transcribe)
+        self.transcribe_many = raw_async(resource.transcribe_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.audio_generation import AudioGenerationRequest, AudioGenerationResponse
 
@@ -51,13 +52,11 @@ class AudioGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioGenerationResponse: ...
-    def generate(
-        self, request: AudioGenerationRequest | None = None, /, **given: Any
-    ) -> AudioGenerationResponse:
+    def generate(self, whole: object = None, /, **given: Any) -> AudioGenerationResponse:
         """Make audio from a prompt. Music or sound that follows `prompt`, as a WAV file.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -74,7 +73,7 @@ class AudioGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(GENERATE, request, given)
+        return self._call(GENERATE, whole, given)
 
     def generate_many(
         self,
@@ -119,15 +118,13 @@ class AudioGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[AudioGenerationResponse]: ...
-    def stream(
-        self, request: AudioGenerationRequest | None = None, /, **given: Any
-    ) -> Stream[AudioGenerationResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioGenerationResponse]:
         """Make audio from a prompt and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -144,7 +141,16 @@ class AudioGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
+
+
+class RawAudioGeneration:
+    """Make music or sound from text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AudioGeneration) -> None:
+        self.generate = raw(resource.generate)
+        self.generate_many = raw(resource.generate_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncAudioGeneration(AsyncResource):
@@ -174,13 +180,11 @@ class AsyncAudioGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioGenerationResponse: ...
-    async def generate(
-        self, request: AudioGenerationRequest | None = None, /, **given: Any
-    ) -> AudioGenerationResponse:
+    async def generate(self, whole: object = None, /, **given: Any) -> AudioGenerationResponse:
         """Make audio from a prompt. Music or sound that follows `prompt`, as a WAV file.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -197,7 +201,7 @@ class AsyncAudioGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(GENERATE, request, given)
+        return await self._call(GENERATE, whole, given)
 
     async def generate_many(
         self,
@@ -242,15 +246,13 @@ class AsyncAudioGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[AudioGenerationResponse]: ...
-    def stream(
-        self, request: AudioGenerationRequest | None = None, /, **given: Any
-    ) -> AsyncStream[AudioGenerationResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[AudioGenerationResponse]:
         """Make audio from a prompt and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -267,4 +269,13 @@ class AsyncAudioGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
+
+
+class AsyncRawAudioGeneration:
+    """Make music or sound from text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncAudioGeneration) -> None:
+        self.generate = raw_async(resource.generate)
+        self.generate_many = raw_async(resource.generate_many)
+        self.stream = raw_async_stream(resource.stream)

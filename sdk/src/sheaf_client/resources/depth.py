@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.depth import DepthRequest, DepthResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import ImageFile
+    from sheaf_client._inputs import ImageFileLike
 
 ESTIMATE: Operation[DepthRequest, DepthResponse] = Operation(
     model_type="depth",
@@ -42,16 +43,27 @@ class Depth(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageFile | bytes | str,
+        image: ImageFileLike,
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DepthResponse: ...
-    def estimate(self, request: DepthRequest | None = None, /, **given: Any) -> DepthResponse:
+    @overload
+    def estimate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DepthResponse: ...
+    def estimate(self, whole: object = None, /, **given: Any) -> DepthResponse:
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.
@@ -64,7 +76,7 @@ class Depth(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, request, given)
+        return self._call(ESTIMATE, whole, given)
 
     def estimate_many(
         self,
@@ -86,6 +98,14 @@ class Depth(SyncResource):
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
+class RawDepth:
+    """Estimate depth from single images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Depth) -> None:
+        self.estimate = raw(resource.estimate)
+        self.estimate_many = raw(resource.estimate_many)
+
+
 class AsyncDepth(AsyncResource):
     """Estimate depth from single images."""
 
@@ -104,16 +124,27 @@ class AsyncDepth(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageFile | bytes | str,
+        image: ImageFileLike,
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DepthResponse: ...
-    async def estimate(self, request: DepthRequest | None = None, /, **given: Any) -> DepthResponse:
+    @overload
+    async def estimate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DepthResponse: ...
+    async def estimate(self, whole: object = None, /, **given: Any) -> DepthResponse:
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.
@@ -126,7 +157,7 @@ class AsyncDepth(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, request, given)
+        return await self._call(ESTIMATE, whole, given)
 
     async def estimate_many(
         self,
@@ -146,3 +177,11 @@ class AsyncDepth(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
+
+
+class AsyncRawDepth:
+    """Estimate depth from single images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncDepth) -> None:
+        self.estimate = raw_async(resource.estimate)
+        self.estimate_many = raw_async(resource.estimate_many)

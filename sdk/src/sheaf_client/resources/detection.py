@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import ImageFile
+    from sheaf_client._inputs import ImageFileLike
 
 DETECT: Operation[DetectionRequest, DetectionResponse] = Operation(
     model_type="detection",
@@ -42,16 +43,27 @@ class Detection(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageFile | bytes | str,
+        image: ImageFileLike,
         threshold: float = 0.5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DetectionResponse: ...
-    def detect(self, request: DetectionRequest | None = None, /, **given: Any) -> DetectionResponse:
+    @overload
+    def detect(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        threshold: float = 0.5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DetectionResponse: ...
+    def detect(self, whole: object = None, /, **given: Any) -> DetectionResponse:
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.
@@ -64,7 +76,7 @@ class Detection(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(DETECT, request, given)
+        return self._call(DETECT, whole, given)
 
     def detect_many(
         self,
@@ -86,6 +98,14 @@ class Detection(SyncResource):
         return self._call_many(DETECT, requests, timeout, extra_headers)
 
 
+class RawDetection:
+    """Detect objects in images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Detection) -> None:
+        self.detect = raw(resource.detect)
+        self.detect_many = raw(resource.detect_many)
+
+
 class AsyncDetection(AsyncResource):
     """Detect objects in images."""
 
@@ -104,16 +124,27 @@ class AsyncDetection(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageFile | bytes | str,
+        image: ImageFileLike,
         threshold: float = 0.5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DetectionResponse: ...
-    async def detect(self, request: DetectionRequest | None = None, /, **given: Any) -> DetectionResponse:
+    @overload
+    async def detect(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        threshold: float = 0.5,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> DetectionResponse: ...
+    async def detect(self, whole: object = None, /, **given: Any) -> DetectionResponse:
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.
@@ -126,7 +157,7 @@ class AsyncDetection(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(DETECT, request, given)
+        return await self._call(DETECT, whole, given)
 
     async def detect_many(
         self,
@@ -146,3 +177,11 @@ class AsyncDetection(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(DETECT, requests, timeout, extra_headers)
+
+
+class AsyncRawDetection:
+    """Detect objects in images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncDetection) -> None:
+        self.detect = raw_async(resource.detect)
+        self.detect_many = raw_async(resource.detect_many)

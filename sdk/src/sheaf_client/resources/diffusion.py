@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.diffusion import DiffusionRequest, DiffusionResponse
 
@@ -59,11 +60,11 @@ class Diffusion(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DiffusionResponse: ...
-    def generate(self, request: DiffusionRequest | None = None, /, **given: Any) -> DiffusionResponse:
+    def generate(self, whole: object = None, /, **given: Any) -> DiffusionResponse:
         """Generate images. One or more images from a prompt; a stream tells each denoising step.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the image shows, in words; not blank.
             negative_prompt: What the image must not show; needs a `guidance_scale` that guides, else it has no effect. Default: `''`.
@@ -86,7 +87,7 @@ class Diffusion(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(GENERATE, request, given)
+        return self._call(GENERATE, whole, given)
 
     def generate_many(
         self,
@@ -137,13 +138,13 @@ class Diffusion(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[DiffusionResponse]: ...
-    def stream(self, request: DiffusionRequest | None = None, /, **given: Any) -> Stream[DiffusionResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[DiffusionResponse]:
         """Generate images and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the image shows, in words; not blank.
             negative_prompt: What the image must not show; needs a `guidance_scale` that guides, else it has no effect. Default: `''`.
@@ -166,7 +167,16 @@ class Diffusion(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
+
+
+class RawDiffusion:
+    """Generate images from text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Diffusion) -> None:
+        self.generate = raw(resource.generate)
+        self.generate_many = raw(resource.generate_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncDiffusion(AsyncResource):
@@ -202,11 +212,11 @@ class AsyncDiffusion(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DiffusionResponse: ...
-    async def generate(self, request: DiffusionRequest | None = None, /, **given: Any) -> DiffusionResponse:
+    async def generate(self, whole: object = None, /, **given: Any) -> DiffusionResponse:
         """Generate images. One or more images from a prompt; a stream tells each denoising step.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the image shows, in words; not blank.
             negative_prompt: What the image must not show; needs a `guidance_scale` that guides, else it has no effect. Default: `''`.
@@ -229,7 +239,7 @@ class AsyncDiffusion(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(GENERATE, request, given)
+        return await self._call(GENERATE, whole, given)
 
     async def generate_many(
         self,
@@ -280,15 +290,13 @@ class AsyncDiffusion(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[DiffusionResponse]: ...
-    def stream(
-        self, request: DiffusionRequest | None = None, /, **given: Any
-    ) -> AsyncStream[DiffusionResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[DiffusionResponse]:
         """Generate images and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the image shows, in words; not blank.
             negative_prompt: What the image must not show; needs a `guidance_scale` that guides, else it has no effect. Default: `''`.
@@ -311,4 +319,13 @@ class AsyncDiffusion(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
+
+
+class AsyncRawDiffusion:
+    """Generate images from text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncDiffusion) -> None:
+        self.generate = raw_async(resource.generate)
+        self.generate_many = raw_async(resource.generate_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import ImageFile
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[EmbeddingRequest, EmbeddingResponse] = Operation(
@@ -45,18 +45,18 @@ class Embedding(SyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageFileLike] | ArrayLike | None = None,
         normalize: bool = True,
         joint: bool = False,
         truncate: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> EmbeddingResponse: ...
-    def embed(self, request: EmbeddingRequest | None = None, /, **given: Any) -> EmbeddingResponse:
+    def embed(self, whole: object = None, /, **given: Any) -> EmbeddingResponse:
         """Embed texts or images. One vector for each text or image; texts and images together where the model has a joint space.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts to embed, shape (n_texts,). Exactly one of `texts` and `images_b64` is given, or both with `joint`.
             images: Images to embed, each an encoded file (PNG, JPEG or WebP), shape (n_images,).
@@ -72,7 +72,7 @@ class Embedding(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -94,6 +94,14 @@ class Embedding(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawEmbedding:
+    """Embed texts or images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Embedding) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncEmbedding(AsyncResource):
     """Embed texts or images."""
 
@@ -113,18 +121,18 @@ class AsyncEmbedding(AsyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageFileLike] | ArrayLike | None = None,
         normalize: bool = True,
         joint: bool = False,
         truncate: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> EmbeddingResponse: ...
-    async def embed(self, request: EmbeddingRequest | None = None, /, **given: Any) -> EmbeddingResponse:
+    async def embed(self, whole: object = None, /, **given: Any) -> EmbeddingResponse:
         """Embed texts or images. One vector for each text or image; texts and images together where the model has a joint space.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts to embed, shape (n_texts,). Exactly one of `texts` and `images_b64` is given, or both with `joint`.
             images: Images to embed, each an encoded file (PNG, JPEG or WebP), shape (n_images,).
@@ -140,7 +148,7 @@ class AsyncEmbedding(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,
@@ -160,3 +168,11 @@ class AsyncEmbedding(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawEmbedding:
+    """Embed texts or images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncEmbedding) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

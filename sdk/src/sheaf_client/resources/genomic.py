@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.genomic import GenomicRequest, GenomicResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, SequencesLike
     from sheaf_client.contracts._types import NucleotideSequence
 
 EMBED: Operation[GenomicRequest, GenomicResponse] = Operation(
@@ -43,17 +44,29 @@ class Genomic(SyncResource):
         /,
         *,
         model: str | None = None,
-        sequences: Sequence[NucleotideSequence] | ArrayLike,
+        sequences: Sequence[NucleotideSequence] | SequencesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> GenomicResponse: ...
-    def embed(self, request: GenomicRequest | None = None, /, **given: Any) -> GenomicResponse:
+    @overload
+    def embed(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> GenomicResponse: ...
+    def embed(self, whole: object = None, /, **given: Any) -> GenomicResponse:
         """Embed nucleotide sequences. One vector for each sequence, pooled over its tokens.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: DNA or RNA sequences, shape (n_sequences,), each up to 131,072 bases; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the sequence's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -67,7 +80,7 @@ class Genomic(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -89,6 +102,14 @@ class Genomic(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawGenomic:
+    """Embed DNA or RNA sequences, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Genomic) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncGenomic(AsyncResource):
     """Embed DNA or RNA sequences."""
 
@@ -107,17 +128,29 @@ class AsyncGenomic(AsyncResource):
         /,
         *,
         model: str | None = None,
-        sequences: Sequence[NucleotideSequence] | ArrayLike,
+        sequences: Sequence[NucleotideSequence] | SequencesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> GenomicResponse: ...
-    async def embed(self, request: GenomicRequest | None = None, /, **given: Any) -> GenomicResponse:
+    @overload
+    async def embed(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> GenomicResponse: ...
+    async def embed(self, whole: object = None, /, **given: Any) -> GenomicResponse:
         """Embed nucleotide sequences. One vector for each sequence, pooled over its tokens.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: DNA or RNA sequences, shape (n_sequences,), each up to 131,072 bases; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the sequence's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -131,7 +164,7 @@ class AsyncGenomic(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,
@@ -151,3 +184,11 @@ class AsyncGenomic(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawGenomic:
+    """Embed DNA or RNA sequences, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncGenomic) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

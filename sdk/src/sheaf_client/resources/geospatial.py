@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
 
@@ -59,11 +60,11 @@ class Geospatial(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SatelliteResponse: ...
-    def embed(self, request: SatelliteRequest | None = None, /, **given: Any) -> SatelliteResponse:
+    def embed(self, whole: object = None, /, **given: Any) -> SatelliteResponse:
         """Embed a scene. One vector for a scene of several bands, at one time or several.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             pixels: Reflectance, shape (n_time, n_bands, height, width), in the scale the model was trained on.
             n_bands: Number of spectral bands.
@@ -87,7 +88,7 @@ class Geospatial(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -107,6 +108,14 @@ class Geospatial(SyncResource):
             A response or an exception for each request, in their order.
         """
         return self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class RawGeospatial:
+    """Embed satellite scenes, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Geospatial) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
 
 
 class AsyncGeospatial(AsyncResource):
@@ -143,11 +152,11 @@ class AsyncGeospatial(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SatelliteResponse: ...
-    async def embed(self, request: SatelliteRequest | None = None, /, **given: Any) -> SatelliteResponse:
+    async def embed(self, whole: object = None, /, **given: Any) -> SatelliteResponse:
         """Embed a scene. One vector for a scene of several bands, at one time or several.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             pixels: Reflectance, shape (n_time, n_bands, height, width), in the scale the model was trained on.
             n_bands: Number of spectral bands.
@@ -171,7 +180,7 @@ class AsyncGeospatial(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,
@@ -191,3 +200,11 @@ class AsyncGeospatial(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawGeospatial:
+    """Embed satellite scenes, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncGeospatial) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.materials import MaterialsRequest, MaterialsResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, StructureLike
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import AtomicNumber
     from sheaf_client.params._types import CellLike, PeriodicityLike
@@ -54,11 +55,23 @@ class Materials(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MaterialsResponse: ...
-    def compute(self, request: MaterialsRequest | None = None, /, **given: Any) -> MaterialsResponse:
+    @overload
+    def compute(
+        self,
+        whole: StructureLike,
+        /,
+        *,
+        model: str | None = None,
+        compute_forces: bool = True,
+        compute_stress: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MaterialsResponse: ...
+    def compute(self, whole: object = None, /, **given: Any) -> MaterialsResponse:
         """Compute a structure. Potential energy of molecules and crystals, with forces and stress on request.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -75,7 +88,7 @@ class Materials(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(COMPUTE, request, given)
+        return self._call(COMPUTE, whole, given)
 
     def compute_many(
         self,
@@ -120,13 +133,25 @@ class Materials(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[MaterialsResponse]: ...
-    def stream(self, request: MaterialsRequest | None = None, /, **given: Any) -> Stream[MaterialsResponse]:
+    @overload
+    def stream(
+        self,
+        whole: StructureLike,
+        /,
+        *,
+        model: str | None = None,
+        compute_forces: bool = True,
+        compute_stress: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Stream[MaterialsResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[MaterialsResponse]:
         """Compute a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -143,7 +168,16 @@ class Materials(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(COMPUTE, request, given)
+        return self._stream(COMPUTE, whole, given)
+
+
+class RawMaterials:
+    """Compute energies and forces of atoms, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Materials) -> None:
+        self.compute = raw(resource.compute)
+        self.compute_many = raw(resource.compute_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncMaterials(AsyncResource):
@@ -173,11 +207,23 @@ class AsyncMaterials(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MaterialsResponse: ...
-    async def compute(self, request: MaterialsRequest | None = None, /, **given: Any) -> MaterialsResponse:
+    @overload
+    async def compute(
+        self,
+        whole: StructureLike,
+        /,
+        *,
+        model: str | None = None,
+        compute_forces: bool = True,
+        compute_stress: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MaterialsResponse: ...
+    async def compute(self, whole: object = None, /, **given: Any) -> MaterialsResponse:
         """Compute a structure. Potential energy of molecules and crystals, with forces and stress on request.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -194,7 +240,7 @@ class AsyncMaterials(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(COMPUTE, request, given)
+        return await self._call(COMPUTE, whole, given)
 
     async def compute_many(
         self,
@@ -239,15 +285,25 @@ class AsyncMaterials(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[MaterialsResponse]: ...
+    @overload
     def stream(
-        self, request: MaterialsRequest | None = None, /, **given: Any
-    ) -> AsyncStream[MaterialsResponse]:
+        self,
+        whole: StructureLike,
+        /,
+        *,
+        model: str | None = None,
+        compute_forces: bool = True,
+        compute_stress: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream[MaterialsResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MaterialsResponse]:
         """Compute a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -264,4 +320,13 @@ class AsyncMaterials(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(COMPUTE, request, given)
+        return self._stream(COMPUTE, whole, given)
+
+
+class AsyncRawMaterials:
+    """Compute energies and forces of atoms, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncMaterials) -> None:
+        self.compute = raw_async(resource.compute)
+        self.compute_many = raw_async(resource.compute_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.molecular import MolecularRequest, MolecularResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, SequencesLike
     from sheaf_client.contracts._types import ProteinSequence
 
 EMBED: Operation[MolecularRequest, MolecularResponse] = Operation(
@@ -43,17 +44,29 @@ class Molecular(SyncResource):
         /,
         *,
         model: str | None = None,
-        sequences: Sequence[ProteinSequence] | ArrayLike,
+        sequences: Sequence[ProteinSequence] | SequencesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MolecularResponse: ...
-    def embed(self, request: MolecularRequest | None = None, /, **given: Any) -> MolecularResponse:
+    @overload
+    def embed(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MolecularResponse: ...
+    def embed(self, whole: object = None, /, **given: Any) -> MolecularResponse:
         """Embed proteins. One vector for each protein, pooled over its residues.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: Protein sequences in one-letter codes, shape (n_sequences,), each up to 16,384 residues; a model refuses longer ones than it reads.
             pooling: How residues become one vector: `mean` over the sequence's own residues, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -67,7 +80,7 @@ class Molecular(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -89,6 +102,14 @@ class Molecular(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawMolecular:
+    """Embed protein sequences, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Molecular) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncMolecular(AsyncResource):
     """Embed protein sequences."""
 
@@ -107,17 +128,29 @@ class AsyncMolecular(AsyncResource):
         /,
         *,
         model: str | None = None,
-        sequences: Sequence[ProteinSequence] | ArrayLike,
+        sequences: Sequence[ProteinSequence] | SequencesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MolecularResponse: ...
-    async def embed(self, request: MolecularRequest | None = None, /, **given: Any) -> MolecularResponse:
+    @overload
+    async def embed(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MolecularResponse: ...
+    async def embed(self, whole: object = None, /, **given: Any) -> MolecularResponse:
         """Embed proteins. One vector for each protein, pooled over its residues.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: Protein sequences in one-letter codes, shape (n_sequences,), each up to 16,384 residues; a model refuses longer ones than it reads.
             pooling: How residues become one vector: `mean` over the sequence's own residues, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -131,7 +164,7 @@ class AsyncMolecular(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,
@@ -151,3 +184,11 @@ class AsyncMolecular(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawMolecular:
+    """Embed protein sequences, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncMolecular) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.multimodal_embedding import (
     MultimodalEmbeddingRequest,
@@ -16,8 +17,7 @@ from sheaf_client.contracts.multimodal_embedding import (
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import AudioFile, ImageFile
+    from sheaf_client._inputs import ArrayLike, AudioFileLike, ImageFileLike
     from sheaf_client.contracts._types import EmbeddingText
 
 EMBED: Operation[MultimodalEmbeddingRequest, MultimodalEmbeddingResponse] = Operation(
@@ -48,22 +48,20 @@ class MultimodalEmbedding(SyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
-        audios: Sequence[AudioFile | bytes | str] | ArrayLike | None = None,
-        depth_images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
-        thermal_images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageFileLike] | ArrayLike | None = None,
+        audios: Sequence[AudioFileLike] | ArrayLike | None = None,
+        depth_images: Sequence[ImageFileLike] | ArrayLike | None = None,
+        thermal_images: Sequence[ImageFileLike] | ArrayLike | None = None,
         normalize: bool = True,
         truncate: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalEmbeddingResponse: ...
-    def embed(
-        self, request: MultimodalEmbeddingRequest | None = None, /, **given: Any
-    ) -> MultimodalEmbeddingResponse:
+    def embed(self, whole: object = None, /, **given: Any) -> MultimodalEmbeddingResponse:
         """Embed inputs of one modality. One vector for each input; vectors of all modalities lie in one space and can be compared.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts, shape (n_inputs,). Exactly one modality is given.
             images: Colour images, each an encoded file (PNG, JPEG or WebP), shape (n_inputs,).
@@ -81,7 +79,7 @@ class MultimodalEmbedding(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -103,6 +101,14 @@ class MultimodalEmbedding(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawMultimodalEmbedding:
+    """Embed any of several modalities into one space, with each answer as HTTP has it."""
+
+    def __init__(self, resource: MultimodalEmbedding) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncMultimodalEmbedding(AsyncResource):
     """Embed any of several modalities into one space."""
 
@@ -122,22 +128,20 @@ class AsyncMultimodalEmbedding(AsyncResource):
         *,
         model: str | None = None,
         texts: Sequence[EmbeddingText] | ArrayLike | None = None,
-        images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
-        audios: Sequence[AudioFile | bytes | str] | ArrayLike | None = None,
-        depth_images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
-        thermal_images: Sequence[ImageFile | bytes | str] | ArrayLike | None = None,
+        images: Sequence[ImageFileLike] | ArrayLike | None = None,
+        audios: Sequence[AudioFileLike] | ArrayLike | None = None,
+        depth_images: Sequence[ImageFileLike] | ArrayLike | None = None,
+        thermal_images: Sequence[ImageFileLike] | ArrayLike | None = None,
         normalize: bool = True,
         truncate: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalEmbeddingResponse: ...
-    async def embed(
-        self, request: MultimodalEmbeddingRequest | None = None, /, **given: Any
-    ) -> MultimodalEmbeddingResponse:
+    async def embed(self, whole: object = None, /, **given: Any) -> MultimodalEmbeddingResponse:
         """Embed inputs of one modality. One vector for each input; vectors of all modalities lie in one space and can be compared.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts, shape (n_inputs,). Exactly one modality is given.
             images: Colour images, each an encoded file (PNG, JPEG or WebP), shape (n_inputs,).
@@ -155,7 +159,7 @@ class AsyncMultimodalEmbedding(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,
@@ -175,3 +179,11 @@ class AsyncMultimodalEmbedding(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawMultimodalEmbedding:
+    """Embed any of several modalities into one space, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncMultimodalEmbedding) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.multimodal_generation import (
     MultimodalGenerationRequest,
@@ -16,8 +17,7 @@ from sheaf_client.contracts.multimodal_generation import (
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import ImageFile
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import AdapterName
 
@@ -49,8 +49,8 @@ class MultimodalGeneration(SyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: ImageFile | bytes | str,
-        mask: ImageFile | bytes | str | None = None,
+        image: ImageFileLike,
+        mask: ImageFileLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -64,13 +64,33 @@ class MultimodalGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalGenerationResponse: ...
+    @overload
     def generate(
-        self, request: MultimodalGenerationRequest | None = None, /, **given: Any
-    ) -> MultimodalGenerationResponse:
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageFileLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MultimodalGenerationResponse: ...
+    def generate(self, whole: object = None, /, **given: Any) -> MultimodalGenerationResponse:
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -94,7 +114,7 @@ class MultimodalGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(GENERATE, request, given)
+        return self._call(GENERATE, whole, given)
 
     def generate_many(
         self,
@@ -131,8 +151,8 @@ class MultimodalGeneration(SyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: ImageFile | bytes | str,
-        mask: ImageFile | bytes | str | None = None,
+        image: ImageFileLike,
+        mask: ImageFileLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -146,15 +166,35 @@ class MultimodalGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[MultimodalGenerationResponse]: ...
+    @overload
     def stream(
-        self, request: MultimodalGenerationRequest | None = None, /, **given: Any
-    ) -> Stream[MultimodalGenerationResponse]:
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageFileLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Stream[MultimodalGenerationResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[MultimodalGenerationResponse]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -178,7 +218,16 @@ class MultimodalGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
+
+
+class RawMultimodalGeneration:
+    """Generate images from images and text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: MultimodalGeneration) -> None:
+        self.generate = raw(resource.generate)
+        self.generate_many = raw(resource.generate_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncMultimodalGeneration(AsyncResource):
@@ -200,8 +249,8 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: ImageFile | bytes | str,
-        mask: ImageFile | bytes | str | None = None,
+        image: ImageFileLike,
+        mask: ImageFileLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -215,13 +264,33 @@ class AsyncMultimodalGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalGenerationResponse: ...
+    @overload
     async def generate(
-        self, request: MultimodalGenerationRequest | None = None, /, **given: Any
-    ) -> MultimodalGenerationResponse:
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageFileLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> MultimodalGenerationResponse: ...
+    async def generate(self, whole: object = None, /, **given: Any) -> MultimodalGenerationResponse:
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -245,7 +314,7 @@ class AsyncMultimodalGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(GENERATE, request, given)
+        return await self._call(GENERATE, whole, given)
 
     async def generate_many(
         self,
@@ -282,8 +351,8 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         model: str | None = None,
         prompt: str,
-        image: ImageFile | bytes | str,
-        mask: ImageFile | bytes | str | None = None,
+        image: ImageFileLike,
+        mask: ImageFileLike | None = None,
         strength: float = 0.8,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -297,15 +366,35 @@ class AsyncMultimodalGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[MultimodalGenerationResponse]: ...
+    @overload
     def stream(
-        self, request: MultimodalGenerationRequest | None = None, /, **given: Any
-    ) -> AsyncStream[MultimodalGenerationResponse]:
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        prompt: str,
+        mask: ImageFileLike | None = None,
+        strength: float = 0.8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        adapters: Sequence[AdapterName] | ArrayLike = [],
+        adapter_weights: Sequence[float] | ArrayLike | None = None,
+        num_images: int = 1,
+        output_format: Literal["png", "jpeg", "webp"] = "png",
+        preview_interval: int | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream[MultimodalGenerationResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MultimodalGenerationResponse]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -329,4 +418,13 @@ class AsyncMultimodalGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, request, given)
+        return self._stream(GENERATE, whole, given)
+
+
+class AsyncRawMultimodalGeneration:
+    """Generate images from images and text, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncMultimodalGeneration) -> None:
+        self.generate = raw_async(resource.generate)
+        self.generate_many = raw_async(resource.generate_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._media import ImageFile
+    from sheaf_client._inputs import ImageFileLike
 
 ESTIMATE: Operation[OpticalFlowRequest, OpticalFlowResponse] = Operation(
     model_type="optical_flow",
@@ -42,16 +43,16 @@ class OpticalFlow(SyncResource):
         /,
         *,
         model: str | None = None,
-        frame1: ImageFile | bytes | str,
-        frame2: ImageFile | bytes | str,
+        frame1: ImageFileLike,
+        frame2: ImageFileLike,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...
-    def estimate(self, request: OpticalFlowRequest | None = None, /, **given: Any) -> OpticalFlowResponse:
+    def estimate(self, whole: object = None, /, **given: Any) -> OpticalFlowResponse:
         """Estimate optical flow. The displacement of every pixel from the first frame to the second.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frame1: The earlier frame as a PNG, JPEG or WebP file.
             frame2: The later frame as a PNG, JPEG or WebP file, of the size of `frame1_b64`.
@@ -64,7 +65,7 @@ class OpticalFlow(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, request, given)
+        return self._call(ESTIMATE, whole, given)
 
     def estimate_many(
         self,
@@ -86,6 +87,14 @@ class OpticalFlow(SyncResource):
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
+class RawOpticalFlow:
+    """Estimate motion between frames, with each answer as HTTP has it."""
+
+    def __init__(self, resource: OpticalFlow) -> None:
+        self.estimate = raw(resource.estimate)
+        self.estimate_many = raw(resource.estimate_many)
+
+
 class AsyncOpticalFlow(AsyncResource):
     """Estimate motion between frames."""
 
@@ -104,18 +113,16 @@ class AsyncOpticalFlow(AsyncResource):
         /,
         *,
         model: str | None = None,
-        frame1: ImageFile | bytes | str,
-        frame2: ImageFile | bytes | str,
+        frame1: ImageFileLike,
+        frame2: ImageFileLike,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...
-    async def estimate(
-        self, request: OpticalFlowRequest | None = None, /, **given: Any
-    ) -> OpticalFlowResponse:
+    async def estimate(self, whole: object = None, /, **given: Any) -> OpticalFlowResponse:
         """Estimate optical flow. The displacement of every pixel from the first frame to the second.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frame1: The earlier frame as a PNG, JPEG or WebP file.
             frame2: The later frame as a PNG, JPEG or WebP file, of the size of `frame1_b64`.
@@ -128,7 +135,7 @@ class AsyncOpticalFlow(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, request, given)
+        return await self._call(ESTIMATE, whole, given)
 
     async def estimate_many(
         self,
@@ -148,3 +155,11 @@ class AsyncOpticalFlow(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
+
+
+class AsyncRawOpticalFlow:
+    """Estimate motion between frames, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncOpticalFlow) -> None:
+        self.estimate = raw_async(resource.estimate)
+        self.estimate_many = raw_async(resource.estimate_many)

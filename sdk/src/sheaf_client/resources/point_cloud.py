@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.point_cloud import PointCloudRequest, PointCloudResponse
 
@@ -48,11 +49,11 @@ class PointCloud(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PointCloudResponse: ...
-    def infer(self, request: PointCloudRequest | None = None, /, **given: Any) -> PointCloudResponse:
+    def infer(self, whole: object = None, /, **given: Any) -> PointCloudResponse:
         """Embed or classify a point cloud. One vector for the shape, or its class with the probability of each.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             points: Points, shape (n_points, 3), as x, y, z scaled into the unit sphere about the origin.
             n_points: Number of points.
@@ -66,7 +67,7 @@ class PointCloud(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(INFER, request, given)
+        return self._call(INFER, whole, given)
 
     def infer_many(
         self,
@@ -86,6 +87,14 @@ class PointCloud(SyncResource):
             A response or an exception for each request, in their order.
         """
         return self._call_many(INFER, requests, timeout, extra_headers)
+
+
+class RawPointCloud:
+    """Embed and classify point clouds, with each answer as HTTP has it."""
+
+    def __init__(self, resource: PointCloud) -> None:
+        self.infer = raw(resource.infer)
+        self.infer_many = raw(resource.infer_many)
 
 
 class AsyncPointCloud(AsyncResource):
@@ -112,11 +121,11 @@ class AsyncPointCloud(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PointCloudResponse: ...
-    async def infer(self, request: PointCloudRequest | None = None, /, **given: Any) -> PointCloudResponse:
+    async def infer(self, whole: object = None, /, **given: Any) -> PointCloudResponse:
         """Embed or classify a point cloud. One vector for the shape, or its class with the probability of each.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             points: Points, shape (n_points, 3), as x, y, z scaled into the unit sphere about the origin.
             n_points: Number of points.
@@ -130,7 +139,7 @@ class AsyncPointCloud(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(INFER, request, given)
+        return await self._call(INFER, whole, given)
 
     async def infer_many(
         self,
@@ -150,3 +159,11 @@ class AsyncPointCloud(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(INFER, requests, timeout, extra_headers)
+
+
+class AsyncRawPointCloud:
+    """Embed and classify point clouds, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncPointCloud) -> None:
+        self.infer = raw_async(resource.infer)
+        self.infer_many = raw_async(resource.infer_many)

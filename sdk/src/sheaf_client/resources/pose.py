@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.pose import PoseRequest, PoseResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import ImageFile
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client.params._types import PersonBoxLike
 
 ESTIMATE: Operation[PoseRequest, PoseResponse] = Operation(
@@ -44,17 +44,29 @@ class Pose(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageFile | bytes | str,
+        image: ImageFileLike,
         bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
         threshold: float = 0.3,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PoseResponse: ...
-    def estimate(self, request: PoseRequest | None = None, /, **given: Any) -> PoseResponse:
+    @overload
+    def estimate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
+        threshold: float = 0.3,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> PoseResponse: ...
+    def estimate(self, whole: object = None, /, **given: Any) -> PoseResponse:
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
@@ -68,7 +80,7 @@ class Pose(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, request, given)
+        return self._call(ESTIMATE, whole, given)
 
     def estimate_many(
         self,
@@ -90,6 +102,14 @@ class Pose(SyncResource):
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
+class RawPose:
+    """Estimate body poses, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Pose) -> None:
+        self.estimate = raw(resource.estimate)
+        self.estimate_many = raw(resource.estimate_many)
+
+
 class AsyncPose(AsyncResource):
     """Estimate body poses."""
 
@@ -108,17 +128,29 @@ class AsyncPose(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageFile | bytes | str,
+        image: ImageFileLike,
         bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
         threshold: float = 0.3,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PoseResponse: ...
-    async def estimate(self, request: PoseRequest | None = None, /, **given: Any) -> PoseResponse:
+    @overload
+    async def estimate(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        bboxes: Sequence[PersonBoxLike] | ArrayLike | None = None,
+        threshold: float = 0.3,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> PoseResponse: ...
+    async def estimate(self, whole: object = None, /, **given: Any) -> PoseResponse:
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
@@ -132,7 +164,7 @@ class AsyncPose(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, request, given)
+        return await self._call(ESTIMATE, whole, given)
 
     async def estimate_many(
         self,
@@ -152,3 +184,11 @@ class AsyncPose(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
+
+
+class AsyncRawPose:
+    """Estimate body poses, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncPose) -> None:
+        self.estimate = raw_async(resource.estimate)
+        self.estimate_many = raw_async(resource.estimate_many)

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, SequencesLike
     from sheaf_client.contracts._types import ProteinSequence
 
 INFER: Operation[ProteinLanguageRequest, ProteinLanguageResponse] = Operation(
@@ -43,20 +44,31 @@ class ProteinLanguage(SyncResource):
         /,
         *,
         model: str | None = None,
-        sequences: Sequence[ProteinSequence] | ArrayLike,
+        sequences: Sequence[ProteinSequence] | SequencesLike | ArrayLike,
         return_logits: bool = True,
         return_embeddings: bool = False,
         output_hidden_states: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> ProteinLanguageResponse: ...
+    @overload
     def infer(
-        self, request: ProteinLanguageRequest | None = None, /, **given: Any
-    ) -> ProteinLanguageResponse:
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        return_logits: bool = True,
+        return_embeddings: bool = False,
+        output_hidden_states: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> ProteinLanguageResponse: ...
+    def infer(self, whole: object = None, /, **given: Any) -> ProteinLanguageResponse:
         """Logits and vectors of each residue. Token logits, residue vectors or all layers' states of each protein, padding removed.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: Protein sequences in one-letter codes, `<mask>` for a masked residue, shape (n_sequences,).
             return_logits: Whether the answer holds `logits`. Default: `True`.
@@ -71,7 +83,7 @@ class ProteinLanguage(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(INFER, request, given)
+        return self._call(INFER, whole, given)
 
     def infer_many(
         self,
@@ -93,6 +105,14 @@ class ProteinLanguage(SyncResource):
         return self._call_many(INFER, requests, timeout, extra_headers)
 
 
+class RawProteinLanguage:
+    """Run a protein language model, with each answer as HTTP has it."""
+
+    def __init__(self, resource: ProteinLanguage) -> None:
+        self.infer = raw(resource.infer)
+        self.infer_many = raw(resource.infer_many)
+
+
 class AsyncProteinLanguage(AsyncResource):
     """Run a protein language model."""
 
@@ -111,20 +131,31 @@ class AsyncProteinLanguage(AsyncResource):
         /,
         *,
         model: str | None = None,
-        sequences: Sequence[ProteinSequence] | ArrayLike,
+        sequences: Sequence[ProteinSequence] | SequencesLike | ArrayLike,
         return_logits: bool = True,
         return_embeddings: bool = False,
         output_hidden_states: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> ProteinLanguageResponse: ...
+    @overload
     async def infer(
-        self, request: ProteinLanguageRequest | None = None, /, **given: Any
-    ) -> ProteinLanguageResponse:
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        return_logits: bool = True,
+        return_embeddings: bool = False,
+        output_hidden_states: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> ProteinLanguageResponse: ...
+    async def infer(self, whole: object = None, /, **given: Any) -> ProteinLanguageResponse:
         """Logits and vectors of each residue. Token logits, residue vectors or all layers' states of each protein, padding removed.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: Protein sequences in one-letter codes, `<mask>` for a masked residue, shape (n_sequences,).
             return_logits: Whether the answer holds `logits`. Default: `True`.
@@ -139,7 +170,7 @@ class AsyncProteinLanguage(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(INFER, request, given)
+        return await self._call(INFER, whole, given)
 
     async def infer_many(
         self,
@@ -159,3 +190,11 @@ class AsyncProteinLanguage(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(INFER, requests, timeout, extra_headers)
+
+
+class AsyncRawProteinLanguage:
+    """Run a protein language model, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncProteinLanguage) -> None:
+        self.infer = raw_async(resource.infer)
+        self.infer_many = raw_async(resource.infer_many)

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.segmentation import SegmentationRequest, SegmentationResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import ImageFile
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client.contracts._types import PointLabel
     from sheaf_client.params._types import ImagePointLike
 
@@ -45,7 +45,7 @@ class Segmentation(SyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageFile | bytes | str,
+        image: ImageFileLike,
         point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
         point_labels: Sequence[PointLabel] | ArrayLike | None = None,
         box: Sequence[float] | ArrayLike | None = None,
@@ -53,11 +53,25 @@ class Segmentation(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SegmentationResponse: ...
-    def segment(self, request: SegmentationRequest | None = None, /, **given: Any) -> SegmentationResponse:
+    @overload
+    def segment(
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
+        point_labels: Sequence[PointLabel] | ArrayLike | None = None,
+        box: Sequence[float] | ArrayLike | None = None,
+        multimask_output: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> SegmentationResponse: ...
+    def segment(self, whole: object = None, /, **given: Any) -> SegmentationResponse:
         """Segment an object. Masks of the object that points, a box or both point out, best first.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             point_coords: Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.
@@ -73,7 +87,7 @@ class Segmentation(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(SEGMENT, request, given)
+        return self._call(SEGMENT, whole, given)
 
     def segment_many(
         self,
@@ -95,6 +109,14 @@ class Segmentation(SyncResource):
         return self._call_many(SEGMENT, requests, timeout, extra_headers)
 
 
+class RawSegmentation:
+    """Segment objects in images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Segmentation) -> None:
+        self.segment = raw(resource.segment)
+        self.segment_many = raw(resource.segment_many)
+
+
 class AsyncSegmentation(AsyncResource):
     """Segment objects in images."""
 
@@ -113,7 +135,7 @@ class AsyncSegmentation(AsyncResource):
         /,
         *,
         model: str | None = None,
-        image: ImageFile | bytes | str,
+        image: ImageFileLike,
         point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
         point_labels: Sequence[PointLabel] | ArrayLike | None = None,
         box: Sequence[float] | ArrayLike | None = None,
@@ -121,13 +143,25 @@ class AsyncSegmentation(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SegmentationResponse: ...
+    @overload
     async def segment(
-        self, request: SegmentationRequest | None = None, /, **given: Any
-    ) -> SegmentationResponse:
+        self,
+        whole: ImageFileLike,
+        /,
+        *,
+        model: str | None = None,
+        point_coords: Sequence[ImagePointLike] | ArrayLike | None = None,
+        point_labels: Sequence[PointLabel] | ArrayLike | None = None,
+        box: Sequence[float] | ArrayLike | None = None,
+        multimask_output: bool = True,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> SegmentationResponse: ...
+    async def segment(self, whole: object = None, /, **given: Any) -> SegmentationResponse:
         """Segment an object. Masks of the object that points, a box or both point out, best first.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             point_coords: Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.
@@ -143,7 +177,7 @@ class AsyncSegmentation(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(SEGMENT, request, given)
+        return await self._call(SEGMENT, whole, given)
 
     async def segment_many(
         self,
@@ -163,3 +197,11 @@ class AsyncSegmentation(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(SEGMENT, requests, timeout, extra_headers)
+
+
+class AsyncRawSegmentation:
+    """Segment objects in images, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncSegmentation) -> None:
+        self.segment = raw_async(resource.segment)
+        self.segment_many = raw_async(resource.segment_many)

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.small_molecule import SmallMoleculeRequest, SmallMoleculeResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, MoleculesLike
     from sheaf_client.contracts._types import Smiles
 
 EMBED: Operation[SmallMoleculeRequest, SmallMoleculeResponse] = Operation(
@@ -43,17 +44,29 @@ class SmallMolecule(SyncResource):
         /,
         *,
         model: str | None = None,
-        smiles: Sequence[Smiles] | ArrayLike,
+        smiles: Sequence[Smiles] | MoleculesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SmallMoleculeResponse: ...
-    def embed(self, request: SmallMoleculeRequest | None = None, /, **given: Any) -> SmallMoleculeResponse:
+    @overload
+    def embed(
+        self,
+        whole: MoleculesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> SmallMoleculeResponse: ...
+    def embed(self, whole: object = None, /, **given: Any) -> SmallMoleculeResponse:
         """Embed molecules. One vector for each molecule, pooled over the tokens of its SMILES.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, RDKit molecules.
             model: Name of the deployed model; the client's `model` when absent.
             smiles: Molecules as SMILES, shape (n_molecules,), each up to 4,096 characters; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the molecule's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -67,7 +80,7 @@ class SmallMolecule(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, request, given)
+        return self._call(EMBED, whole, given)
 
     def embed_many(
         self,
@@ -89,6 +102,14 @@ class SmallMolecule(SyncResource):
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
+class RawSmallMolecule:
+    """Embed small molecules, with each answer as HTTP has it."""
+
+    def __init__(self, resource: SmallMolecule) -> None:
+        self.embed = raw(resource.embed)
+        self.embed_many = raw(resource.embed_many)
+
+
 class AsyncSmallMolecule(AsyncResource):
     """Embed small molecules."""
 
@@ -107,19 +128,29 @@ class AsyncSmallMolecule(AsyncResource):
         /,
         *,
         model: str | None = None,
-        smiles: Sequence[Smiles] | ArrayLike,
+        smiles: Sequence[Smiles] | MoleculesLike | ArrayLike,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SmallMoleculeResponse: ...
+    @overload
     async def embed(
-        self, request: SmallMoleculeRequest | None = None, /, **given: Any
-    ) -> SmallMoleculeResponse:
+        self,
+        whole: MoleculesLike,
+        /,
+        *,
+        model: str | None = None,
+        pooling: Literal["mean", "cls"] = "mean",
+        normalize: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> SmallMoleculeResponse: ...
+    async def embed(self, whole: object = None, /, **given: Any) -> SmallMoleculeResponse:
         """Embed molecules. One vector for each molecule, pooled over the tokens of its SMILES.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, RDKit molecules.
             model: Name of the deployed model; the client's `model` when absent.
             smiles: Molecules as SMILES, shape (n_molecules,), each up to 4,096 characters; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the molecule's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -133,7 +164,7 @@ class AsyncSmallMolecule(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, request, given)
+        return await self._call(EMBED, whole, given)
 
     async def embed_many(
         self,
@@ -153,3 +184,11 @@ class AsyncSmallMolecule(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(EMBED, requests, timeout, extra_headers)
+
+
+class AsyncRawSmallMolecule:
+    """Embed small molecules, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncSmallMolecule) -> None:
+        self.embed = raw_async(resource.embed)
+        self.embed_many = raw_async(resource.embed_many)

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.structure import ChainInput, StructureRequest, StructureResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, SequencesLike
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.params._types import AlignmentLike
     from sheaf_client.params.structure import ChainInputParams
@@ -55,11 +56,27 @@ class Structure(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> StructureResponse: ...
-    def fold(self, request: StructureRequest | None = None, /, **given: Any) -> StructureResponse:
+    @overload
+    def fold(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        msa: Sequence[AlignmentLike] | ArrayLike | None = None,
+        num_loops: int = 3,
+        num_sampling_steps: int = 50,
+        num_samples: int = 1,
+        seed: int = 0,
+        output_format: Literal["mmcif", "pdb"] = "mmcif",
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> StructureResponse: ...
+    def fold(self, whole: object = None, /, **given: Any) -> StructureResponse:
         """Fold a protein or a complex. Atom positions of the chains with the model's confidence in them.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             chains: The chains, shape (n_chains,); a chain that occurs twice is given twice, under two names.
             msa: Alignments of related sequences (A3M rows), one for each chain in the order of `chains`, shape (n_chains, depth). A model that reads none refuses it.
@@ -77,7 +94,7 @@ class Structure(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(FOLD, request, given)
+        return self._call(FOLD, whole, given)
 
     def fold_many(
         self,
@@ -123,13 +140,29 @@ class Structure(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[StructureResponse]: ...
-    def stream(self, request: StructureRequest | None = None, /, **given: Any) -> Stream[StructureResponse]:
+    @overload
+    def stream(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        msa: Sequence[AlignmentLike] | ArrayLike | None = None,
+        num_loops: int = 3,
+        num_sampling_steps: int = 50,
+        num_samples: int = 1,
+        seed: int = 0,
+        output_format: Literal["mmcif", "pdb"] = "mmcif",
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Stream[StructureResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[StructureResponse]:
         """Fold a protein or a complex and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             chains: The chains, shape (n_chains,); a chain that occurs twice is given twice, under two names.
             msa: Alignments of related sequences (A3M rows), one for each chain in the order of `chains`, shape (n_chains, depth). A model that reads none refuses it.
@@ -147,7 +180,16 @@ class Structure(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FOLD, request, given)
+        return self._stream(FOLD, whole, given)
+
+
+class RawStructure:
+    """Predict protein structures, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Structure) -> None:
+        self.fold = raw(resource.fold)
+        self.fold_many = raw(resource.fold_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncStructure(AsyncResource):
@@ -178,11 +220,27 @@ class AsyncStructure(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> StructureResponse: ...
-    async def fold(self, request: StructureRequest | None = None, /, **given: Any) -> StructureResponse:
+    @overload
+    async def fold(
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        msa: Sequence[AlignmentLike] | ArrayLike | None = None,
+        num_loops: int = 3,
+        num_sampling_steps: int = 50,
+        num_samples: int = 1,
+        seed: int = 0,
+        output_format: Literal["mmcif", "pdb"] = "mmcif",
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> StructureResponse: ...
+    async def fold(self, whole: object = None, /, **given: Any) -> StructureResponse:
         """Fold a protein or a complex. Atom positions of the chains with the model's confidence in them.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             chains: The chains, shape (n_chains,); a chain that occurs twice is given twice, under two names.
             msa: Alignments of related sequences (A3M rows), one for each chain in the order of `chains`, shape (n_chains, depth). A model that reads none refuses it.
@@ -200,7 +258,7 @@ class AsyncStructure(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(FOLD, request, given)
+        return await self._call(FOLD, whole, given)
 
     async def fold_many(
         self,
@@ -246,15 +304,29 @@ class AsyncStructure(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[StructureResponse]: ...
+    @overload
     def stream(
-        self, request: StructureRequest | None = None, /, **given: Any
-    ) -> AsyncStream[StructureResponse]:
+        self,
+        whole: SequencesLike,
+        /,
+        *,
+        model: str | None = None,
+        msa: Sequence[AlignmentLike] | ArrayLike | None = None,
+        num_loops: int = 3,
+        num_sampling_steps: int = 50,
+        num_samples: int = 1,
+        seed: int = 0,
+        output_format: Literal["mmcif", "pdb"] = "mmcif",
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream[StructureResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[StructureResponse]:
         """Fold a protein or a complex and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             chains: The chains, shape (n_chains,); a chain that occurs twice is given twice, under two names.
             msa: Alignments of related sequences (A3M rows), one for each chain in the order of `chains`, shape (n_chains, depth). A model that reads none refuses it.
@@ -272,4 +344,13 @@ class AsyncStructure(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FOLD, request, given)
+        return self._stream(FOLD, whole, given)
+
+
+class AsyncRawStructure:
+    """Predict protein structures, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncStructure) -> None:
+        self.fold = raw_async(resource.fold)
+        self.fold_many = raw_async(resource.fold_many)
+        self.stream = raw_async_stream(resource.stream)

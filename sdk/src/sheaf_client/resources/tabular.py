@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.tabular import TabularRequest, TabularResponse
 
@@ -56,11 +57,11 @@ class Tabular(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TabularResponse: ...
-    def predict(self, request: TabularRequest | None = None, /, **given: Any) -> TabularResponse:
+    def predict(self, whole: object = None, /, **given: Any) -> TabularResponse:
         """Predict labels of rows. Classes or values of the rows of `query_X`, learned from `context_X` and `context_y` in one pass.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             query_X: Rows to predict, shape (n_query, n_features), columns as in `context_X`.
             context_X: Labelled rows, shape (n_context, n_features), all of equal length, each column in its own unit; text is a category, `null` marks a missing value. Exactly one of `context_X` and `context_id` is given.
@@ -80,7 +81,7 @@ class Tabular(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(PREDICT, request, given)
+        return self._call(PREDICT, whole, given)
 
     def predict_many(
         self,
@@ -100,6 +101,14 @@ class Tabular(SyncResource):
             A response or an exception for each request, in their order.
         """
         return self._call_many(PREDICT, requests, timeout, extra_headers)
+
+
+class RawTabular:
+    """Predict labels of table rows, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Tabular) -> None:
+        self.predict = raw(resource.predict)
+        self.predict_many = raw(resource.predict_many)
 
 
 class AsyncTabular(AsyncResource):
@@ -132,11 +141,11 @@ class AsyncTabular(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TabularResponse: ...
-    async def predict(self, request: TabularRequest | None = None, /, **given: Any) -> TabularResponse:
+    async def predict(self, whole: object = None, /, **given: Any) -> TabularResponse:
         """Predict labels of rows. Classes or values of the rows of `query_X`, learned from `context_X` and `context_y` in one pass.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             query_X: Rows to predict, shape (n_query, n_features), columns as in `context_X`.
             context_X: Labelled rows, shape (n_context, n_features), all of equal length, each column in its own unit; text is a category, `null` marks a missing value. Exactly one of `context_X` and `context_id` is given.
@@ -156,7 +165,7 @@ class AsyncTabular(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(PREDICT, request, given)
+        return await self._call(PREDICT, whole, given)
 
     async def predict_many(
         self,
@@ -176,3 +185,11 @@ class AsyncTabular(AsyncResource):
             A response or an exception for each request, in their order.
         """
         return await self._call_many(PREDICT, requests, timeout, extra_headers)
+
+
+class AsyncRawTabular:
+    """Predict labels of table rows, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncTabular) -> None:
+        self.predict = raw_async(resource.predict)
+        self.predict_many = raw_async(resource.predict_many)

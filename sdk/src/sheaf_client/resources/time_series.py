@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.features import FeatureRef
 from sheaf_client.contracts.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
@@ -67,11 +68,11 @@ class TimeSeries(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TimeSeriesResponse: ...
-    def forecast(self, request: TimeSeriesRequest | None = None, /, **given: Any) -> TimeSeriesResponse:
+    def forecast(self, whole: object = None, /, **given: Any) -> TimeSeriesResponse:
         """Forecast a series. Point forecast, quantiles or sample paths of the steps after `history`.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -97,7 +98,7 @@ class TimeSeries(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(FORECAST, request, given)
+        return self._call(FORECAST, whole, given)
 
     def forecast_many(
         self,
@@ -151,13 +152,13 @@ class TimeSeries(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[TimeSeriesResponse]: ...
-    def stream(self, request: TimeSeriesRequest | None = None, /, **given: Any) -> Stream[TimeSeriesResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[TimeSeriesResponse]:
         """Forecast a series and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -183,7 +184,16 @@ class TimeSeries(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, request, given)
+        return self._stream(FORECAST, whole, given)
+
+
+class RawTimeSeries:
+    """Forecast time series, with each answer as HTTP has it."""
+
+    def __init__(self, resource: TimeSeries) -> None:
+        self.forecast = raw(resource.forecast)
+        self.forecast_many = raw(resource.forecast_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncTimeSeries(AsyncResource):
@@ -222,11 +232,11 @@ class AsyncTimeSeries(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TimeSeriesResponse: ...
-    async def forecast(self, request: TimeSeriesRequest | None = None, /, **given: Any) -> TimeSeriesResponse:
+    async def forecast(self, whole: object = None, /, **given: Any) -> TimeSeriesResponse:
         """Forecast a series. Point forecast, quantiles or sample paths of the steps after `history`.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -252,7 +262,7 @@ class AsyncTimeSeries(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(FORECAST, request, given)
+        return await self._call(FORECAST, whole, given)
 
     async def forecast_many(
         self,
@@ -306,15 +316,13 @@ class AsyncTimeSeries(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[TimeSeriesResponse]: ...
-    def stream(
-        self, request: TimeSeriesRequest | None = None, /, **given: Any
-    ) -> AsyncStream[TimeSeriesResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TimeSeriesResponse]:
         """Forecast a series and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -340,4 +348,13 @@ class AsyncTimeSeries(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, request, given)
+        return self._stream(FORECAST, whole, given)
+
+
+class AsyncRawTimeSeries:
+    """Forecast time series, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncTimeSeries) -> None:
+        self.forecast = raw_async(resource.forecast)
+        self.forecast_many = raw_async(resource.forecast_many)
+        self.stream = raw_async_stream(resource.stream)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.audio import TTSRequest, TTSResponse
 
@@ -49,11 +50,11 @@ class Tts(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TTSResponse: ...
-    def synthesize(self, request: TTSRequest | None = None, /, **given: Any) -> TTSResponse:
+    def synthesize(self, whole: object = None, /, **given: Any) -> TTSResponse:
         """Speak a text. Speech of `text` in the chosen voice, as a WAV file.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -68,7 +69,7 @@ class Tts(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(SYNTHESIZE, request, given)
+        return self._call(SYNTHESIZE, whole, given)
 
     def synthesize_many(
         self,
@@ -111,13 +112,13 @@ class Tts(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[TTSResponse]: ...
-    def stream(self, request: TTSRequest | None = None, /, **given: Any) -> Stream[TTSResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[TTSResponse]:
         """Speak a text and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -132,7 +133,16 @@ class Tts(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(SYNTHESIZE, request, given)
+        return self._stream(SYNTHESIZE, whole, given)
+
+
+class RawTts:
+    """Turn text into speech, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Tts) -> None:
+        self.synthesize = raw(resource.synthesize)
+        self.synthesize_many = raw(resource.synthesize_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncTts(AsyncResource):
@@ -160,11 +170,11 @@ class AsyncTts(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TTSResponse: ...
-    async def synthesize(self, request: TTSRequest | None = None, /, **given: Any) -> TTSResponse:
+    async def synthesize(self, whole: object = None, /, **given: Any) -> TTSResponse:
         """Speak a text. Speech of `text` in the chosen voice, as a WAV file.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -179,7 +189,7 @@ class AsyncTts(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(SYNTHESIZE, request, given)
+        return await self._call(SYNTHESIZE, whole, given)
 
     async def synthesize_many(
         self,
@@ -222,13 +232,13 @@ class AsyncTts(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[TTSResponse]: ...
-    def stream(self, request: TTSRequest | None = None, /, **given: Any) -> AsyncStream[TTSResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TTSResponse]:
         """Speak a text and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -243,4 +253,13 @@ class AsyncTts(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(SYNTHESIZE, request, given)
+        return self._stream(SYNTHESIZE, whole, given)
+
+
+class AsyncRawTts:
+    """Turn text into speech, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncTts) -> None:
+        self.synthesize = raw_async(resource.synthesize)
+        self.synthesize_many = raw_async(resource.synthesize_many)
+        self.stream = raw_async_stream(resource.stream)

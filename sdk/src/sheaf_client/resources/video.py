@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.video import VideoRequest, VideoResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
-    from sheaf_client._media import ImageFile
+    from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client._streaming import AsyncStream, Stream
 
 INFER: Operation[VideoRequest, VideoResponse] = Operation(
@@ -44,18 +44,18 @@ class Video(SyncResource):
         /,
         *,
         model: str | None = None,
-        frames: Sequence[ImageFile | bytes | str] | ArrayLike,
+        frames: Sequence[ImageFileLike] | ArrayLike,
         task: Literal["embedding", "classification"] = "embedding",
         pooling: Literal["cls", "mean"] = "cls",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> VideoResponse: ...
-    def infer(self, request: VideoRequest | None = None, /, **given: Any) -> VideoResponse:
+    def infer(self, whole: object = None, /, **given: Any) -> VideoResponse:
         """Embed or classify a clip. One vector for the clip, or its classes with their probabilities.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frames: The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants another number of frames takes as many at equal steps.
             task: `embedding` gives a vector, `classification` the labels of a model that was trained for them. Default: `'embedding'`.
@@ -70,7 +70,7 @@ class Video(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(INFER, request, given)
+        return self._call(INFER, whole, given)
 
     def infer_many(
         self,
@@ -106,20 +106,20 @@ class Video(SyncResource):
         /,
         *,
         model: str | None = None,
-        frames: Sequence[ImageFile | bytes | str] | ArrayLike,
+        frames: Sequence[ImageFileLike] | ArrayLike,
         task: Literal["embedding", "classification"] = "embedding",
         pooling: Literal["cls", "mean"] = "cls",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[VideoResponse]: ...
-    def stream(self, request: VideoRequest | None = None, /, **given: Any) -> Stream[VideoResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[VideoResponse]:
         """Embed or classify a clip and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frames: The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants another number of frames takes as many at equal steps.
             task: `embedding` gives a vector, `classification` the labels of a model that was trained for them. Default: `'embedding'`.
@@ -134,7 +134,16 @@ class Video(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(INFER, request, given)
+        return self._stream(INFER, whole, given)
+
+
+class RawVideo:
+    """Embed and classify video clips, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Video) -> None:
+        self.infer = raw(resource.infer)
+        self.infer_many = raw(resource.infer_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncVideo(AsyncResource):
@@ -155,18 +164,18 @@ class AsyncVideo(AsyncResource):
         /,
         *,
         model: str | None = None,
-        frames: Sequence[ImageFile | bytes | str] | ArrayLike,
+        frames: Sequence[ImageFileLike] | ArrayLike,
         task: Literal["embedding", "classification"] = "embedding",
         pooling: Literal["cls", "mean"] = "cls",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> VideoResponse: ...
-    async def infer(self, request: VideoRequest | None = None, /, **given: Any) -> VideoResponse:
+    async def infer(self, whole: object = None, /, **given: Any) -> VideoResponse:
         """Embed or classify a clip. One vector for the clip, or its classes with their probabilities.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frames: The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants another number of frames takes as many at equal steps.
             task: `embedding` gives a vector, `classification` the labels of a model that was trained for them. Default: `'embedding'`.
@@ -181,7 +190,7 @@ class AsyncVideo(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(INFER, request, given)
+        return await self._call(INFER, whole, given)
 
     async def infer_many(
         self,
@@ -217,20 +226,20 @@ class AsyncVideo(AsyncResource):
         /,
         *,
         model: str | None = None,
-        frames: Sequence[ImageFile | bytes | str] | ArrayLike,
+        frames: Sequence[ImageFileLike] | ArrayLike,
         task: Literal["embedding", "classification"] = "embedding",
         pooling: Literal["cls", "mean"] = "cls",
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[VideoResponse]: ...
-    def stream(self, request: VideoRequest | None = None, /, **given: Any) -> AsyncStream[VideoResponse]:
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[VideoResponse]:
         """Embed or classify a clip and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frames: The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants another number of frames takes as many at equal steps.
             task: `embedding` gives a vector, `classification` the labels of a model that was trained for them. Default: `'embedding'`.
@@ -245,4 +254,13 @@ class AsyncVideo(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(INFER, request, given)
+        return self._stream(INFER, whole, given)
+
+
+class AsyncRawVideo:
+    """Embed and classify video clips, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncVideo) -> None:
+        self.infer = raw_async(resource.infer)
+        self.infer_many = raw_async(resource.infer_many)
+        self.stream = raw_async_stream(resource.stream)

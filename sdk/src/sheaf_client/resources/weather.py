@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._operation import Operation
+from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.weather import WeatherRequest, WeatherResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
-    from sheaf_client._inputs import ArrayLike
+    from sheaf_client._inputs import ArrayLike, GridLike
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
 
@@ -56,11 +57,22 @@ class Weather(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> WeatherResponse: ...
-    def forecast(self, request: WeatherRequest | None = None, /, **given: Any) -> WeatherResponse:
+    @overload
+    def forecast(
+        self,
+        whole: GridLike,
+        /,
+        *,
+        model: str | None = None,
+        n_steps: int = 1,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> WeatherResponse: ...
+    def forecast(self, whole: object = None, /, **given: Any) -> WeatherResponse:
         """Forecast the atmosphere. States of the atmosphere after each step of the model; a stream tells each step.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
             surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
@@ -80,7 +92,7 @@ class Weather(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(FORECAST, request, given)
+        return self._call(FORECAST, whole, given)
 
     def forecast_many(
         self,
@@ -128,13 +140,24 @@ class Weather(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[WeatherResponse]: ...
-    def stream(self, request: WeatherRequest | None = None, /, **given: Any) -> Stream[WeatherResponse]:
+    @overload
+    def stream(
+        self,
+        whole: GridLike,
+        /,
+        *,
+        model: str | None = None,
+        n_steps: int = 1,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Stream[WeatherResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[WeatherResponse]:
         """Forecast the atmosphere and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
             surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
@@ -154,7 +177,16 @@ class Weather(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, request, given)
+        return self._stream(FORECAST, whole, given)
+
+
+class RawWeather:
+    """Forecast the weather, with each answer as HTTP has it."""
+
+    def __init__(self, resource: Weather) -> None:
+        self.forecast = raw(resource.forecast)
+        self.forecast_many = raw(resource.forecast_many)
+        self.stream = raw_stream(resource.stream)
 
 
 class AsyncWeather(AsyncResource):
@@ -187,11 +219,22 @@ class AsyncWeather(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> WeatherResponse: ...
-    async def forecast(self, request: WeatherRequest | None = None, /, **given: Any) -> WeatherResponse:
+    @overload
+    async def forecast(
+        self,
+        whole: GridLike,
+        /,
+        *,
+        model: str | None = None,
+        n_steps: int = 1,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> WeatherResponse: ...
+    async def forecast(self, whole: object = None, /, **given: Any) -> WeatherResponse:
         """Forecast the atmosphere. States of the atmosphere after each step of the model; a stream tells each step.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
             surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
@@ -211,7 +254,7 @@ class AsyncWeather(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(FORECAST, request, given)
+        return await self._call(FORECAST, whole, given)
 
     async def forecast_many(
         self,
@@ -259,13 +302,24 @@ class AsyncWeather(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[WeatherResponse]: ...
-    def stream(self, request: WeatherRequest | None = None, /, **given: Any) -> AsyncStream[WeatherResponse]:
+    @overload
+    def stream(
+        self,
+        whole: GridLike,
+        /,
+        *,
+        model: str | None = None,
+        n_steps: int = 1,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream[WeatherResponse]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[WeatherResponse]:
         """Forecast the atmosphere and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            request: The whole request, instead of the keywords below.
+            whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
             surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
@@ -285,4 +339,13 @@ class AsyncWeather(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, request, given)
+        return self._stream(FORECAST, whole, given)
+
+
+class AsyncRawWeather:
+    """Forecast the weather, with each answer as HTTP has it."""
+
+    def __init__(self, resource: AsyncWeather) -> None:
+        self.forecast = raw_async(resource.forecast)
+        self.forecast_many = raw_async(resource.forecast_many)
+        self.stream = raw_async_stream(resource.stream)

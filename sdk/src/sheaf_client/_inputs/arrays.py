@@ -1,4 +1,4 @@
-"""Turns arrays and frames as people hold them into the plain lists of the contracts.
+"""Arrays, series and frames as the plain lists of the contracts, and as the arrays of its tensor fields.
 
 Recognised by what they can do (`tolist`, `to_list`, `to_numpy`), so that nothing is imported for them.
 """
@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+
+from sheaf_client._inputs.frames import is_frame, rows_of, values_of
+from sheaf_client._inputs.kinds import comes_from
+from sheaf_client._inputs.sequences import as_text
 
 
 @runtime_checkable
@@ -33,7 +37,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def plain(value: Any) -> Any:
-    """Lists for arrays, at any depth of lists and mappings; anything else stays as it is."""
+    """Lists for arrays, rows for frames, text for sequences and molecules, however deep in lists."""
     if isinstance(value, str | bytes | int | float | None):
         return value
     if isinstance(value, Mapping):
@@ -41,13 +45,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         items = cast("Sequence[Any]", value)
         return [plain(item) for item in items] if _needs_work(items) else items
+    if is_frame(value):
+        return rows_of(value)
+    if comes_from(value, "pandas", "Series", "Index"):
+        return values_of(value.to_series() if comes_from(value, "pandas", "Index") else value)
+    if comes_from(value, "numpy", "ndarray") and value.dtype.kind == "M":
+        # Finer than microseconds numpy itself gives bare integers.
+        return value.astype("datetime64[us]").tolist()
     if isinstance(value, _HasToList):
         return value.tolist()
     if isinstance(value, _HasToPyList):
         return value.to_list()
     if isinstance(value, _HasToNumpy):
-        return value.to_numpy().tolist()
-    return value
+        return plain(value.to_numpy())
+    return as_text(value)
 
 
 def _needs_work(items: Sequence[Any]) -> bool:
@@ -64,3 +75,14 @@ def missing_as_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: missing_as_none(item) for key, item in cast("Mapping[str, Any]", value).items()}
     return value
+
+
+def dense(value: Any) -> Any:
+    """What numpy can read in one go: torch tensors leave their device and their gradients behind."""
+    if comes_from(value, "torch", "Tensor"):
+        value = value.detach().cpu()
+        # numpy knows no bfloat16; float32 holds each of its values.
+        return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    if isinstance(value, _HasToNumpy):
+        return value.to_numpy()
+    return rows_of(value) if is_frame(value) else value

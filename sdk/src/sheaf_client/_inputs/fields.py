@@ -1,0 +1,132 @@
+"""Fits values to the fields of a contract, and takes whole objects apart into fields.
+
+What a field wants is read from its contract, so that no model type is named here.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Union, cast, get_args, get_origin
+
+from sheaf_client._base import Model
+from sheaf_client._inputs import grids, sequences, structures
+from sheaf_client._inputs.arrays import dense, plain
+from sheaf_client._inputs.frames import columns_of, is_frame
+from sheaf_client._inputs.media import encoded, is_media
+
+#: The fields that a whole object gives, and what reads them off it.
+_WHOLE: tuple[tuple[frozenset[str], Callable[[Any], dict[str, Any] | None]], ...] = (
+    (structures.FIELDS, structures.structure_fields),
+    (grids.FIELDS, grids.grid_fields),
+    (frozenset({"sequences"}), sequences.sequence_fields),
+    (frozenset({"chains"}), sequences.chain_fields),
+    (frozenset({"smiles"}), sequences.molecule_fields),
+)
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What a field wants (`media`, `tensor`, `mapping`, `texts`, else `plain`) and its name on the wire."""
+
+    wire: str
+    wants: str
+    #: `list` or `dict` where the field holds many, `type` where it holds one.
+    container: type = type
+
+
+@cache
+def _fields_of(contract: type[Model]) -> Mapping[str, _Field]:
+    """The fields of a contract under their names in Python and on the wire."""
+    found: dict[str, _Field] = {}
+    for name, info in contract.model_fields.items():
+        binary = contract.__binary__.get(name)
+        if binary is None:
+            found[name] = _Field(name, _wanted(info.annotation))
+        else:
+            many = {get_origin(branch) for branch in _branches(info.annotation)} & {list, dict}
+            wants = "tensor" if binary.dtype else "media"
+            field = _Field(binary.wire, wants, many.pop() if many else type)
+            found[name] = found[binary.wire] = field
+    return found
+
+
+def _wanted(annotation: Any) -> str:
+    branches = [_bare(branch) for branch in _branches(annotation)]
+    origins = {get_origin(branch) or branch for branch in branches}
+    if dict in origins:
+        return "mapping"
+    items = [get_args(branch) for branch in branches if get_origin(branch) is list]
+    if items and all(_bare(item) is str for args in items for item in args):
+        return "texts"
+    return "plain"
+
+
+def _branches(annotation: Any) -> Sequence[Any]:
+    bare = _bare(annotation)
+    return get_args(bare) if get_origin(bare) in (types.UnionType, Union) else (bare,)
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def as_body(contract: type[Model], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords as a body: binary fields under their wire names, the rest as plain values.
+
+    Raises:
+        TypeError: One field is given under both of its names.
+    """
+    known = _fields_of(contract)
+    body: dict[str, Any] = {}
+    for name, value in given.items():
+        field = known.get(name)
+        if field is None:
+            body[name] = plain(value)
+            continue
+        if field.wire != name and field.wire in given:
+            raise TypeError(f"{name} and {field.wire} are one field; give one")
+        body[field.wire] = None if value is None else _fit(field, value)
+    return body
+
+
+def _fit(field: _Field, value: Any) -> Any:
+    if field.wants in ("tensor", "media"):
+        fit = dense if field.wants == "tensor" else encoded
+        return _each(field.container, fit, value)
+    if field.wants == "mapping" and is_frame(value):
+        return columns_of(value)
+    if field.wants == "texts":
+        texts = sequences.sequence_fields(value) or sequences.molecule_fields(value)
+        if texts is not None:
+            return next(iter(texts.values()))
+    return plain(value)
+
+
+def _each(container: type, fit: Callable[[Any], Any], value: Any) -> Any:
+    if container is list and not isinstance(value, str | bytes) and hasattr(value, "__iter__"):
+        return [fit(item) for item in value]
+    if container is dict and isinstance(value, Mapping):
+        return {key: fit(item) for key, item in cast("Mapping[str, Any]", value).items()}
+    return fit(value) if container is type else value
+
+
+def expand(contract: type[Model], value: Any) -> dict[str, Any]:
+    """The fields of a contract that a whole object gives: atoms, a dataset, sequences, molecules, a file.
+
+    Raises:
+        TypeError: The object stands for nothing that this contract has.
+    """
+    known = _fields_of(contract)
+    for names, read in _WHOLE:
+        if names <= known.keys() and (fields := read(value)) is not None:
+            return fields
+    media = [
+        n for n, info in contract.model_fields.items() if known[n].wants == "media" and info.is_required()
+    ]
+    if len(media) == 1 and known[media[0]].container is type and is_media(value):
+        return {media[0]: value}
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise TypeError(f"a {name} cannot stand for a {contract.__name__}; give its fields as keywords")

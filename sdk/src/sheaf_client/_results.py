@@ -1,0 +1,195 @@
+"""Answers in the kind that people work with: numpy arrays, data frames, ASE atoms, xarray datasets.
+
+Which fields make the array and the table is said by the schema (`x-sheaf-results`); libraries are imported when
+they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from sheaf_client._base import Model
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from ase import Atoms
+    from numpy.typing import NDArray
+    from xarray import Dataset
+
+    from sheaf_client._inputs import StructureLike
+
+    Labels: TypeAlias = "pd.Index[Any]"
+
+
+class Results(Model):
+    """The base of every response: what it can become."""
+
+    def to_numpy(self, field: str | None = None) -> NDArray[Any]:
+        """The main values of the answer as one array, or those of another field.
+
+        Args:
+            field: Name of a field: a list, a tensor, an image (its pixels), a sound (its samples).
+
+        Raises:
+            TypeError: The field is none of these, was not asked for, or holds arrays of unequal shapes.
+        """
+        if field is not None:
+            return _array(self, field)
+        main: Sequence[str] = self._results().get("numpy", ())
+        given = [name for name in main if getattr(self, name) is not None]
+        if not given:
+            raise TypeError(f"a {type(self).__name__} has no one array; name a field: to_numpy('…')")
+        return _array(self, given[0])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The answer as a table, one row for each step, row, object, segment or input.
+
+        Forecasts have their times as index where they carry them; quantiles are columns named by their level.
+
+        Raises:
+            TypeError: The answer is no table.
+        """
+        import pandas as pd
+
+        table: Mapping[str, Any] | None = self._results().get("pandas")
+        if table is None:
+            raise TypeError(f"a {type(self).__name__} is no table")
+        columns: dict[str, Any] = {}
+        for field in table["columns"]:
+            columns.update(_columns(self, field, table.get("names", {}).get(field)))
+        if not columns:
+            raise TypeError(f"this {type(self).__name__} has none of {', '.join(table['columns'])}")
+        index = getattr(self, table["index"]) if "index" in table else None
+        labels: Labels | None = None if index is None else pd.Index(index, name=table["index"])
+        return pd.DataFrame(columns, index=labels)
+
+    def to_ase(self, atoms: StructureLike | Model) -> Atoms:
+        """The atoms that were sent, with the answer as their calculator: energy, forces, stress.
+
+        Args:
+            atoms: What the request was made of, or the request itself; it is not changed.
+
+        Raises:
+            TypeError: The answer says nothing of atoms, or `atoms` are none.
+            ValueError: The answer is of another number of atoms.
+        """
+        if "energy" not in type(self).model_fields:
+            raise TypeError(f"a {type(self).__name__} says nothing of atoms: it has no energy")
+        return _with_results(self, atoms)
+
+    def to_xarray(self) -> Dataset:
+        """The forecast on its grid: (time, lat, lon) at the surface, (time, level, lat, lon) above it.
+
+        Times are UTC. Raises `TypeError` where the answer is on no grid.
+        """
+        needed = ("lat", "lon", "pressure_levels", "forecast_times")
+        if any(name not in type(self).model_fields for name in needed):
+            raise TypeError(f"a {type(self).__name__} is on no grid: it needs {', '.join(needed)}")
+        return _dataset(self)
+
+    @classmethod
+    def _results(cls) -> Mapping[str, Any]:
+        extra = cls.model_config.get("json_schema_extra")
+        return cast("Mapping[str, Any]", extra).get("x-sheaf-results", {}) if isinstance(extra, dict) else {}
+
+
+def _array(model: Model, field: str) -> NDArray[Any]:
+    import numpy as np
+
+    if field not in type(model).model_fields:
+        raise TypeError(f"a {type(model).__name__} has no field {field!r}")
+    value = getattr(model, field)
+    if value is None:
+        raise TypeError(f"this {type(model).__name__} has no {field}: the request did not ask for it")
+    if hasattr(value, "to_numpy"):
+        pixels = value.to_numpy()
+        return cast("NDArray[Any]", pixels[0] if isinstance(pixels, tuple) else pixels)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise TypeError(f"`{field}` holds arrays of unequal shapes; take them one by one") from None
+    if array.dtype == object or not array.ndim:
+        raise TypeError(f"`{field}` holds no array")
+    return array
+
+
+def _columns(model: Model, field: str, names: str | Sequence[str] | None) -> dict[str, Any]:
+    """The columns of a field: itself, one per key, one per place in its rows, or one per sample path."""
+    field, _, turned = field.partition(".")
+    value = getattr(model, field)
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, Any]", value))
+    rows = cast("Sequence[Any]", value)
+    if turned:
+        return {f"{field}_{place}": path for place, path in enumerate(rows)}
+    first = rows[0] if rows else None
+    if isinstance(first, Model):
+        fields = type(first).model_fields
+        return {name: [getattr(row, name) for row in rows] for name in fields}
+    if not isinstance(first, list) and not (first is None and names is not None):
+        return {field: rows}
+    labels = getattr(model, names) if isinstance(names, str) else names
+    if labels is None:
+        labels = [f"{field}_{place}" for place in range(len(cast("list[Any]", first)))]
+    return {str(label): [row[place] for row in rows] for place, label in enumerate(labels)}
+
+
+def _with_results(model: Any, atoms: Any) -> Atoms:
+    import ase
+    from ase.calculators import singlepoint
+
+    from sheaf_client._inputs.structures import structure_fields
+
+    # ASE is typed in parts alone.
+    library, calculators = cast("Any", ase), cast("Any", singlepoint)
+    if isinstance(atoms, ase.Atoms):
+        held: Any = cast("Any", atoms).copy()
+    else:
+        wanted = ("atomic_numbers", "positions", "cell", "pbc")
+        fields = structure_fields(atoms)
+        if fields is None and isinstance(atoms, Model) and type(atoms).model_fields.keys() >= set(wanted):
+            fields = {name: getattr(atoms, name) for name in wanted}
+        if fields is None:
+            raise TypeError(f"a {type(atoms).__name__} holds no atoms")
+        numbers, positions = fields["atomic_numbers"], fields["positions"]
+        held = library.Atoms(numbers, positions, cell=fields["cell"], pbc=fields["pbc"])
+    if len(held) != model.n_atoms:
+        raise ValueError(f"the answer is of {model.n_atoms} atoms, these are {len(held)}")
+    known = ("energy", "forces", "stress")
+    results = {name: value for name in known if (value := getattr(model, name, None)) is not None}
+    held.calc = calculators.SinglePointCalculator(held, **results)
+    return cast("Atoms", held)
+
+
+def _dataset(model: Any) -> Dataset:
+    import numpy as np
+    import xarray as xr
+
+    surface, volume = ("time", "lat", "lon"), ("time", "level", "lat", "lon")
+    variables = {
+        **{name: (surface, values) for name, values in _by_name(model.surface_forecasts).items()},
+        **{name: (volume, values) for name, values in _by_name(model.atmospheric_forecasts).items()},
+    }
+    times = np.array([_utc(text) for text in model.forecast_times], dtype="datetime64[ns]")
+    coordinates = {"time": times, "level": model.pressure_levels, "lat": model.lat, "lon": model.lon}
+    return xr.Dataset(variables, coords=coordinates)
+
+
+def _by_name(steps: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Name → the arrays of all steps, stacked along time."""
+    import numpy as np
+
+    return {name: np.stack([step[name] for step in steps]) for name in (steps[0] if steps else ())}
+
+
+def _utc(text: str) -> np.datetime64:
+    from datetime import UTC, datetime
+
+    import numpy as np
+
+    time = datetime.fromisoformat(text)
+    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time)
