@@ -29,7 +29,7 @@ from tests.contract.values import JSON, document, schemas
 MSGPACK = "application/msgpack"
 #: Types in the unions of all types.
 FEW = TYPES[::8]
-EXAMPLES = 10
+EXAMPLES = 6
 MODEL_NAMES = Draft202012Validator(schemas()["ModelName"])
 #: What each operation answered, filled by the test.
 STATUSES: dict[tuple[str, str], set[int]] = {}
@@ -141,7 +141,8 @@ def refusable(case: Case) -> bool:
     """Whether what is wrong with a case must have it refused.
 
     A batch is answered whatever its items are. Headers that nobody knows are for others to read, an
-    identifier that cannot be echoed is replaced, and the URL says what a body need not: the model and its type.
+    identifier that cannot be echoed is replaced, and the URL names the model and its type where a body
+    does not.
     """
     if isinstance(case.body, dict) and not {"model_name", "model_type"} <= case.body.keys():
         return False
