@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,7 @@ import pytest
 
 from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.embedded import EmbeddedServer
+from sheaf.spec import ModelSpec
 
 MakeRequest = Callable[..., TimeSeriesRequest]
 
@@ -32,6 +34,22 @@ def make_request() -> MakeRequest:
 
 @pytest.fixture(scope="session")
 def live_server() -> Iterator[EmbeddedServer]:
-    """The embedded server over the real `statsforecast` backend, on a free port."""
-    with EmbeddedServer(["statsforecast"], port=0) as server:
+    """The embedded server over the real `statsforecast` backend, on a free port.
+
+    The models that the schema's other examples call are there too, by backends that answer from the contract.
+    """
+    from codegen.bundle import read_bundle
+    from tests.contract.echo import EchoBackend
+
+    bundle = read_bundle(Path(__file__).parents[1] / "schema")
+    echoes = {
+        example["model_name"]: ModelSpec(
+            name=example["model_name"], backend_cls=EchoBackend.of(task.model_type)
+        )
+        for task in bundle.tasks
+        for operation in task.operations
+        for example in bundle.schemas[operation.request].body["examples"]
+        if example["model_name"] != "statsforecast"
+    }
+    with EmbeddedServer(["statsforecast", *echoes.values()], port=0) as server:
         yield server

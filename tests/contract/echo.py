@@ -79,7 +79,7 @@ class EchoBackend(ModelBackend):
         """There is nothing to load."""
 
     def check(self, request: BaseRequest) -> None:
-        """Refuse the nil identifier, so that a batch can hold what the contract allows and the model does not."""
+        """Refuse the nil identifier: something that the contract allows and the model does not."""
         if request.request_id == NIL:
             fault = Fault(code="unsupported", path="/request_id", message="This model refuses it.")
             raise InvalidRequestError("Refused.", errors=[fault])

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 from hypothesis import Phase, given, settings
+from pydantic import ValidationError
 
 from sheaf.http._routes import OPERATIONS
 from sheaf_client._binary import each
+from sheaf_client._faults import faults_of
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.errors import InvalidRequestError
@@ -46,10 +48,15 @@ class Case:
     body: Any
     faults: list[tuple[str, str]]
 
-    @property
-    def over_http(self) -> list[tuple[str, str]]:
-        """Its faults where the URL names the model, which the body then need not."""
-        return [fault for fault in self.faults if fault != ("missing", "/model_name")]
+    def over_http(self, model_type: str) -> Outcome:
+        """Its outcome where the URL names the model, which the body then need not."""
+        if ("missing", "/model_name") not in self.faults:
+            return self.faults
+        body = {**self.body, "model_name": model_type}
+        try:
+            return expected(BY_TYPE[model_type].request.model_validate_json(json.dumps(body), strict=True))
+        except ValidationError as error:
+            return sorted((fault.code, fault.path) for fault in faults_of(error, body))
 
 
 @cache
@@ -64,7 +71,7 @@ def cases(model_type: str, kind: str) -> list[Case]:
             body.setdefault("request_id", str(uuid5(NAMESPACE_URL, path.as_posix())))
             if "/model_name" not in {where for _, where in faults}:
                 body["model_name"] = model_type
-        found.append(Case(path.stem, body, faults))
+        found.append(Case(f"{kind}/{path.stem}", body, faults))
     return found
 
 
@@ -80,7 +87,9 @@ def valid(model_type: str) -> list[BaseRequest]:
     @settings(max_examples=DRAWN, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
     @given(requests(operation, model_type))
     def collect(request: BaseRequest) -> None:
-        found.append(request)
+        # Drawn identifiers are often alike; here they tell requests apart.
+        drawn = uuid5(NAMESPACE_URL, f"{model_type} {len(found)}")
+        found.append(request.model_copy(update={"request_id": drawn}))
 
     collect()
     return found
@@ -124,7 +133,10 @@ def wire(answer: BaseResponse) -> JSON:
 
 
 def packed(contract: type[BaseRequest], body: Any) -> bytes:
-    """A body as MessagePack: base64 text of binary members as raw bytes, where it is any."""
+    """A body as MessagePack: base64 text of binary members as raw bytes, where it is any.
+
+    Raises `OverflowError` for integers of more than 64 bits, which MessagePack has not.
+    """
 
     def raw(item: Any, _: object) -> Any:
         try:
@@ -143,6 +155,6 @@ def differences(found: dict[Any, Outcome], wanted: dict[Any, Outcome]) -> dict[A
     return {name: (found.get(name), wanted[name]) for name in wanted if found.get(name) != wanted[name]}
 
 
-def by_id(found: list[BaseRequest]) -> dict[UUID, Outcome]:
-    """What is expected of each request."""
-    return {request.request_id: expected(request) for request in found}
+def in_turn(sent: list[BaseRequest]) -> dict[int, Outcome]:
+    """What is expected of each request, by its place."""
+    return dict(enumerate(map(expected, sent)))

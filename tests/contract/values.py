@@ -14,7 +14,7 @@ import struct
 import wave
 import zlib
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import cache
 from importlib.resources import files
 from typing import Any, Protocol, TypeVar
@@ -151,8 +151,7 @@ class Builder:
         """A date, or a date and time of day with or without an offset."""
         day = datetime(1970, 1, 1) + timedelta(seconds=self.source.integer(0, 4 * 10**9))
         return self.source.pick(
-            [f"{day:%Y-%m-%d}", day.isoformat(), f"{day.isoformat()}Z"]
-            + [day.replace(tzinfo=timezone(timedelta(hours=5, minutes=30))).isoformat()]
+            [f"{day:%Y-%m-%d}", day.isoformat(), f"{day.isoformat()}Z", f"{day.isoformat()}+05:30"]
         )
 
     def _array(self, schema: JSON) -> list[Any]:

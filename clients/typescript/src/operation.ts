@@ -116,7 +116,8 @@ export class Caller {
 
   async #prepare<Q extends BaseRequest>(operation: Operation<Q, unknown>, request: Call<Q>): Promise<Ready> {
     const { model: named, model_name: wireNamed, ...fields } = request as Call<BaseRequest>;
-    const model = named ?? wireNamed ?? this.#model;
+    // Null is no name, yet it was given: it is refused as it would be by the server.
+    const model = [named, wireNamed, this.#model].find((name) => name !== undefined);
     const { name } = operation.request;
     const held = await fromCall(fields, placesOf(operation.request), GAPS[name] ?? []);
     const body: Record<string, unknown> = {

@@ -145,16 +145,24 @@ def _encode(request: BaseRequest | Sequence[BaseRequest], options: CallOptions) 
     size = sum(binary_size(item) for item in requests)
     packed = options.binary == "always" or (options.binary == "auto" and size > PACK_FROM)
     if isinstance(request, BaseRequest):
-        content = pack(request, exclude_none=True) if packed else _json(request)
+        content = pack(request, exclude_none=_nulls_mean_absence(request)) if packed else _json(request)
     elif packed:
-        content = pack(list(request), key="requests", exclude_none=True)
+        content = pack(
+            list(request), key="requests", exclude_none=all(map(_nulls_mean_absence, requests))
+        )
     else:
         content = b'{"requests":[' + b",".join(map(_json, request)) + b"]}"
     return content, MSGPACK_TYPE if packed else JSON_TYPE
 
 
 def _json(request: BaseRequest) -> bytes:
-    return request.model_dump_json(exclude_none=True).encode()
+    return request.model_dump_json(exclude_none=_nulls_mean_absence(request)).encode()
+
+
+def _nulls_mean_absence(request: BaseRequest) -> bool:
+    """Whether its nulls may be left out: where a field has another default, null says something else."""
+    fields = type(request).model_fields.items()
+    return all(field.default is None or getattr(request, name) is not None for name, field in fields)
 
 
 def _acceptable(kind: type[BaseResponse], options: CallOptions) -> str:

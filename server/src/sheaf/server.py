@@ -159,11 +159,15 @@ class ModelServer:
     def run(self, *, blocking: bool = False) -> None:
         """Deploy every model and return when all are ready, or with `blocking` when interrupted.
 
-        Raises `RuntimeError` where a model does not come up; those before it go on serving.
+        Raises `RuntimeError` where a model does not come up; the others go on serving.
         """
         serve.start(http_options={"host": self._host, "port": self._port})
-        for spec in self._specs.values():
-            self._deploy(spec)
+        # All at once: one after another, each would wait for the start of the processes before it.
+        targets = (
+            serve.RunTarget(build_app(spec, limits=self._limits), name=name, route_prefix=f"/{name}")
+            for name, spec in self._specs.items()
+        )
+        serve.run_many(list(targets))
         self._publish()
         if blocking:
             _wait_for_signal()
