@@ -1,6 +1,6 @@
 """Answers in the kind that people work with: numpy arrays, data frames, ASE atoms, xarray datasets.
 
-Which fields make the array and the table is said by the schema (`x-sheaf-results`); libraries are imported when
+The schema says which fields make the array and the table (`x-sheaf-results`); libraries are imported when
 they are asked for.
 """
 

@@ -110,7 +110,7 @@ def _each(container: type, fit: Callable[[Any], Any], value: Any) -> Any:
         return [fit(item) for item in value]
     if container is dict and isinstance(value, Mapping):
         return {key: fit(item) for key, item in cast("Mapping[str, Any]", value).items()}
-    return fit(value) if container is type else value
+    return fit(value) if container is type else cast("Any", value)
 
 
 def expand(contract: type[Model], value: Any) -> dict[str, Any]:
