@@ -61,6 +61,8 @@ class Task:
     operations: tuple[Operation, ...]
     #: Whether its examples stand for all model types on the routes that every model has.
     showcase: bool = False
+    #: Module of `sheaf_client._extensions` whose classes the resource derives from.
+    extends: str | None = None
 
 
 @dataclass
@@ -225,6 +227,7 @@ def _read_task(reader: _Reader, path: Path) -> Task:
         summary=block["summary"],
         operations=operations,
         showcase=block.get("showcase", False),
+        extends=block.get("extends"),
     )
 
 

@@ -58,6 +58,12 @@ class Resource:
     summary: str
     endpoints: tuple[Endpoint, ...]
     imports: tuple[tuple[str, tuple[str, ...]], ...]
+    extends: str | None
+
+    @property
+    def extension(self) -> str | None:
+        """Class of the module that the resource extends, without its `Async` form's prefix."""
+        return self.extends and _title(self.extends)
 
 
 def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Path) -> list[Resource]:
@@ -99,13 +105,18 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
             Resource(
                 name=task.resource,
                 model_type=task.model_type,
-                class_name="".join(part.title() for part in task.resource.split("_")),
+                class_name=_title(task.resource),
                 summary=task.summary,
                 endpoints=tuple(endpoints),
+                extends=task.extends,
                 imports=classes.imports([*names, *(f.type for e in endpoints for f in e.fields)]),
             )
         )
     return resources
+
+
+def _title(name: str) -> str:
+    return "".join(part.title() for part in name.split("_"))
 
 
 def _parameters(contracts: Contracts, request: str) -> tuple[Field, ...]:

@@ -126,13 +126,32 @@ def test_a_frame_of_mixed_columns_keeps_each_values_own_type() -> None:
         pl.Series([datetime(2024, 1, 1, 0), datetime(2024, 1, 1, 1)]),
         np.array(["2024-01-01T00", "2024-01-01T01"], dtype="datetime64[ns]"),
         ["2024-01-01", np.datetime64("2024-01-01T01")],
+        [pd.Timestamp("2024-01-01"), np.datetime64("2024-01-01T01", "ns")],
+        [pd.Period("2024-01-01T00", "h"), datetime(2024, 1, 1, 1)],
         xr.DataArray(np.array(["2024-01-01T00", "2024-01-01T01"], dtype="datetime64[ns]")),
     ],
-    ids=["index", "series", "periods", "polars", "numpy", "text", "xarray"],
+    ids=["index", "series", "periods", "polars", "numpy", "text", "scalars", "period", "xarray"],
 )
 def test_times_of_any_library_are_datetimes(times: Any) -> None:
     request = build(FORECAST, history=[1, 2], timestamps=times, horizon=1, frequency="1h")
     assert [t.isoformat() for t in request.timestamps] == ["2024-01-01T00:00:00", "2024-01-01T01:00:00"]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pd.Timestamp("2024-01-01"),
+        np.datetime64("2024-01-01", "ns"),
+        np.datetime64("2024-01-01"),
+        pd.Period("2024-01-01", "D"),
+        datetime(2024, 1, 1),
+        "2024-01-01",
+    ],
+    ids=lambda value: f"{type(value).__module__}.{type(value).__name__}",
+)
+def test_one_time_of_any_library_is_a_datetime(start: Any) -> None:
+    request = build(FORECAST, history=[1, 2], start=start, horizon=1, frequency="1h")
+    assert request.start == datetime(2024, 1, 1)
 
 
 def test_a_long_list_of_numbers_is_left_alone() -> None:

@@ -6,6 +6,7 @@ Recognised by what they can do (`tolist`, `to_list`, `to_numpy`), so that nothin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from sheaf_client._inputs.frames import is_frame, rows_of, values_of
@@ -38,7 +39,8 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 def plain(value: Any) -> Any:
     """Lists for arrays, rows for frames, text for sequences and molecules, however deep in lists."""
-    if isinstance(value, str | bytes | int | float | None):
+    # pandas' own time is a datetime that knows `to_numpy`, which gives a bare integer.
+    if isinstance(value, str | bytes | int | float | date | None):
         return value
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in cast("Mapping[str, Any]", value).items()}
@@ -49,7 +51,9 @@ def plain(value: Any) -> Any:
         return rows_of(value)
     if comes_from(value, "pandas", "Series", "Index"):
         return values_of(value.to_series() if comes_from(value, "pandas", "Index") else value)
-    if comes_from(value, "numpy", "ndarray") and value.dtype.kind == "M":
+    if comes_from(value, "pandas", "Period"):
+        return value.to_timestamp()
+    if comes_from(value, "numpy", "ndarray", "datetime64") and value.dtype.kind == "M":
         # Finer than microseconds numpy itself gives bare integers.
         return value.astype("datetime64[us]").tolist()
     if isinstance(value, _HasToList):

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from sheaf_client._extensions.forecast_frame import AsyncForecastFrame, ForecastFrame
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
-from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.features import FeatureRef
 from sheaf_client.contracts.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
 
@@ -32,7 +32,7 @@ FORECAST: Operation[TimeSeriesRequest, TimeSeriesResponse] = Operation(
 )
 
 
-class TimeSeries(SyncResource):
+class TimeSeries(ForecastFrame):
     """Forecast time series."""
 
     @overload
@@ -196,7 +196,7 @@ class RawTimeSeries:
         self.stream = raw_stream(resource.stream)
 
 
-class AsyncTimeSeries(AsyncResource):
+class AsyncTimeSeries(AsyncForecastFrame):
     """Forecast time series."""
 
     @overload
