@@ -97,17 +97,28 @@ asyncio.run(main())
 
 
 def time_starts(interpreter: Path, statements: dict[str, str], rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds by label: `process` from start to exit, `inside` for the statements alone."""
+    """Milliseconds by label: `process` from start to exit, `inside` and `cpu` for the statements alone."""
     inside: dict[str, list[float]] = {label: [] for label in statements}
+    cpu: dict[str, list[float]] = {label: [] for label in statements}
 
     def run(label: str, statement: str) -> None:
-        code = f"import time; t = time.perf_counter(); {statement or 'pass'}; print(time.perf_counter() - t)"
+        code = (
+            "import time; t, c = time.perf_counter(), time.process_time()\n"
+            f"{statement or 'pass'}\n"
+            "print(time.perf_counter() - t, time.process_time() - c)"
+        )
         done = subprocess.run([str(interpreter), "-c", code], capture_output=True, text=True, check=True)
-        inside[label].append(float(done.stdout))
+        wall, busy = map(float, done.stdout.split())
+        inside[label].append(wall)
+        cpu[label].append(busy)
 
     taken = interleaved({label: lambda x=(label, s): run(*x) for label, s in statements.items()}, rounds)
     return {
-        label: {"process": median_ms(taken[label]), "inside": median_ms(inside[label][1:])}
+        label: {
+            "process": median_ms(taken[label]),
+            "inside": median_ms(inside[label][1:]),
+            "cpu": median_ms(cpu[label][1:]),
+        }
         for label in statements
     }
 
@@ -173,9 +184,17 @@ def main() -> None:
     rows: list[list[str]] = []
     for label, ms in starts.items():
         empty = starts["empty interpreter (peers)" if label in THEIRS else "empty interpreter"]["process"]
-        rows.append([label, f"{ms['inside']:.1f}", f"{ms['process']:.1f}", f"{ms['process'] / empty:.2f}"])
+        rows.append(
+            [
+                label,
+                f"{ms['inside']:.1f}",
+                f"{ms['cpu']:.1f}",
+                f"{ms['process']:.1f}",
+                f"{ms['process'] / empty:.2f}",
+            ]
+        )
     text = f"Starts, median of {given.rounds}, milliseconds\n"
-    text += table(["", "inside", "process", "x empty"], rows)
+    text += table(["", "inside", "cpu", "process", "x empty"], rows)
 
     taken = time_calls(given.calls)
     calls = {
