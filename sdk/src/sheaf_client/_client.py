@@ -194,7 +194,7 @@ class Sheaf(_Client, Resources):
         from sheaf_client._asgi import ASGITransport
         from sheaf_client._http import HTTPTransport
 
-        client = httpx.Client(transport=ASGITransport(app))
+        client = httpx.Client(transport=ASGITransport(app), base_url="http://app")
         return cls._make(
             HTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings)
         )
@@ -285,7 +285,7 @@ class AsyncSheaf(_Client, AsyncResources):
         from sheaf_client._asgi import AsyncASGITransport
         from sheaf_client._http import AsyncHTTPTransport
 
-        client = httpx.AsyncClient(transport=AsyncASGITransport(app))
+        client = httpx.AsyncClient(transport=AsyncASGITransport(app), base_url="http://app")
         return cls._make(
             AsyncHTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings)
         )
