@@ -21,7 +21,7 @@ CODEGEN = [
     "jinja2>=3.1",
     "pyyaml>=6.0",
 ]
-TESTING = ["hypothesis>=6.100", "playwright>=1.50", "pytest>=8.3", "pytest-timeout>=2.3"]
+TESTING = ["hypothesis>=6.100", "playwright>=1.50", "pytest>=8.3", "pytest-timeout>=2.3", "schemathesis>=4.0"]
 #: What people of these fields hold; the client recognises it and never imports it.
 HELD = [
     *("ase>=3.23", "biopython>=1.83", "pillow>=10", "polars>=1.0", "pyarrow>=15"),
@@ -42,7 +42,7 @@ def install_project(session: nox.Session, *extras: str) -> None:
 def install_everything(session: nox.Session) -> None:
     session.install(TORCH)
     install_project(session, "time-series", "ray")
-    session.install("-c", "constraints.txt", *CODEGEN, *TESTING, *CHECKERS, "matplotlib>=3.8")
+    session.install("-c", "constraints.txt", *CODEGEN, *TESTING, *HELD, *CHECKERS, "matplotlib>=3.8")
 
 
 def build_typescript(session: nox.Session) -> None:
@@ -90,6 +90,13 @@ def codegen(session: nox.Session) -> None:
     session.run("python", "-m", "codegen", *session.posargs)
     for name in ("openapi.json", "openapi-3.2.json"):
         session.run("openapi-spec-validator", f"server/src/sheaf/http/document/{name}", silent=True)
+
+
+@nox.session
+def breaking(session: nox.Session) -> None:
+    """Tell what breaks callers of the last release; `-- --release` keeps the contract of a new one."""
+    session.install(*CODEGEN)
+    session.run("python", "-m", "codegen.breaking", *session.posargs)
 
 
 @nox.session

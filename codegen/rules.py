@@ -116,14 +116,20 @@ def lower_rules(schema: JSON) -> JSON:
     rules: list[JSON] = schema.pop("x-sheaf-rules", [])
     sentences: list[str] = []
     for rule in rules:
-        _, sentence, lower = VOCABULARY[rule["rule"]]
+        lower = VOCABULARY[rule["rule"]][2]
         if lower:
             lower(schema, rule)
-        sentences.append(sentence.format(**{k: _quote(v) for k, v in rule.items()}))
+        sentences.append(sentence(rule))
     if sentences:
         listed = "\n".join(f"- {s}" for s in sentences)
         schema["description"] = f"{schema.get('description', '')}\n\nRules:\n\n{listed}".strip()
     return schema
+
+
+def sentence(rule: JSON) -> str:
+    """A rule in words."""
+    text = VOCABULARY[rule["rule"]][1]
+    return text.format(**{key: _quote(value) for key, value in rule.items()})
 
 
 def _quote(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The served document holds: whatever is sent, answers have documented statuses and schemas, and none is a 5xx.
+"""The served document holds: answers have documented statuses and schemas, and none is a 5xx.
 
 Schemathesis reads the document as any stranger would and sends what it allows and what it forbids.
 """

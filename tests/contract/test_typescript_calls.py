@@ -1,4 +1,4 @@
-"""Every contract through the TypeScript client over HTTP: the same requests, answers and refusals as in Python.
+"""Every contract through the TypeScript client over HTTP: requests, answers, refusals as in Python.
 
 One Node process makes the calls of all model types, since starting one takes longer than its calls.
 """
@@ -57,7 +57,7 @@ def invalid(model_type: str) -> list[Any]:
 
 
 def mixed(model_type: str) -> list[Any]:
-    """Bodies for one call: some that are sound, one that the model refuses, and all that are not for sending."""
+    """Bodies for one call: sound ones, one that the model refuses, and all that are not for sending."""
     sound = [*valid(model_type), refused(model_type)]
     return [*map(body, sound), *(case.body for case in invalid(model_type))]
 

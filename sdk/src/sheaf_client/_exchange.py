@@ -147,9 +147,7 @@ def _encode(request: BaseRequest | Sequence[BaseRequest], options: CallOptions) 
     if isinstance(request, BaseRequest):
         content = pack(request, exclude_none=_nulls_mean_absence(request)) if packed else _json(request)
     elif packed:
-        content = pack(
-            list(request), key="requests", exclude_none=all(map(_nulls_mean_absence, requests))
-        )
+        content = pack(list(request), key="requests", exclude_none=all(map(_nulls_mean_absence, requests)))
     else:
         content = b'{"requests":[' + b",".join(map(_json, request)) + b"]}"
     return content, MSGPACK_TYPE if packed else JSON_TYPE

@@ -106,11 +106,11 @@ def _fit(field: _Field, value: Any) -> Any:
 
 
 def _each(container: type, fit: Callable[[Any], Any], value: Any) -> Any:
-    if container is list and not isinstance(value, str | bytes) and hasattr(value, "__iter__"):
+    if container is list and not isinstance(value, str | bytes | Mapping) and hasattr(value, "__iter__"):
         return [fit(item) for item in value]
     if container is dict and isinstance(value, Mapping):
         return {key: fit(item) for key, item in cast("Mapping[str, Any]", value).items()}
-    return fit(value) if container is type else value
+    return fit(value) if container is type else cast("Any", value)
 
 
 def expand(contract: type[Model], value: Any) -> dict[str, Any]:
