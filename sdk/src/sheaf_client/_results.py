@@ -1,7 +1,7 @@
 """Answers in the kind that people work with: numpy arrays, data frames, ASE atoms, xarray datasets.
 
-The schema says which fields make the array and the table (`x-sheaf-results`); libraries are imported
-when they are asked for.
+The schema says which fields make the array and the table (`x-sheaf-results`); libraries are imported when
+they are asked for.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def _validator(kind: type[BaseRequest]) -> SchemaValidator:
 
 def _strict(node: Any) -> Any:
     if isinstance(node, dict):
-        members: dict[Any, Any] = node
+        members = cast("Mapping[Any, Any]", node)
         out = {key: _strict(value) for key, value in members.items()}
         # A field may itself be called `type`; then a schema stands there, not a kind.
         kind = members.get("type")
