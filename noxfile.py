@@ -31,6 +31,8 @@ HELD = [
 CHECKERS = ["mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAML>=6.0", "nox>=2024.10.9"]
 #: Installed before anything that wants torch; a newer one brings gigabytes of CUDA along.
 TORCH = "torch==2.13.0"
+#: Writes the documentation site; everything that its pages load comes with it.
+DOCS = ["mkdocs==1.6.1", "mkdocs-material==9.8.1"]
 TYPESCRIPT = Path("clients/typescript")
 
 
@@ -117,6 +119,14 @@ def demo(session: nox.Session) -> None:
     install_project(session, "statsforecast")
     session.install("-c", "constraints.txt", "matplotlib>=3.8")
     session.run("python", "examples/airline_passengers.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a link that leads nowhere fails it. `-- serve` shows it."""
+    session.install(*DOCS)
+    command = session.posargs or ["build", "--strict"]
+    session.run("mkdocs", *command, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

@@ -19,6 +19,7 @@ from codegen.constructors import add_constructors
 from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
 from codegen.inputs import render_inputs
+from codegen.pages import render_pages
 from codegen.resources import Resource, collect_resources
 from codegen.results import check_results
 from codegen.rules import check_rules
@@ -29,6 +30,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SDK = Path("sdk/src/sheaf_client")
 SERVER = Path("server/src/sheaf")
 TYPESCRIPT = Path("clients/typescript/src/generated")
+PAGES = Path("docs/models")
 
 #: Folders and files that belong to the generator alone.
 OWNED = (
@@ -40,6 +42,7 @@ OWNED = (
     SERVER / "http/_routes.py",
     SERVER / "http/document",
     TYPESCRIPT,
+    PAGES,
 )
 
 
@@ -84,6 +87,8 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     if typescript:
         render_typescript(bundle, view, resources, tree / TYPESCRIPT)
     _format(tree)
+    # After formatting, which would lay out the samples in the pages anew.
+    render_pages(bundle, resources, tree / PAGES)
 
 
 def _environment() -> jinja2.Environment:

@@ -60,6 +60,20 @@ def add_samples(bundle: Bundle, document: JSON, resources: list[Resource]) -> No
             operation["x-codeSamples"] = writer.write("get", context, only=("shell",))
 
 
+def write_samples(bundle: Bundle, resources: list[Resource]) -> dict[tuple[str, str], JSON]:
+    """The samples of each operation by model type and name: `call`, and `stream` where it has one."""
+    writer = _Writer()
+    found: dict[tuple[str, str], JSON] = {}
+    for task in bundle.tasks:
+        for op in task.operations:
+            call = _describe(bundle, task, op, resources)
+            found[task.model_type, op.name] = {"call": writer.write("call", call)}
+            if op.stream:
+                path = "/{model_name}/stream"
+                found[task.model_type, op.name]["stream"] = writer.write("stream", {**call, "path": path})
+    return found
+
+
 def _describe(bundle: Bundle, task: Task, op: Operation, resources: list[Resource]) -> JSON:
     """What the templates say about one typed operation."""
     resource = next(r for r in resources if r.model_type == task.model_type)

@@ -121,12 +121,13 @@ def test_nothing_is_left_to_be_filled_in(document: dict[str, Any]) -> None:
 
 def test_examples_and_samples_name_the_model(document: dict[str, Any]) -> None:
     for path, item in document["paths"].items():
-        for operation in item.values():
+        for method, operation in item.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            assert bool(content.get("examples")) is (method == "post")
             for example in content.get("examples", {}).values():
                 bodies = example["value"].get("requests", [example["value"]])
                 assert {body["model_name"] for body in bodies} == {path.split("/")[1]}
-            for sample in operation["x-codeSamples"]:
+            for sample in operation.get("x-codeSamples", []):
                 assert path == "/models" or path.split("/")[1] in sample["source"]
                 assert "statsforecast" not in sample["source"]
                 if sample["lang"] == "python":

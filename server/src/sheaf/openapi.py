@@ -106,6 +106,7 @@ class _Contract:
         self.streams = any(item["post"]["x-sheaf-stream"] for item in self._typed.values())
         self.request: str = _name(first["requestBody"]["content"][_JSON_TYPE]["schema"])
         self.response: str = _name(first["responses"]["200"]["content"][_JSON_TYPE]["schema"])
+        self.examples: JSON = first["requestBody"]["content"][_JSON_TYPE].get("examples", {})
         stem = self.request.removesuffix("Request")
         self.names = {
             "AnyRequest": self.request,
@@ -165,27 +166,26 @@ def _operation(operation: JSON, contract: _Contract, spec: ModelSpec) -> JSON:
     out["tags"] = [spec.name]
     for media in out.get("requestBody", {}).get("content", {}).values():
         if "examples" in media:
-            media["examples"] = {
-                key: {**example, "value": _named(example["value"], spec.name)}
-                for key, example in media["examples"].items()
-                if key == contract.tag
-            }
+            media["examples"] = _examples(contract, spec, batch=operation["operationId"] == "batch")
     for media in out["responses"]["200"]["content"].values():
         if "example" in media:
             del media["example"]  # an event of some other type
-    out["x-codeSamples"] = [
+    samples = [
         {"lang": sample["lang"], "label": sample["label"], "source": _sample(sample["source"], spec.name)}
-        for sample in operation.get("x-codeSamples", [])
+        for sample in out.pop("x-codeSamples", [])
+        # The shared operations show the samples of some types alone.
         if sample.get("example", contract.tag) == contract.tag
     ]
-    return out
+    return {**out, **({"x-codeSamples": samples} if samples else {})}
 
 
-def _named(value: JSON, name: str) -> JSON:
-    """A worked body with the model's name in it."""
-    if "requests" in value:
-        return {**value, "requests": [_named(item, name) for item in value["requests"]]}
-    return {**value, "model_name": name}
+def _examples(contract: _Contract, spec: ModelSpec, *, batch: bool) -> JSON:
+    """The worked requests of the contract, sent to this model."""
+    found: JSON = {}
+    for key, example in contract.examples.items():
+        value: JSON = {**example["value"], "model_name": spec.name}
+        found[key] = {**example, "value": {"requests": [value]} if batch else value}
+    return found
 
 
 def _sample(source: str, name: str) -> str:

@@ -1,0 +1,143 @@
+"""The documentation pages: they say of every field what the contract says, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sheaf.http._routes import OPERATIONS
+from sheaf_client.contracts.base import ModelType
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs/models"
+DOCUMENT = json.loads(files("sheaf").joinpath("http/document/openapi.json").read_text(encoding="utf-8"))
+SHARED = {"request_id", "model_type", "model_name", "metadata"}
+TYPES = sorted(operation.model_type for operation in OPERATIONS)
+
+
+def page(model_type: str) -> str:
+    return (PAGES / f"{model_type}.md").read_text(encoding="utf-8")
+
+
+def section(text: str, title: str) -> str:
+    return re.split(r"^#{2,3} ", text.split(f"\n### {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def table(text: str) -> list[dict[str, str]]:
+    """The rows of the first table, by column."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    # A pipe inside of code belongs to the cell.
+    header, _, *rows = [re.findall(r"\| ((?:`[^`]*`|[^|`])*?) (?=\|)", line) for line in lines]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["components"]["schemas"][name]
+    return found
+
+
+def test_every_model_type_has_its_page_and_is_listed() -> None:
+    assert sorted(path.stem for path in PAGES.glob("*.md")) == sorted([*TYPES, "index"])
+    assert set(TYPES) <= {entry.value for entry in ModelType}
+    listed = (PAGES / "index.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((\w+)\.md\)", listed) == TYPES
+    for operation in OPERATIONS:
+        assert f"`{resource_of(operation.model_type)}.{operation.name}`" in listed
+
+
+def resource_of(model_type: str) -> str:
+    path = next(path for path in DOCUMENT["paths"] if f"/{model_type}/" in path)
+    tag: str = DOCUMENT["paths"][path]["post"]["tags"][0]
+    return tag
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_page_has_every_field_of_request_and_answer(model_type: str) -> None:
+    operation = next(op for op in OPERATIONS if op.model_type == model_type)
+    for title, contract in (("Request", operation.request), ("Answer", operation.response)):
+        schema = schema_of(contract.__name__)
+        rows = table(section(page(model_type), title))
+        wires = {name.removesuffix("_b64"): name for name in schema["properties"] if name not in SHARED}
+        assert {row["field"].strip("`") for row in rows} == set(wires)
+        for row in rows:
+            node = schema["properties"][wires[row["field"].strip("`")]]
+            assert row["meaning"]
+            assert row["type"]
+            if title == "Request":
+                required = wires[row["field"].strip("`")] in schema["required"]
+                assert (row["default"] == "**required**") is required
+                if not required and node.get("default") is not None:
+                    assert json.loads(row["default"].strip("`")) == node["default"]
+            if "x-sheaf-tensor" in node:
+                assert row["type"] == f"{node['x-sheaf-tensor']['dtype']} array"
+                assert all(str(size) in row["shape"] for size in node["x-sheaf-tensor"]["shape"])
+            if {"minimum", "maximum"} <= node.keys() and "bounds" in row:
+                least, most = (
+                    f"{node[key]:,}" if isinstance(node[key], int) else f"{node[key]:g}"
+                    for key in ("minimum", "maximum")
+                )
+                assert row["bounds"].startswith(f"{least}\u00a0to\u00a0{most}")
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_page_has_every_rule_in_words(model_type: str) -> None:
+    operation = next(op for op in OPERATIONS if op.model_type == model_type)
+    described: str = schema_of(operation.request.__name__)["description"]
+    rules = re.findall(r"^- (.+)$", described.partition("Rules:")[2], flags=re.MULTILINE)
+    text = page(model_type)
+    told = [row["rule"].lower() for row in table(section(text, "Rules"))] if "### Rules" in text else []
+    plain = [re.sub(r"`(\w+)_b64`", r"`\1`", rule).lower() for rule in rules]
+    assert told[: len(plain)] == plain
+
+
+def test_units_stand_in_a_column_of_their_own() -> None:
+    def units(model_type: str, title: str) -> dict[str, str]:
+        rows = table(section(page(model_type), title))
+        return {row["field"].strip("`"): row["unit"] for row in rows if row.get("unit")}
+
+    assert units("materials", "Request") == {"positions": "Å", "cell": "Å"}
+    assert units("materials", "Answer") == {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
+    assert units("time_series", "Answer")["mean"] == "the unit of `history`"
+    assert units("geospatial", "Request")["gsd"] == "m"
+
+
+def test_a_page_tells_what_is_refused_beside_the_rules() -> None:
+    found = {(row["code"], row["at"]) for row in table(section(page("time_series"), "Refusals"))}
+    assert {("`no_feature_store`", "`feature_ref`"), ("`unsupported`", "`output_mode`")} <= found
+    found = {(row["code"], row["at"]) for row in table(section(page("materials"), "Refusals"))}
+    assert ("`bytes_match_shape`", "`positions`") in found
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_page_streams_where_the_operation_does(model_type: str) -> None:
+    path = next(path for path in DOCUMENT["paths"] if f"/{model_type}/" in path)
+    streams = DOCUMENT["paths"][path]["post"]["x-sheaf-stream"]
+    told = section(page(model_type), "Streaming")
+    assert (".stream(" in told) is streams
+    assert ("has no stream" in told) is not streams
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
+def test_links_lead_to_headings(path: Path) -> None:
+    def anchors(target: Path) -> set[str]:
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        return {re.sub(r"[^\w-]+", "-", heading.lower()).strip("-") for heading in headings}
+
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", path.read_text(encoding="utf-8"))):
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_an_error_of_every_code_is_listed() -> None:
+    from sheaf_client import errors
+
+    text = (PAGES / "index.md").read_text(encoding="utf-8")
+    for row in table(text.split("\n## Errors\n", 1)[1].split("\n## ", 1)[0]):
+        assert issubclass(getattr(errors, row["class"].strip("`")), errors.ProblemError)
