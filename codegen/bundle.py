@@ -89,10 +89,6 @@ class Bundle:
         """The tasks whose examples the shared routes show: those that ask for it, or all."""
         return [task for task in self.tasks if task.showcase] or self.tasks
 
-    def own_schemas(self, module: str) -> list[Schema]:
-        """The schemas that one module defines, in the order of the file."""
-        return [s for s in self.schemas.values() if s.module == module]
-
     def reachable(self, *names: str) -> list[str]:
         """Names of all schemas that the given ones refer to, themselves included, in first-met order."""
         seen: list[str] = []
