@@ -50,6 +50,7 @@ class ModelRuntime:
         self._clock = time.monotonic
         self._model = LoadedModel(spec, self._observer, self._clock)
         self._lane: Lane | None = None
+        self._successor: ModelRuntime | None = None
         config = spec.active_cache
         self._shared = SharedCalls(AnswerCache(config)) if config else None
 
@@ -93,9 +94,20 @@ class ModelRuntime:
             lane.close(drain=drain)
             self.backend.unload()
 
+    def hand_over(self, successor: ModelRuntime) -> None:
+        """Have another runtime answer from now on: finish what waits here, let go of the model.
+
+        Whoever still holds this runtime is answered by its successor, so that no request is lost.
+        """
+        self._successor = successor
+        self.stop()
+
     def check_open(self) -> None:
         """Raise `UnavailableError` where requests cannot be taken now; hosts ask before reading a body."""
-        self._open_lane()
+        if self._successor is not None:
+            self._successor.check_open()
+        else:
+            self._open_lane()
 
     def submit(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
@@ -195,6 +207,8 @@ class ModelRuntime:
                 lambda landing: self._enter(request, adapters, terms, landing, here=here),
             )
         except ProblemError as error:
+            if self._successor is not None and isinstance(error, UnavailableError):
+                return self._successor._open(request, outlet, terms, here=here)
             self._observer.refused(self.spec.name, error.code)
             raise
         self._observer.cached(self.spec.name, hit=asked.hit)
@@ -232,6 +246,8 @@ class ModelRuntime:
             entry.key = job  # a step runs alone
             self._open_lane().submit(entry)
         except ProblemError as error:
+            if self._successor is not None and isinstance(error, UnavailableError):
+                return self._successor._open_stream(request, emit, terms)
             self._observer.refused(self.spec.name, error.code)
             raise
         return job.abandon
