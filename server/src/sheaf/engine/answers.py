@@ -49,6 +49,7 @@ class Mailbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._letters: deque[tuple[asyncio.Future[Any], Outcome]] = deque()
         self._called = False
 
@@ -57,6 +58,10 @@ class Mailbox:
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def put(outcome: Outcome) -> None:
+            if threading.get_ident() == self._thread:  # answered where it was asked
+                if not future.done():
+                    future.set_result(outcome)
+                return
             self._letters.append((future, outcome))
             if not self._called:
                 self._called = True

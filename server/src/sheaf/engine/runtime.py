@@ -145,7 +145,7 @@ class ModelRuntime:
     ) -> Any:
         """Answer one request; cancelling the caller frees its place."""
         future, outlet = mailbox().outlet()
-        leave = self._open(request, outlet, Terms(timeout, priority, tenant))
+        leave = self._open(request, outlet, Terms(timeout, priority, tenant), here=self.backend.inline)
         try:
             if timeout is None:
                 return unwrap(await future)

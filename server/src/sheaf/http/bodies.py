@@ -18,6 +18,7 @@ from starlette.types import Receive
 from sheaf.http.encodings import JSON_TYPE, decompressor, media_type, too_large
 from sheaf.http.limits import Limits
 from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
+from sheaf.http.problems import header
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
 from sheaf_client._faults import invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
@@ -73,13 +74,13 @@ class Body:
 
 async def read_body(request: Request, limits: Limits) -> Body:
     """The body, by its content type: within the limits on its size, its time and its depth."""
-    media = media_type(request.headers.get("content-type", ""))
+    media = media_type(header(request.scope, b"content-type"))
     if media not in (JSON_TYPE, MSGPACK_TYPE):
         raise UnsupportedMediaTypeError(
             f"Send {JSON_TYPE} or {MSGPACK_TYPE}, not {media[:80] or 'a body without a content type'}."
         )
-    decompress = decompressor(request.headers.get("content-encoding", "identity"), limits.max_body)
-    declared = request.headers.get("content-length", "")
+    decompress = decompressor(header(request.scope, b"content-encoding"), limits.max_body)
+    declared = header(request.scope, b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body:
         raise too_large(limits.max_body)
     content = await _receive(request.receive, limits)

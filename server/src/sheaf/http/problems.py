@@ -56,7 +56,7 @@ def as_problem(error: Exception) -> ProblemError:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such route, wrong method) as problem documents."""
     problem = as_problem(error)
-    problem.request_id = request.scope.get("sheaf.request_id")
+    problem.request_id = request_id(request.scope)
     response = problem_response(problem)
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)
@@ -73,7 +73,9 @@ class ProblemBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["sheaf.request_id"] = _request_id(scope)
+        given = header(scope, b"x-request-id")
+        # The caller's identifier where it is printable and short; else the contract's, or one of our own.
+        scope["sheaf.request_id"] = given if _REQUEST_ID.fullmatch(given) else None
         started = False
 
         async def send_on(message: Message) -> None:
@@ -83,7 +85,7 @@ class ProblemBoundary:
                 headers: list[tuple[bytes, bytes]] = list(message["headers"])
                 there = {name for name, _ in headers}
                 headers += [header for header in _SECURITY if header[0] not in there]
-                headers.append((b"x-request-id", scope["sheaf.request_id"].encode("ascii")))
+                headers.append((b"x-request-id", request_id(scope).encode("ascii")))
                 if "sheaf.caller" in scope:
                     headers += scope["sheaf.caller"].headers()
                 message["headers"] = headers
@@ -95,14 +97,15 @@ class ProblemBoundary:
             if started:
                 raise
             problem = as_problem(error)
-            problem.request_id = scope["sheaf.request_id"]
+            problem.request_id = request_id(scope)
             await problem_response(problem)(scope, receive, send_on)
 
 
-def _request_id(scope: MutableMapping[str, Any]) -> str:
-    """The caller's identifier where it is printable and short, else one of our own."""
-    given = header(scope, b"x-request-id")
-    return given if _REQUEST_ID.fullmatch(given) else str(uuid4())
+def request_id(scope: MutableMapping[str, Any]) -> str:
+    """The identifier of a request, made here where neither its head nor its body names one."""
+    known: str = scope.get("sheaf.request_id") or str(uuid4())
+    scope["sheaf.request_id"] = known
+    return known
 
 
 def header(scope: MutableMapping[str, Any], name: bytes) -> str:
