@@ -129,9 +129,7 @@ class EmbeddedServer:
         return self._socket
 
     def _make_server(self) -> uvicorn.Server:
-        app = create_app(
-            self._models, limits=self._limits, access=self._access, changeable=self._models
-        )
+        app = create_app(self._models, limits=self._limits, access=self._access, changeable=self._models)
         config = uvicorn.Config(
             app,
             http=bounded_protocol(self._limits),

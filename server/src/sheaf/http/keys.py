@@ -41,7 +41,9 @@ class ApiKey(BaseModel):
         default=None, gt=0, le=1e9, description="Requests it may send on average; a batch counts its items."
     )
     burst: int | None = Field(
-        default=None, gt=0, description="Requests it may send at once; the sixth part of a minute's by default."
+        default=None,
+        gt=0,
+        description="Requests it may send at once; the sixth part of a minute's by default.",
     )
     concurrent: int | None = Field(default=None, gt=0, description="Calls that may be open at once.")
     requests_per_day: int | None = Field(default=None, gt=0, description="Requests in a day (UTC).")
@@ -69,13 +71,18 @@ class Access(BaseModel):
 
     keys: tuple[ApiKey, ...] = Field(default=(), description="Keys; with any, callers need one.")
     admin: str | None = Field(
-        default=None, pattern=_HASH, description="SHA-256 of the key for `/admin`; without one it is not there."
+        default=None,
+        pattern=_HASH,
+        description="SHA-256 of the key for `/admin`; without one it is not there.",
     )
     open_docs: bool = Field(default=False, description="`/docs` and `/openapi.json` need no key.")
     open_metrics: bool = Field(default=False, description="`/metrics` needs no key.")
     open_models: bool = Field(default=False, description="`/models` needs no key.")
     max_priority: int = Field(
-        default=0, ge=-10, le=10, description="Highest urgency that callers may ask for where there are no keys."
+        default=0,
+        ge=-10,
+        le=10,
+        description="Highest urgency that callers may ask for where there are no keys.",
     )
 
     @field_validator("admin", mode="before")
@@ -157,7 +164,9 @@ def _from_text(text: str) -> Access:
     """What `SHEAF_API_KEYS` says: a file, whose top is `access` or its members, or pairs."""
     pairs = [part.strip().partition(":") for part in text.split(",") if part.strip()]
     if pairs and all(_SHA256.fullmatch(digest.strip().lower()) for _, _, digest in pairs):
-        return _parse([{"name": name.strip(), "sha256": digest.strip()} for name, _, digest in pairs], KEYS_VARIABLE)
+        return _parse(
+            [{"name": name.strip(), "sha256": digest.strip()} for name, _, digest in pairs], KEYS_VARIABLE
+        )
     path = Path(text)
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -61,7 +61,9 @@ class Account:
     def begin(self) -> None:
         """A call begins; raises `RateLimitError` where too many are open."""
         if self.key.concurrent is not None and self._open >= self.key.concurrent:
-            raise RateLimitError(f"This key may have {self.key.concurrent} calls open at once.", retry_after=1)
+            raise RateLimitError(
+                f"This key may have {self.key.concurrent} calls open at once.", retry_after=1
+            )
         self._open += 1
 
     def end(self) -> None:
