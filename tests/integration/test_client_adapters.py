@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sheaf.embedded import EmbeddedServer
-from sheaf_client import AdaptersNotTakenError, AsyncSheaf, ResultEvent, Sheaf
+from sheaf_client import AdaptersNotTakenError, AsyncSheaf, Sheaf
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.time_series import TimeSeriesRequest
 from sheaf_client.errors import InvalidRequestError
@@ -99,7 +99,7 @@ def test_awaited_calls_get_them_too(client: Sheaf, model_type: str) -> None:
             found += map(told, await method(selecting, model_type, "_many")([request]))
             if model_type in STREAMING:
                 async with resource(selecting, model_type).stream(request) as stream:
-                    found += [told(e.response) async for e in stream if isinstance(e, ResultEvent)]
+                    found.append(told(await stream.final()))
             return found
 
     assert set(asyncio.run(run())) == {having(request, ["sketch"], [-0.5])}
@@ -115,11 +115,12 @@ def test_weights_are_sent_only_where_one_is_written(client: Sheaf, model_type: s
 @every_type
 def test_what_a_call_or_a_contract_names_itself_stays(client: Sheaf, model_type: str) -> None:
     selecting, request = client.with_adapters("ink@0.5"), without(model_type)
-    for own in (
+    choices: list[dict[str, Any]] = [
         {"adapters": ["sketch"]},
         {"adapters": ["sketch"], "adapter_weights": [2.0]},
         {"adapters": []},
-    ):
+    ]
+    for own in choices:
         held = type(request).model_validate({**request.model_dump(exclude_unset=True), **own})
         assert told(method(selecting, model_type)(held)) == digest(held)
         body = next(c.body for c in cases(model_type, "valid") if "adapters" not in c.body)

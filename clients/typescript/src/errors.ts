@@ -12,6 +12,9 @@ export class SheafError extends Error {
   }
 }
 
+/** The client selects LoRA adapters, and the operation that was called takes none. */
+export class AdaptersNotTakenError extends SheafError {}
+
 /** No answer came: the server could not be reached, or the connection broke. */
 export class TransportError extends SheafError {}
 
