@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -113,3 +115,44 @@ def test_a_feature_store_that_failed_is_asked_again() -> None:
     client, seen = scripted(refusal("feature_store"), ok())
     assert client.time_series.forecast(**CALL).mean == [1.0]
     assert len(seen) == 2
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    """The address of a proxy that answers by itself, and what it was asked for."""
+    asked: list[str] = []
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", str(len(ok().content)))
+            self.end_headers()
+            self.wfile.write(ok().content)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+            """Nothing: what was asked for is noted."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_a_proxy_is_that_of_an_own_httpx_client_or_of_the_environment(
+    proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, asked = proxy
+    with httpx.Client(proxy=address) as http, Sheaf("http://sheaf.invalid", http_client=http) as client:
+        assert client.time_series.forecast(**CALL).mean == [1.0]
+
+    async def use() -> list[float]:
+        async with AsyncSheaf("http://sheaf.invalid") as client:
+            return (await client.time_series.forecast(**CALL)).mean
+
+    monkeypatch.setenv("HTTP_PROXY", address)
+    assert asyncio.run(use()) == [1.0]
+    assert asked == ["http://sheaf.invalid/m/time_series/forecast"] * 2
