@@ -277,7 +277,7 @@ ADDITIONS: dict[str, Callable[[Contract], object]] = {
         c["schemas"][name]["discriminator"]["mapping"].update(antenna=f"Depth{name[3:]}")
         for name in ("AnyRequest", "AnyResponse")
     ],
-    "event": lambda c: c["schemas"]["AnyEvent"]["oneOf"].append({"$ref": "Health"}),
+    "event": lambda c: c["schemas"]["AnyEvent"]["anyOf"].append({"$ref": "Health"}),
     "problem code": lambda c: c["problems"].update(paused={"status": 503, "class": "PausedError"}),
     "fault code": lambda c: c["faults"].append("too_dark"),
     "default for what had none": at("SatelliteRequest", "height", default=512),

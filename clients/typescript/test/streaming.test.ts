@@ -104,7 +104,7 @@ describe('a stream', () => {
     const found: Record<string, unknown>[] = [];
     for await (const event of stream) found.push(event);
 
-    assert.deepEqual(found[0], step(1, { note: 'n', preview: null }));
+    assert.deepEqual(found[0], step(1, { note: 'n' }));
     assert.deepEqual(found[1], { type: 'thought', text: 'hm' });
     assert.equal(found.length, 3);
     assert.equal(found[2]?.type, 'result');

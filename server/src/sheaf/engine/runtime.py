@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -124,7 +124,9 @@ class ModelRuntime:
         """Progress events, then the result; leaving the iteration cancels the work between two steps."""
         return aiterate(lambda emit: self._open_stream(request, emit, timeout), timeout)
 
-    def iter_stream(self, request: BaseRequest, *, timeout: float | None = None) -> Iterator[Event]:
+    def iter_stream(
+        self, request: BaseRequest, *, timeout: float | None = None
+    ) -> Generator[Event, None, None]:
         """`stream` for threads."""
         return iterate(lambda emit: self._open_stream(request, emit, timeout), timeout)
 
