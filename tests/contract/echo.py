@@ -110,7 +110,7 @@ class EchoBackend(ModelBackend):
 
     @classmethod
     def progress(cls, request: BaseRequest) -> list[ProgressEvent]:
-        """The steps before the answer: the first without, the others with some of what such events may carry."""
+        """The steps before the answer; all but the first have some of what such events may carry."""
         builder, repair = Builder(HashedChoices(request)), repair_of(cls.step)
         total = builder.source.integer(1, 3)
         bodies = [

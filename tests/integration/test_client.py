@@ -102,6 +102,26 @@ def test_leaving_a_stream_over_asgi_ends_the_work(models: LocalModels) -> None:
         assert client.time_series.forecast(**ASK).mean == [2.0] * 4
 
 
+def test_leaving_a_local_stream_ends_the_work() -> None:
+    spec = ModelSpec(name="steps", backend_cls=Stepping, backend_kwargs={"seconds": 0.01})
+    ask = {**ASK, "horizon": 5000}
+
+    def backend(client: Sheaf | AsyncSheaf) -> Stepping:
+        return client.transport._held.get("steps").backend
+
+    async def leave() -> bool:
+        async with AsyncSheaf.local([spec]) as client:
+            async with client.time_series.stream(**ask) as stream:
+                await anext(stream)
+            return await asyncio.to_thread(backend(client).closed.wait, 10)
+
+    assert asyncio.run(leave())
+    with Sheaf.local([spec]) as client:
+        with client.time_series.stream(**ask) as stream:
+            next(stream)
+        assert backend(client).closed.wait(10)
+
+
 def test_the_async_client_has_the_same_calls() -> None:
     async def use() -> None:
         async with AsyncSheaf.local([ModelSpec(name="steps", backend_cls=Stepping)], model="steps") as client:
