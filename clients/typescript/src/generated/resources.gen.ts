@@ -67,6 +67,7 @@ import * as contracts from './zod.gen.js';
 export const DEFAULT_BASE_URL = "http://127.0.0.1:8000";
 
 const AUDIO_TRANSCRIBE: Operation<AudioRequest, AudioResponse, AudioProgress> = {
+  name: "audio.transcribe",
   modelType: "audio",
   path: "/{model_name}/audio/transcribe",
   request: { name: "AudioRequest", schema: contracts.zAudioRequest },
@@ -108,6 +109,7 @@ export class Audio {
 }
 
 const AUDIO_GENERATION_GENERATE: Operation<AudioGenerationRequest, AudioGenerationResponse, SoundProgress> = {
+  name: "audio_generation.generate",
   modelType: "audio_generation",
   path: "/{model_name}/audio_generation/generate",
   request: { name: "AudioGenerationRequest", schema: contracts.zAudioGenerationRequest },
@@ -149,6 +151,7 @@ export class AudioGeneration {
 }
 
 const DEPTH_ESTIMATE: Operation<DepthRequest, DepthResponse, ProgressEvent> = {
+  name: "depth.estimate",
   modelType: "depth",
   path: "/{model_name}/depth/estimate",
   request: { name: "DepthRequest", schema: contracts.zDepthRequest },
@@ -185,6 +188,7 @@ export class Depth {
 }
 
 const DETECTION_DETECT: Operation<DetectionRequest, DetectionResponse, ProgressEvent> = {
+  name: "detection.detect",
   modelType: "detection",
   path: "/{model_name}/detection/detect",
   request: { name: "DetectionRequest", schema: contracts.zDetectionRequest },
@@ -221,11 +225,13 @@ export class Detection {
 }
 
 const DIFFUSION_GENERATE: Operation<DiffusionRequest, DiffusionResponse, ImageProgress> = {
+  name: "diffusion.generate",
   modelType: "diffusion",
   path: "/{model_name}/diffusion/generate",
   request: { name: "DiffusionRequest", schema: contracts.zDiffusionRequest },
   response: { name: "DiffusionResponse", schema: contracts.zDiffusionResponse },
   progress: { name: "ImageProgress", schema: contracts.zImageProgress },
+  takesAdapters: true,
 };
 
 /** Generate images from text. */
@@ -262,6 +268,7 @@ export class Diffusion {
 }
 
 const EMBEDDING_EMBED: Operation<EmbeddingRequest, EmbeddingResponse, ProgressEvent> = {
+  name: "embedding.embed",
   modelType: "embedding",
   path: "/{model_name}/embedding/embed",
   request: { name: "EmbeddingRequest", schema: contracts.zEmbeddingRequest },
@@ -298,6 +305,7 @@ export class Embedding {
 }
 
 const GENOMIC_EMBED: Operation<GenomicRequest, GenomicResponse, ProgressEvent> = {
+  name: "genomic.embed",
   modelType: "genomic",
   path: "/{model_name}/genomic/embed",
   request: { name: "GenomicRequest", schema: contracts.zGenomicRequest },
@@ -334,6 +342,7 @@ export class Genomic {
 }
 
 const GEOSPATIAL_EMBED: Operation<SatelliteRequest, SatelliteResponse, ProgressEvent> = {
+  name: "geospatial.embed",
   modelType: "geospatial",
   path: "/{model_name}/geospatial/embed",
   request: { name: "SatelliteRequest", schema: contracts.zSatelliteRequest },
@@ -370,6 +379,7 @@ export class Geospatial {
 }
 
 const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse, ProgressEvent> = {
+  name: "materials.compute",
   modelType: "materials",
   path: "/{model_name}/materials/compute",
   request: { name: "MaterialsRequest", schema: contracts.zMaterialsRequest },
@@ -411,6 +421,7 @@ export class Materials {
 }
 
 const MOLECULAR_EMBED: Operation<MolecularRequest, MolecularResponse, ProgressEvent> = {
+  name: "molecular.embed",
   modelType: "molecular",
   path: "/{model_name}/molecular/embed",
   request: { name: "MolecularRequest", schema: contracts.zMolecularRequest },
@@ -447,6 +458,7 @@ export class Molecular {
 }
 
 const MULTIMODAL_EMBEDDING_EMBED: Operation<MultimodalEmbeddingRequest, MultimodalEmbeddingResponse, ProgressEvent> = {
+  name: "multimodal_embedding.embed",
   modelType: "multimodal_embedding",
   path: "/{model_name}/multimodal_embedding/embed",
   request: { name: "MultimodalEmbeddingRequest", schema: contracts.zMultimodalEmbeddingRequest },
@@ -483,11 +495,13 @@ export class MultimodalEmbedding {
 }
 
 const MULTIMODAL_GENERATION_GENERATE: Operation<MultimodalGenerationRequest, MultimodalGenerationResponse, ImageProgress> = {
+  name: "multimodal_generation.generate",
   modelType: "multimodal_generation",
   path: "/{model_name}/multimodal_generation/generate",
   request: { name: "MultimodalGenerationRequest", schema: contracts.zMultimodalGenerationRequest },
   response: { name: "MultimodalGenerationResponse", schema: contracts.zMultimodalGenerationResponse },
   progress: { name: "ImageProgress", schema: contracts.zImageProgress },
+  takesAdapters: true,
 };
 
 /** Generate images from images and text. */
@@ -524,6 +538,7 @@ export class MultimodalGeneration {
 }
 
 const OPTICAL_FLOW_ESTIMATE: Operation<OpticalFlowRequest, OpticalFlowResponse, ProgressEvent> = {
+  name: "optical_flow.estimate",
   modelType: "optical_flow",
   path: "/{model_name}/optical_flow/estimate",
   request: { name: "OpticalFlowRequest", schema: contracts.zOpticalFlowRequest },
@@ -560,6 +575,7 @@ export class OpticalFlow {
 }
 
 const POINT_CLOUD_INFER: Operation<PointCloudRequest, PointCloudResponse, ProgressEvent> = {
+  name: "point_cloud.infer",
   modelType: "point_cloud",
   path: "/{model_name}/point_cloud/infer",
   request: { name: "PointCloudRequest", schema: contracts.zPointCloudRequest },
@@ -596,6 +612,7 @@ export class PointCloud {
 }
 
 const POSE_ESTIMATE: Operation<PoseRequest, PoseResponse, ProgressEvent> = {
+  name: "pose.estimate",
   modelType: "pose",
   path: "/{model_name}/pose/estimate",
   request: { name: "PoseRequest", schema: contracts.zPoseRequest },
@@ -632,6 +649,7 @@ export class Pose {
 }
 
 const PROTEIN_LANGUAGE_INFER: Operation<ProteinLanguageRequest, ProteinLanguageResponse, ProgressEvent> = {
+  name: "protein_language.infer",
   modelType: "protein_language",
   path: "/{model_name}/protein_language/infer",
   request: { name: "ProteinLanguageRequest", schema: contracts.zProteinLanguageRequest },
@@ -668,6 +686,7 @@ export class ProteinLanguage {
 }
 
 const SEGMENTATION_SEGMENT: Operation<SegmentationRequest, SegmentationResponse, ProgressEvent> = {
+  name: "segmentation.segment",
   modelType: "segmentation",
   path: "/{model_name}/segmentation/segment",
   request: { name: "SegmentationRequest", schema: contracts.zSegmentationRequest },
@@ -704,6 +723,7 @@ export class Segmentation {
 }
 
 const SMALL_MOLECULE_EMBED: Operation<SmallMoleculeRequest, SmallMoleculeResponse, ProgressEvent> = {
+  name: "small_molecule.embed",
   modelType: "small_molecule",
   path: "/{model_name}/small_molecule/embed",
   request: { name: "SmallMoleculeRequest", schema: contracts.zSmallMoleculeRequest },
@@ -740,6 +760,7 @@ export class SmallMolecule {
 }
 
 const STRUCTURE_FOLD: Operation<StructureRequest, StructureResponse, ProgressEvent> = {
+  name: "structure.fold",
   modelType: "structure",
   path: "/{model_name}/structure/fold",
   request: { name: "StructureRequest", schema: contracts.zStructureRequest },
@@ -781,6 +802,7 @@ export class Structure {
 }
 
 const TABULAR_PREDICT: Operation<TabularRequest, TabularResponse, ProgressEvent> = {
+  name: "tabular.predict",
   modelType: "tabular",
   path: "/{model_name}/tabular/predict",
   request: { name: "TabularRequest", schema: contracts.zTabularRequest },
@@ -817,6 +839,7 @@ export class Tabular {
 }
 
 const TIME_SERIES_FORECAST: Operation<TimeSeriesRequest, TimeSeriesResponse, ProgressEvent> = {
+  name: "time_series.forecast",
   modelType: "time_series",
   path: "/{model_name}/time_series/forecast",
   request: { name: "TimeSeriesRequest", schema: contracts.zTimeSeriesRequest },
@@ -858,6 +881,7 @@ export class TimeSeries {
 }
 
 const TTS_SYNTHESIZE: Operation<TTSRequest, TTSResponse, SoundProgress> = {
+  name: "tts.synthesize",
   modelType: "tts",
   path: "/{model_name}/tts/synthesize",
   request: { name: "TTSRequest", schema: contracts.zTTSRequest },
@@ -899,6 +923,7 @@ export class Tts {
 }
 
 const VIDEO_INFER: Operation<VideoRequest, VideoResponse, ProgressEvent> = {
+  name: "video.infer",
   modelType: "video",
   path: "/{model_name}/video/infer",
   request: { name: "VideoRequest", schema: contracts.zVideoRequest },
@@ -940,6 +965,7 @@ export class Video {
 }
 
 const WEATHER_FORECAST: Operation<WeatherRequest, WeatherResponse, WeatherProgress> = {
+  name: "weather.forecast",
   modelType: "weather",
   path: "/{model_name}/weather/forecast",
   request: { name: "WeatherRequest", schema: contracts.zWeatherRequest },
