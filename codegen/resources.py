@@ -14,7 +14,7 @@ from openapi_python_client.parser import GeneratorData
 from openapi_python_client.parser.errors import GeneratorError
 from openapi_python_client.parser.properties import ModelProperty
 
-from codegen.bundle import JSON, Bundle, SchemaError
+from codegen.bundle import JSON, PLAIN_PROGRESS, Bundle, SchemaError
 from codegen.fields import Contracts, Field
 from codegen.inputs import Inputs
 from codegen.whole import Whole
@@ -35,12 +35,18 @@ class Endpoint:
     request: str
     response: str
     stream: bool
+    progress: str
     fields: tuple[Field, ...]
     whole: Whole
 
     @property
     def constant(self) -> str:
         return self.name.upper()
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether requests say which LoRA adapters to apply, and how strongly."""
+        return {field.name for field in self.fields} >= {"adapters", "adapter_weights"}
 
     @property
     def beside(self) -> tuple[Field, ...]:
@@ -95,12 +101,13 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
                     description=operation["description"],
                     request=request,
                     response=_raw(ok.prop.get_type_string()),
-                    stream=operation["x-sheaf-stream"],
+                    stream=bool(told := operation["x-sheaf-stream"]),
+                    progress=told["$ref"].rpartition("/")[2] if told else PLAIN_PROGRESS,
                     fields=(fields := _parameters(classes, request)),
                     whole=Whole(fields),
                 )
             )
-        names = {n for e in endpoints for n in (e.request, e.response, e.whole.type or "")}
+        names = {n for e in endpoints for n in (e.request, e.response, e.progress, e.whole.type or "")}
         resources.append(
             Resource(
                 name=task.resource,

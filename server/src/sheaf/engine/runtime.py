@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -185,7 +185,7 @@ class ModelRuntime:
 
     def iter_stream(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """`stream` for threads."""
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout)
@@ -208,7 +208,7 @@ class ModelRuntime:
             )
         except ProblemError as error:
             if self._successor is not None and isinstance(error, UnavailableError):
-                return self._successor._open(request, outlet, terms, here=here)
+                return self._successor._open(request, outlet, terms, here=here)  # noqa: SLF001 - one of us
             self._observer.refused(self.spec.name, error.code)
             raise
         self._observer.cached(self.spec.name, hit=asked.hit)
@@ -247,7 +247,7 @@ class ModelRuntime:
             self._open_lane().submit(entry)
         except ProblemError as error:
             if self._successor is not None and isinstance(error, UnavailableError):
-                return self._successor._open_stream(request, emit, terms)
+                return self._successor._open_stream(request, emit, terms)  # noqa: SLF001 - one of us
             self._observer.refused(self.spec.name, error.code)
             raise
         return job.abandon

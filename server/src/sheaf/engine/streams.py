@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeAlias
 
 from sheaf.engine.jobs import StreamEvent
 from sheaf_client import ProblemError, ResultEvent
+from sheaf_client._binary import binary_size
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError
 
@@ -18,43 +19,51 @@ Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Callable[[], object]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
-#: Events that a slow reader may fall behind; of more, the oldest progress is dropped.
-MAX_PENDING = 256
+#: Events, and bytes of their arrays, that a slow reader may fall behind.
+MAX_PENDING, MAX_PENDING_BYTES = 256, 64 * 2**20
 
 
 class Pending:
     """Events on their way to a reader, few enough that one who does not read costs no more memory.
 
-    The model never waits for a reader. Progress is told at most `MAX_PENDING` events late; what came before
-    that is dropped, and the end of the stream never is.
+    The model never waits for a reader: where too much waits, the oldest progress is dropped. The end of a
+    stream never is.
     """
 
     def __init__(self) -> None:
-        # Appending drops what is oldest; the end is the last to be put, so it stays.
-        self._events: deque[StreamEvent] = deque(maxlen=MAX_PENDING)
+        self._events: deque[tuple[StreamEvent, int]] = deque()
+        self._bytes = 0
         self._lock = threading.Lock()
 
-    def put(self, event: StreamEvent) -> bool:
-        """Add an event; whether there is one more than before."""
+    def put(self, event: StreamEvent) -> None:
+        """Add an event; the end of the stream is the last, so what is dropped for it is progress."""
+        size = binary_size(event) if isinstance(event, ProgressEvent) else 0
         with self._lock:
-            more = len(self._events) < MAX_PENDING
-            self._events.append(event)
-            return more
+            self._events.append((event, size))
+            self._bytes += size
+            while len(self._events) > 1 and (
+                len(self._events) > MAX_PENDING or self._bytes > MAX_PENDING_BYTES
+            ):
+                self._bytes -= self._events.popleft()[1]
 
-    def take(self) -> StreamEvent:
-        """The oldest event; each `put` that said so lets one be taken."""
+    def take(self) -> StreamEvent | None:
+        """The oldest event; None where the one that a `put` told of was dropped."""
         with self._lock:
-            return self._events.popleft()
+            if not self._events:
+                return None
+            event, size = self._events.popleft()
+            self._bytes -= size
+            return event
 
 
-def iterate(open_stream: Open, timeout: float | None) -> Iterator[Event]:
+def iterate(open_stream: Open, timeout: float | None) -> Generator[Event, None, None]:
     """The events of a stream, waiting in this thread; an error is raised."""
     pending = Pending()
     there = threading.Semaphore(0)
 
     def emit(event: StreamEvent) -> None:
-        if pending.put(event):
-            there.release()
+        pending.put(event)
+        there.release()
 
     cancel = open_stream(emit)
     try:
@@ -62,6 +71,8 @@ def iterate(open_stream: Open, timeout: float | None) -> Iterator[Event]:
             if not there.acquire(timeout=None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
                 raise _late()
             event = pending.take()
+            if event is None:
+                continue
             if isinstance(event, ProblemError):
                 raise event
             yield event
@@ -78,8 +89,9 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
     there = asyncio.Semaphore(0)
 
     def emit(event: StreamEvent) -> None:
+        pending.put(event)
         # The loop may be gone when a caller left in haste; then nobody waits for the event.
-        if pending.put(event) and not loop.is_closed():
+        if not loop.is_closed():
             loop.call_soon_threadsafe(there.release)
 
     cancel = open_stream(emit)
@@ -92,6 +104,8 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
             except TimeoutError:
                 raise _late() from None
             event = pending.take()
+            if event is None:
+                continue
             if isinstance(event, ProblemError):
                 raise event
             yield event

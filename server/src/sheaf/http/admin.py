@@ -1,4 +1,4 @@
-"""Loads, updates and unloads models of a running server. The gate lets in the bearer of the admin's key alone."""
+"""Loads, updates and unloads models of a running server, for the bearer of the admin's key alone."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from sheaf_client import ProblemError
 from sheaf_client._faults import invalid_request, pointer
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
-from sheaf_client.errors import BackendError, InvalidRequestError, ModelNotFoundError, UnavailableError
+from sheaf_client.errors import BackendError, InvalidRequestError, UnavailableError
 
 log = logging.getLogger("sheaf.http")
 T = TypeVar("T")
 
 
 class ChangeableModels(Protocol):
-    """Models that can be loaded and unloaded while others are served. All may take as long as loading does."""
+    """Models that can be loaded and unloaded while others are served; it takes as long as loading does."""
 
     def specs(self) -> Sequence[ModelSpec]: ...
 

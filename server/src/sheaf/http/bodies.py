@@ -35,8 +35,8 @@ T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=BaseRequest)
 ContentT = TypeVar("ContentT", bytes, bytearray)
 
-#: Bodies over this many bytes are decoded on a worker thread, so that others are served meanwhile.
-_OFFLOAD = 128 * 1024
+#: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
+OFFLOAD = 128 * 1024
 #: Pieces of a body that may be small, and the bytes that the others must have on average.
 _FREE_CHUNKS, _MIN_CHUNK = 4096, 64
 
@@ -127,7 +127,7 @@ def _within(content: ContentT, limit: int) -> ContentT:
 
 async def offload(size: int, work: Callable[[], T]) -> T:
     """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up."""
-    return await anyio.to_thread.run_sync(work) if size > _OFFLOAD else work()
+    return await anyio.to_thread.run_sync(work) if size > OFFLOAD else work()
 
 
 async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:

@@ -1,4 +1,4 @@
-"""Watches whether a client is still there while the model works, at the price of a timer for quick answers."""
+"""Watches whether a client is still there while the model works; a quick answer pays for a timer only."""
 
 from __future__ import annotations
 

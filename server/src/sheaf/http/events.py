@@ -8,10 +8,12 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from sheaf.engine.streams import Event
+from sheaf.http.bodies import offload
 from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.problems import as_problem
 from sheaf_client import ResultEvent
+from sheaf_client._binary import binary_size
 from sheaf_client.contracts.events import ErrorEvent
 
 
@@ -33,10 +35,10 @@ async def _server_sent(
     """The events, each with its number; an error is the last event."""
     number = 0
     try:
-        yield _event(first, number, caller)
+        yield await _event(first, number, caller)
         async for event in rest:
             number += 1
-            yield _event(event, number, caller)
+            yield await _event(event, number, caller)
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
         yield ServerSentEvent(
@@ -46,9 +48,11 @@ async def _server_sent(
         await rest.aclose()
 
 
-def _event(event: Event, number: int, caller: Caller) -> ServerSentEvent:
+async def _event(event: Event, number: int, caller: Caller) -> ServerSentEvent:
+    told = event.response if isinstance(event, ResultEvent) else event
+    # Others are served while tensors and files become text.
+    data = await offload(binary_size(told), told.model_dump_json)
     if isinstance(event, ResultEvent):
         caller.charge(event.response)
-        data = '{"type":"result","done":true,' + event.response.model_dump_json()[1:]
-        return ServerSentEvent(data, event="result", id=str(number))
-    return ServerSentEvent(event.model_dump_json(), event=event.type, id=str(number))
+        data = '{"type":"result","done":true,' + data[1:]
+    return ServerSentEvent(data, event=event.type, id=str(number))

@@ -1,4 +1,4 @@
-"""What a server accepts from strangers: sizes in bytes, times in seconds. Checked before anything is decoded."""
+"""What a server accepts from strangers, checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Limits:
     max_depth: int = 64
     #: Most requests in one `/batch`.
     max_batch: int = 1024
-    #: Most pixels of one image: width × height, by its header.
+    #: Most pixels of one image: width x height, by its header.
     max_pixels: int = 64_000_000
     #: Longest sound, by its header.
     max_audio_seconds: float = 3600.0

@@ -44,7 +44,7 @@ def _fault(data: bytes, limits: Limits) -> tuple[str, str] | None:
         if not pixels:
             return "bad_format", "The image's header says that it has no pixels."
         if pixels > limits.max_pixels:
-            text = f"The image has {size[0]} × {size[1]} pixels; {limits.max_pixels} are accepted."
+            text = f"The image has {size[0]} x {size[1]} pixels; {limits.max_pixels} are accepted."
             return "too_large_media", text
         return None
     sound = sound_size(data)
