@@ -19,7 +19,7 @@ log = logging.getLogger("sheaf.local")
 
 
 class LocalModels:
-    """Runtimes by the names of their models. Models can be loaded, updated and unloaded while others answer."""
+    """Runtimes by the names of their models, which can be changed while others answer."""
 
     def __init__(self, models: Iterable[SpecLike] | SpecLike) -> None:
         #: Replaced as a whole where it changes, so that whoever reads it needs no lock.
@@ -76,7 +76,7 @@ class LocalModels:
         return new
 
     def unload(self, name: str) -> None:
-        """Take no more requests for a model, finish those that wait, let go of it; raises `ModelNotFoundError`."""
+        """Finish what waits for a model, then let go of it; raises `ModelNotFoundError`."""
         with self._change:
             runtime = self.get(name)
             self.runtimes = {key: value for key, value in self.runtimes.items() if key != name}

@@ -101,7 +101,8 @@ async def _receive(receive: Receive, limits: Limits) -> bytes:
         async with asyncio.timeout_at(now + limits.idle_timeout) as pause:
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
-                return _within(message.get("body", b""), limits.max_body)
+                whole: bytes = message.get("body", b"")
+                return _within(whole, limits.max_body)
             content, chunks = bytearray(), 0
             while message["type"] == "http.request":
                 content += message.get("body", b"")

@@ -10,7 +10,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -180,8 +180,7 @@ def _from_text(text: str) -> Access:
 
 def _parse(content: Any, source: str) -> Access:
     """Keys alone, or all of `Access`."""
-    listed = isinstance(content, Sequence) and not isinstance(content, str)
-    given: Any = {"keys": content} if listed else content
+    given = {"keys": cast("Any", content)} if isinstance(content, list) else content
     try:
         return Access.model_validate(given)
     except ValueError as error:

@@ -36,7 +36,7 @@ class Account:
         self._tokens = self._burst
         self._filled = self._clocks.steady()
         self._open = 0
-        self._day = 0
+        self._today: int = 0
         self._requests = 0
         self._device_seconds = 0.0
 
@@ -53,7 +53,7 @@ class Account:
         self._requests += 1
 
     def take_more(self, count: int) -> None:
-        """Count the other items of a batch. They may come out of the minutes to come, but not of other days."""
+        """Count the other items of a batch. They may use up minutes to come, but not other days."""
         self._check_day(count)
         self._tokens -= count
         self._requests += count
@@ -61,9 +61,8 @@ class Account:
     def begin(self) -> None:
         """A call begins; raises `RateLimitError` where too many are open."""
         if self.key.concurrent is not None and self._open >= self.key.concurrent:
-            raise RateLimitError(
-                f"This key may have {self.key.concurrent} calls open at once.", retry_after=1
-            )
+            text = f"This key may have {self.key.concurrent} calls open at once."
+            raise RateLimitError(text, retry_after=1)
         self._open += 1
 
     def end(self) -> None:
@@ -76,7 +75,7 @@ class Account:
         self._device_seconds += device_seconds
 
     def headers(self) -> dict[str, str]:
-        """What is left, by the draft of the IETF for `RateLimit` headers; nothing where nothing is limited."""
+        """What is left, as the IETF's draft has `RateLimit` headers; nothing where nothing is limited."""
         policies: list[str] = []
         left: list[str] = []
 
@@ -114,8 +113,8 @@ class Account:
 
     def _new_day(self) -> None:
         today = int(self._clocks.calendar() // _DAY)
-        if today != self._day:
-            self._day, self._requests, self._device_seconds = today, 0, 0.0
+        if today != self._today:
+            self._today, self._requests, self._device_seconds = today, 0, 0.0
 
     def _until_tomorrow(self) -> float:
         return _DAY - self._clocks.calendar() % _DAY
