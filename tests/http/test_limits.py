@@ -257,3 +257,11 @@ def test_a_bomb_is_refused_over_the_wire_in_both_encodings(serve: Serve) -> None
         assert problem["errors"][0]["path"] == f"/{field.wire}"
     assert "code" not in batch[0]
 
+
+def test_members_of_any_kind_are_told_and_not_repeated_at_length(serve: Serve) -> None:
+    server = serve()
+    for body in ({"requests": [GOOD], 1: 2, "b": 3}, {"requests": [GOOD], "x" * 100_000: 1}):
+        content = msgspec.msgpack.encode(body)
+        answer = httpx.post(f"{server.url}/echo/batch", content=content, headers=PACKED)
+        assert answer.json()["errors"][0]["code"] == "unknown_field"
+        assert len(answer.content) < 5000

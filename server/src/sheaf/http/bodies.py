@@ -20,7 +20,7 @@ from sheaf.http.limits import Limits
 from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
 from sheaf.http.problems import header
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
-from sheaf_client._faults import invalid_request, pointer
+from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
@@ -177,7 +177,7 @@ def parse_batch(body: Body, limit: int) -> Sequence[Any]:
             message="Must be an array.",
         )
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
-    if unknown := sorted(set(content) - {"requests"}):
+    if unknown := sorted(str(key)[:MAX_TEXT] for key in content.keys() - {"requests"}):
         fault = Fault(
             code="unknown_field", path=pointer(unknown[:1]), message="A batch has `requests` alone."
         )
