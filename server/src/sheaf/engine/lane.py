@@ -171,12 +171,10 @@ class Lane:
                 now = self._clock()
                 late = self._line.expire(now)
                 work, seconds = self._next(now)
-                idle = work is None and not late
-                # A guest is still in the model: it wakes this thread when it is done.
-                if idle and seconds is None and self._state != "open" and not self._guest:
+                if work is None and seconds is None and self._state != "open" and not late:
                     self._state = "closed"
                     return
-                self._asleep = idle and not self._guest
+                self._asleep = work is None and not late
             _tell_late(late)
             if isinstance(work, _Running):
                 again = self._run_batch(work.batch)
