@@ -1,4 +1,4 @@
-"""What the tests of the HTTP surface share: a server on a free port, and sockets that speak for themselves."""
+"""What the tests of the HTTP surface share: a server on a free port, and plain sockets."""
 
 from __future__ import annotations
 
