@@ -88,6 +88,8 @@ class _Accord:
         self._banned: set[str] = set()
 
     def exactly_one_of(self, rule: JSON) -> None:
+        if "unless" in rule and self._body.get(rule["unless"]):
+            return
         kept = self._pick([f for f in rule["fields"] if f not in self._banned])
         self._ban(set(rule["fields"]) - {kept})
         self._need(kept)
@@ -114,6 +116,22 @@ class _Accord:
     def value_requires(self, rule: JSON) -> None:
         if self._body.get(rule["field"]) == rule["value"]:
             self._body[rule["needs"]] = rule["equals"]
+
+    def numbers_when(self, rule: JSON) -> None:
+        if self._body.get(rule["when"]) == rule["equals"]:
+            self._change(
+                rule["field"], lambda items, _: [i if isinstance(i, int | float) else 1.5 for i in items]
+            )
+
+    def some_filled(self, rule: JSON) -> None:
+        """Mappings are never drawn empty."""
+
+    def filled_with(self, rule: JSON) -> None:
+        if self._body[rule["of"]]:
+            items = self._body[rule["field"]]
+            self._body[rule["field"]] = self._builder.items(
+                self._schema["properties"][rule["field"]], max(1, len(items)), items
+            )
 
     def some_true(self, rule: JSON) -> None:
         self._body[self._pick(rule["fields"])] = True

@@ -34,6 +34,8 @@ class BinaryField:
     wire: str
     dtype: str | None = None
     shape: tuple[int | str, ...] = ()
+    #: Whether NaN stands for missing values of the tensor.
+    missing: bool = False
 
 
 def read_table(table: Mapping[str, Any]) -> dict[str, BinaryField]:
@@ -44,6 +46,7 @@ def read_table(table: Mapping[str, Any]) -> dict[str, BinaryField]:
             wire=entry["wire"],
             dtype=entry["tensor"]["dtype"] if "tensor" in entry else None,
             shape=tuple(entry["tensor"]["shape"]) if "tensor" in entry else (),
+            missing=entry.get("tensor", {}).get("missing", False),
         )
         for name, entry in table.items()
     }
@@ -59,19 +62,19 @@ def shape_tensors(model: Model, table: Mapping[str, BinaryField]) -> list[InitEr
         shape = tuple(_size(model, entry) for entry in field.shape)
         if any(size is None for size in shape):
             continue  # the sibling is missing, which a rule tells
-        fit = partial(_shaped, dtype=field.dtype, shape=cast("tuple[int, ...]", shape), faults=faults)
+        fit = partial(_shaped, field=field, shape=cast("tuple[int, ...]", shape), faults=faults)
         # Set as Pydantic's own validators do: past frozen fields and assignment checks.
         object.__setattr__(model, field.name, each(value, fit, (field.wire,)))
     return faults
 
 
 def _shaped(
-    item: Any, loc: Loc, *, dtype: str, shape: tuple[int, ...], faults: list[InitErrorDetails]
+    item: Any, loc: Loc, *, field: BinaryField, shape: tuple[int, ...], faults: list[InitErrorDetails]
 ) -> Any:
     from sheaf_client._tensor import shaped
 
     try:
-        return shaped(item, dtype, shape)
+        return shaped(item, str(field.dtype), shape, missing=field.missing)
     except PydanticCustomError as error:
         faults.append(InitErrorDetails(type=error, loc=loc, input=None))
         return item

@@ -17,7 +17,7 @@ export const BINARY: Record<string, Places> = {
   PoseRequest: {"image_b64": {"$media": "image"}},
   SegmentationRequest: {"image_b64": {"$media": "image"}},
   VideoRequest: {"frames_b64": {"*": {"$media": "image"}}},
-  WeatherRequest: {"surface_vars": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"]}}, "atmospheric_vars": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}, "prev_surface_vars": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"]}}, "prev_atmospheric_vars": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}},
+  WeatherRequest: {"surface_vars": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"], "$missing": true}}, "atmospheric_vars": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}, "prev_surface_vars": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"], "$missing": true}}, "prev_atmospheric_vars": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}},
   AudioGenerationResponse: {"audio_b64": {"$media": "audio"}},
   DepthResponse: {"depth_b64": {"$tensor": "float32", "$shape": ["height", "width"]}},
   DiffusionResponse: {"image_b64": {"$media": "image"}, "images_b64": {"*": {"$media": "image"}}},
@@ -26,6 +26,6 @@ export const BINARY: Record<string, Places> = {
   OpticalFlowResponse: {"flow_b64": {"$tensor": "float32", "$shape": ["height", "width", 2]}},
   SegmentationResponse: {"masks_b64": {"*": {"$tensor": "uint8", "$shape": ["height", "width"]}}},
   TTSResponse: {"audio_b64": {"$media": "audio"}},
-  WeatherResponse: {"surface_forecasts": {"*": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"]}}}, "atmospheric_forecasts": {"*": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}}},
+  WeatherResponse: {"surface_forecasts": {"*": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"], "$missing": true}}}, "atmospheric_forecasts": {"*": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}}},
   ProgressEvent: {"preview_b64": {"$media": "image"}},
 };

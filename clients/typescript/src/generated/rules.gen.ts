@@ -10,7 +10,7 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "same_length", "field": "adapter_weights", "as": "adapters"},
   ],
   EmbeddingRequest: [
-    {"rule": "at_least_one_of", "fields": ["texts", "images"]},
+    {"rule": "exactly_one_of", "fields": ["texts", "images"], "unless": "joint"},
     {"rule": "needed_when_true", "field": "texts", "flag": "joint"},
     {"rule": "needed_when_true", "field": "images", "flag": "joint"},
   ],
@@ -35,6 +35,9 @@ export const RULES: Record<string, Rule[]> = {
   PoseRequest: [
     {"rule": "boxes", "field": "bboxes"},
   ],
+  ProteinLanguageRequest: [
+    {"rule": "some_true", "fields": ["return_logits", "return_embeddings", "output_hidden_states"]},
+  ],
   SegmentationRequest: [
     {"rule": "at_least_one_of", "fields": ["point_coords", "box"]},
     {"rule": "requires", "field": "point_coords", "needs": ["point_labels"]},
@@ -43,6 +46,7 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "boxes", "field": "box"},
   ],
   StructureRequest: [
+    {"rule": "unique_by", "field": "chains", "member": "chain_id"},
     {"rule": "same_length", "field": "msa", "as": "chains"},
   ],
   TabularRequest: [
@@ -53,6 +57,7 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "rectangular", "field": "context_X"},
     {"rule": "rectangular", "field": "query_X"},
     {"rule": "same_length", "field": "context_y", "as": "context_X"},
+    {"rule": "numbers_when", "field": "context_y", "when": "task", "equals": "regression"},
     {"rule": "same_width", "field": "query_X", "as": "context_X"},
     {"rule": "length_is_width", "field": "feature_names", "of": "query_X"},
     {"rule": "unique", "field": "feature_names"},
@@ -76,6 +81,8 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "keys_within", "field": "future_covariates", "of": "past_covariates"},
   ],
   WeatherRequest: [
+    {"rule": "some_filled", "fields": ["surface_vars", "atmospheric_vars"]},
+    {"rule": "filled_with", "field": "pressure_levels", "of": "atmospheric_vars"},
     {"rule": "same_keys", "field": "prev_surface_vars", "as": "surface_vars"},
     {"rule": "same_keys", "field": "prev_atmospheric_vars", "as": "atmospheric_vars"},
     {"rule": "unique", "field": "lat"},

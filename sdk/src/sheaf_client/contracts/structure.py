@@ -35,7 +35,12 @@ class StructureRequest(BaseRequest):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"x-sheaf-rules": [{"rule": "same_length", "field": "msa", "as": "chains"}]},
+        json_schema_extra={
+            "x-sheaf-rules": [
+                {"rule": "unique_by", "field": "chains", "member": "chain_id"},
+                {"rule": "same_length", "field": "msa", "as": "chains"},
+            ]
+        },
     )
     model_type: Literal["structure"] = "structure"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
