@@ -17,7 +17,7 @@ _GIVEN: JSON = {"not": {"type": "null"}}
 def _exactly_one_of(schema: JSON, rule: JSON) -> None:
     one: JSON = {"oneOf": [{"required": [f], "properties": {f: _GIVEN}} for f in rule["fields"]]}
     if "unless" in rule:
-        one = {"if": _has(rule["unless"], True), "else": one}
+        one = {"if": _has(rule["unless"], value=True), "else": one}
     schema.setdefault("allOf", []).append(one)
 
 
@@ -54,12 +54,12 @@ def _value_requires(schema: JSON, rule: JSON) -> None:
     then: JSON = {"properties": {rule["needs"]: {"const": rule["equals"]}}}
     if needed.get("default") != rule["equals"]:
         then["required"] = [rule["needs"]]
-    schema.setdefault("allOf", []).append({"if": _has(rule["field"], rule["value"]), "then": then})
+    schema.setdefault("allOf", []).append({"if": _has(rule["field"], value=rule["value"]), "then": then})
 
 
 def _numbers_when(schema: JSON, rule: JSON) -> None:
     numbers: JSON = {"properties": {rule["field"]: {"items": {"type": "number"}}}}
-    schema.setdefault("allOf", []).append({"if": _has(rule["when"], rule["equals"]), "then": numbers})
+    schema.setdefault("allOf", []).append({"if": _has(rule["when"], value=rule["equals"]), "then": numbers})
 
 
 def _some_filled(schema: JSON, rule: JSON) -> None:
@@ -73,7 +73,7 @@ def _filled_with(schema: JSON, rule: JSON) -> None:
     schema.setdefault("allOf", []).append({"if": other, "then": filled})
 
 
-def _has(field: str, value: object) -> JSON:
+def _has(field: str, *, value: object) -> JSON:
     return {"required": [field], "properties": {field: {"const": value}}}
 
 

@@ -19,6 +19,8 @@ import { toWire } from './wire.js';
 /** One typed operation of a model type; `path` holds `{model_name}` where the deployed model's name goes. */
 export interface Operation<Q, A> {
   modelType: string;
+  /** What its contracts say of it; those of a type's primary operation say nothing. */
+  operation?: string;
   path: string;
   request: Contract<Q>;
   response: Contract<A>;
@@ -123,6 +125,7 @@ export class Caller {
     const body: Record<string, unknown> = {
       request_id: newId(),
       model_type: operation.modelType,
+      ...(operation.operation === undefined ? {} : { operation: operation.operation }),
       ...(model === undefined ? {} : { model_name: model }),
       ...(held.value as object),
     };

@@ -322,7 +322,7 @@ test('tensors and files are typed', () => {
   // Never run: these lines are here for the compiler.
   const wrong = () => [
     // @ts-expect-error no positions
-    client.materials.compute(rest),
+    client.materials.relax(rest),
     // @ts-expect-error positions twice
     client.materials.compute({ ...water, positions_b64: '' }),
     // @ts-expect-error positions of another kind

@@ -11,8 +11,8 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
 
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -140,11 +140,25 @@ def binary_equal(one: Model, other: Model, table: Mapping[str, BinaryField]) -> 
 
 
 def binary_size(model: Model) -> int:
-    """Bytes in the binary fields of a contract."""
+    """Bytes in the binary fields of a contract and of the contracts that it holds in lists."""
     sizes: list[int] = []
     for field in type(model).__binary__.values():
         each(getattr(model, field.name), lambda item, _: sizes.append(_length(item)))
+    for name in holders(type(model)):
+        sizes += [binary_size(item) for item in getattr(model, name) or ()]
     return sum(sizes)
+
+
+@cache
+def holders(kind: type[Model]) -> Mapping[str, type[Model]]:
+    """The fields that hold lists of contracts with binary fields, and which contracts."""
+    found: dict[str, type[Model]] = {}
+    for name, info in kind.model_fields.items():
+        for branch in get_args(info.annotation) or (info.annotation,):
+            items = get_args(branch) if get_origin(branch) is list else ()
+            if items and getattr(items[0], "__binary__", None):
+                found[name] = items[0]
+    return found
 
 
 def _length(item: Any) -> int:
@@ -199,4 +213,7 @@ def _mark(kind: type[Model], value: Any, blobs: list[bytes]) -> Any:
     for field in kind.__binary__.values():
         if field.wire in marked:
             marked[field.wire] = each(marked[field.wire], stow)
+    for name, item in holders(kind).items():
+        if isinstance(marked.get(name), list):
+            marked[name] = [_mark(item, part, blobs) for part in cast("Sequence[Any]", marked[name])]
     return marked

@@ -23,6 +23,20 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "requires", "field": "lon", "needs": ["lat"]},
   ],
   MaterialsRequest: [
+    {"rule": "exactly_one_of", "fields": ["atomic_numbers", "structures"]},
+    {"rule": "requires", "field": "atomic_numbers", "needs": ["positions"]},
+    {"rule": "requires", "field": "positions", "needs": ["atomic_numbers"]},
+    {"rule": "at_most_one_of", "fields": ["structures", "cell"]},
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  AtomicStructure: [
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  RelaxRequest: [
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+    {"rule": "needed_when_true", "field": "cell", "flag": "relax_cell"},
+  ],
+  MolecularDynamicsRequest: [
     {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
   ],
   MultimodalEmbeddingRequest: [
@@ -93,6 +107,7 @@ export const RULES: Record<string, Rule[]> = {
 
 /** Where a request holds values of schemas that have rules of their own: path and schema. */
 export const NESTED: Record<string, [path: string, schema: string][]> = {
+  MaterialsRequest: [["structures.*", "AtomicStructure"]],
 };
 
 /** The fields of each request that hold arrays of numbers in which `null` marks a missing one. */

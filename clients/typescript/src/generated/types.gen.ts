@@ -16,6 +16,28 @@ export type Alignment = Array<string>;
 export type AtomicNumber = number;
 
 /**
+ * Atoms, where they are, and the cell that repeats them.
+ */
+export type AtomicStructure = {
+    /**
+     * Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
+     */
+    atomic_numbers: Array<AtomicNumber>;
+    /**
+     * Cartesian positions, shape (n_atoms, 3), in Å.
+     */
+    positions: Float32Array;
+    /**
+     * Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
+     */
+    cell?: Cell | null;
+    /**
+     * Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`.
+     */
+    pbc?: Periodicity;
+};
+
+/**
  * What the audio shall be, how long, and how freely the model may sample.
  */
 export type AudioGenerationRequest = {
@@ -639,6 +661,11 @@ export type EmbeddingResponse = {
 export type EmbeddingText = string;
 
 /**
+ * What is kept constant beside the number of atoms and the volume, the energy (`nve`) or the temperature (`nvt`).
+ */
+export type Ensemble = 'nve' | 'nvt';
+
+/**
  * One thing that is wrong with a request.
  */
 export type Fault = {
@@ -778,7 +805,8 @@ export type ImagePoint = [
 export type IsoTime = string;
 
 /**
- * Atoms, where they are, and the cell that repeats them.
+ * Atoms, where they are, and the cell that repeats them; or, in place of these four fields, a list of
+ * structures that each have them.
  */
 export type MaterialsRequest = {
     /**
@@ -794,13 +822,14 @@ export type MaterialsRequest = {
      */
     model_name: ModelName;
     /**
-     * Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
+     * Atomic numbers, shape (n_atoms,); an element that the model does not know is refused. Exactly one of
+     * `atomic_numbers` and `structures` is given.
      */
-    atomic_numbers: Array<AtomicNumber>;
+    atomic_numbers?: Array<AtomicNumber> | null;
     /**
-     * Cartesian positions, shape (n_atoms, 3), in Å.
+     * Cartesian positions, shape (n_atoms, 3), in Å; given together with `atomic_numbers`.
      */
-    positions: Float32Array;
+    positions?: Float32Array | null;
     /**
      * Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
      */
@@ -817,10 +846,14 @@ export type MaterialsRequest = {
      * Whether to give the stress, which is defined for periodic structures; a model refuses it for others.
      */
     compute_stress?: boolean;
+    /**
+     * Structures to compute at once, shape (n_structures,), instead of one in the fields above; the answer holds `results`.
+     */
+    structures?: Array<AtomicStructure> | null;
 };
 
 /**
- * What the potential says of the structure.
+ * What the potential says of the structure, or of each of the structures.
  */
 export type MaterialsResponse = {
     /**
@@ -840,21 +873,25 @@ export type MaterialsResponse = {
      */
     metadata: Metadata;
     /**
-     * Potential energy of all atoms (of one cell, where periodic), in eV.
+     * Potential energy of all atoms (of one cell, where periodic), in eV; for `structures` the sum over them.
      */
     energy: number;
     /**
-     * Forces, shape (n_atoms, 3), in eV/Å, when the request asked for `compute_forces`.
+     * Forces, shape (n_atoms, 3), in eV/Å, when the request asked for `compute_forces` of one structure.
      */
     forces: Float32Array | null;
     /**
-     * Stress, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `compute_stress`.
+     * Stress, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `compute_stress` of one structure.
      */
     stress: Float32Array | null;
     /**
-     * Number of atoms.
+     * Number of atoms; for `structures` of all together.
      */
     n_atoms: number;
+    /**
+     * What the potential says of each of `structures`, shape (n_structures,), in their order, when the request gave them.
+     */
+    results: Array<StructureResult> | null;
 };
 
 /**
@@ -912,6 +949,154 @@ export type ModelList = {
  * Letters, digits, `.`, `_` and `-`; the first is a letter or a digit.
  */
 export type ModelName = string;
+
+/**
+ * A structure to set in motion, for how long, and how warm.
+ */
+export type MolecularDynamicsRequest = {
+    /**
+     * Identifier of this request, made by the client when absent; the response repeats it.
+     */
+    request_id?: string;
+    /**
+     * The contract this request follows.
+     */
+    model_type: 'materials';
+    /**
+     * Name of the deployed model that shall answer.
+     */
+    model_name: ModelName;
+    /**
+     * Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
+     */
+    atomic_numbers: Array<AtomicNumber>;
+    /**
+     * Cartesian positions, shape (n_atoms, 3), in Å.
+     */
+    positions: Float32Array;
+    /**
+     * Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
+     */
+    cell?: Cell | null;
+    /**
+     * Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`.
+     */
+    pbc?: Periodicity;
+    /**
+     * The operation that is asked for.
+     */
+    operation: 'molecular_dynamics';
+    /**
+     * Steps to take, each `timestep_fs` long.
+     */
+    n_steps: number;
+    /**
+     * `nvt` keeps the temperature by a Langevin thermostat, `nve` lets the energy be (velocity Verlet).
+     */
+    ensemble?: Ensemble;
+    /**
+     * Temperature of the thermostat, and that at which velocities are drawn where none are given, in K.
+     */
+    temperature_k?: number;
+    /**
+     * Length of a step, in fs.
+     */
+    timestep_fs?: number;
+    /**
+     * Friction of the Langevin thermostat, per fs; `nve` has none.
+     */
+    friction_per_fs?: number;
+    /**
+     * Velocities at the start, shape (n_atoms, 3), in Å/fs; drawn at `temperature_k` where absent.
+     */
+    velocities?: Float32Array | null;
+    /**
+     * Seed of the velocities that are drawn and of the thermostat, which makes the answer repeatable.
+     */
+    seed?: number | null;
+    /**
+     * Steps from one frame of the trajectory to the next; the start and the end are always frames.
+     */
+    record_every?: number;
+};
+
+/**
+ * Where the atoms are at the end, and how they came there.
+ */
+export type MolecularDynamicsResponse = {
+    /**
+     * The `request_id` of the request this answers.
+     */
+    request_id: string;
+    /**
+     * The contract this response follows.
+     */
+    model_type: 'materials';
+    /**
+     * Name of the deployed model that answered.
+     */
+    model_name: string;
+    /**
+     * How the answer came about.
+     */
+    metadata: Metadata;
+    /**
+     * The operation that was asked for.
+     */
+    operation: 'molecular_dynamics';
+    /**
+     * Potential energy at the end (of one cell, where periodic), in eV.
+     */
+    energy: number;
+    /**
+     * Cartesian positions at the end, shape (n_atoms, 3), in Å.
+     */
+    positions: Float32Array;
+    /**
+     * Velocities at the end, shape (n_atoms, 3), in Å/fs; with them another request goes on from here.
+     */
+    velocities: Float32Array;
+    /**
+     * Lattice vectors at the end as rows, shape (3, 3), in Å; null where the request gave none.
+     */
+    cell: Cell | null;
+    /**
+     * Forces at the end, shape (n_atoms, 3), in eV/Å.
+     */
+    forces: Float32Array;
+    /**
+     * Steps taken.
+     */
+    n_steps: number;
+    /**
+     * Number of atoms.
+     */
+    n_atoms: number;
+    /**
+     * Frames of the trajectory, the start and the end among them.
+     */
+    n_frames: number;
+    /**
+     * Step of each frame, shape (n_frames,), 0 for the start.
+     */
+    frame_steps: Array<number>;
+    /**
+     * Potential energy of each frame, shape (n_frames,), in eV.
+     */
+    energies: Float64Array;
+    /**
+     * Kinetic energy of each frame, shape (n_frames,), in eV.
+     */
+    kinetic_energies: Float64Array;
+    /**
+     * Temperature of each frame by its kinetic energy, shape (n_frames,), in K.
+     */
+    temperatures: Float32Array;
+    /**
+     * Cartesian positions of each frame, shape (n_frames, n_atoms, 3), in Å.
+     */
+    trajectory: Float32Array;
+};
 
 /**
  * Proteins to embed.
@@ -1234,6 +1419,11 @@ export type OpticalFlowResponse = {
      */
     height: number;
 };
+
+/**
+ * How to go downhill.
+ */
+export type Optimizer = 'fire' | 'lbfgs' | 'bfgs';
 
 /**
  * What the answer holds beside the point forecast.
@@ -1559,6 +1749,146 @@ export type ProteinSequence = string;
  * A probability, 0 and 1 excluded.
  */
 export type QuantileLevel = number;
+
+/**
+ * A structure to relax, and when to stop.
+ */
+export type RelaxRequest = {
+    /**
+     * Identifier of this request, made by the client when absent; the response repeats it.
+     */
+    request_id?: string;
+    /**
+     * The contract this request follows.
+     */
+    model_type: 'materials';
+    /**
+     * Name of the deployed model that shall answer.
+     */
+    model_name: ModelName;
+    /**
+     * Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
+     */
+    atomic_numbers: Array<AtomicNumber>;
+    /**
+     * Cartesian positions, shape (n_atoms, 3), in Å.
+     */
+    positions: Float32Array;
+    /**
+     * Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
+     */
+    cell?: Cell | null;
+    /**
+     * Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`.
+     */
+    pbc?: Periodicity;
+    /**
+     * The operation that is asked for.
+     */
+    operation: 'relax';
+    /**
+     * Largest force on an atom at which the structure counts as relaxed, in eV/Å.
+     */
+    fmax?: number;
+    /**
+     * Most steps to take; a structure that is not relaxed by then is answered with `converged` false.
+     */
+    max_steps?: number;
+    /**
+     * Whether the lattice vectors move too; it needs a `cell`, and a model without stress refuses it.
+     */
+    relax_cell?: boolean;
+    /**
+     * How to go downhill.
+     */
+    optimizer?: Optimizer;
+    /**
+     * Steps from one frame of the trajectory to the next; the start and the end are always frames.
+     */
+    record_every?: number;
+};
+
+/**
+ * The relaxed structure, and how it came there.
+ */
+export type RelaxResponse = {
+    /**
+     * The `request_id` of the request this answers.
+     */
+    request_id: string;
+    /**
+     * The contract this response follows.
+     */
+    model_type: 'materials';
+    /**
+     * Name of the deployed model that answered.
+     */
+    model_name: string;
+    /**
+     * How the answer came about.
+     */
+    metadata: Metadata;
+    /**
+     * The operation that was asked for.
+     */
+    operation: 'relax';
+    /**
+     * Potential energy at the end (of one cell, where periodic), in eV.
+     */
+    energy: number;
+    /**
+     * Cartesian positions at the end, shape (n_atoms, 3), in Å.
+     */
+    positions: Float32Array;
+    /**
+     * Lattice vectors at the end as rows, shape (3, 3), in Å; null where the request gave none.
+     */
+    cell: Cell | null;
+    /**
+     * Forces at the end, shape (n_atoms, 3), in eV/Å.
+     */
+    forces: Float32Array;
+    /**
+     * Stress at the end, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `relax_cell`.
+     */
+    stress: Float32Array | null;
+    /**
+     * Whether no force on an atom is larger than `fmax`; with `relax_cell` the forces on the lattice vectors count too.
+     */
+    converged: boolean;
+    /**
+     * Steps taken.
+     */
+    n_steps: number;
+    /**
+     * Number of atoms.
+     */
+    n_atoms: number;
+    /**
+     * Frames of the trajectory, the start and the end among them.
+     */
+    n_frames: number;
+    /**
+     * Step of each frame, shape (n_frames,), 0 for the start.
+     */
+    frame_steps: Array<number>;
+    /**
+     * Potential energy of each frame, shape (n_frames,), in eV.
+     */
+    energies: Float64Array;
+    /**
+     * Largest force on an atom in each frame, shape (n_frames,), in eV/Å.
+     */
+    max_forces: Float32Array;
+    /**
+     * Cartesian positions of each frame, shape (n_frames, n_atoms, 3), in Å.
+     */
+    trajectory: Float32Array;
+    /**
+     * Lattice vectors of each frame as rows, shape (n_frames, 3, 3), in Å, when the request asked for `relax_cell`.
+     */
+    cells: Float64Array | null;
+};
 
 /**
  * Pixels of a scene, the bands they hold, and where and when they were taken.
@@ -1919,6 +2249,28 @@ export type StructureResponse = {
      * Confidence of each structure drawn, shape (num_samples,), 0…1, best first; `structure` is the first.
      */
     sample_scores: Array<number> | null;
+};
+
+/**
+ * What the potential says of one of several structures.
+ */
+export type StructureResult = {
+    /**
+     * Potential energy of all atoms of the structure (of one cell, where periodic), in eV.
+     */
+    energy: number;
+    /**
+     * Forces, shape (n_atoms, 3), in eV/Å, when the request asked for `compute_forces`.
+     */
+    forces: Float32Array | null;
+    /**
+     * Stress, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `compute_stress`.
+     */
+    stress: Float32Array | null;
+    /**
+     * Number of atoms of the structure.
+     */
+    n_atoms: number;
 };
 
 /**

@@ -71,6 +71,11 @@ export const zCovariates = z.record(z.string(), z.union([
 export const zEmbeddingText = z.string().min(1).check(maxCharacters(32768));
 
 /**
+ * What is kept constant beside the number of atoms and the volume, the energy (`nve`) or the temperature (`nvt`).
+ */
+export const zEnsemble = z.enum(['nve', 'nvt']);
+
+/**
  * One thing that is wrong with a request.
  */
 export const zFault = z.object({
@@ -337,6 +342,15 @@ export const zOpticalFlowRequest = z.strictObject({
 });
 
 /**
+ * How to go downhill.
+ */
+export const zOptimizer = z.enum([
+    'fire',
+    'lbfgs',
+    'bfgs'
+]);
+
+/**
  * What the answer holds beside the point forecast.
  */
 export const zOutputMode = z.enum([
@@ -360,7 +374,34 @@ export const zPeriodicity = z.union([
 /**
  * Atoms, where they are, and the cell that repeats them.
  */
+export const zAtomicStructure = z.strictObject({
+    atomic_numbers: z.array(zAtomicNumber).min(1).max(100000),
+    positions: tensor('float32'),
+    cell: zCell.nullish().default(null),
+    pbc: zPeriodicity.optional().default(false)
+});
+
+/**
+ * Atoms, where they are, and the cell that repeats them; or, in place of these four fields, a list of
+ * structures that each have them.
+ */
 export const zMaterialsRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('materials').default('materials'),
+    model_name: zModelName,
+    atomic_numbers: z.array(zAtomicNumber).min(1).max(100000).nullish().default(null),
+    positions: tensor('float32').nullish().default(null),
+    cell: zCell.nullish().default(null),
+    pbc: zPeriodicity.optional().default(false),
+    compute_forces: z.boolean().optional().default(true),
+    compute_stress: z.boolean().optional().default(false),
+    structures: z.array(zAtomicStructure).min(1).max(1024).nullish().default(null)
+});
+
+/**
+ * A structure to set in motion, for how long, and how warm.
+ */
+export const zMolecularDynamicsRequest = z.strictObject({
     request_id: z.guid().optional(),
     model_type: z.literal('materials').default('materials'),
     model_name: zModelName,
@@ -368,8 +409,15 @@ export const zMaterialsRequest = z.strictObject({
     positions: tensor('float32'),
     cell: zCell.nullish().default(null),
     pbc: zPeriodicity.optional().default(false),
-    compute_forces: z.boolean().optional().default(true),
-    compute_stress: z.boolean().optional().default(false)
+    operation: z.literal('molecular_dynamics').default('molecular_dynamics'),
+    n_steps: z.int().gte(1).lte(1000000),
+    ensemble: zEnsemble.optional().default('nvt'),
+    temperature_k: z.number().gte(0).lte(100000).optional().default(300),
+    timestep_fs: z.number().gt(0).lte(100).optional().default(1),
+    friction_per_fs: z.number().gt(0).lte(10).optional().default(0.01),
+    velocities: tensor('float32').nullish().default(null),
+    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null),
+    record_every: z.int().gte(1).lte(1000000).optional().default(10)
 });
 
 /**
@@ -478,6 +526,25 @@ export const zProteinLanguageRequest = z.strictObject({
 export const zQuantileLevel = z.number().gt(0).lt(1);
 
 /**
+ * A structure to relax, and when to stop.
+ */
+export const zRelaxRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('materials').default('materials'),
+    model_name: zModelName,
+    atomic_numbers: z.array(zAtomicNumber).min(1).max(100000),
+    positions: tensor('float32'),
+    cell: zCell.nullish().default(null),
+    pbc: zPeriodicity.optional().default(false),
+    operation: z.literal('relax').default('relax'),
+    fmax: z.number().gt(0).lte(1000).optional().default(0.05),
+    max_steps: z.int().gte(1).lte(100000).optional().default(500),
+    relax_cell: z.boolean().optional().default(false),
+    optimizer: zOptimizer.optional().default('fire'),
+    record_every: z.int().gte(1).lte(100000).optional().default(1)
+});
+
+/**
  * An image and the prompts that point out one object in it.
  */
 export const zSegmentationRequest = z.strictObject({
@@ -543,6 +610,16 @@ export const zStructureRequest = z.strictObject({
     num_samples: z.int().gte(1).lte(64).optional().default(1),
     seed: z.int().gte(0).lte(9007199254740991).optional().default(0),
     output_format: z.enum(['mmcif', 'pdb']).optional().default('mmcif')
+});
+
+/**
+ * What the potential says of one of several structures.
+ */
+export const zStructureResult = z.object({
+    energy: z.number(),
+    forces: tensor('float32').nullable().default(null),
+    stress: tensor('float32').nullable().default(null),
+    n_atoms: z.int().gte(1)
 });
 
 /**
@@ -733,7 +810,7 @@ export const zGenomicResponse = z.object({
 });
 
 /**
- * What the potential says of the structure.
+ * What the potential says of the structure, or of each of the structures.
  */
 export const zMaterialsResponse = z.object({
     request_id: z.guid(),
@@ -743,7 +820,32 @@ export const zMaterialsResponse = z.object({
     energy: z.number(),
     forces: tensor('float32').nullable().default(null),
     stress: tensor('float32').nullable().default(null),
-    n_atoms: z.int().gte(1)
+    n_atoms: z.int().gte(1),
+    results: z.array(zStructureResult).nullable().default(null)
+});
+
+/**
+ * Where the atoms are at the end, and how they came there.
+ */
+export const zMolecularDynamicsResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('materials').default('materials'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    operation: z.literal('molecular_dynamics').default('molecular_dynamics'),
+    energy: z.number(),
+    positions: tensor('float32'),
+    velocities: tensor('float32'),
+    cell: zCell.nullable().default(null),
+    forces: tensor('float32'),
+    n_steps: z.int().gte(0),
+    n_atoms: z.int().gte(1),
+    n_frames: z.int().gte(1),
+    frame_steps: z.array(z.int()),
+    energies: tensor('float64'),
+    kinetic_energies: tensor('float64'),
+    temperatures: tensor('float32'),
+    trajectory: tensor('float32')
 });
 
 /**
@@ -846,6 +948,31 @@ export const zProteinLanguageResponse = z.object({
     seq_lens: z.array(z.int()),
     vocab_size: z.int().gte(1).nullable().default(null),
     hidden_dim: z.int().gte(1).nullable().default(null)
+});
+
+/**
+ * The relaxed structure, and how it came there.
+ */
+export const zRelaxResponse = z.object({
+    request_id: z.guid(),
+    model_type: z.literal('materials').default('materials'),
+    model_name: z.string(),
+    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    operation: z.literal('relax').default('relax'),
+    energy: z.number(),
+    positions: tensor('float32'),
+    cell: zCell.nullable().default(null),
+    forces: tensor('float32'),
+    stress: tensor('float32').nullable().default(null),
+    converged: z.boolean(),
+    n_steps: z.int().gte(0),
+    n_atoms: z.int().gte(1),
+    n_frames: z.int().gte(1),
+    frame_steps: z.array(z.int()),
+    energies: tensor('float64'),
+    max_forces: tensor('float32'),
+    trajectory: tensor('float32'),
+    cells: tensor('float64').nullable().default(null)
 });
 
 /**

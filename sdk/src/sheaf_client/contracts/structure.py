@@ -29,6 +29,10 @@ class ChainInput(Model):
     sequence: ChainSequence
     """Residues in one-letter codes, shape (n_residues,), up to 4,096."""
 
+    if TYPE_CHECKING:
+
+        def __init__(self, *, chain_id: str, sequence: ChainSequence) -> None: ...
+
 
 class StructureRequest(BaseRequest):
     """The chains to fold, and how much work to put into it."""

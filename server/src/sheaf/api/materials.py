@@ -3,12 +3,31 @@
 """The public names of the contracts in `materials`."""
 
 from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
-from sheaf_client.contracts.materials import MaterialsRequest, MaterialsResponse
+from sheaf_client.contracts.materials import (
+    AtomicStructure,
+    Ensemble,
+    MaterialsRequest,
+    MaterialsResponse,
+    MolecularDynamicsRequest,
+    MolecularDynamicsResponse,
+    Optimizer,
+    RelaxRequest,
+    RelaxResponse,
+    StructureResult,
+)
 
 __all__ = [
     "AtomicNumber",
+    "AtomicStructure",
     "Cell",
+    "Ensemble",
     "MaterialsRequest",
     "MaterialsResponse",
+    "MolecularDynamicsRequest",
+    "MolecularDynamicsResponse",
+    "Optimizer",
     "Periodicity",
+    "RelaxRequest",
+    "RelaxResponse",
+    "StructureResult",
 ]

@@ -30,13 +30,16 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     #: The contract this backend follows, as in the schema.
     model_type: ClassVar[str]
 
+    #: Operations of the contract that it serves, by their names in the schema; the first alone where empty.
+    operations: ClassVar[frozenset[str]] = frozenset()
+
     @abstractmethod
     def load(self) -> None:
         """Import the library and load the weights; after it the backend is ready to answer."""
 
     @abstractmethod
     def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
-        """Answer requests that share a `batch_key` in one pass, in their order.
+        """Answer requests of one operation that share a `batch_key` in one pass, in their order.
 
         An exception in the place of a response refuses that request alone; an exception raised makes the
         engine run the batch again in halves until the culprit stands alone.

@@ -16,6 +16,7 @@ from sheaf.engine.execution import as_problem
 from sheaf.engine.jobs import Job, PredictJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
 from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.operations import operation_of, refuse_unserved
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
 from sheaf.spec import ModelSpec
@@ -153,7 +154,8 @@ class ModelRuntime:
 
     def _entry(self, request: BaseRequest, job: Job, timeout: float | None) -> Entry[Job]:
         now = time.monotonic()
-        key = (self.backend.batch_key(request), bucket_value(request, self.spec.batch_policy.bucket_by))
+        bucket = bucket_value(request, self.spec.batch_policy.bucket_by)
+        key = (operation_of(request), self.backend.batch_key(request), bucket)
         deadline = None if timeout is None else now + timeout
         return Entry(job, key, self.backend.cost(request), arrived=now, deadline=deadline)
 
@@ -167,6 +169,7 @@ class ModelRuntime:
                 code="mismatch", path="/model_type", message=f"This model serves {self.spec.model_type}."
             )
             raise InvalidRequestError("The request is for another model type.", errors=[fault])
+        refuse_unserved(type(self.backend), request)
         if getattr(request, "feature_ref", None) is not None:
             fault = Fault(
                 code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."
