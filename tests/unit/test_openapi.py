@@ -30,7 +30,7 @@ def backend_for(model_type: str, *operations: str) -> type[ModelBackend]:
     def load(*_: Any) -> None:
         raise AssertionError("a document needs no model")
 
-    served = frozenset(operations or ALL[model_type])
+    served = frozenset(operations or ALL.get(model_type, ()))
     body = {"model_type": model_type, "operations": served, "load": load, "batch_predict": load}
     return type("Backend", (ModelBackend,), body)
 

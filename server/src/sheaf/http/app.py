@@ -172,8 +172,7 @@ class _Endpoints:
         self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None
     ) -> BaseRequest:
         """The contract in the body: of the operation, or where there is none of that which the body names."""
-        if not runtime.ready:
-            raise UnavailableError("The model is loading.", retry_after=1)
+        runtime.check_open()
         body = await read_body(request, self._limits.max_body)
         if operation is None:
             operations = Operations(runtime.spec.model_type)
