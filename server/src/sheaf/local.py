@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterable
 from typing import Self
 
+from sheaf.backends.operations import served_by
 from sheaf.engine import ModelRuntime
-from sheaf.operations import served_by
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, cast, runtime_c
 
 import yaml
 
-from sheaf.operations import served_by
+from sheaf.backends.operations import served_by
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 
 JSON: TypeAlias = dict[str, Any]

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import served_by
 from sheaf.cache import CacheConfig, cache_disabled
-from sheaf.operations import served_by
 from sheaf.registry import find_backend
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf_client.contracts._types import ModelName

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import refuse_unserved
 from sheaf.engine.execution import as_problem
-from sheaf.operations import refuse_unserved
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import operation_of
 from sheaf.engine.admission import admit
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
@@ -22,7 +23,6 @@ from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
-from sheaf.operations import operation_of
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
 from sheaf.spec import ModelSpec
