@@ -135,11 +135,16 @@ class _Contract:
     def schemas(self) -> JSON:
         """The event, batch request and batch response of this type."""
         known: JSON = self._whole["components"]["schemas"]
-        results = [f"{_response(op).removesuffix('Response')}ResultEvent" for op in self.streamed]
-        events = [_ref(name) for name in ("ProgressEvent", *results, "ErrorEvent")]
-        # Not `oneOf`: answers may have members that are not told of.
-        event = {"description": known["AnyEvent"]["description"], "anyOf": events}
-        made: JSON = {self.names["AnyEvent"]: {"title": self.names["AnyEvent"], **event}}
+        made: JSON = {}
+        if self.streamed:
+            told = {_name(operation["x-sheaf-stream"]): None for operation in self.streamed}
+            results = [f"{_response(op).removesuffix('Response')}ResultEvent" for op in self.streamed]
+            events = [_ref(name) for name in (*told, *results, "ErrorEvent")]
+            made[self.names["AnyEvent"]] = {
+                **known["AnyEvent"],
+                "title": self.names["AnyEvent"],
+                "anyOf": events,
+            }
         if len(self.requests) > 1:
             for shared, own in (("AnyRequest", self.requests), ("AnyResponse", self.responses)):
                 text = f"{known[shared]['description'].split(' of ')[0]} of this model: see `operation`."

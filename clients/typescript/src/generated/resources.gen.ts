@@ -59,17 +59,24 @@ import type {
   TTSResponse,
   VideoResponse,
   WeatherResponse,
+  AudioProgress,
+  SoundProgress,
+  ProgressEvent,
+  ImageProgress,
+  AtomsProgress,
+  WeatherProgress,
 } from './types.gen.js';
 import * as contracts from './zod.gen.js';
 
 /** Where a server on this machine listens. */
 export const DEFAULT_BASE_URL = "http://127.0.0.1:8000";
 
-const AUDIO_TRANSCRIBE: Operation<AudioRequest, AudioResponse> = {
+const AUDIO_TRANSCRIBE: Operation<AudioRequest, AudioResponse, AudioProgress> = {
   modelType: "audio",
   path: "/{model_name}/audio/transcribe",
   request: { name: "AudioRequest", schema: contracts.zAudioRequest },
   response: { name: "AudioResponse", schema: contracts.zAudioResponse },
+  progress: { name: "AudioProgress", schema: contracts.zAudioProgress },
 };
 
 /** Transcribe or translate speech. */
@@ -100,16 +107,17 @@ export class Audio {
   }
 
   /** Transcribe speech and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<AudioRequest>, options?: CallOptions): Stream<AudioResponse> {
+  stream(request: Call<AudioRequest>, options?: CallOptions): Stream<AudioResponse, AudioProgress> {
     return this.#caller.stream(AUDIO_TRANSCRIBE, request, options);
   }
 }
 
-const AUDIO_GENERATION_GENERATE: Operation<AudioGenerationRequest, AudioGenerationResponse> = {
+const AUDIO_GENERATION_GENERATE: Operation<AudioGenerationRequest, AudioGenerationResponse, SoundProgress> = {
   modelType: "audio_generation",
   path: "/{model_name}/audio_generation/generate",
   request: { name: "AudioGenerationRequest", schema: contracts.zAudioGenerationRequest },
   response: { name: "AudioGenerationResponse", schema: contracts.zAudioGenerationResponse },
+  progress: { name: "SoundProgress", schema: contracts.zSoundProgress },
 };
 
 /** Make music or sound from text. */
@@ -140,16 +148,17 @@ export class AudioGeneration {
   }
 
   /** Make audio from a prompt and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<AudioGenerationRequest>, options?: CallOptions): Stream<AudioGenerationResponse> {
+  stream(request: Call<AudioGenerationRequest>, options?: CallOptions): Stream<AudioGenerationResponse, SoundProgress> {
     return this.#caller.stream(AUDIO_GENERATION_GENERATE, request, options);
   }
 }
 
-const DEPTH_ESTIMATE: Operation<DepthRequest, DepthResponse> = {
+const DEPTH_ESTIMATE: Operation<DepthRequest, DepthResponse, ProgressEvent> = {
   modelType: "depth",
   path: "/{model_name}/depth/estimate",
   request: { name: "DepthRequest", schema: contracts.zDepthRequest },
   response: { name: "DepthResponse", schema: contracts.zDepthResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Estimate depth from single images. */
@@ -180,11 +189,12 @@ export class Depth {
   }
 }
 
-const DETECTION_DETECT: Operation<DetectionRequest, DetectionResponse> = {
+const DETECTION_DETECT: Operation<DetectionRequest, DetectionResponse, ProgressEvent> = {
   modelType: "detection",
   path: "/{model_name}/detection/detect",
   request: { name: "DetectionRequest", schema: contracts.zDetectionRequest },
   response: { name: "DetectionResponse", schema: contracts.zDetectionResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Detect objects in images. */
@@ -215,11 +225,12 @@ export class Detection {
   }
 }
 
-const DIFFUSION_GENERATE: Operation<DiffusionRequest, DiffusionResponse> = {
+const DIFFUSION_GENERATE: Operation<DiffusionRequest, DiffusionResponse, ImageProgress> = {
   modelType: "diffusion",
   path: "/{model_name}/diffusion/generate",
   request: { name: "DiffusionRequest", schema: contracts.zDiffusionRequest },
   response: { name: "DiffusionResponse", schema: contracts.zDiffusionResponse },
+  progress: { name: "ImageProgress", schema: contracts.zImageProgress },
 };
 
 /** Generate images from text. */
@@ -250,16 +261,17 @@ export class Diffusion {
   }
 
   /** Generate images and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<DiffusionRequest>, options?: CallOptions): Stream<DiffusionResponse> {
+  stream(request: Call<DiffusionRequest>, options?: CallOptions): Stream<DiffusionResponse, ImageProgress> {
     return this.#caller.stream(DIFFUSION_GENERATE, request, options);
   }
 }
 
-const EMBEDDING_EMBED: Operation<EmbeddingRequest, EmbeddingResponse> = {
+const EMBEDDING_EMBED: Operation<EmbeddingRequest, EmbeddingResponse, ProgressEvent> = {
   modelType: "embedding",
   path: "/{model_name}/embedding/embed",
   request: { name: "EmbeddingRequest", schema: contracts.zEmbeddingRequest },
   response: { name: "EmbeddingResponse", schema: contracts.zEmbeddingResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed texts or images. */
@@ -290,11 +302,12 @@ export class Embedding {
   }
 }
 
-const GENOMIC_EMBED: Operation<GenomicRequest, GenomicResponse> = {
+const GENOMIC_EMBED: Operation<GenomicRequest, GenomicResponse, ProgressEvent> = {
   modelType: "genomic",
   path: "/{model_name}/genomic/embed",
   request: { name: "GenomicRequest", schema: contracts.zGenomicRequest },
   response: { name: "GenomicResponse", schema: contracts.zGenomicResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed DNA or RNA sequences. */
@@ -325,11 +338,12 @@ export class Genomic {
   }
 }
 
-const GEOSPATIAL_EMBED: Operation<SatelliteRequest, SatelliteResponse> = {
+const GEOSPATIAL_EMBED: Operation<SatelliteRequest, SatelliteResponse, ProgressEvent> = {
   modelType: "geospatial",
   path: "/{model_name}/geospatial/embed",
   request: { name: "SatelliteRequest", schema: contracts.zSatelliteRequest },
   response: { name: "SatelliteResponse", schema: contracts.zSatelliteResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed satellite scenes. */
@@ -360,27 +374,30 @@ export class Geospatial {
   }
 }
 
-const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse> = {
+const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse, ProgressEvent> = {
   modelType: "materials",
   path: "/{model_name}/materials/compute",
   request: { name: "MaterialsRequest", schema: contracts.zMaterialsRequest },
   response: { name: "MaterialsResponse", schema: contracts.zMaterialsResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
-const MATERIALS_RELAX: Operation<RelaxRequest, RelaxResponse> = {
+const MATERIALS_RELAX: Operation<RelaxRequest, RelaxResponse, AtomsProgress> = {
   modelType: "materials",
   operation: "relax",
   path: "/{model_name}/materials/relax",
   request: { name: "RelaxRequest", schema: contracts.zRelaxRequest },
   response: { name: "RelaxResponse", schema: contracts.zRelaxResponse },
+  progress: { name: "AtomsProgress", schema: contracts.zAtomsProgress },
 };
 
-const MATERIALS_MOLECULAR_DYNAMICS: Operation<MolecularDynamicsRequest, MolecularDynamicsResponse> = {
+const MATERIALS_MOLECULAR_DYNAMICS: Operation<MolecularDynamicsRequest, MolecularDynamicsResponse, AtomsProgress> = {
   modelType: "materials",
   operation: "molecular_dynamics",
   path: "/{model_name}/materials/molecular_dynamics",
   request: { name: "MolecularDynamicsRequest", schema: contracts.zMolecularDynamicsRequest },
   response: { name: "MolecularDynamicsResponse", schema: contracts.zMolecularDynamicsResponse },
+  progress: { name: "AtomsProgress", schema: contracts.zAtomsProgress },
 };
 
 /** Compute energies and forces of atoms, relax and simulate them. */
@@ -411,7 +428,7 @@ export class Materials {
   }
 
   /** Compute a structure and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<MaterialsRequest>, options?: CallOptions): Stream<MaterialsResponse> {
+  stream(request: Call<MaterialsRequest>, options?: CallOptions): Stream<MaterialsResponse, ProgressEvent> {
     return this.#caller.stream(MATERIALS_COMPUTE, request, options);
   }
 
@@ -435,7 +452,7 @@ export class Materials {
   }
 
   /** Relax a structure and follow its progress: iterate over the events, or wait for `final()`. */
-  relaxStream(request: Call<RelaxRequest>, options?: CallOptions): Stream<RelaxResponse> {
+  relaxStream(request: Call<RelaxRequest>, options?: CallOptions): Stream<RelaxResponse, AtomsProgress> {
     return this.#caller.stream(MATERIALS_RELAX, request, options);
   }
 
@@ -459,16 +476,17 @@ export class Materials {
   }
 
   /** Simulate molecular dynamics and follow its progress: iterate over the events, or wait for `final()`. */
-  molecularDynamicsStream(request: Call<MolecularDynamicsRequest>, options?: CallOptions): Stream<MolecularDynamicsResponse> {
+  molecularDynamicsStream(request: Call<MolecularDynamicsRequest>, options?: CallOptions): Stream<MolecularDynamicsResponse, AtomsProgress> {
     return this.#caller.stream(MATERIALS_MOLECULAR_DYNAMICS, request, options);
   }
 }
 
-const MOLECULAR_EMBED: Operation<MolecularRequest, MolecularResponse> = {
+const MOLECULAR_EMBED: Operation<MolecularRequest, MolecularResponse, ProgressEvent> = {
   modelType: "molecular",
   path: "/{model_name}/molecular/embed",
   request: { name: "MolecularRequest", schema: contracts.zMolecularRequest },
   response: { name: "MolecularResponse", schema: contracts.zMolecularResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed protein sequences. */
@@ -499,11 +517,12 @@ export class Molecular {
   }
 }
 
-const MULTIMODAL_EMBEDDING_EMBED: Operation<MultimodalEmbeddingRequest, MultimodalEmbeddingResponse> = {
+const MULTIMODAL_EMBEDDING_EMBED: Operation<MultimodalEmbeddingRequest, MultimodalEmbeddingResponse, ProgressEvent> = {
   modelType: "multimodal_embedding",
   path: "/{model_name}/multimodal_embedding/embed",
   request: { name: "MultimodalEmbeddingRequest", schema: contracts.zMultimodalEmbeddingRequest },
   response: { name: "MultimodalEmbeddingResponse", schema: contracts.zMultimodalEmbeddingResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed any of several modalities into one space. */
@@ -534,11 +553,12 @@ export class MultimodalEmbedding {
   }
 }
 
-const MULTIMODAL_GENERATION_GENERATE: Operation<MultimodalGenerationRequest, MultimodalGenerationResponse> = {
+const MULTIMODAL_GENERATION_GENERATE: Operation<MultimodalGenerationRequest, MultimodalGenerationResponse, ImageProgress> = {
   modelType: "multimodal_generation",
   path: "/{model_name}/multimodal_generation/generate",
   request: { name: "MultimodalGenerationRequest", schema: contracts.zMultimodalGenerationRequest },
   response: { name: "MultimodalGenerationResponse", schema: contracts.zMultimodalGenerationResponse },
+  progress: { name: "ImageProgress", schema: contracts.zImageProgress },
 };
 
 /** Generate images from images and text. */
@@ -569,16 +589,17 @@ export class MultimodalGeneration {
   }
 
   /** Redraw an image and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<MultimodalGenerationRequest>, options?: CallOptions): Stream<MultimodalGenerationResponse> {
+  stream(request: Call<MultimodalGenerationRequest>, options?: CallOptions): Stream<MultimodalGenerationResponse, ImageProgress> {
     return this.#caller.stream(MULTIMODAL_GENERATION_GENERATE, request, options);
   }
 }
 
-const OPTICAL_FLOW_ESTIMATE: Operation<OpticalFlowRequest, OpticalFlowResponse> = {
+const OPTICAL_FLOW_ESTIMATE: Operation<OpticalFlowRequest, OpticalFlowResponse, ProgressEvent> = {
   modelType: "optical_flow",
   path: "/{model_name}/optical_flow/estimate",
   request: { name: "OpticalFlowRequest", schema: contracts.zOpticalFlowRequest },
   response: { name: "OpticalFlowResponse", schema: contracts.zOpticalFlowResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Estimate motion between frames. */
@@ -609,11 +630,12 @@ export class OpticalFlow {
   }
 }
 
-const POINT_CLOUD_INFER: Operation<PointCloudRequest, PointCloudResponse> = {
+const POINT_CLOUD_INFER: Operation<PointCloudRequest, PointCloudResponse, ProgressEvent> = {
   modelType: "point_cloud",
   path: "/{model_name}/point_cloud/infer",
   request: { name: "PointCloudRequest", schema: contracts.zPointCloudRequest },
   response: { name: "PointCloudResponse", schema: contracts.zPointCloudResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed and classify point clouds. */
@@ -644,11 +666,12 @@ export class PointCloud {
   }
 }
 
-const POSE_ESTIMATE: Operation<PoseRequest, PoseResponse> = {
+const POSE_ESTIMATE: Operation<PoseRequest, PoseResponse, ProgressEvent> = {
   modelType: "pose",
   path: "/{model_name}/pose/estimate",
   request: { name: "PoseRequest", schema: contracts.zPoseRequest },
   response: { name: "PoseResponse", schema: contracts.zPoseResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Estimate body poses. */
@@ -679,11 +702,12 @@ export class Pose {
   }
 }
 
-const PROTEIN_LANGUAGE_INFER: Operation<ProteinLanguageRequest, ProteinLanguageResponse> = {
+const PROTEIN_LANGUAGE_INFER: Operation<ProteinLanguageRequest, ProteinLanguageResponse, ProgressEvent> = {
   modelType: "protein_language",
   path: "/{model_name}/protein_language/infer",
   request: { name: "ProteinLanguageRequest", schema: contracts.zProteinLanguageRequest },
   response: { name: "ProteinLanguageResponse", schema: contracts.zProteinLanguageResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Run a protein language model. */
@@ -714,11 +738,12 @@ export class ProteinLanguage {
   }
 }
 
-const SEGMENTATION_SEGMENT: Operation<SegmentationRequest, SegmentationResponse> = {
+const SEGMENTATION_SEGMENT: Operation<SegmentationRequest, SegmentationResponse, ProgressEvent> = {
   modelType: "segmentation",
   path: "/{model_name}/segmentation/segment",
   request: { name: "SegmentationRequest", schema: contracts.zSegmentationRequest },
   response: { name: "SegmentationResponse", schema: contracts.zSegmentationResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Segment objects in images. */
@@ -749,11 +774,12 @@ export class Segmentation {
   }
 }
 
-const SMALL_MOLECULE_EMBED: Operation<SmallMoleculeRequest, SmallMoleculeResponse> = {
+const SMALL_MOLECULE_EMBED: Operation<SmallMoleculeRequest, SmallMoleculeResponse, ProgressEvent> = {
   modelType: "small_molecule",
   path: "/{model_name}/small_molecule/embed",
   request: { name: "SmallMoleculeRequest", schema: contracts.zSmallMoleculeRequest },
   response: { name: "SmallMoleculeResponse", schema: contracts.zSmallMoleculeResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed small molecules. */
@@ -784,11 +810,12 @@ export class SmallMolecule {
   }
 }
 
-const STRUCTURE_FOLD: Operation<StructureRequest, StructureResponse> = {
+const STRUCTURE_FOLD: Operation<StructureRequest, StructureResponse, ProgressEvent> = {
   modelType: "structure",
   path: "/{model_name}/structure/fold",
   request: { name: "StructureRequest", schema: contracts.zStructureRequest },
   response: { name: "StructureResponse", schema: contracts.zStructureResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Predict protein structures. */
@@ -819,16 +846,17 @@ export class Structure {
   }
 
   /** Fold a protein or a complex and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<StructureRequest>, options?: CallOptions): Stream<StructureResponse> {
+  stream(request: Call<StructureRequest>, options?: CallOptions): Stream<StructureResponse, ProgressEvent> {
     return this.#caller.stream(STRUCTURE_FOLD, request, options);
   }
 }
 
-const TABULAR_PREDICT: Operation<TabularRequest, TabularResponse> = {
+const TABULAR_PREDICT: Operation<TabularRequest, TabularResponse, ProgressEvent> = {
   modelType: "tabular",
   path: "/{model_name}/tabular/predict",
   request: { name: "TabularRequest", schema: contracts.zTabularRequest },
   response: { name: "TabularResponse", schema: contracts.zTabularResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Predict labels of table rows. */
@@ -859,11 +887,12 @@ export class Tabular {
   }
 }
 
-const TIME_SERIES_FORECAST: Operation<TimeSeriesRequest, TimeSeriesResponse> = {
+const TIME_SERIES_FORECAST: Operation<TimeSeriesRequest, TimeSeriesResponse, ProgressEvent> = {
   modelType: "time_series",
   path: "/{model_name}/time_series/forecast",
   request: { name: "TimeSeriesRequest", schema: contracts.zTimeSeriesRequest },
   response: { name: "TimeSeriesResponse", schema: contracts.zTimeSeriesResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Forecast time series. */
@@ -894,16 +923,17 @@ export class TimeSeries {
   }
 
   /** Forecast a series and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<TimeSeriesRequest>, options?: CallOptions): Stream<TimeSeriesResponse> {
+  stream(request: Call<TimeSeriesRequest>, options?: CallOptions): Stream<TimeSeriesResponse, ProgressEvent> {
     return this.#caller.stream(TIME_SERIES_FORECAST, request, options);
   }
 }
 
-const TTS_SYNTHESIZE: Operation<TTSRequest, TTSResponse> = {
+const TTS_SYNTHESIZE: Operation<TTSRequest, TTSResponse, SoundProgress> = {
   modelType: "tts",
   path: "/{model_name}/tts/synthesize",
   request: { name: "TTSRequest", schema: contracts.zTTSRequest },
   response: { name: "TTSResponse", schema: contracts.zTTSResponse },
+  progress: { name: "SoundProgress", schema: contracts.zSoundProgress },
 };
 
 /** Turn text into speech. */
@@ -934,16 +964,17 @@ export class Tts {
   }
 
   /** Speak a text and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<TTSRequest>, options?: CallOptions): Stream<TTSResponse> {
+  stream(request: Call<TTSRequest>, options?: CallOptions): Stream<TTSResponse, SoundProgress> {
     return this.#caller.stream(TTS_SYNTHESIZE, request, options);
   }
 }
 
-const VIDEO_INFER: Operation<VideoRequest, VideoResponse> = {
+const VIDEO_INFER: Operation<VideoRequest, VideoResponse, ProgressEvent> = {
   modelType: "video",
   path: "/{model_name}/video/infer",
   request: { name: "VideoRequest", schema: contracts.zVideoRequest },
   response: { name: "VideoResponse", schema: contracts.zVideoResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed and classify video clips. */
@@ -974,16 +1005,17 @@ export class Video {
   }
 
   /** Embed or classify a clip and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<VideoRequest>, options?: CallOptions): Stream<VideoResponse> {
+  stream(request: Call<VideoRequest>, options?: CallOptions): Stream<VideoResponse, ProgressEvent> {
     return this.#caller.stream(VIDEO_INFER, request, options);
   }
 }
 
-const WEATHER_FORECAST: Operation<WeatherRequest, WeatherResponse> = {
+const WEATHER_FORECAST: Operation<WeatherRequest, WeatherResponse, WeatherProgress> = {
   modelType: "weather",
   path: "/{model_name}/weather/forecast",
   request: { name: "WeatherRequest", schema: contracts.zWeatherRequest },
   response: { name: "WeatherResponse", schema: contracts.zWeatherResponse },
+  progress: { name: "WeatherProgress", schema: contracts.zWeatherProgress },
 };
 
 /** Forecast the weather. */
@@ -1014,7 +1046,7 @@ export class Weather {
   }
 
   /** Forecast the atmosphere and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<WeatherRequest>, options?: CallOptions): Stream<WeatherResponse> {
+  stream(request: Call<WeatherRequest>, options?: CallOptions): Stream<WeatherResponse, WeatherProgress> {
     return this.#caller.stream(WEATHER_FORECAST, request, options);
   }
 }

@@ -45,6 +45,23 @@ export const zCell = z.tuple([
 ]);
 
 /**
+ * One step of a relaxation or of a trajectory is done.
+ */
+export const zAtomsProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    positions: tensor('float32').nullable().default(null),
+    n_atoms: z.int().gte(1).nullable().default(null),
+    cell: zCell.nullable().default(null),
+    energy: z.number().nullable().default(null),
+    max_force: z.number().gte(0).nullable().default(null),
+    temperature_k: z.number().gte(0).nullable().default(null),
+    time_fs: z.number().gte(0).nullable().default(null)
+});
+
+/**
  * Residues of one chain in one-letter codes, N to C terminus, upper or lower case.
  */
 export const zChainSequence = z.string().min(1).check(maxCharacters(4096)).regex(/^[A-Za-z]+$/);
@@ -140,6 +157,17 @@ export const zGridLongitude = z.number().gte(-180).lte(360);
  * A place in an image, x then y in pixels from the top left corner.
  */
 export const zImagePoint = z.tuple([z.number(), z.number()]);
+
+/**
+ * One step towards an image is done.
+ */
+export const zImageProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    preview: media().nullable().default(null)
+});
 
 /**
  * A date or date-time of ISO 8601 that exists; UTC where it has no offset.
@@ -485,8 +513,7 @@ export const zProgressEvent = z.object({
     type: z.literal('progress').default('progress'),
     step: z.int().gte(0),
     total_steps: z.int().gte(1),
-    done: z.literal(false).default(false),
-    preview: media().nullable().default(null)
+    done: z.literal(false).default(false)
 });
 
 /**
@@ -586,6 +613,18 @@ export const zSmallMoleculeRequest = z.strictObject({
     smiles: z.array(zSmiles).min(1).max(4096),
     pooling: z.enum(['mean', 'cls']).optional().default('mean'),
     normalize: z.boolean().optional().default(false)
+});
+
+/**
+ * One step towards a sound is done.
+ */
+export const zSoundProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    audio: media().nullable().default(null),
+    start_s: z.number().gte(0).nullable().default(null)
 });
 
 /**
@@ -1114,6 +1153,22 @@ export const zVideoResponse = z.object({
 export const zWavelength = z.number().gt(0).lte(1000000000);
 
 /**
+ * One step of the forecast is done.
+ */
+export const zWeatherProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    forecast_time: z.string().nullable().default(null),
+    surface_forecast: z.record(z.string(), tensor('float32')).nullable().default(null),
+    atmospheric_forecast: z.record(z.string(), tensor('float32')).nullable().default(null),
+    n_lat: z.int().gte(1).nullable().default(null),
+    n_lon: z.int().gte(1).nullable().default(null),
+    n_levels: z.int().gte(1).nullable().default(null)
+});
+
+/**
  * The forecast, one entry a step, on the grid of the request.
  */
 export const zWeatherResponse = z.object({
@@ -1152,6 +1207,17 @@ export const zAudioSegment = z.object({
     avg_logprob: z.number(),
     no_speech_prob: z.number(),
     words: z.array(zWordTimestamp).nullable().default(null)
+});
+
+/**
+ * One stretch of the recording is transcribed.
+ */
+export const zAudioProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    segments: z.array(zAudioSegment).default([])
 });
 
 /**

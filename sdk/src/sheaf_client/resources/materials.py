@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.materials import (
     AtomicStructure,
+    AtomsProgress,
     Ensemble,
     MaterialsRequest,
     MaterialsResponse,
@@ -31,26 +33,29 @@ if TYPE_CHECKING:
     from sheaf_client.params._types import CellLike, PeriodicityLike
     from sheaf_client.params.materials import AtomicStructureParams
 
-COMPUTE: Operation[MaterialsRequest, MaterialsResponse] = Operation(
+COMPUTE: Operation[MaterialsRequest, MaterialsResponse, ProgressEvent] = Operation(
     model_type="materials",
     name="compute",
     path="/{model_name}/materials/compute",
     request=MaterialsRequest,
     response=MaterialsResponse,
+    progress=ProgressEvent,
 )
-RELAX: Operation[RelaxRequest, RelaxResponse] = Operation(
+RELAX: Operation[RelaxRequest, RelaxResponse, AtomsProgress] = Operation(
     model_type="materials",
     name="relax",
     path="/{model_name}/materials/relax",
     request=RelaxRequest,
     response=RelaxResponse,
+    progress=AtomsProgress,
 )
-MOLECULAR_DYNAMICS: Operation[MolecularDynamicsRequest, MolecularDynamicsResponse] = Operation(
+MOLECULAR_DYNAMICS: Operation[MolecularDynamicsRequest, MolecularDynamicsResponse, AtomsProgress] = Operation(
     model_type="materials",
     name="molecular_dynamics",
     path="/{model_name}/materials/molecular_dynamics",
     request=MolecularDynamicsRequest,
     response=MolecularDynamicsResponse,
+    progress=AtomsProgress,
 )
 
 
@@ -146,7 +151,7 @@ class Materials(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MaterialsResponse]: ...
+    ) -> Stream[MaterialsResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -162,7 +167,7 @@ class Materials(SyncResource):
         structures: Sequence[AtomicStructure | AtomicStructureParams | StructureLike] | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MaterialsResponse]: ...
+    ) -> Stream[MaterialsResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -175,8 +180,8 @@ class Materials(SyncResource):
         structures: Sequence[AtomicStructure | AtomicStructureParams | StructureLike] | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MaterialsResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[MaterialsResponse]:
+    ) -> Stream[MaterialsResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[MaterialsResponse, ProgressEvent]:
         """Compute a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -297,7 +302,7 @@ class Materials(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[RelaxResponse]: ...
+    ) -> Stream[RelaxResponse, AtomsProgress]: ...
     @overload
     def relax_stream(
         self,
@@ -315,7 +320,7 @@ class Materials(SyncResource):
         record_every: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[RelaxResponse]: ...
+    ) -> Stream[RelaxResponse, AtomsProgress]: ...
     @overload
     def relax_stream(
         self,
@@ -330,8 +335,8 @@ class Materials(SyncResource):
         record_every: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[RelaxResponse]: ...
-    def relax_stream(self, whole: object = None, /, **given: Any) -> Stream[RelaxResponse]:
+    ) -> Stream[RelaxResponse, AtomsProgress]: ...
+    def relax_stream(self, whole: object = None, /, **given: Any) -> Stream[RelaxResponse, AtomsProgress]:
         """Relax a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -463,7 +468,7 @@ class Materials(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MolecularDynamicsResponse]: ...
+    ) -> Stream[MolecularDynamicsResponse, AtomsProgress]: ...
     @overload
     def molecular_dynamics_stream(
         self,
@@ -484,7 +489,7 @@ class Materials(SyncResource):
         record_every: int = 10,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MolecularDynamicsResponse]: ...
+    ) -> Stream[MolecularDynamicsResponse, AtomsProgress]: ...
     @overload
     def molecular_dynamics_stream(
         self,
@@ -502,10 +507,10 @@ class Materials(SyncResource):
         record_every: int = 10,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MolecularDynamicsResponse]: ...
+    ) -> Stream[MolecularDynamicsResponse, AtomsProgress]: ...
     def molecular_dynamics_stream(
         self, whole: object = None, /, **given: Any
-    ) -> Stream[MolecularDynamicsResponse]:
+    ) -> Stream[MolecularDynamicsResponse, AtomsProgress]:
         """Simulate molecular dynamics and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -644,7 +649,7 @@ class AsyncMaterials(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MaterialsResponse]: ...
+    ) -> AsyncStream[MaterialsResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -660,7 +665,7 @@ class AsyncMaterials(AsyncResource):
         structures: Sequence[AtomicStructure | AtomicStructureParams | StructureLike] | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MaterialsResponse]: ...
+    ) -> AsyncStream[MaterialsResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -673,8 +678,8 @@ class AsyncMaterials(AsyncResource):
         structures: Sequence[AtomicStructure | AtomicStructureParams | StructureLike] | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MaterialsResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MaterialsResponse]:
+    ) -> AsyncStream[MaterialsResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MaterialsResponse, ProgressEvent]:
         """Compute a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -795,7 +800,7 @@ class AsyncMaterials(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[RelaxResponse]: ...
+    ) -> AsyncStream[RelaxResponse, AtomsProgress]: ...
     @overload
     def relax_stream(
         self,
@@ -813,7 +818,7 @@ class AsyncMaterials(AsyncResource):
         record_every: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[RelaxResponse]: ...
+    ) -> AsyncStream[RelaxResponse, AtomsProgress]: ...
     @overload
     def relax_stream(
         self,
@@ -828,8 +833,10 @@ class AsyncMaterials(AsyncResource):
         record_every: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[RelaxResponse]: ...
-    def relax_stream(self, whole: object = None, /, **given: Any) -> AsyncStream[RelaxResponse]:
+    ) -> AsyncStream[RelaxResponse, AtomsProgress]: ...
+    def relax_stream(
+        self, whole: object = None, /, **given: Any
+    ) -> AsyncStream[RelaxResponse, AtomsProgress]:
         """Relax a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -961,7 +968,7 @@ class AsyncMaterials(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MolecularDynamicsResponse]: ...
+    ) -> AsyncStream[MolecularDynamicsResponse, AtomsProgress]: ...
     @overload
     def molecular_dynamics_stream(
         self,
@@ -982,7 +989,7 @@ class AsyncMaterials(AsyncResource):
         record_every: int = 10,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MolecularDynamicsResponse]: ...
+    ) -> AsyncStream[MolecularDynamicsResponse, AtomsProgress]: ...
     @overload
     def molecular_dynamics_stream(
         self,
@@ -1000,10 +1007,10 @@ class AsyncMaterials(AsyncResource):
         record_every: int = 10,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MolecularDynamicsResponse]: ...
+    ) -> AsyncStream[MolecularDynamicsResponse, AtomsProgress]: ...
     def molecular_dynamics_stream(
         self, whole: object = None, /, **given: Any
-    ) -> AsyncStream[MolecularDynamicsResponse]:
+    ) -> AsyncStream[MolecularDynamicsResponse, AtomsProgress]:
         """Simulate molecular dynamics and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

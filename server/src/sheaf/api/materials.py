@@ -5,6 +5,7 @@
 from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
 from sheaf_client.contracts.materials import (
     AtomicStructure,
+    AtomsProgress,
     Ensemble,
     MaterialsRequest,
     MaterialsResponse,
@@ -19,6 +20,7 @@ from sheaf_client.contracts.materials import (
 __all__ = [
     "AtomicNumber",
     "AtomicStructure",
+    "AtomsProgress",
     "Cell",
     "Ensemble",
     "MaterialsRequest",
