@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from sheaf.http._routes import OPERATIONS
 from sheaf_client._faults import faults_of
 from sheaf_client.contracts.base import BaseRequest
+from tests.contract.echo import name_of
 
 CASES = Path(__file__).parents[2] / "schema/cases"
-REQUESTS: dict[str, type[BaseRequest]] = {op.model_type: op.request for op in OPERATIONS}
+REQUESTS: dict[str, type[BaseRequest]] = {name_of(op): op.request for op in OPERATIONS}
 
 
 def cases(kind: str) -> list[Any]:

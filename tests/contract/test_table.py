@@ -56,7 +56,7 @@ def row(model_type: str) -> dict[str, str]:
 
     numbers = [len(cases(model_type, kind)) for kind in ("valid", "invalid")]
     checked = record_of(CASES, "", model_type)
-    page = ROOT / "docs/models" / f"{model_type}.md"
+    page = ROOT / "docs/models" / f"{operation.model_type}.md"
     return {
         "contract": contract(operation),
         "rules": rules(model_type, operation.request),
