@@ -69,7 +69,8 @@ class Results(Model):
         """The atoms that were sent, with the answer as their calculator: energy, forces, stress.
 
         Args:
-            atoms: What the request was made of, or the request itself; it is not changed.
+            atoms: What the request was made of, or the request itself; it is not changed. What is given back
+                stands where the atoms are at the end, if the answer tells.
 
         Raises:
             TypeError: The answer says nothing of atoms, or `atoms` are none.
@@ -126,7 +127,7 @@ def _columns(model: Model, field: str, names: str | Sequence[str] | None) -> dic
     rows = cast("Sequence[Any]", value)
     if turned:
         return {f"{field}_{place}": path for place, path in enumerate(rows)}
-    first = rows[0] if rows else None
+    first = rows[0] if len(rows) else None
     if isinstance(first, Model):
         fields = type(first).model_fields
         return {name: [getattr(row, name) for row in rows] for name in fields}
@@ -159,6 +160,11 @@ def _with_results(model: Any, atoms: Any) -> Atoms:
         held = library.Atoms(numbers, positions, cell=fields["cell"], pbc=fields["pbc"])
     if len(held) != model.n_atoms:
         raise ValueError(f"the answer is of {model.n_atoms} atoms, these are {len(held)}")
+    # Where the atoms moved, the answer is of where they are now.
+    if (positions := getattr(model, "positions", None)) is not None:
+        held.set_positions(positions)
+    if (cell := getattr(model, "cell", None)) is not None:
+        held.set_cell(cell)
     known = ("energy", "forces", "stress")
     results = {name: value for name in known if (value := getattr(model, name, None)) is not None}
     held.calc = calculators.SinglePointCalculator(held, **results)
