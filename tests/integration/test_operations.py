@@ -81,7 +81,9 @@ class Argon(ModelBackend):
 
         def record() -> None:
             longest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
-            frames.append((optimizer.nsteps, float(atoms.get_potential_energy()), longest, atoms.positions.copy()))
+            frames.append(
+                (optimizer.nsteps, float(atoms.get_potential_energy()), longest, atoms.positions.copy())
+            )
 
         optimizer.attach(record)
         converged = optimizer.run(fmax=request.fmax, steps=request.max_steps)
