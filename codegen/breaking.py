@@ -122,7 +122,7 @@ class _Comparison:
         return self._known[key]
 
     def _union(self, was: JSON, now: JSON, way: Way, place: str) -> Iterator[str]:
-        """A union that may grow: a caller meets new members by asking for them, or lets them pass as events."""
+        """A union that may grow: a caller meets new members by asking for them, or lets events pass."""
         old, new = _members(was), _members(now)
         for tag, name in old.items():
             if tag not in new:

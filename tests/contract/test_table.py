@@ -85,7 +85,7 @@ def test_no_model_type_lacks_anything(
     with capsys.disabled():
         print()
         for name, cells in lines:
-            print(f"{name:22}", "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)))
+            print(f"{name:28}", "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)))
     # Where nothing was deselected, a test that did not run is a gap too.
     selected = pytestconfig.option.markexpr or pytestconfig.option.keyword
     gap = GAP if selected else re.compile(f"{GAP.pattern}| of ")

@@ -218,5 +218,5 @@ def test_a_backend_cannot_name_an_operation_that_its_contract_has_not() -> None:
     class Typo(Argon):
         operations = frozenset({"compute", "relaxe"})
 
-    with pytest.raises(ValueError, match="operations that materials has not.*relaxe"):
+    with pytest.raises(ValueError, match=r"operations that materials has not.*relaxe"):
         ModelSpec(name=NAME, backend_cls=Typo)

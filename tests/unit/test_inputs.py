@@ -407,6 +407,17 @@ def dataset(times: int = 3, **renamed: str) -> xr.Dataset:
     return held.rename(renamed)
 
 
+def test_times_that_stay_text_may_be_given_as_datetimes() -> None:
+    given = dataset()
+    for time in (
+        datetime(2024, 6, 1, 12),
+        pd.Timestamp("2024-06-01T12"),
+        np.datetime64("2024-06-01T12", "ns"),
+    ):
+        fields = {**expand(FORECAST_WEATHER.request, given), "current_time": time}
+        assert build(FORECAST_WEATHER, **fields).current_time == "2024-06-01T12:00:00"
+
+
 @pytest.mark.parametrize(
     "renamed", [{}, {"lat": "latitude", "lon": "longitude", "level": "pressure_level", "time": "valid_time"}]
 )
