@@ -114,7 +114,7 @@ def _accept_dates(schemas: JSON, taken: set[str]) -> None:
 
     for name in taken:
         rename(schemas[name])
-    for name in likes.keys() & taken:
+    for name in sorted(likes.keys() & taken):
         schemas[likes[name]] = {**schemas[name], "format": f"given-{schemas[name]['format']}"}
 
 

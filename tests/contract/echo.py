@@ -16,6 +16,7 @@ from uuid import UUID
 from sheaf.api.operations import OPERATIONS as NAMES
 from sheaf.backends.base import ModelBackend
 from sheaf.http._routes import OPERATIONS
+from sheaf.lora import ActiveAdapters, LoRAConfig
 from sheaf.spec import ModelSpec, ResourceConfig
 from sheaf_client import ProgressEvent
 from sheaf_client._operation import Operation
@@ -75,6 +76,8 @@ BY_REQUEST: dict[type[BaseRequest], Operation[Any, Any]] = {op.request: op for o
 class EchoBackend(ModelBackend):
     """Answers requests of any contract; `EchoBackend.of(model_type)` is the class for those of one type."""
 
+    takes_adapters = True
+
     @staticmethod
     def of(model_type: str) -> type[EchoBackend]:
         """The class that serves this type; importable by its name, as other processes need it."""
@@ -88,6 +91,10 @@ class EchoBackend(ModelBackend):
         if request.request_id == NIL:
             fault = Fault(code="unsupported", path="/request_id", message="This model refuses it.")
             raise InvalidRequestError("Refused.", errors=[fault])
+
+    def resolve_adapters(self, request: BaseRequest, config: LoRAConfig | None) -> ActiveAdapters:
+        """Whatever the request names."""
+        return ()
 
     def batch_predict(self, requests: Sequence[BaseRequest]) -> list[BaseResponse | Exception]:
         return [self.answer(request) for request in requests]

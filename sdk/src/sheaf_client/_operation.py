@@ -29,3 +29,8 @@ class Operation(Generic[RequestT, ResponseT, ProgressT_co]):
     request: type[RequestT]
     response: type[ResponseT]
     progress: type[ProgressT_co]
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether requests say which LoRA adapters to apply, and how strongly."""
+        return self.request.model_fields.keys() >= {"adapters", "adapter_weights"}

@@ -72,6 +72,7 @@ import * as contracts from './zod.gen.js';
 export const DEFAULT_BASE_URL = "http://127.0.0.1:8000";
 
 const AUDIO_TRANSCRIBE: Operation<AudioRequest, AudioResponse, AudioProgress> = {
+  name: "audio.transcribe",
   modelType: "audio",
   path: "/{model_name}/audio/transcribe",
   request: { name: "AudioRequest", schema: contracts.zAudioRequest },
@@ -113,6 +114,7 @@ export class Audio {
 }
 
 const AUDIO_GENERATION_GENERATE: Operation<AudioGenerationRequest, AudioGenerationResponse, SoundProgress> = {
+  name: "audio_generation.generate",
   modelType: "audio_generation",
   path: "/{model_name}/audio_generation/generate",
   request: { name: "AudioGenerationRequest", schema: contracts.zAudioGenerationRequest },
@@ -154,6 +156,7 @@ export class AudioGeneration {
 }
 
 const DEPTH_ESTIMATE: Operation<DepthRequest, DepthResponse, ProgressEvent> = {
+  name: "depth.estimate",
   modelType: "depth",
   path: "/{model_name}/depth/estimate",
   request: { name: "DepthRequest", schema: contracts.zDepthRequest },
@@ -190,6 +193,7 @@ export class Depth {
 }
 
 const DETECTION_DETECT: Operation<DetectionRequest, DetectionResponse, ProgressEvent> = {
+  name: "detection.detect",
   modelType: "detection",
   path: "/{model_name}/detection/detect",
   request: { name: "DetectionRequest", schema: contracts.zDetectionRequest },
@@ -226,11 +230,13 @@ export class Detection {
 }
 
 const DIFFUSION_GENERATE: Operation<DiffusionRequest, DiffusionResponse, ImageProgress> = {
+  name: "diffusion.generate",
   modelType: "diffusion",
   path: "/{model_name}/diffusion/generate",
   request: { name: "DiffusionRequest", schema: contracts.zDiffusionRequest },
   response: { name: "DiffusionResponse", schema: contracts.zDiffusionResponse },
   progress: { name: "ImageProgress", schema: contracts.zImageProgress },
+  takesAdapters: true,
 };
 
 /** Generate images from text. */
@@ -267,6 +273,7 @@ export class Diffusion {
 }
 
 const EMBEDDING_EMBED: Operation<EmbeddingRequest, EmbeddingResponse, ProgressEvent> = {
+  name: "embedding.embed",
   modelType: "embedding",
   path: "/{model_name}/embedding/embed",
   request: { name: "EmbeddingRequest", schema: contracts.zEmbeddingRequest },
@@ -303,6 +310,7 @@ export class Embedding {
 }
 
 const GENOMIC_EMBED: Operation<GenomicRequest, GenomicResponse, ProgressEvent> = {
+  name: "genomic.embed",
   modelType: "genomic",
   path: "/{model_name}/genomic/embed",
   request: { name: "GenomicRequest", schema: contracts.zGenomicRequest },
@@ -339,6 +347,7 @@ export class Genomic {
 }
 
 const GEOSPATIAL_EMBED: Operation<SatelliteRequest, SatelliteResponse, ProgressEvent> = {
+  name: "geospatial.embed",
   modelType: "geospatial",
   path: "/{model_name}/geospatial/embed",
   request: { name: "SatelliteRequest", schema: contracts.zSatelliteRequest },
@@ -375,6 +384,7 @@ export class Geospatial {
 }
 
 const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse, ProgressEvent> = {
+  name: "materials.compute",
   modelType: "materials",
   path: "/{model_name}/materials/compute",
   request: { name: "MaterialsRequest", schema: contracts.zMaterialsRequest },
@@ -383,6 +393,7 @@ const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse, Progress
 };
 
 const MATERIALS_RELAX: Operation<RelaxRequest, RelaxResponse, AtomsProgress> = {
+  name: "materials.relax",
   modelType: "materials",
   operation: "relax",
   path: "/{model_name}/materials/relax",
@@ -392,6 +403,7 @@ const MATERIALS_RELAX: Operation<RelaxRequest, RelaxResponse, AtomsProgress> = {
 };
 
 const MATERIALS_MOLECULAR_DYNAMICS: Operation<MolecularDynamicsRequest, MolecularDynamicsResponse, AtomsProgress> = {
+  name: "materials.molecular_dynamics",
   modelType: "materials",
   operation: "molecular_dynamics",
   path: "/{model_name}/materials/molecular_dynamics",
@@ -482,6 +494,7 @@ export class Materials {
 }
 
 const MOLECULAR_EMBED: Operation<MolecularRequest, MolecularResponse, ProgressEvent> = {
+  name: "molecular.embed",
   modelType: "molecular",
   path: "/{model_name}/molecular/embed",
   request: { name: "MolecularRequest", schema: contracts.zMolecularRequest },
@@ -518,6 +531,7 @@ export class Molecular {
 }
 
 const MULTIMODAL_EMBEDDING_EMBED: Operation<MultimodalEmbeddingRequest, MultimodalEmbeddingResponse, ProgressEvent> = {
+  name: "multimodal_embedding.embed",
   modelType: "multimodal_embedding",
   path: "/{model_name}/multimodal_embedding/embed",
   request: { name: "MultimodalEmbeddingRequest", schema: contracts.zMultimodalEmbeddingRequest },
@@ -554,11 +568,13 @@ export class MultimodalEmbedding {
 }
 
 const MULTIMODAL_GENERATION_GENERATE: Operation<MultimodalGenerationRequest, MultimodalGenerationResponse, ImageProgress> = {
+  name: "multimodal_generation.generate",
   modelType: "multimodal_generation",
   path: "/{model_name}/multimodal_generation/generate",
   request: { name: "MultimodalGenerationRequest", schema: contracts.zMultimodalGenerationRequest },
   response: { name: "MultimodalGenerationResponse", schema: contracts.zMultimodalGenerationResponse },
   progress: { name: "ImageProgress", schema: contracts.zImageProgress },
+  takesAdapters: true,
 };
 
 /** Generate images from images and text. */
@@ -595,6 +611,7 @@ export class MultimodalGeneration {
 }
 
 const OPTICAL_FLOW_ESTIMATE: Operation<OpticalFlowRequest, OpticalFlowResponse, ProgressEvent> = {
+  name: "optical_flow.estimate",
   modelType: "optical_flow",
   path: "/{model_name}/optical_flow/estimate",
   request: { name: "OpticalFlowRequest", schema: contracts.zOpticalFlowRequest },
@@ -631,6 +648,7 @@ export class OpticalFlow {
 }
 
 const POINT_CLOUD_INFER: Operation<PointCloudRequest, PointCloudResponse, ProgressEvent> = {
+  name: "point_cloud.infer",
   modelType: "point_cloud",
   path: "/{model_name}/point_cloud/infer",
   request: { name: "PointCloudRequest", schema: contracts.zPointCloudRequest },
@@ -667,6 +685,7 @@ export class PointCloud {
 }
 
 const POSE_ESTIMATE: Operation<PoseRequest, PoseResponse, ProgressEvent> = {
+  name: "pose.estimate",
   modelType: "pose",
   path: "/{model_name}/pose/estimate",
   request: { name: "PoseRequest", schema: contracts.zPoseRequest },
@@ -703,6 +722,7 @@ export class Pose {
 }
 
 const PROTEIN_LANGUAGE_INFER: Operation<ProteinLanguageRequest, ProteinLanguageResponse, ProgressEvent> = {
+  name: "protein_language.infer",
   modelType: "protein_language",
   path: "/{model_name}/protein_language/infer",
   request: { name: "ProteinLanguageRequest", schema: contracts.zProteinLanguageRequest },
@@ -739,6 +759,7 @@ export class ProteinLanguage {
 }
 
 const SEGMENTATION_SEGMENT: Operation<SegmentationRequest, SegmentationResponse, ProgressEvent> = {
+  name: "segmentation.segment",
   modelType: "segmentation",
   path: "/{model_name}/segmentation/segment",
   request: { name: "SegmentationRequest", schema: contracts.zSegmentationRequest },
@@ -775,6 +796,7 @@ export class Segmentation {
 }
 
 const SMALL_MOLECULE_EMBED: Operation<SmallMoleculeRequest, SmallMoleculeResponse, ProgressEvent> = {
+  name: "small_molecule.embed",
   modelType: "small_molecule",
   path: "/{model_name}/small_molecule/embed",
   request: { name: "SmallMoleculeRequest", schema: contracts.zSmallMoleculeRequest },
@@ -811,6 +833,7 @@ export class SmallMolecule {
 }
 
 const STRUCTURE_FOLD: Operation<StructureRequest, StructureResponse, ProgressEvent> = {
+  name: "structure.fold",
   modelType: "structure",
   path: "/{model_name}/structure/fold",
   request: { name: "StructureRequest", schema: contracts.zStructureRequest },
@@ -852,6 +875,7 @@ export class Structure {
 }
 
 const TABULAR_PREDICT: Operation<TabularRequest, TabularResponse, ProgressEvent> = {
+  name: "tabular.predict",
   modelType: "tabular",
   path: "/{model_name}/tabular/predict",
   request: { name: "TabularRequest", schema: contracts.zTabularRequest },
@@ -888,6 +912,7 @@ export class Tabular {
 }
 
 const TIME_SERIES_FORECAST: Operation<TimeSeriesRequest, TimeSeriesResponse, ProgressEvent> = {
+  name: "time_series.forecast",
   modelType: "time_series",
   path: "/{model_name}/time_series/forecast",
   request: { name: "TimeSeriesRequest", schema: contracts.zTimeSeriesRequest },
@@ -929,6 +954,7 @@ export class TimeSeries {
 }
 
 const TTS_SYNTHESIZE: Operation<TTSRequest, TTSResponse, SoundProgress> = {
+  name: "tts.synthesize",
   modelType: "tts",
   path: "/{model_name}/tts/synthesize",
   request: { name: "TTSRequest", schema: contracts.zTTSRequest },
@@ -970,6 +996,7 @@ export class Tts {
 }
 
 const VIDEO_INFER: Operation<VideoRequest, VideoResponse, ProgressEvent> = {
+  name: "video.infer",
   modelType: "video",
   path: "/{model_name}/video/infer",
   request: { name: "VideoRequest", schema: contracts.zVideoRequest },
@@ -1011,6 +1038,7 @@ export class Video {
 }
 
 const WEATHER_FORECAST: Operation<WeatherRequest, WeatherResponse, WeatherProgress> = {
+  name: "weather.forecast",
   modelType: "weather",
   path: "/{model_name}/weather/forecast",
   request: { name: "WeatherRequest", schema: contracts.zWeatherRequest },

@@ -3041,11 +3041,11 @@ export type WordTimestamp = {
 };
 
 /**
- * ISO 8601 date or date-time, with or without an offset.
- */
-export type TimestampLike = string | Date;
-
-/**
  * A date or date-time of ISO 8601 that exists; UTC where it has no offset.
  */
 export type IsoTimeLike = string | Date;
+
+/**
+ * ISO 8601 date or date-time, with or without an offset.
+ */
+export type TimestampLike = string | Date;

@@ -1236,39 +1236,6 @@ export const zAudioResponse = z.object({
 });
 
 /**
- * ISO 8601 date or date-time, with or without an offset.
- */
-export const zTimestampLike = z.string().check(timestamp());
-
-/**
- * Past values of a series and the steps to forecast.
- */
-export const zTimeSeriesRequest = z.strictObject({
-    request_id: z.guid().optional(),
-    model_type: z.literal('time_series').default('time_series'),
-    model_name: zModelName,
-    history: zSeries.nullish().default(null),
-    feature_ref: zFeatureRef.nullish().default(null),
-    target_index: z.int().gte(0).optional().default(0),
-    horizon: z.int().gte(1).lte(16384),
-    frequency: zFrequency,
-    output_mode: zOutputMode.optional().default('mean'),
-    quantile_levels: z.array(zQuantileLevel).min(1).max(199).optional().default([
-        0.1,
-        0.5,
-        0.9
-    ]),
-    num_samples: z.int().gte(1).lte(10000).optional().default(20),
-    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null),
-    past_covariates: zCovariates.nullish().default(null),
-    future_covariates: zCovariates.nullish().default(null),
-    static_covariates: zStaticCovariates.nullish().default(null),
-    start: zTimestampLike.nullish().default(null),
-    timestamps: z.array(zTimestampLike).min(1).max(1000000).nullish().default(null),
-    item_id: z.string().check(maxCharacters(256)).nullish().default(null)
-});
-
-/**
  * A date or date-time of ISO 8601 that exists; UTC where it has no offset.
  */
 export const zIsoTimeLike = z.string().check(existingDay()).check(maxCharacters(40)).regex(/^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ]([01][0-9]|2[0-3])(:[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$/);
@@ -1313,4 +1280,37 @@ export const zWeatherRequest = z.strictObject({
     pressure_levels: z.array(zPressureLevel).max(256),
     current_time: zIsoTimeLike,
     n_steps: z.int().gte(1).lte(1000).optional().default(1)
+});
+
+/**
+ * ISO 8601 date or date-time, with or without an offset.
+ */
+export const zTimestampLike = z.string().check(timestamp());
+
+/**
+ * Past values of a series and the steps to forecast.
+ */
+export const zTimeSeriesRequest = z.strictObject({
+    request_id: z.guid().optional(),
+    model_type: z.literal('time_series').default('time_series'),
+    model_name: zModelName,
+    history: zSeries.nullish().default(null),
+    feature_ref: zFeatureRef.nullish().default(null),
+    target_index: z.int().gte(0).optional().default(0),
+    horizon: z.int().gte(1).lte(16384),
+    frequency: zFrequency,
+    output_mode: zOutputMode.optional().default('mean'),
+    quantile_levels: z.array(zQuantileLevel).min(1).max(199).optional().default([
+        0.1,
+        0.5,
+        0.9
+    ]),
+    num_samples: z.int().gte(1).lte(10000).optional().default(20),
+    seed: z.int().gte(0).lte(9007199254740991).nullish().default(null),
+    past_covariates: zCovariates.nullish().default(null),
+    future_covariates: zCovariates.nullish().default(null),
+    static_covariates: zStaticCovariates.nullish().default(null),
+    start: zTimestampLike.nullish().default(null),
+    timestamps: z.array(zTimestampLike).min(1).max(1000000).nullish().default(null),
+    item_id: z.string().check(maxCharacters(256)).nullish().default(null)
 });

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic
 from typing_extensions import TypeVar
 
 from sheaf.backends.contexts import ContextCache
+from sheaf.lora import ActiveAdapters, LoRAConfig, select_adapters
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 
@@ -50,6 +51,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     #: run its call on its own thread, still one call at a time: handing it over costs more than such a call.
     inline: ClassVar[bool] = False
 
+    #: Whether the model takes LoRA adapters, and whether one batch may hold requests with different ones.
+    takes_adapters: ClassVar[bool] = False
+    mixes_adapters: ClassVar[bool] = False
+
     @abstractmethod
     def load(self) -> None:
         """Import the library and load the weights; after it the backend is ready to answer."""
@@ -78,6 +83,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     def check(self, request: RequestT) -> None:
         """Raise `InvalidRequestError` for what the contract allows and this model cannot do."""
+
+    def resolve_adapters(self, request: RequestT, config: LoRAConfig | None) -> ActiveAdapters:
+        """The adapters a request runs with; raises `InvalidRequestError` for one the deployment lacks."""
+        return select_adapters(request, config)
 
     def batch_key(self, request: RequestT) -> Hashable:  # noqa: ARG002 - for those who override it
         """Requests of equal keys may share one `batch_predict`."""

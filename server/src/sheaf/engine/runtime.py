@@ -23,6 +23,7 @@ from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
 from sheaf.spec import ModelSpec
@@ -184,12 +185,15 @@ class ModelRuntime:
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
         try:
-            self._admit(request)
+            adapters = self._admit(request)
             if self._shared is None or not self.backend.deterministic(request):
-                return self._enter(request, terms, outlet, here=here)[1]
+                return self._enter(request, adapters, terms, outlet, here=here)[1]
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
             asked = self._shared.ask(
-                request, outlet, deadline, lambda landing: self._enter(request, terms, landing, here=here)
+                request,
+                outlet,
+                deadline,
+                lambda landing: self._enter(request, adapters, terms, landing, here=here),
             )
         except ProblemError as error:
             self._observer.refused(self.spec.name, error.code)
@@ -198,11 +202,11 @@ class ModelRuntime:
         return asked.leave
 
     def _enter(
-        self, request: BaseRequest, terms: Terms, outlet: Outlet, *, here: bool
+        self, request: BaseRequest, adapters: ActiveAdapters, terms: Terms, outlet: Outlet, *, here: bool
     ) -> tuple[Entry[Job], Leave]:
         lane = self._open_lane()
         job = PredictJob(request, outlet, self._observer.trace(request))
-        entry = self._entry(request, job, terms)
+        entry = self._entry(job, adapters, terms)
         if not (here and lane.run_here(entry)):
             lane.submit(entry)
 
@@ -223,9 +227,9 @@ class ModelRuntime:
 
             return self._open(request, finish, terms)
         try:
-            self._admit(request)
+            adapters = self._admit(request)
             job = StreamJob(request, emit, self._observer.trace(request))
-            entry = self._entry(request, job, terms)
+            entry = self._entry(job, adapters, terms)
             entry.key = job  # a step runs alone
             self._open_lane().submit(entry)
         except ProblemError as error:
@@ -233,20 +237,21 @@ class ModelRuntime:
             raise
         return job.abandon
 
-    def _entry(self, request: BaseRequest, job: Job, terms: Terms) -> Entry[Job]:
-        now = self._clock()
-        backend, bucket = self.backend, self.spec.batch_policy.bucket_by
-        key = backend.batch_key(request)
+    def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
+        now, request, backend = self._clock(), job.request, self.backend
+        key, bucket = backend.batch_key(request), self.spec.batch_policy.bucket_by
         if backend.operations:
             key = (key, operation_of(request))
         if bucket:
             key = (key, bucket_value(request, bucket))
+        if adapters and not backend.mixes_adapters:
+            key = (key, adapters)
         deadline = None if terms.timeout is None else now + terms.timeout
         return Entry(job, key, backend.cost(request), now, deadline, terms.priority, terms.tenant)
 
-    def _admit(self, request: BaseRequest) -> None:
+    def _admit(self, request: BaseRequest) -> ActiveAdapters:
         self._open_lane()
-        admit(self.backend, self.spec, request)
+        return admit(self.backend, self.spec, request)
 
     def _open_lane(self) -> Lane:
         lane = self._lane

@@ -26,8 +26,8 @@ from sheaf_client.errors import (
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=BaseRequest)
 
-#: Bodies over this many bytes are decoded on a worker thread, so that others are served meanwhile.
-_OFFLOAD = 128 * 1024
+#: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
+OFFLOAD = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ async def parsed(body: Body) -> Any:
 
 
 async def _run(body: Body, read: Callable[[], T]) -> T:
-    return await anyio.to_thread.run_sync(read) if len(body.content) > _OFFLOAD else read()
+    return await anyio.to_thread.run_sync(read) if len(body.content) > OFFLOAD else read()
 
 
 def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
