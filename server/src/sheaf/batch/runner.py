@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
 from sheaf.batch.files import UNFINISHED, Part, find, fs, plan, resolve
 from sheaf.batch.spec import BatchSpec
 from sheaf.batch.work import PartWorker
