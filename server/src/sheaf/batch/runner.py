@@ -11,7 +11,7 @@ import logging
 import posixpath
 import re
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,7 +75,9 @@ class BatchRunner:
         parts = list(plan(find(job.source), job.rows_per_file, job.source.max_row_bytes, digest))
         finished = self._open_sink({"input": digest.hexdigest(), **_identity(job)})
         left = [part for part in parts if part.name not in finished]
+        self._delete_unfinished()
         refused = self._work(left) if left else 0
+        self._delete_unfinished()
         rows = sum(part.rows for part in parts)
         done = sum(part.rows for part in left)
         return BatchReport(
@@ -93,18 +95,26 @@ class BatchRunner:
         filesystem.create_dir(folder, recursive=True)
         names: set[str] = {info.base_name for info in filesystem.get_file_info(fs.FileSelector(folder))}
         finished = {name for name in names if _PART.fullmatch(name)}
-        stale = {name for name in names if name.startswith(UNFINISHED)}
         label = posixpath.join(folder, JOB_FILE)
         if not self.spec.resume:
-            stale |= finished
+            self._delete(finished)
             finished = set[str]()
         elif finished:
             _check(filesystem, label, identity, self.spec.sink.path)
-        for name in stale:
-            filesystem.delete_file(posixpath.join(folder, name))
         with filesystem.open_output_stream(label) as file:
             file.write(json.dumps(identity, indent=1).encode())
         return finished
+
+    def _delete(self, names: Iterable[str]) -> None:
+        filesystem, folder = resolve(self.spec.sink.path)
+        for name in names:
+            filesystem.delete_file(posixpath.join(folder, name))
+
+    def _delete_unfinished(self) -> None:
+        """Files of workers that were lost; those that wrote them are gone before and after a run."""
+        filesystem, folder = resolve(self.spec.sink.path)
+        names = (info.base_name for info in filesystem.get_file_info(fs.FileSelector(folder)))
+        self._delete(name for name in names if name.startswith(UNFINISHED))
 
     def _work(self, parts: list[Part]) -> int:
         """Hand the parts to the workers; how many rows were refused."""
