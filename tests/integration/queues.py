@@ -75,12 +75,16 @@ class Queues:
         """A job for the model `echo` that nobody can read."""
         if self.url.startswith("sqlite"):
             with sqlite3.connect(self.url.removeprefix("sqlite:///")) as db:
-                db.execute(
-                    "INSERT INTO jobs (id, model, body, due, created) VALUES ('strange', 'echo', 7, 0, 0)"
-                )
+                columns = "(id, model, body, due, created)"
+                db.execute(f"INSERT INTO jobs {columns} VALUES ('strange', 'echo', '{{what', 0, 0)")  # noqa: S608
             db.close()
         else:
             redis.Redis.from_url(self.url).xadd("sheaf:jobs:echo", {"what": "is this"})
 
 
-OpenQueue = Callable[..., JobQueue]
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for what another thread or process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.01)

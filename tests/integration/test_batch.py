@@ -42,7 +42,7 @@ def run(tmp_path: Path, backend: type[Echo], source: str, kwargs: Any = None, **
 
 def outcomes(report: BatchReport) -> list[Any]:
     """Of each row its forecast or its problem's code; every row is where it belongs."""
-    rows = [json.loads(line) for file in report.files for line in Path(file).open()]
+    rows = [json.loads(line) for file in report.files for line in Path(file).read_text().splitlines()]
     assert [row["index"] for row in rows] == list(range(report.rows))
     return [row["response"]["mean"][0] if "response" in row else row["problem"]["code"] for row in rows]
 
@@ -69,7 +69,7 @@ def test_a_killed_worker_costs_no_row_and_doubles_none(tmp_path: Path) -> None:
 
 def test_a_job_that_failed_goes_on_where_it_ended(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", 1.0, 2.0, 3.0, 666.0, 5.0, 6.0)
-    with pytest.raises(BatchFailedError, match='"index":3.*backend_failed') as failure:
+    with pytest.raises(BatchFailedError, match=r'"index":3.*backend_failed') as failure:
         run(tmp_path, Fragile, source, on_error="fail", rows_per_file=2)
     assert "secret" not in str(failure.value)
     first = tmp_path / "out/part-000000.jsonl"
@@ -99,5 +99,5 @@ def test_the_command_runs_a_job_file_with_a_real_model(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["batch", str(tmp_path / "job.yaml")])
     assert done.exit_code == 0, done.output
     assert "1 rows: 1 answered, 0 refused" in done.output
-    (made,) = (json.loads(line) for line in (tmp_path / "out/part-000000.jsonl").open())
+    (made,) = (json.loads(line) for line in (tmp_path / "out/part-000000.jsonl").read_text().splitlines())
     assert len(made["response"]["mean"]) == 3

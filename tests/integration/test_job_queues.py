@@ -254,7 +254,7 @@ def test_redis_holds_nothing_of_finished_jobs_but_their_outcomes(
 
 @pytest.mark.parametrize("url", ["jobs.db", "sqlite://", "amqp://here", ""])
 def test_a_url_that_is_no_queue_is_told(url: str) -> None:
-    with pytest.raises(ValueError, match="sqlite:///jobs.db or redis://"):
+    with pytest.raises(ValueError, match="is no queue"):
         open_queue(url)
 
 
