@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from sheaf import ModelSpec
-from sheaf.worker import JobQueue, JobStatus, SheafWorker
+from sheaf.worker import JobQueue, JobStatus, SheafWorker, open_queue
 from sheaf_client.errors import BackendError, InvalidRequestError, MalformedRequestError
 from tests.backends import Echo, Fragile, Gated
 from tests.conftest import MakeRequest
@@ -205,3 +206,22 @@ def test_the_command_works_until_it_is_told_to_end(queues: Queues) -> None:
     finally:
         running.kill()
         running.communicate()
+
+
+def test_the_page_about_jobs_says_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/jobs.md").read_text(encoding="utf-8")
+    (sample,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    queue = open_queue("sqlite:///jobs.db")
+    worker = SheafWorker("statsforecast", queue)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    names: dict[str, Any] = {}
+    try:
+        exec(compile(sample, "jobs.md", "exec"), names)  # noqa: S102 - our own page
+    finally:
+        worker.stop()
+        thread.join(SECONDS)
+    assert names["queue"].get(names["job"]).status is JobStatus.COMPLETED
+    names["queue"].close()
+    queue.close()
