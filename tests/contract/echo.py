@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sheaf.backends.base import ModelBackend
 from sheaf.http._routes import OPERATIONS
+from sheaf.lora import ActiveAdapters, LoRAConfig
 from sheaf.spec import ModelSpec, ResourceConfig
 from sheaf_client import ProgressEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -69,6 +70,7 @@ class EchoBackend(ModelBackend):
     """Answers requests of any contract; `EchoBackend.of(model_type)` is the class for one."""
 
     response: ClassVar[type[BaseResponse]]
+    takes_adapters = True
 
     @staticmethod
     def of(model_type: str) -> type[EchoBackend]:
@@ -83,6 +85,10 @@ class EchoBackend(ModelBackend):
         if request.request_id == NIL:
             fault = Fault(code="unsupported", path="/request_id", message="This model refuses it.")
             raise InvalidRequestError("Refused.", errors=[fault])
+
+    def resolve_adapters(self, request: BaseRequest, config: LoRAConfig | None) -> ActiveAdapters:
+        """Whatever the request names."""
+        return ()
 
     def batch_predict(self, requests: Sequence[BaseRequest]) -> list[BaseResponse | Exception]:
         return [self.answer(request) for request in requests]

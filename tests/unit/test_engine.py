@@ -101,7 +101,7 @@ def test_costs_bound_a_batch(make_request: MakeRequest) -> None:
         backend.gate.set()
         for future in futures:
             future.result(10)
-    assert [[r.horizon for r in batch] for batch in backend.batches[1:]] == [[3, 2], [4], [9], [1]]
+    assert [[r.horizon for r in batch] for batch in backend.batches[1:]] == [[3, 2], [4, 1], [9]]
 
 
 @pytest.mark.parametrize("position", range(7))

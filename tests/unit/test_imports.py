@@ -49,8 +49,8 @@ ALLOWED = {
     "batch": {"batch", "engine", "records", "spec"},
     "worker": {"local", "records", "spec", "worker"},
     "scheduling": {"scheduling"},
-    "backends": {"api", "backends", "registry"},
-    "engine": {"backends", "engine", "scheduling", "spec"},
+    "backends": {"api", "backends", "lora", "registry"},
+    "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
     "http": {"engine", "http"},
 }
 

@@ -10,6 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from sheaf.backends.base import ModelBackend
+from sheaf.cache import CacheConfig, cache_disabled
+from sheaf.lora import LoRAConfig
 from sheaf.registry import find_backend
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf_client.contracts._types import ModelName
@@ -48,6 +50,13 @@ class ModelSpec(BaseModel):
     model_type: str = Field(default="", description="The contract; taken from the backend when absent.")
     resources: ResourceConfig = Field(default_factory=ResourceConfig)
     batch_policy: BatchPolicy = Field(default_factory=BatchPolicy)
+    lora: LoRAConfig | None = Field(default=None, description="LoRA adapters that requests may name.")
+    cache: CacheConfig | None = Field(default=None, description="Keeps answers; none by default.")
+    context_bytes: int = Field(
+        default=2**30,
+        gt=0,
+        description="Most bytes that the backend keeps between requests, such as fitted tables.",
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -64,6 +73,8 @@ class ModelSpec(BaseModel):
             raise ValueError(
                 f"backend {self.backend or cls.__name__!r} serves {cls.model_type}, not {self.model_type}"
             )
+        if self.lora is not None and not cls.takes_adapters:
+            raise ValueError(f"backend {self.backend_name!r} takes no adapters; leave `lora` out")
         return self
 
     @property
@@ -81,10 +92,17 @@ class ModelSpec(BaseModel):
         """What `/models` calls the backend."""
         return self.backend or self.backend_class.__name__
 
+    @property
+    def active_cache(self) -> CacheConfig | None:
+        """How answers are kept; None where the spec does not ask for it or the environment forbids it."""
+        return None if cache_disabled() else self.cache
+
     def make_backend(self) -> ModelBackend:
         """A new backend with this spec's settings, not loaded yet."""
         try:
-            return self.backend_class(**self.backend_kwargs)
+            backend = self.backend_class(**self.backend_kwargs)
+            backend.contexts.max_bytes = self.context_bytes
+            return backend
         except TypeError as error:
             raise ValueError(
                 f"backend_kwargs of {self.name!r} do not fit {self.backend_name}: {error}"

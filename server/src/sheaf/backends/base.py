@@ -9,15 +9,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Generic
 
 from typing_extensions import TypeVar
 
+from sheaf.backends.contexts import ContextCache
+from sheaf.lora import ActiveAdapters, LoRAConfig, select_adapters
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 
 RequestT = TypeVar("RequestT", bound=BaseRequest, default=Any)
 ResponseT = TypeVar("ResponseT", bound=BaseResponse, default=Any)
+
+#: Words in an error's text that say the accelerator cannot be used any more by this process.
+_FATAL = ("CUDA error", "device-side assert", "HIP error", "NCCL error")
+
+
+class BackendDiedError(RuntimeError):
+    """Raised by a backend that cannot go on, such as one whose process ended: the engine loads it anew."""
 
 
 class ModelBackend(ABC, Generic[RequestT, ResponseT]):
@@ -29,6 +39,18 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     #: The contract this backend follows, as in the schema.
     model_type: ClassVar[str]
+
+    #: Whether the members of a batch are padded to the longest: the engine then counts a batch as its longest
+    #: member's `cost` times its size, and puts near-equal costs together.
+    padded: ClassVar[bool] = False
+
+    #: Whether calls are so quick, and the library so indifferent to threads, that a lone caller who waits may
+    #: run its call on its own thread, still one call at a time: handing it over costs more than such a call.
+    inline: ClassVar[bool] = False
+
+    #: Whether the model takes LoRA adapters, and whether one batch may hold requests with different ones.
+    takes_adapters: ClassVar[bool] = False
+    mixes_adapters: ClassVar[bool] = False
 
     @abstractmethod
     def load(self) -> None:
@@ -59,6 +81,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def check(self, request: RequestT) -> None:
         """Raise `InvalidRequestError` for what the contract allows and this model cannot do."""
 
+    def resolve_adapters(self, request: RequestT, config: LoRAConfig | None) -> ActiveAdapters:
+        """The adapters a request runs with; raises `InvalidRequestError` for one the deployment lacks."""
+        return select_adapters(request, config)
+
     def batch_key(self, request: RequestT) -> Hashable:  # noqa: ARG002 - for those who override it
         """Requests of equal keys may share one `batch_predict`."""
         return None
@@ -66,6 +92,34 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def cost(self, request: RequestT) -> float:  # noqa: ARG002 - for those who override it
         """Work this request asks for, in units of the backend's choice; for `max_batch_cost`."""
         return 1.0
+
+    def deterministic(self, request: RequestT) -> bool:
+        """Whether the same request has the same answer, so that it may be kept and shared.
+
+        Where a contract has a `seed` and the request names none, chance decides unless the backend knows
+        better.
+        """
+        return getattr(request, "seed", 0) is not None
+
+    @cached_property
+    def contexts(self) -> ContextCache:
+        """What this backend keeps between requests (a fitted table, an encoded image), within a bound."""
+        return ContextCache()
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether a call failed for want of memory, so that a smaller batch may go through."""
+        names = {cls.__name__ for cls in type(error).__mro__}
+        return isinstance(error, MemoryError) or "OutOfMemoryError" in names or "out of memory" in str(error)
+
+    def is_fatal(self, error: Exception) -> bool:
+        """Whether the model cannot be used any more after this error and must be loaded anew."""
+        if self.is_out_of_memory(error):
+            return False
+        names = {cls.__name__ for cls in type(error).__mro__}
+        return "AcceleratorError" in names or any(words in str(error) for words in _FATAL)
+
+    def free_memory(self) -> None:
+        """Give back what an aborted call left allocated; called after memory ran out."""
 
     def warm_up(self) -> None:
         """Run once what would make the first request slow; called after `load`."""

@@ -7,15 +7,14 @@ answered. What the model raised is logged and kept as the error's cause, and nev
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from sheaf.backends.base import ModelBackend
+from sheaf.backends.base import BackendDiedError, ModelBackend
 from sheaf.engine.jobs import PredictJob, StreamJob
-from sheaf_client import ProblemError, ResultEvent
+from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import BackendError
@@ -23,38 +22,100 @@ from sheaf_client.errors import BackendError
 log = logging.getLogger("sheaf.engine")
 
 
-def run_batch(backend: ModelBackend, jobs: Sequence[PredictJob]) -> None:
-    """Answer every job, each with its response or its own error; never raises."""
-    started = time.perf_counter()
-    outcomes = _predict(backend, [job.request for job in jobs])
-    seconds = time.perf_counter() - started
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        if isinstance(outcome, Exception):
-            job.fail(as_problem(outcome, job.request))
-        else:
-            _put_usage(outcome, seconds, job.queue_seconds, len(jobs))
-            job.answer(outcome)
+class Died(Exception):  # noqa: N818 - it is an event of the engine, told to nobody outside
+    """The model cannot go on. `unanswered` were in the call that killed it, or had not run yet."""
+
+    def __init__(self, reason: Exception, unanswered: Sequence[PredictJob]) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.unanswered = list(unanswered)
 
 
-def run_step(job: StreamJob) -> bool:
-    """Run one step of a stream and hand out its event; True while there is more to come."""
-    started = time.perf_counter()
+def run_batch(
+    backend: ModelBackend, jobs: Sequence[PredictJob], *, clock: Callable[[], float]
+) -> tuple[int, int]:
+    """Answer every job, each with its response or its own error.
+
+    Returns:
+        How many jobs failed, and how many members the largest call had that the memory was enough for
+        (all of them where it never ran out).
+
+    Raises:
+        Died: The model cannot go on; some jobs are unanswered.
+    """
+    started = clock()
+    run = _Run(backend)
     try:
-        event = next(job.events, None)
-    except Exception as error:  # noqa: BLE001 - whatever a model raises becomes the end of its stream
-        job.fail(as_problem(error, job.request))
+        run.predict(list(jobs))
+    except Died:
+        _answer(run.outcomes, clock() - started, len(jobs))
+        raise
+    return _answer(run.outcomes, clock() - started, len(jobs)), run.largest or len(jobs)
+
+
+class _Run:
+    """One batch on its way through the model, halved where it must be."""
+
+    def __init__(self, backend: ModelBackend) -> None:
+        self._backend = backend
+        self.outcomes: list[tuple[PredictJob, BaseResponse | Exception]] = []
+        #: Members of the largest call that fitted into memory, once one did not; else 0.
+        self.largest = 0
+        self._out_of_memory = False
+
+    def predict(self, jobs: list[PredictJob]) -> None:
+        requests = [job.request for job in jobs]
+        try:
+            outcomes = _checked(self._backend.batch_predict(requests), requests)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
+            self._recover(jobs, error)
+        else:
+            if self._out_of_memory:
+                self.largest = max(self.largest, len(jobs))
+            self.outcomes += zip(jobs, outcomes, strict=True)
+
+    def _recover(self, jobs: list[PredictJob], error: Exception) -> None:
+        if isinstance(error, BackendDiedError) or self._backend.is_fatal(error):
+            raise Died(error, jobs) from error
+        if self._backend.is_out_of_memory(error):
+            self._out_of_memory = True
+            self._backend.free_memory()
+        if len(jobs) == 1:
+            self.outcomes.append((jobs[0], error))
+            return
+        middle = len(jobs) // 2
+        try:
+            self.predict(jobs[:middle])
+        except Died as died:
+            died.unanswered += jobs[middle:]
+            raise
+        self.predict(jobs[middle:])
+
+
+def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float]) -> bool:
+    """Run one step of a stream and hand out its event; True while there is more to come.
+
+    Raises `Died` where the model cannot go on; the stream has then ended with an error.
+    """
+    started = clock()
+    try:
+        event = next(job.events, None) if job.events is not None else None
+    except Exception as error:
+        job.settle(as_problem(error, job.request))
+        if isinstance(error, BackendDiedError) or backend.is_fatal(error):
+            raise Died(error, []) from error
         return False
-    job.compute_seconds += time.perf_counter() - started
+    job.compute_seconds += clock() - started
     if isinstance(event, ProgressEvent):
-        job.emit(event)
-        return not job.cancelled.is_set()
+        if not job.settled:
+            job.emit(event)
+        return not job.settled
     if event is None:
-        job.fail(
-            BackendError("The model's stream ended without a result.", request_id=str(job.request.request_id))
-        )
+        text = "The model's stream ended without a result."
+        job.settle(BackendError(text, request_id=str(job.request.request_id)))
     else:
         _put_usage(event, job.compute_seconds, job.queue_seconds, 1)
-        job.emit(ResultEvent(event))
+        job.settle(event)
     return False
 
 
@@ -72,14 +133,18 @@ def as_problem(error: Exception, request: BaseRequest) -> ProblemError:
     return problem
 
 
-def _predict(backend: ModelBackend, requests: list[BaseRequest]) -> list[BaseResponse | Exception]:
-    try:
-        return _checked(backend.batch_predict(requests), requests)
-    except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
-        if len(requests) == 1:
-            return [error]
-        middle = len(requests) // 2
-        return _predict(backend, requests[:middle]) + _predict(backend, requests[middle:])
+def _answer(
+    outcomes: Sequence[tuple[PredictJob, BaseResponse | Exception]], seconds: float, size: int
+) -> int:
+    failures = 0
+    for job, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            failures += 1
+            job.settle(as_problem(outcome, job.request))
+        else:
+            _put_usage(outcome, seconds, job.queue_seconds, size)
+            job.settle(outcome)
+    return failures
 
 
 def _checked(outcomes: list[Any], requests: list[BaseRequest]) -> list[BaseResponse | Exception]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from sheaf.engine.answers import Outcome, Outlet
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
@@ -17,38 +15,81 @@ from sheaf_client.contracts.events import ProgressEvent
 StreamEvent: TypeAlias = ProgressEvent | ResultEvent[Any] | ProblemError
 
 
-@dataclass(eq=False, slots=True)
 class PredictJob:
-    """A request that shares batches; its future is answered exactly once."""
+    """A request that shares batches. It is settled exactly once; whoever comes later comes too late."""
 
-    request: BaseRequest
-    future: Future[BaseResponse]
-    queue_seconds: float = 0.0
+    __slots__ = ("_outlets", "queue_seconds", "request", "retried", "trace")
 
-    def fail(self, error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):  # the caller left first
-            self.future.set_exception(error)
+    def __init__(self, request: BaseRequest, outlet: Outlet, trace: Any = None) -> None:
+        self.request = request
+        self.trace = trace
+        self.queue_seconds = 0.0
+        #: Whether it was in a batch that took the model down with it.
+        self.retried = False
+        self._outlets = [outlet]
 
-    def answer(self, response: BaseResponse) -> None:
-        with contextlib.suppress(InvalidStateError):
-            self.future.set_result(response)
+    @property
+    def settled(self) -> bool:
+        return not self._outlets
+
+    def settle(self, outcome: Outcome) -> bool:
+        """Give the outcome to the caller; False where it had one, or has left."""
+        try:
+            outlet = self._outlets.pop()  # one thread alone gets it
+        except IndexError:
+            return False
+        outlet(outcome)
+        return True
+
+    def abandon(self) -> None:
+        """The caller has left: nobody is told."""
+        self._outlets.clear()
 
 
-@dataclass(eq=False, slots=True)
 class StreamJob:
     """A stream with steps of its own: each turn in the line runs one step."""
 
-    request: BaseRequest
-    events: Iterator[ProgressEvent | BaseResponse]
-    emit: Callable[[StreamEvent], None]
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    compute_seconds: float = 0.0
-    queue_seconds: float = 0.0
+    __slots__ = (
+        *("cancelled", "compute_seconds", "emit", "events", "owner", "queue_seconds", "request", "trace"),
+    )
 
-    def fail(self, error: BaseException) -> None:
-        if not self.cancelled.is_set() and isinstance(error, ProblemError):
-            self.emit(error)
+    def __init__(
+        self,
+        request: BaseRequest,
+        emit: Callable[[StreamEvent], None],
+        trace: Any = None,
+    ) -> None:
+        self.request = request
+        #: The model's own iterator, from its first step on, and the backend that gave it.
+        self.events: Iterator[ProgressEvent | BaseResponse] | None = None
+        self.owner: object = None
+        self.emit = emit
+        self.trace = trace
+        self.cancelled = threading.Event()
+        self.compute_seconds = 0.0
+        self.queue_seconds = 0.0
+
+    @property
+    def settled(self) -> bool:
+        return self.cancelled.is_set()
+
+    def settle(self, outcome: Outcome) -> bool:
+        """End the stream with its result or its error; False where it has ended."""
+        if self.cancelled.is_set():
+            return False
         self.cancelled.set()
+        self.emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
+        return True
+
+    def abandon(self) -> None:
+        """The caller has left: no step follows."""
+        self.cancelled.set()
+
+    def close(self) -> None:
+        """Let the model's own iterator clean up."""
+        close = getattr(self.events, "close", None)
+        if close is not None:
+            close()
 
 
 Job: TypeAlias = PredictJob | StreamJob

@@ -2,6 +2,7 @@
 
 Callers put jobs into the waiting line under one lock; the thread takes a batch, runs it, and takes the
 next. Streams share the lane step by step, so state such as an active adapter cannot leak between calls.
+A thread whose call does not come back is given up, and another takes its place.
 """
 
 from __future__ import annotations
@@ -9,42 +10,84 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from sheaf.backends.base import ModelBackend
-from sheaf.engine.execution import run_batch, run_step
-from sheaf.engine.jobs import Job, PredictJob, StreamJob
+from sheaf.engine.jobs import Job
 from sheaf.scheduling.batch import BatchPolicy
+from sheaf.scheduling.pace import Pace
 from sheaf.scheduling.queue import Entry, WaitingLine
-from sheaf_client.errors import DeadlineExceededError, OverloadedError, UnavailableError
+from sheaf_client.errors import (
+    DeadlineExceededError,
+    InternalServerError,
+    OverloadedError,
+    UnavailableError,
+)
 
 log = logging.getLogger("sheaf.engine")
 
 
+class Model(Protocol):
+    """What a lane needs of the model whose jobs it runs; all but `max_cost` on the lane's thread."""
+
+    @property
+    def padded(self) -> bool: ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can run; where not, `mend` is called first."""
+        ...
+
+    def max_cost(self) -> float:
+        """The most that a batch may cost now."""
+        ...
+
+    def run(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
+        """Settle every job, or give back those that shall run again."""
+        ...
+
+    def mend(self, closing: Callable[[float], bool]) -> None:
+        """Load the model anew where it died; `closing` waits, and says whether the lane has closed."""
+        ...
+
+    def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
+        """A call did not come back: settle its jobs and go on with a model loaded anew."""
+        ...
+
+
 class Lane:
-    """Runs one backend's jobs, batch after batch, on a thread of its own."""
+    """Runs one model's jobs, batch after batch, on a thread of its own."""
 
     def __init__(
-        self,
-        name: str,
-        backend: ModelBackend,
-        policy: BatchPolicy,
-        clock: Callable[[], float] = time.monotonic,
+        self, name: str, model: Model, policy: BatchPolicy, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.backend = backend
-        self._line: WaitingLine[Job] = WaitingLine(policy)
+        self._name = name
+        self._model = model
+        self._line: WaitingLine[Job] = WaitingLine(policy, padded=model.padded)
         self._policy = policy
         self._clock = clock
-        self._changed = threading.Condition()
+        self._pace = Pace()
+        # Re-entrant: settling a job runs its caller's callbacks, which may discard another.
+        self._lock = threading.RLock()
+        # Sleeping on a plain lock wakes faster than a condition; it is held while the thread is awake.
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._asleep = False
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._state = "open"
-        self._batch_seconds = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"sheaf-{name}", daemon=True)
+        self._closing = threading.Event()
+        self._running: _Running | None = None
+        self._guest = False
+        self._thread = self._make_thread()
 
     def start(self) -> None:
         self._thread.start()
+        if self._policy.call_timeout_s is not None:
+            watch = threading.Thread(target=self._watch, args=(self._policy.call_timeout_s,), daemon=True)
+            watch.name = f"sheaf-watch-{self._name}"
+            watch.start()
 
     @property
     def depth(self) -> int:
@@ -53,112 +96,181 @@ class Lane:
 
     def submit(self, entry: Entry[Job]) -> None:
         """Put a job in line; raises `OverloadedError` over the limit and `UnavailableError` once closed."""
-        with self._changed:
+        with self._lock:
             if self._state != "open":
                 raise UnavailableError("The model is stopping.")
+            late: list[Entry[Job]] = []
             if len(self._line) >= self._policy.max_queue:
                 # Requests whose deadline has passed hold no place against those that can still be served.
-                self._drop_expired()
-            if len(self._line) >= self._policy.max_queue:
-                raise OverloadedError(
-                    f"{len(self._line)} requests are waiting; this is the limit.",
-                    retry_after=self._drain_seconds(),
-                )
-            self._line.add(entry)
-            self._changed.notify()
+                late = self._line.expire(self._clock())
+            full = len(self._line) >= self._policy.max_queue
+            if not full:
+                self._line.add(entry)
+                self._rouse()
+        _tell_late(late)
+        if full:
+            raise OverloadedError(
+                f"{self._policy.max_queue} requests are waiting; this is the limit.",
+                retry_after=self._pace.seconds_for(self._policy.max_queue),
+            )
 
     def discard(self, entry: Entry[Job]) -> bool:
         """Take a job that still waits out of the line."""
-        with self._changed:
+        with self._lock:
             return self._line.discard(entry)
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Run a function on the lane's thread between two batches (loading, unloading)."""
         future: Future[Any] = Future()
-        with self._changed:
+        with self._lock:
             if self._state == "closed":
                 raise UnavailableError("The model has stopped.")
             self._calls.append((function, future))
-            self._changed.notify()
+            self._rouse()
         return future
 
     def close(self, *, drain: bool) -> None:
         """Take no more jobs; finish what waits, or with `drain=False` refuse it; then end the thread."""
-        with self._changed:
+        with self._lock:
             if self._state == "open":
                 self._state = "draining"
             refused = [] if drain else self._line.clear()
-            self._changed.notify()
+            self._closing.set()
+            self._rouse()
         for entry in refused:
-            entry.item.fail(UnavailableError("The model was stopped."))
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join()
+            entry.item.settle(UnavailableError("The model was stopped."))
+        while (thread := self._thread).is_alive() and threading.current_thread() is not thread:
+            thread.join(0.5)  # the watch may put another thread in its place meanwhile
+
+    def run_here(self, entry: Entry[Job]) -> bool:
+        """Run a lone job on the caller's thread; False where others wait or run, and nothing was done."""
+        with self._lock:
+            if not self._asleep or len(self._line):
+                return False
+            # Not roused: the lane's own thread sleeps on while the guest is at work.
+            self._asleep = False
+            running = self._running = _Running(self._clock(), [entry])
+            self._guest = True
+        again = self._run_batch(running.batch)
+        with self._lock:
+            if self._settle(running, again):
+                self._guest = False
+                self._asleep = True
+                if len(self._line) or self._calls or self._state != "open" or not self._model.ready:
+                    self._rouse()
+        return True
 
     def _run(self) -> None:
+        thread = threading.current_thread()
         while True:
-            with self._changed:
-                work = self._next()
-            if work is None:
-                return
-            try:
-                self._do(work)
-            except BaseException:
-                log.exception("a job broke out of its lane")
-
-    def _next(self) -> tuple[Callable[[], Any], Future[Any]] | list[Entry[Job]] | None:
-        """Wait for a call or a batch; None when the lane has closed and nothing is left."""
-        while True:
-            if self._calls:
-                return self._calls.pop(0)
-            self._drop_expired()
-            seconds = self._line.wait_for(self._clock())
-            if seconds is None:
-                if self._state != "open":
+            if not self._model.ready:
+                self._model.mend(self._closing.wait)
+            with self._lock:
+                if self._thread is not thread:
+                    return  # given up while it ran
+                now = self._clock()
+                late = self._line.expire(now)
+                work, seconds = self._next(now)
+                if work is None and seconds is None and self._state != "open" and not late:
                     self._state = "closed"
-                    return None
-                self._changed.wait()
-            elif seconds == 0 or self._state != "open":
-                return self._line.take()
-            else:
-                self._changed.wait(seconds)
+                    return
+                self._asleep = work is None and not late
+            _tell_late(late)
+            if isinstance(work, _Running):
+                again = self._run_batch(work.batch)
+                with self._lock:
+                    self._settle(work, again)
+            elif work is not None:
+                _make_call(*work)
+            elif not late:
+                self._sleep(seconds)
 
-    def _do(self, work: tuple[Callable[[], Any], Future[Any]] | list[Entry[Job]]) -> None:
-        if isinstance(work, tuple):
-            function, future = work
-            try:
-                future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - handed to the one who asked
-                future.set_exception(error)
-            return
-        now = self._clock()
-        predictions: list[PredictJob] = []
-        for entry in work:
-            job = entry.item
-            if isinstance(job, StreamJob):
-                job.queue_seconds += now - entry.arrived
-                self._step(entry, job)
-            elif job.future.set_running_or_notify_cancel():
-                job.queue_seconds = now - entry.arrived
-                predictions.append(job)
-        if predictions:
-            run_batch(self.backend, predictions)
-            self._batch_seconds = 0.8 * self._batch_seconds + 0.2 * (self._clock() - now)
+    def _next(self, now: float) -> tuple[_Running | _Call | None, float | None]:
+        """What to do now; or nothing, and the seconds until there may be something."""
+        if self._calls:
+            return self._calls.pop(0), None
+        seconds = self._line.wait_for(now)
+        if seconds is None or (seconds > 0 and self._state == "open"):
+            return None, seconds
+        batch = self._line.take(now if seconds == 0 else now + seconds, self._model.max_cost())
+        self._running = _Running(now, batch)
+        return self._running, None
 
-    def _step(self, entry: Entry[Job], job: StreamJob) -> None:
-        if not job.cancelled.is_set() and run_step(job):
-            entry.arrived = self._clock()
-            with self._changed:
-                self._line.add(entry)
-        else:
-            close = getattr(job.events, "close", None)
-            if close is not None:
-                close()
+    def _run_batch(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
+        try:
+            return self._model.run(batch)
+        except BaseException:
+            log.exception("a job broke out of its lane")
+            for entry in batch:
+                entry.item.settle(InternalServerError("The engine failed on this request."))
+            return []
 
-    def _drop_expired(self) -> None:
-        for entry in self._line.expire(self._clock()):
-            entry.item.fail(DeadlineExceededError("The deadline passed before the model could begin."))
+    def _settle(self, running: _Running, again: Sequence[Entry[Job]]) -> bool:
+        """Book what ran; False where it was given up as hung meanwhile, and counts no more."""
+        if self._running is not running:
+            return False
+        self._running = None
+        seconds = self._clock() - running.since
+        self._pace.observe(len(running.batch), seconds)
+        self._line.charge(running.batch, seconds)
+        for entry in again:
+            self._line.add(entry)
+        return True
 
-    def _drain_seconds(self) -> float:
-        """How long the line takes to empty at the pace of the last batches."""
-        batches = len(self._line) / self._policy.max_batch_size
-        return max(0.1, round(batches * self._batch_seconds, 2))
+    def _sleep(self, seconds: float | None) -> None:
+        if not self._wake.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+            with self._lock:
+                if self._asleep:
+                    self._asleep = False
+                else:  # roused between the time-out and here
+                    self._wake.acquire()
+
+    def _rouse(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            self._wake.release()
+
+    def _make_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=f"sheaf-{self._name}", daemon=True)
+
+    def _watch(self, limit: float) -> None:
+        """Give up on a thread whose call takes longer than the limit."""
+        while self._state != "closed":
+            if self._closing.wait(min(limit / 8, 5.0)):
+                time.sleep(min(limit / 8, 0.2))
+            with self._lock:
+                if self._running is None or self._clock() - self._running.since < limit:
+                    continue
+                batch, self._running = self._running.batch, None
+                thread = None if self._guest else self._make_thread()
+                self._thread = thread or self._thread
+                self._guest = False
+            log.error("model %s has not come back from a call for %.0f s; loading it anew", self._name, limit)
+            self._model.hung(batch, limit)
+            if thread is not None:
+                thread.start()
+            else:  # a caller hangs in its own thread; the lane's sleeps
+                self._wake.release()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    """What is at work, and since when."""
+
+    since: float
+    batch: Sequence[Entry[Job]]
+
+
+_Call = tuple[Callable[[], Any], Future[Any]]
+
+
+def _make_call(function: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001 - handed to the one who asked
+        future.set_exception(error)
+
+
+def _tell_late(entries: Sequence[Entry[Job]]) -> None:
+    for entry in entries:
+        entry.item.settle(DeadlineExceededError("The deadline passed before the model could begin."))

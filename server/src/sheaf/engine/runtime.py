@@ -1,6 +1,6 @@
 """One loaded model behind its contract: what every host holds, and the order of things written once.
 
-admit (checks, deadline) → schedule → execute → respond
+admit (checks, deadline) → cache → schedule → execute → respond
 """
 
 from __future__ import annotations
@@ -9,61 +9,82 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from sheaf.backends.base import ModelBackend
-from sheaf.engine.execution import as_problem
+from sheaf.engine.admission import admit
+from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
+from sheaf.engine.cache import AnswerCache
 from sheaf.engine.jobs import Job, PredictJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
+from sheaf.engine.model import LoadedModel
+from sheaf.engine.observer import Observer
+from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.problem import Fault
-from sheaf_client.errors import DeadlineExceededError, InvalidRequestError, UnavailableError
+from sheaf_client.errors import DeadlineExceededError, UnavailableError
 
 
 class ModelRuntime:
     """Owns one model. `start` loads it; then `predict`, `predict_many` and `stream` answer until `stop`.
 
-    The asynchronous methods serve hosts with an event loop; `submit` and `iter_stream` are the same for
-    threads. All raise the classes of `sheaf_client.errors`.
+    The asynchronous methods serve hosts with an event loop; `submit`, `predict_now` and `iter_stream` are
+    the same for threads. All raise the classes of `sheaf_client.errors`, and take:
+
+        timeout: seconds within which the answer must be there.
+        priority: urgency; a request of priority 1 goes before one of 0 that came up to
+            `BatchPolicy.priority_seconds` earlier.
+        tenant: who asks; tenants share the model's time fairly.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, observer: Observer | None = None) -> None:
         self.spec = spec
-        self.backend: ModelBackend = spec.make_backend()
+        self._observer = observer or Observer()
+        self._clock = time.monotonic
+        self._model = LoadedModel(spec, self._observer, self._clock)
         self._lane: Lane | None = None
+        config = spec.active_cache
+        self._shared = SharedCalls(AnswerCache(config)) if config else None
+
+    @property
+    def backend(self) -> ModelBackend:
+        """The backend that answers now."""
+        return self._model.backend
 
     @property
     def ready(self) -> bool:
         """Whether the model is loaded and accepts requests."""
-        return self._lane is not None
+        return self._lane is not None and self._model.ready
 
     @property
     def depth(self) -> int:
         """Requests that wait."""
         return self._lane.depth if self._lane else 0
 
+    @property
+    def cache(self) -> AnswerCache | None:
+        """The answers kept, where the spec asks for it."""
+        return self._shared.cache if self._shared else None
+
     def start(self) -> None:
         """Load the model; raises what its loading raises. A second call does nothing."""
         if self._lane is not None:
             return
-        lane = Lane(self.spec.name, self.backend, self.spec.batch_policy)
+        lane = Lane(self.spec.name, self._model, self.spec.batch_policy, self._clock)
         lane.start()
         try:
-            lane.call(self._load).result()
+            lane.call(self._model.load).result()
         except BaseException:
             lane.close(drain=False)
             raise
         self._lane = lane
-
-    def _load(self) -> None:
-        self.backend.load()
-        self.backend.warm_up()
 
     def stop(self, *, drain: bool = True) -> None:
         """Take no more requests, finish those that wait (or refuse them), let go of the model."""
@@ -72,116 +93,178 @@ class ModelRuntime:
             lane.close(drain=drain)
             self.backend.unload()
 
-    def submit(self, request: BaseRequest, *, timeout: float | None = None) -> Future[Any]:
-        """Put a request in line; its future holds the response. Cancelling it frees the place.
+    def check_open(self) -> None:
+        """Raise `UnavailableError` where requests cannot be taken now; hosts ask before reading a body."""
+        self._open_lane()
 
-        Args:
-            request: A request of this model's contract.
-            timeout: Seconds within which the model must have begun.
+    def submit(
+        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+    ) -> Future[Any]:
+        """Put a request in line; its future holds the response. Cancelling it frees the place.
 
         Raises:
             InvalidRequestError: This model cannot serve the request.
             OverloadedError: Too many requests are waiting.
             UnavailableError: The model is not loaded.
         """
-        lane = self._admit(request)
         future: Future[BaseResponse] = Future()
-        entry = self._entry(request, PredictJob(request, future), timeout)
-        lane.submit(entry)
-        future.add_done_callback(lambda done: lane.discard(entry) if done.cancelled() else None)
+        leave = self._open(request, into_future(future), Terms(timeout, priority, tenant))
+        future.add_done_callback(lambda done: leave() if done.cancelled() else None)
         return future
 
-    def predict_now(self, request: BaseRequest, *, timeout: float | None = None) -> Any:
+    def predict_now(
+        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+    ) -> Any:
         """Answer one request, waiting in this thread."""
-        future = self.submit(request, timeout=timeout)
+        waiter = Waiter()
+        leave = self._open(request, waiter, Terms(timeout, priority, tenant), here=self.backend.inline)
+        outcome: Outcome | None = None
         try:
-            return future.result(timeout)
-        except TimeoutError:
-            future.cancel()
-            raise _late(request) from None
+            outcome = waiter.wait(timeout)
+        finally:
+            if outcome is None:
+                leave()
+        if outcome is None:
+            raise _late(request)
+        return unwrap(outcome)
 
-    async def predict(self, request: BaseRequest, *, timeout: float | None = None) -> Any:
+    async def predict(
+        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+    ) -> Any:
         """Answer one request; cancelling the caller frees its place."""
-        future = asyncio.wrap_future(self.submit(request, timeout=timeout))
+        future, outlet = mailbox().outlet()
+        leave = self._open(request, outlet, Terms(timeout, priority, tenant))
         try:
+            if timeout is None:
+                return unwrap(await future)
             async with asyncio.timeout(timeout):
-                return await future
+                return unwrap(await future)
         except TimeoutError:
+            leave()
             raise _late(request) from None
+        except asyncio.CancelledError:
+            leave()
+            raise
 
     async def predict_many(
-        self, requests: Sequence[BaseRequest], *, timeout: float | None = None
+        self,
+        requests: Sequence[BaseRequest],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        tenant: str = "",
     ) -> list[Any | ProblemError]:
         """Answer or refuse each request by itself, in their order."""
-        calls = (self.predict(request, timeout=timeout) for request in requests)
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, ProblemError):
-                raise outcome
-        return list(outcomes)
 
-    def stream(self, request: BaseRequest, *, timeout: float | None = None) -> AsyncGenerator[Event, None]:
+        async def one(request: BaseRequest) -> Any | ProblemError:
+            try:
+                return await self.predict(request, timeout=timeout, priority=priority, tenant=tenant)
+            except ProblemError as error:
+                return error
+
+        return await asyncio.gather(*map(one, requests))
+
+    def stream(
+        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+    ) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps."""
-        return aiterate(lambda emit: self._open_stream(request, emit, timeout), timeout)
+        terms = Terms(timeout, priority, tenant)
+        return aiterate(lambda emit: self._open_stream(request, emit, terms), timeout)
 
-    def iter_stream(self, request: BaseRequest, *, timeout: float | None = None) -> Iterator[Event]:
+    def iter_stream(
+        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+    ) -> Iterator[Event]:
         """`stream` for threads."""
-        return iterate(lambda emit: self._open_stream(request, emit, timeout), timeout)
+        terms = Terms(timeout, priority, tenant)
+        return iterate(lambda emit: self._open_stream(request, emit, terms), timeout)
+
+    def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Leave:
+        """Have a request answered into an outlet; returns what a caller that leaves must call.
+
+        With `here` the answer may be computed in this thread, if nobody else is in line.
+        """
+        try:
+            adapters = self._admit(request)
+            if self._shared is None or not self.backend.deterministic(request):
+                return self._enter(request, adapters, terms, outlet, here=here)[1]
+            deadline = None if terms.timeout is None else self._clock() + terms.timeout
+            asked = self._shared.ask(
+                request,
+                outlet,
+                deadline,
+                lambda landing: self._enter(request, adapters, terms, landing, here=here),
+            )
+        except ProblemError as error:
+            self._observer.refused(self.spec.name, error.code)
+            raise
+        self._observer.cached(self.spec.name, hit=asked.hit)
+        return asked.leave
+
+    def _enter(
+        self, request: BaseRequest, adapters: ActiveAdapters, terms: Terms, outlet: Outlet, *, here: bool
+    ) -> tuple[Entry[Job], Leave]:
+        lane = self._open_lane()
+        job = PredictJob(request, outlet, self._observer.trace(request))
+        entry = self._entry(job, adapters, terms)
+        if not (here and lane.run_here(entry)):
+            lane.submit(entry)
+
+        def leave() -> None:
+            job.abandon()
+            lane.discard(entry)
+
+        return entry, leave
 
     def _open_stream(
-        self, request: BaseRequest, emit: Callable[[StreamEvent], None], timeout: float | None
+        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
     ) -> Callable[[], object]:
-        if self.backend.streams():
-            lane = self._admit(request)
-            job = StreamJob(request, self.backend.stream(request), emit)
-            entry = self._entry(request, job, timeout)
+        if not self.backend.streams():
+            emit(ProgressEvent(step=0, total_steps=1))
+
+            def finish(outcome: Outcome) -> None:
+                emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
+
+            return self._open(request, finish, terms)
+        try:
+            adapters = self._admit(request)
+            job = StreamJob(request, emit, self._observer.trace(request))
+            entry = self._entry(job, adapters, terms)
             entry.key = job  # a step runs alone
-            lane.submit(entry)
-            return job.cancelled.set
+            self._open_lane().submit(entry)
+        except ProblemError as error:
+            self._observer.refused(self.spec.name, error.code)
+            raise
+        return job.abandon
 
-        def finish(done: Future[Any]) -> None:
-            if not done.cancelled():
-                error = done.exception()
-                emit(
-                    ResultEvent(done.result()) if error is None else as_problem(_as_exception(error), request)
-                )
+    def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
+        now, request, backend = self._clock(), job.request, self.backend
+        key, bucket = backend.batch_key(request), self.spec.batch_policy.bucket_by
+        if bucket:
+            key = (key, bucket_value(request, bucket))
+        if adapters and not backend.mixes_adapters:
+            key = (key, adapters)
+        deadline = None if terms.timeout is None else now + terms.timeout
+        return Entry(job, key, backend.cost(request), now, deadline, terms.priority, terms.tenant)
 
-        future = self.submit(request, timeout=timeout)
-        emit(ProgressEvent(step=0, total_steps=1))
-        future.add_done_callback(finish)
-        return future.cancel
+    def _admit(self, request: BaseRequest) -> ActiveAdapters:
+        self._open_lane()
+        return admit(self.backend, self.spec, request)
 
-    def _entry(self, request: BaseRequest, job: Job, timeout: float | None) -> Entry[Job]:
-        now = time.monotonic()
-        key = (self.backend.batch_key(request), bucket_value(request, self.spec.batch_policy.bucket_by))
-        deadline = None if timeout is None else now + timeout
-        return Entry(job, key, self.backend.cost(request), arrived=now, deadline=deadline)
-
-    def _admit(self, request: BaseRequest) -> Lane:
-        """Refuse what this model cannot serve, before it takes a place in line."""
+    def _open_lane(self) -> Lane:
         lane = self._lane
         if lane is None:
             raise UnavailableError("The model is not loaded.", retry_after=1)
-        if request.model_type != self.spec.model_type:
-            fault = Fault(
-                code="mismatch", path="/model_type", message=f"This model serves {self.spec.model_type}."
-            )
-            raise InvalidRequestError("The request is for another model type.", errors=[fault])
-        if getattr(request, "feature_ref", None) is not None:
-            fault = Fault(
-                code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."
-            )
-            raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
-        try:
-            self.backend.check(request)
-        except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
-            problem = as_problem(error, request)
-            raise problem from problem.__cause__
+        self._model.check_open()
         return lane
 
 
-def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(repr(error))
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a request is answered: seconds it may take, its urgency, and who asks."""
+
+    timeout: float | None
+    priority: int
+    tenant: str
 
 
 def _late(request: BaseRequest) -> DeadlineExceededError:

@@ -174,8 +174,7 @@ class _Endpoints:
     async def _read(
         self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]
     ) -> BaseRequest:
-        if not runtime.ready:
-            raise UnavailableError("The model is loading.", retry_after=1)
+        runtime.check_open()
         body = await read_body(request, self._limits.max_body)
         contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
         if "x-request-id" not in request.headers:

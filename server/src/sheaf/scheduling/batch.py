@@ -32,6 +32,31 @@ class BatchPolicy(BaseModel):
     max_queue: int = Field(
         default=1024, gt=0, description="Most requests that wait; more are refused at once."
     )
+    max_overtakes: int = Field(
+        default=8,
+        ge=0,
+        description="Batches that may take a later request of the same key before one that waits.",
+    )
+    target_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="Milliseconds that one call of the model should take at most; batches are sized to it.",
+    )
+    priority_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="Seconds that one step of priority is worth: a request of priority 1 is served as if it "
+        "had arrived so much earlier, so urgency goes first and nothing waits for ever.",
+    )
+    tenant_weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Share of the device's time of each tenant relative to the others; 1 where not named.",
+    )
+    call_timeout_s: float | None = Field(
+        default=900.0,
+        gt=0,
+        description="Seconds after which a call of the model counts as hung and the model is loaded anew.",
+    )
 
 
 def bucket_value(request: Any, bucket_by: str | None) -> Hashable:

@@ -1,19 +1,26 @@
 """The waiting line of one model: which entries run next, and when. No threads, no clock of its own.
 
-The oldest entry always leads the next batch and only entries of its key may join, so none is overtaken
-by more than the batches that were led by entries older than itself.
+Tenants take turns by the device time they used; a tenant's most urgent entry leads the batch, and others
+of its key join it, whoever sent them. Urgency is the time of arrival, moved forward by priority, so an entry
+waits for those before it and for a bounded number of those after it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable
+import heapq
+import math
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sheaf.scheduling.batch import BatchPolicy
+from sheaf.scheduling.fairness import FairShare
+from sheaf.scheduling.packing import cost_of, pack
 
 T = TypeVar("T")
+
+#: A batch is chosen among so many times its size of the most urgent entries.
+_LOOK_AHEAD = 4
 
 
 @dataclass(eq=False, slots=True)
@@ -25,28 +32,79 @@ class Entry(Generic[T]):
     cost: float
     arrived: float
     deadline: float | None = None
+    priority: int = 0
+    tenant: str = ""
+    overtaken: int = 0
+    urgency: float = field(default=0.0)
     number: int = field(default=0)
     waiting: bool = field(default=False)
 
+    def __lt__(self, other: Entry[T]) -> bool:
+        if self.urgency != other.urgency:
+            return self.urgency < other.urgency
+        return self.number < other.number
+
+
+class _Heap(Generic[T]):
+    """Entries of one tenant and key by urgency. Those that left are skipped when they come up."""
+
+    __slots__ = ("entries", "gone")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry[T]] = []
+        self.gone = 0
+
+    def first(self) -> Entry[T] | None:
+        """The most urgent entry that waits; it stays."""
+        entries = self.entries
+        while entries and not entries[0].waiting:
+            heapq.heappop(entries)
+            self.gone -= 1
+        return entries[0] if entries else None
+
+    def compact(self) -> None:
+        """Let go of entries that left, once they are the most of what is held."""
+        if self.gone > 32 and 2 * self.gone > len(self.entries):
+            self.entries = [entry for entry in self.entries if entry.waiting]
+            heapq.heapify(self.entries)
+            self.gone = 0
+
 
 class WaitingLine(Generic[T]):
-    """Entries by key, each key first come first served."""
+    """What waits, by tenant and key.
 
-    def __init__(self, policy: BatchPolicy) -> None:
+    Args:
+        policy: Sizes, costs and windows of batches.
+        padded: Whether a batch costs as much as if all its members were as long as the longest.
+    """
+
+    def __init__(self, policy: BatchPolicy, *, padded: bool = False) -> None:
         self.policy = policy
-        self._lines: dict[Hashable, deque[Entry[T]]] = {}
+        self._padded = padded
+        self._lines: dict[str, dict[Hashable, _Heap[T]]] = {}
+        self._shares = FairShare(weights=policy.tenant_weights)
         self._depth = 0
         self._numbers = 0
+        self._next_deadline = math.inf
 
     def __len__(self) -> int:
         return self._depth
 
+    def __iter__(self) -> Iterator[Entry[T]]:
+        for lines in self._lines.values():
+            for heap in lines.values():
+                yield from (entry for entry in heap.entries if entry.waiting)
+
     def add(self, entry: Entry[T]) -> None:
-        """Put an entry at the end."""
+        """Put an entry in line."""
         self._numbers += 1
-        entry.number, entry.waiting = self._numbers, True
-        self._lines.setdefault(entry.key, deque()).append(entry)
+        entry.number = self._numbers
+        entry.urgency = entry.arrived - entry.priority * self.policy.priority_seconds
+        self._put(entry)
+        entry.waiting = True
         self._depth += 1
+        if entry.deadline is not None and entry.deadline < self._next_deadline:
+            self._next_deadline = entry.deadline
 
     def discard(self, entry: Entry[T]) -> bool:
         """Take an entry out of the line; False where it no longer waits. It frees its place at once."""
@@ -54,76 +112,142 @@ class WaitingLine(Generic[T]):
             return False
         entry.waiting = False
         self._depth -= 1
-        self._trim(entry.key)
+        heap = self._lines[entry.tenant][entry.key]
+        heap.gone += 1
+        heap.compact()
+        self._trim(entry.tenant, entry.key)
         return True
 
     def expire(self, now: float) -> list[Entry[T]]:
         """Take out and return every entry whose deadline has passed."""
-        late = [
-            e
-            for line in self._lines.values()
-            for e in line
-            if e.waiting and e.deadline is not None and e.deadline <= now
-        ]
+        if now < self._next_deadline:
+            return []
+        timed = [(entry.deadline, entry) for entry in self if entry.deadline is not None]
+        late = [entry for deadline, entry in timed if deadline <= now]
         for entry in late:
             self.discard(entry)
+        self._next_deadline = min((d for d, _ in timed if d > now), default=math.inf)
         return late
 
     def wait_for(self, now: float) -> float | None:
         """Seconds until a batch may run: 0 for at once, None where nothing waits."""
-        leader = self._leader()
-        if leader is None:
+        if not self._depth:
             return None
-        if self.policy.wait == "busy" or self._is_full(leader.key):
+        if self.policy.wait == "busy":
             return 0.0
-        return max(0.0, leader.arrived + self.policy.timeout_ms / 1000 - now)
+        return max(0.0, min(self._opens(lines, now) for lines in self._by_key().values()) - now)
 
-    def take(self) -> list[Entry[T]]:
-        """Take out the next batch: the oldest entry and those that may join it, in order of arrival."""
-        leader = self._leader()
+    def take(self, now: float, max_cost: float = math.inf) -> list[Entry[T]]:
+        """Take out the next batch, its leader first; empty where nothing may run yet.
+
+        Args:
+            now: Time on the clock of the entries' `arrived`.
+            max_cost: A bound on the batch's cost besides the policy's.
+        """
+        leader = self._leader(now)
         if leader is None:
             return []
-        line = self._lines[leader.key]
-        batch: list[Entry[T]] = []
-        cost = 0.0
-        while line and len(batch) < self.policy.max_batch_size:
-            entry = line[0]
+        size = self.policy.max_batch_size
+        bound = min(max_cost, self.policy.max_batch_cost or math.inf)
+        heapq.heappop(self._lines[leader.tenant][leader.key].entries)
+        others = self._most_urgent(
+            leader.key, _LOOK_AHEAD * size if bound < math.inf or self._padded else size
+        )
+        batch = pack(
+            leader,
+            others,
+            size=size,
+            max_cost=bound,
+            padded=self._padded,
+            max_overtakes=self.policy.max_overtakes,
+        )
+        for entry in batch:
+            entry.waiting = False
+        self._depth -= len(batch)
+        for entry in others:
             if entry.waiting:
-                if (
-                    batch
-                    and self.policy.max_batch_cost is not None
-                    and cost + entry.cost > self.policy.max_batch_cost
-                ):
-                    break
-                entry.waiting = False
-                self._depth -= 1
-                cost += entry.cost
-                batch.append(entry)
-            line.popleft()
-        self._trim(leader.key)
+                self._put(entry)
+        for tenant in [tenant for tenant, lines in self._lines.items() if leader.key in lines]:
+            self._trim(tenant, leader.key)
         return batch
+
+    def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
+        """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
+        if self._lines:  # else nobody was kept waiting
+            total = sum(entry.cost for entry in batch) or 1.0
+            for entry in batch:
+                self._shares.charge(entry.tenant, seconds * entry.cost / total)
 
     def clear(self) -> list[Entry[T]]:
         """Take out everything."""
-        entries = [e for line in self._lines.values() for e in line if e.waiting]
+        entries = sorted(self)
         for entry in entries:
             entry.waiting = False
+        for tenant in self._lines:
+            self._shares.leave(tenant)
         self._lines.clear()
         self._depth = 0
         return entries
 
-    def _leader(self) -> Entry[T] | None:
-        return min((line[0] for line in self._lines.values()), key=lambda e: e.number, default=None)
+    def _put(self, entry: Entry[T]) -> None:
+        lines = self._lines.get(entry.tenant)
+        if lines is None:
+            lines = self._lines[entry.tenant] = {}
+            self._shares.enter(entry.tenant)
+        heap = lines.get(entry.key)
+        if heap is None:
+            heap = lines[entry.key] = _Heap()
+        heapq.heappush(heap.entries, entry)
 
-    def _is_full(self, key: Hashable) -> bool:
-        waiting = [e.cost for e in self._lines[key] if e.waiting]
+    def _leader(self, now: float) -> Entry[T] | None:
+        """The most urgent entry of the tenant whose turn it is, among those that may run."""
+        if not self._depth:
+            return None
+        lines = self._lines[self._shares.turn()]
+        heaps = list(lines.values())
+        if self.policy.wait == "always":
+            # The window belongs to the key: whoever has filled it or waited it out may lead.
+            ready = {key for key, heaps in self._by_key().items() if self._opens(heaps, now) <= now}
+            heaps = [heap for key, heap in lines.items() if key in ready] or [
+                heap for lines in self._lines.values() for key, heap in lines.items() if key in ready
+            ]
+        return min((first for heap in heaps if (first := heap.first()) is not None), default=None)
+
+    def _most_urgent(self, key: Hashable, count: int) -> list[Entry[T]]:
+        """Take out the most urgent entries of a key, in order."""
+        heaps = [lines[key] for lines in self._lines.values() if key in lines]
+        found: list[Entry[T]] = []
+        while len(found) < count:
+            filled = [heap for heap in heaps if heap.first() is not None]
+            if not filled:
+                break
+            heap = filled[0] if len(filled) == 1 else min(filled, key=lambda h: h.entries[0])
+            found.append(heapq.heappop(heap.entries))
+        return found
+
+    def _by_key(self) -> dict[Hashable, list[_Heap[T]]]:
+        found: dict[Hashable, list[_Heap[T]]] = {}
+        for lines in self._lines.values():
+            for key, heap in lines.items():
+                found.setdefault(key, []).append(heap)
+        return found
+
+    def _opens(self, heaps: Sequence[_Heap[T]], now: float) -> float:
+        """When the window of a key ends: now where it is full."""
+        waiting = [entry for heap in heaps for entry in heap.entries if entry.waiting]
+        if not waiting:
+            return math.inf
+        cost = cost_of([entry.cost for entry in waiting], padded=self._padded)
         limit = self.policy.max_batch_cost
-        return len(waiting) >= self.policy.max_batch_size or (limit is not None and sum(waiting) >= limit)
+        if len(waiting) >= self.policy.max_batch_size or (limit is not None and cost >= limit):
+            return now
+        return min(entry.arrived for entry in waiting) + self.policy.timeout_ms / 1000
 
-    def _trim(self, key: Hashable) -> None:
-        """Keep a waiting entry at the head of each line, and no empty lines."""
-        line = self._lines[key]
-        while line and not line[0].waiting:
-            line.popleft()
-        if not line:
-            del self._lines[key]
+    def _trim(self, tenant: str, key: Hashable) -> None:
+        """Keep no empty heaps and no tenant with nothing waiting."""
+        lines = self._lines[tenant]
+        if key in lines and lines[key].first() is None:
+            del lines[key]
+        if not lines:
+            del self._lines[tenant]
+            self._shares.leave(tenant)

@@ -1,0 +1,111 @@
+"""State that a backend keeps between requests: a fitted table, an encoded image, the history of a series.
+
+Contexts are known by the hash of their content or by an identifier that a caller was given; the least
+recently used go when memory is short. What was dropped is made again, so a cached answer equals another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def content_key(*parts: Any) -> str:
+    """An identifier of content: equal for equal parts, whatever made them.
+
+    Args:
+        parts: Text, bytes, numbers, None, lists, mappings and arrays. An array counts with its dtype and
+            shape; two NaN of the same bits are equal.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(_encoder.encode([_plain(part) for part in parts]))
+    return digest.hexdigest()
+
+
+def _plain(part: Any) -> Any:
+    if hasattr(part, "tobytes") and hasattr(part, "dtype"):
+        return ["array", str(part.dtype), list(part.shape), part.tobytes()]
+    if isinstance(part, list | tuple):
+        return [_plain(item) for item in part]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items()}  # pyright: ignore[reportUnknownVariableType]
+    return part
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    value: Any
+    size: int
+
+
+class ContextCache:
+    """The most recently used contexts of one backend, within a bound in bytes.
+
+    Args:
+        max_bytes: Most bytes that all contexts hold together, as their makers count them.
+    """
+
+    def __init__(self, max_bytes: int = 2**30) -> None:
+        self.max_bytes = max_bytes
+        self.size = 0
+        self.hits = 0
+        self.misses = 0
+        self._kept: OrderedDict[str, _Context] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._kept
+
+    def get(self, key: str) -> Any | None:
+        """The context of that key, now the most recently used; None where it is not kept."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._kept.move_to_end(key)
+            return found.value
+
+    def put(self, key: str, value: object, size: int) -> None:
+        """Keep a context of `size` bytes; one larger than the bound is not kept."""
+        with self._lock:
+            self._drop(key)
+            if size > self.max_bytes:
+                return
+            while self._kept and self.size + size > self.max_bytes:
+                self._drop(next(iter(self._kept)))
+            self._kept[key] = _Context(value, size)
+            self.size += size
+
+    def get_or_make(self, key: str, make: Callable[[], T], size_of: Callable[[T], int]) -> T:
+        """The context of that key, made and kept where it is not there."""
+        found: T | None = self.get(key)
+        if found is None:
+            found = make()
+            self.put(key, found, size_of(found))
+        return found
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._kept.clear()
+            self.size = 0
+
+    def _drop(self, key: str) -> None:
+        dropped = self._kept.pop(key, None)
+        if dropped is not None:
+            self.size -= dropped.size

@@ -1,0 +1,33 @@
+"""What a user may say about keeping answers. The cache itself is `sheaf.engine.cache`."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: What switches a `…_DISABLED` variable off again.
+_FALSE = frozenset({"", "0", "false", "no", "off"})
+
+
+class CacheConfig(BaseModel):
+    """Keeps the answers of one model in the memory of its process.
+
+    Equal requests (all but their `request_id`) get equal answers; those that run at the same time share one
+    call of the model. Answers that chance decides (a request with a `seed` that names none) are not kept.
+    The environment variable `SHEAF_CACHE_DISABLED=1` turns every cache off.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_bytes: int = Field(
+        default=256 * 2**20, gt=0, description="Most bytes kept; the least recently used answers go first."
+    )
+    ttl_s: float | None = Field(
+        default=None, gt=0, description="Seconds after which an answer is forgotten; None keeps it."
+    )
+
+
+def cache_disabled() -> bool:
+    """Whether the environment turns caches off."""
+    return os.environ.get("SHEAF_CACHE_DISABLED", "").strip().lower() not in _FALSE

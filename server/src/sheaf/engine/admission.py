@@ -1,0 +1,33 @@
+"""Refuses what a model cannot serve, before it takes a place in line."""
+
+from __future__ import annotations
+
+from sheaf.backends.base import ModelBackend
+from sheaf.engine.execution import as_problem
+from sheaf.lora import ActiveAdapters
+from sheaf.spec import ModelSpec
+from sheaf_client.contracts.base import BaseRequest
+from sheaf_client.contracts.problem import Fault
+from sheaf_client.errors import InvalidRequestError
+
+
+def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> ActiveAdapters:
+    """Raise `InvalidRequestError`, or `BackendError` where the backend's own check is at fault.
+
+    Returns:
+        The adapters that the request runs with.
+    """
+    if request.model_type != spec.model_type:
+        fault = Fault(code="mismatch", path="/model_type", message=f"This model serves {spec.model_type}.")
+        raise InvalidRequestError("The request is for another model type.", errors=[fault])
+    if getattr(request, "feature_ref", None) is not None:
+        fault = Fault(
+            code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."
+        )
+        raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
+    try:
+        backend.check(request)
+        return backend.resolve_adapters(request, spec.lora)
+    except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
+        problem = as_problem(error, request)
+        raise problem from problem.__cause__

@@ -1,0 +1,106 @@
+"""Where an answer goes: each job has one outlet, used once, whoever comes first.
+
+A caller that waits in a thread, one that awaits in an event loop and one that holds a future are told in
+their own ways. Event loops are woken once for all answers of a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from sheaf_client import ProblemError
+from sheaf_client.contracts.base import BaseResponse
+
+#: A response, or why there is none.
+Outcome: TypeAlias = BaseResponse | ProblemError
+Outlet: TypeAlias = Callable[[Outcome], None]
+
+
+class Waiter:
+    """Lets one thread wait for one outcome, at the price of one lock."""
+
+    __slots__ = ("_lock", "_outcome")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._outcome: Outcome | None = None
+
+    def __call__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._lock.release()
+
+    def wait(self, timeout: float | None) -> Outcome | None:
+        """The outcome; None when it did not come within `timeout` seconds."""
+        # Locks take no longer time-outs than this; it is also as good as none.
+        seconds = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
+        return self._outcome if self._lock.acquire(timeout=seconds) else None
+
+
+class Mailbox:
+    """Carries outcomes into one event loop, with one wake-up for all that came meanwhile."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._letters: deque[tuple[asyncio.Future[Any], Outcome]] = deque()
+        self._called = False
+
+    def outlet(self) -> tuple[asyncio.Future[Any], Outlet]:
+        """A future of this loop and the outlet that fills it from any thread."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def put(outcome: Outcome) -> None:
+            self._letters.append((future, outcome))
+            if not self._called:
+                self._called = True
+                # The loop may be gone when a caller left in haste; then nobody waits.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._empty)
+
+        return future, put
+
+    def _empty(self) -> None:
+        self._called = False
+        while self._letters:
+            future, outcome = self._letters.popleft()
+            if not future.done():
+                future.set_result(outcome)
+
+
+_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
+
+
+def mailbox() -> Mailbox:
+    """The mailbox of the running event loop."""
+    loop = asyncio.get_running_loop()
+    found = _mailboxes.get(loop)
+    if found is None:
+        found = _mailboxes[loop] = Mailbox(loop)
+    return found
+
+
+def into_future(future: Future[Any]) -> Outlet:
+    """The outlet that fills a future for threads."""
+
+    def put(outcome: Outcome) -> None:
+        with contextlib.suppress(InvalidStateError):  # the caller left first
+            if isinstance(outcome, ProblemError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    return put
+
+
+def unwrap(outcome: Outcome) -> Any:
+    """The response; an error is raised."""
+    if isinstance(outcome, ProblemError):
+        raise outcome
+    return outcome

@@ -1,0 +1,83 @@
+"""Answers kept by what was asked, within a bound in bytes.
+
+Answers are kept as packed bytes: the bound is exact, and no caller can change what another gets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from sheaf.cache import CacheConfig
+from sheaf_client._binary import unpack, validate_unpacked
+from sheaf_client._context import WIRE
+from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
+
+#: Bytes that an entry costs besides what it holds.
+_OVERHEAD = 256
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def request_key(request: BaseRequest) -> bytes:
+    """A hash of all that a request asks for, without its identifier."""
+    asked = request.model_dump(context={WIRE: True}, exclude={"request_id"})
+    return hashlib.blake2b(_encoder.encode((type(request).__name__, asked)), digest_size=16).digest()
+
+
+class AnswerCache:
+    """The most recently used answers of one model, within a bound in bytes."""
+
+    def __init__(self, config: CacheConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, tuple[type[BaseResponse], bytes, float]] = OrderedDict()
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: bytes, request: BaseRequest) -> BaseResponse | None:
+        """The answer to an equal request, under this one's identifier; None where there is none."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            if self._config.ttl_s is not None and self._clock() - found[2] >= self._config.ttl_s:
+                self._drop(key)
+                return None
+            self._kept.move_to_end(key)
+        return readdress(found[0], found[1], request)
+
+    def put(self, key: bytes, kind: type[BaseResponse], packed: bytes) -> None:
+        """Keep an answer; those used least recently make room for it."""
+        size = len(packed) + _OVERHEAD
+        if size > self._config.max_bytes:
+            return
+        with self._lock:
+            self._drop(key)
+            while self._kept and self.size + size > self._config.max_bytes:
+                self._drop(next(iter(self._kept)))
+            self._kept[key] = (kind, packed, self._clock())
+            self.size += size
+
+    def _drop(self, key: bytes) -> None:
+        dropped = self._kept.pop(key, None)
+        if dropped is not None:
+            self.size -= len(dropped[1]) + _OVERHEAD
+
+
+def readdress(kind: type[BaseResponse], packed: bytes, request: BaseRequest) -> BaseResponse:
+    """A packed answer as the answer to another, equal request."""
+    content: dict[str, Any] = unpack(packed)
+    content["request_id"] = str(request.request_id)
+    answer = validate_unpacked(kind, content, strict=False)
+    answer.metadata.usage = Usage(compute_seconds=0.0, queue_seconds=0.0, batch_size=1, cache_hit=True)
+    return answer

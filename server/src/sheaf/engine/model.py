@@ -1,0 +1,185 @@
+"""A loaded model on its lane: runs batches and steps, learns its bounds, and is loaded anew when it dies."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from sheaf.backends.base import ModelBackend
+from sheaf.engine.execution import Died, run_batch, run_step
+from sheaf.engine.jobs import Job, PredictJob, StreamJob
+from sheaf.engine.observer import BatchRecord, Observer
+from sheaf.scheduling.latency import LatencyModel
+from sheaf.scheduling.memory import MemoryBound
+from sheaf.scheduling.packing import cost_of
+from sheaf.scheduling.queue import Entry
+from sheaf.spec import ModelSpec
+from sheaf_client.errors import BackendError, UnavailableError
+
+log = logging.getLogger("sheaf.engine")
+
+#: Seconds between attempts to load a model that died: doubled from the first to the last.
+_FIRST_PAUSE, _LAST_PAUSE = 0.5, 60.0
+
+
+class LoadedModel:
+    """One backend under its spec. `load` before all else; everything but `ready` on the lane's thread."""
+
+    def __init__(self, spec: ModelSpec, observer: Observer, clock: Callable[[], float]) -> None:
+        self._spec = spec
+        self._observer = observer
+        self._clock = clock
+        self.backend: ModelBackend = spec.make_backend()
+        self.padded = self.backend.padded
+        self.latency = LatencyModel()
+        self.memory = MemoryBound()
+        self._broken: str | None = None
+        #: Seconds until the next attempt to load, once one has failed.
+        self.pause: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model can answer now."""
+        return self._broken is None
+
+    def load(self) -> None:
+        """Load the weights and warm up; raises what that raises."""
+        self.backend.load()
+        self.backend.warm_up()
+
+    def max_cost(self) -> float:
+        """The most that a batch may cost: what fits into memory, and into the target of the policy."""
+        target = self._spec.batch_policy.target_ms
+        if target is None:
+            return self.memory.cost
+        return min(self.memory.cost, self.latency.cost_within(target / 1000))
+
+    def run(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
+        """Settle every job of a batch; gives back what shall run again."""
+        now = self._clock()
+        if self._broken is not None:  # only where the lane closes before the model could be loaded anew
+            for entry in batch:
+                entry.item.settle(UnavailableError("The model was stopped."))
+            return []
+        for entry in batch:
+            entry.item.queue_seconds += now - entry.arrived
+        if isinstance(batch[0].item, StreamJob):
+            return self._run_step(batch[0], batch[0].item)
+        return self._run_batch([entry for entry in batch if not entry.item.settled])
+
+    def mend(self, closing: Callable[[float], bool]) -> None:
+        """Load the model anew where it died, as often as it takes; nothing is lost of what waits."""
+        pause = _FIRST_PAUSE
+        while self._broken is not None:
+            try:
+                self.backend.unload()
+            except Exception:
+                log.exception("model %s could not be unloaded", self._spec.name)
+            try:
+                self.backend = self._spec.make_backend()
+                self.load()
+            except Exception:
+                log.exception("model %s could not be loaded anew; next try in %.1f s", self._spec.name, pause)
+                self.pause = pause
+                if closing(pause):
+                    return
+                pause = min(2 * pause, _LAST_PAUSE)
+            else:
+                self._observer.reloaded(self._spec.name, self._broken)
+                self._broken = self.pause = None
+
+    def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
+        """A call did not come back: its jobs fail, and its backend is left to the thread that is in it."""
+        self._broken = "hung"
+        self.backend = self._spec.make_backend()
+        for entry in batch:
+            request_id = str(entry.item.request.request_id)
+            text = f"The model did not come back within {seconds:g} s."
+            entry.item.settle(BackendError(text, request_id=request_id))
+
+    def check_open(self) -> None:
+        """Raise `UnavailableError` where a model that died could not be loaded again."""
+        if self.pause is not None:
+            raise UnavailableError("The model is being loaded anew.", retry_after=self.pause)
+
+    def _run_step(self, entry: Entry[Job], job: StreamJob) -> list[Entry[Job]]:
+        started = self._clock()
+        if job.settled:
+            job.close()
+            return []
+        if job.events is None:
+            job.events, job.owner = iter(self.backend.stream(job.request)), self.backend
+        elif job.owner is not self.backend:
+            job.settle(BackendError("The model was loaded anew while this stream ran."))
+            return []
+        try:
+            more = run_step(self.backend, job, clock=self._clock)
+        except Died as died:
+            self._broken, more = str(died.reason), False
+        self._record([entry], started, failures=0)
+        if more:
+            entry.arrived = self._clock()
+            return [entry]
+        job.close()
+        return []
+
+    def _run_batch(self, entries: Sequence[Entry[Job]]) -> list[Entry[Job]]:
+        if not entries:
+            return []
+        backend, started = self.backend, self._clock()
+        jobs = [cast("PredictJob", entry.item) for entry in entries]
+        try:
+            failures, largest = run_batch(backend, jobs, clock=self._clock)
+        except Died as died:
+            return self._rescue(entries, died) if backend is self.backend else []
+        if backend is not self.backend:
+            return []  # given up as hung meanwhile: what it says counts no more
+        costs = [entry.cost for entry in entries]
+        seconds = self._record(entries, started, failures)
+        cost = cost_of(costs, padded=self.padded)
+        if largest < len(jobs):
+            # As much of the batch as went through at once.
+            self.memory.shrink(cost * largest / len(jobs))
+        else:
+            self.memory.fitted(cost)
+            self.latency.observe(cost, seconds)
+        return []
+
+    def _rescue(self, entries: Sequence[Entry[Job]], died: Died) -> list[Entry[Job]]:
+        """Who was in the call that killed the model runs once more, alone; who kills it twice is refused."""
+        log.error("model %s died; loading it anew", self._spec.name, exc_info=died.reason)
+        self._broken = f"{type(died.reason).__name__}"
+        unanswered = set(map(id, died.unanswered))
+        again: list[Entry[Job]] = []
+        for entry in entries:
+            job = entry.item
+            if not isinstance(job, PredictJob) or id(job) not in unanswered:
+                continue
+            if job.retried:
+                text = "The model failed on this request."
+                job.settle(BackendError(text, request_id=str(job.request.request_id)))
+            else:
+                job.retried = True
+                entry.key = job
+                again.append(entry)
+        return again
+
+    def _record(self, entries: Sequence[Entry[Job]], started: float, failures: int) -> float:
+        seconds = self._clock() - started
+        costs = [entry.cost for entry in entries]
+        self._observer.executed(
+            BatchRecord(
+                model=self._spec.name,
+                size=len(entries),
+                cost=sum(costs),
+                padded_cost=cost_of(costs, padded=self.padded),
+                queue_seconds=[entry.item.queue_seconds for entry in entries],
+                seconds=seconds,
+                ended=time.time(),
+                failures=failures,
+                traces=[entry.item.trace for entry in entries],
+            )
+        )
+        return seconds

@@ -1,0 +1,136 @@
+"""The cache as callers meet it: a kept answer, a call that is under way already, or a call of their own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sheaf.engine.answers import Outcome, Outlet
+from sheaf.engine.cache import AnswerCache, readdress, request_key
+from sheaf.engine.jobs import Job
+from sheaf.scheduling.queue import Entry
+from sheaf_client import ProblemError
+from sheaf_client._binary import pack
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+
+#: What a caller that goes away calls, so that its place is free.
+Leave: TypeAlias = Callable[[], None]
+#: Puts a call of the model in line with its outlet; gives its place there, and how to give that up.
+Enter: TypeAlias = Callable[[Outlet], tuple[Entry[Job], Leave]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a request was met; `hit` where no call of its own was needed."""
+
+    leave: Leave
+    hit: bool
+
+
+class SharedCalls:
+    """Kept answers, and the calls under way, of one model."""
+
+    def __init__(self, cache: AnswerCache) -> None:
+        self.cache = cache
+        self._lock = threading.Lock()
+        self._flights: dict[bytes, _Flight] = {}
+
+    def ask(self, request: BaseRequest, outlet: Outlet, deadline: float | None, enter: Enter) -> Asked:
+        """Answer from what is kept, join an equal call, or `enter` a new one; raises what that raises."""
+        key = request_key(request)
+        kept = self.cache.get(key, request)
+        if kept is not None:
+            outlet(kept)
+            return Asked(lambda: None, hit=True)
+        with self._lock:
+            flight = self._flights.get(key)
+            joined = flight is not None and flight.join(request, outlet, deadline)
+            if flight is None or not joined:
+                flight = self._flights[key] = _Flight(self, key)
+                flight.join(request, outlet, deadline)
+        if not joined:
+            try:
+                entry, flight.give_up = enter(flight.land)
+            except ProblemError as error:
+                flight.leave(outlet)
+                flight.land(error)  # whoever joined meanwhile is refused too
+                raise
+            flight.entered(entry)
+        return Asked(lambda: flight.leave(outlet), hit=joined)
+
+    def landed(self, key: bytes, flight: _Flight) -> None:
+        """A call is over: those who ask from now on are not part of it."""
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+
+class _Flight:
+    """One call of the model that several callers wait for. Work goes on while one of them is left."""
+
+    def __init__(self, shared: SharedCalls, key: bytes) -> None:
+        self._shared = shared
+        self._key = key
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[BaseRequest, Outlet]] | None = []
+        self._entry: Entry[Job] | None = None
+        self._deadline: float | None = 0.0
+        self.give_up: Leave | None = None
+
+    def join(self, request: BaseRequest, outlet: Outlet, deadline: float | None) -> bool:
+        """Wait for this call too; False where it is over. The last deadline of all is the call's."""
+        with self._lock:
+            if self._waiting is None:
+                return False
+            self._waiting.append((request, outlet))
+            if self._deadline is not None:
+                self._deadline = None if deadline is None else max(deadline, self._deadline)
+            if self._entry is not None:
+                self._entry.deadline = self._deadline
+            return True
+
+    def entered(self, entry: Entry[Job]) -> None:
+        """The call has its place in line."""
+        with self._lock:
+            self._entry = entry
+            entry.deadline = self._deadline
+
+    def leave(self, outlet: Outlet) -> None:
+        """One caller has left; the call is given up with the last of them."""
+        with self._lock:
+            if self._waiting is None:
+                return
+            self._waiting = [waiting for waiting in self._waiting if waiting[1] is not outlet]
+            if self._waiting:
+                return
+            self._waiting = None
+        self._shared.landed(self._key, self)
+        if self.give_up is not None:
+            self.give_up()
+
+    def land(self, outcome: Outcome) -> None:
+        """Tell everyone who waits, each an answer or an error of its own, and keep the answer."""
+        packed: bytes | None = None
+        if isinstance(outcome, BaseResponse):
+            packed = pack(outcome)
+            self._shared.cache.put(self._key, type(outcome), packed)
+        self._shared.landed(self._key, self)
+        with self._lock:
+            waiting, self._waiting = self._waiting or [], None
+        for request, outlet in waiting:
+            if isinstance(outcome, ProblemError):
+                outlet(_readdressed(outcome, request))
+            elif packed is not None:
+                first = outcome.request_id == request.request_id
+                outlet(outcome if first else readdress(type(outcome), packed, request))
+
+
+def _readdressed(error: ProblemError, request: BaseRequest) -> ProblemError:
+    """An error for one caller of several; an exception must not be raised in two threads."""
+    own = type(error)(
+        error.detail, errors=error.errors, retry_after=error.retry_after, request_id=str(request.request_id)
+    )
+    own.__cause__ = error.__cause__
+    return own
