@@ -12,8 +12,10 @@ import pytest
 
 from sheaf import ModelSpec
 from sheaf.batch import BatchRunner, BatchSpec, JsonlSink, JsonlSource
+from sheaf.batch import work as work_module
 from sheaf.batch.files import find, plan, read
 from sheaf.batch.work import PartWorker
+from sheaf_client.errors import UnavailableError
 from tests.backends import Echo, Fragile
 
 LIMIT = 2**20
@@ -163,6 +165,20 @@ def test_a_worker_keeps_its_engine_full_and_its_queue_below_the_limit(tmp_path: 
     spec = ModelSpec(name="m", backend_cls=Echo, batch_policy={"max_batch_size": 8, "max_queue": 4})
     made = work(tmp_path, source, spec=spec, batch_size=1000)
     assert [row["response"]["mean"] for row in made] == [[float(i)] for i in range(64)]
+
+
+def test_a_model_that_went_away_is_no_fault_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "PATIENCE", 0.0)
+    source = write(tmp_path / "in.jsonl", request(1.0))
+    sink = JsonlSink(path=str(tmp_path))
+    spec = ModelSpec(name="m", backend_cls=Echo)
+    worker = PartWorker(BatchSpec(spec=spec, source=JsonlSource(path=str(source)), sink=sink))
+    worker._runtime.stop()
+    with pytest.raises(UnavailableError):
+        worker.answer(parts_of(source)[0])
+    assert answers(tmp_path) == []
 
 
 def test_a_job_file_reads_back_as_the_same_job(tmp_path: Path) -> None:

@@ -154,10 +154,10 @@ class BatchRunner:
 
 def _identity(job: BatchSpec) -> dict[str, Any]:
     """What decides a job's answers and the cut of its files."""
-    model = job.spec
-    kwargs = model.model_dump(mode="json", include={"backend_kwargs"})["backend_kwargs"]
+    other = {"backend_cls", "batch_policy", "cache", "context_bytes", "resources"}
+    model = job.spec.model_dump(mode="json", exclude=other)
     return {
-        "model": {"name": model.name, "backend": model.backend_name, "backend_kwargs": kwargs},
+        "model": {**model, "backend": job.spec.backend_name},
         "rows_per_file": job.rows_per_file,
         "max_row_bytes": job.source.max_row_bytes,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import posixpath
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -18,9 +19,12 @@ from sheaf.engine import ModelRuntime
 from sheaf.records import outcome_members, read_request
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
-from sheaf_client.errors import RequestTooLargeError
+from sheaf_client.errors import RequestTooLargeError, UnavailableError
 
 log = logging.getLogger("sheaf.batch")
+
+#: Seconds that a model may take to be loaded anew.
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,23 @@ class PartWorker:
         return _Row(index, request.request_id, self._submit(request))
 
     def _submit(self, request: BaseRequest) -> Future[Any] | Exception:
-        try:
-            return self._runtime.submit(request)
-        except ProblemError as error:
-            return error
-        except Exception as error:
-            log.exception("request %s could not be put in line", request.request_id)
-            return error
+        """Put a request in line; waits for a model that is being loaded anew, which is no fault of a row.
+
+        Raises `UnavailableError` where that takes too long: the job ends, and may go on later.
+        """
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._runtime.submit(request)
+            except UnavailableError as error:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(min(1.0, error.retry_after or 0.1))
+            except ProblemError as error:
+                return error
+            except Exception as error:
+                log.exception("request %s could not be put in line", request.request_id)
+                return error
 
 
 def _outcome(row: _Row) -> BaseResponse | Exception:

@@ -163,7 +163,7 @@ class JobQueue(ABC):
         Args:
             request: A contract, or its members as JSON has them; the worker checks those.
             idempotency_key: A second call with the same key, while the first job is known, gives that job.
-            timeout: Seconds within which the model must have begun; then the job has failed.
+            timeout: Seconds within which the answer must be there; after them the job has failed.
 
         Raises:
             ValueError: The request names no model.

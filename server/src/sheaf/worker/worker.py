@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ from sheaf.worker.queue import (
 from sheaf.worker.urls import open_queue
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
-from sheaf_client.errors import InternalServerError, MalformedRequestError
+from sheaf_client.errors import InternalServerError, MalformedRequestError, UnavailableError
 
 log = logging.getLogger("sheaf.worker")
 
@@ -96,12 +96,11 @@ class SheafWorker:
             self._take_jobs()
         finally:
             self.stop()
-            self._give_back()
+            self._end_work()
             self._ended.put(None)
             self._drained.set()
             for thread in threads:
                 thread.join()
-            self._models.stop()
             if self._own_queue:
                 self._queue.close()
 
@@ -125,10 +124,10 @@ class SheafWorker:
                 self._begin(lease)
 
     def _free(self) -> dict[str, int]:
-        """For how many more jobs of each model there is room."""
+        """For how many more jobs of each model there is room; none while a model cannot answer."""
         held = Counter(held.lease.model for held in list(self._held))
-        runtimes = self._models.runtimes.items()
-        room = {name: runtime.spec.batch_policy.max_batch_size - held[name] for name, runtime in runtimes}
+        ready = ((name, runtime) for name, runtime in self._models.runtimes.items() if runtime.ready)
+        room = {name: runtime.spec.batch_policy.max_batch_size - held[name] for name, runtime in ready}
         return {name: count for name, count in room.items() if count > 0}
 
     def _begin(self, lease: Lease) -> None:
@@ -162,6 +161,8 @@ class SheafWorker:
         except MalformedRequestError as error:
             return self._queue.finish(lease, JobStatus.DEAD, problem_outcome(error))
         except ProblemError as error:
+            if isinstance(error, UnavailableError) and self._stopping.is_set():
+                return self._queue.give_back(lease)
             if error.retryable or isinstance(error, InternalServerError):
                 return self._queue.retry(lease, problem_outcome(error))
             return self._queue.finish(lease, JobStatus.FAILED, problem_outcome(error))
@@ -183,12 +184,15 @@ class SheafWorker:
                 if not still:
                     held.answer.cancel()
 
-    def _give_back(self) -> None:
-        """Give back what has not begun, and wait for the rest."""
-        for held in list(self._held):
-            held.answer.cancel()
+    def _end_work(self) -> None:
+        """Let the models finish what they have begun and refuse the rest, which is given back."""
+        runtimes = self._models.runtimes.values()
+        with ThreadPoolExecutor(len(runtimes)) as pool:
+            stopped = [pool.submit(runtime.stop, drain=False) for runtime in runtimes]
         with self._changed:
             self._changed.wait_for(lambda: not self._held)
+        for stop in stopped:
+            stop.result()
 
     def _insist(self, call: Callable[[], T]) -> T | None:
         """Call until the queue can be reached.
