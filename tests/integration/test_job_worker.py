@@ -119,12 +119,14 @@ def test_the_jobs_of_a_killed_worker_are_finished_by_another(
 
 
 def test_a_job_longer_than_its_lease_stays_with_its_worker(queues: Queues, make_request: MakeRequest) -> None:
-    slow, other = queues(lease=0.6), queues(lease=0.6)
-    with working(slow, echo(seconds=1.5)) as worker, working(other) as idle:
-        until(lambda: idle._models.runtimes["echo"].ready)
-        found = slow.wait(slow.enqueue(make_request()), SECONDS)
+    queue, other = queues(lease=0.6), queues(lease=0.6)
+    with working(queue, echo(seconds=1.5)) as worker:
+        job = queue.enqueue(make_request())
+        until(lambda: queue.get(job).status is JobStatus.RUNNING)
+        with working(other) as idle:
+            found = queue.wait(job, SECONDS)
     assert (found.status, found.attempts) == (JobStatus.COMPLETED, 1)
-    assert sum(model_of(worker).sizes) + sum(model_of(idle).sizes) == 1
+    assert (model_of(worker).sizes, model_of(idle).sizes) == ([1], [])
 
 
 def test_two_workers_answer_each_job_once(queues: Queues, make_request: MakeRequest) -> None:
