@@ -30,7 +30,7 @@ from sheaf.http.bodies import OFFLOAD, decode, decode_value, parse_batch, parsed
 from sheaf.http.docs import docs_routes
 from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.metrics import Metrics, metrics_endpoint
-from sheaf.http.operations import AnyOperation, Operations
+from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client._binary import binary_size
@@ -128,7 +128,7 @@ class _Endpoints:
     async def operation(self, request: Request) -> Response:
         runtime = self._runtime(request, "operation")
         model_type = request.path_params["model_type"]
-        operation = Operations(model_type).named(request.path_params["operation"])
+        operation = operations_of(model_type).named(request.path_params["operation"])
         if operation is None or model_type != runtime.spec.model_type:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
@@ -149,7 +149,7 @@ class _Endpoints:
 
     async def batch(self, request: Request) -> Response:
         runtime = self._runtime(request, "batch")
-        operations = Operations(runtime.spec.model_type)
+        operations = operations_of(runtime.spec.model_type)
         timeout = self._timeout(request)
         items = parse_batch(await read_body(request, self._limits.max_body))
         read = [_attempt(item, operations, runtime.spec.name) for item in items]
@@ -176,7 +176,7 @@ class _Endpoints:
         runtime.check_open()
         body = await read_body(request, self._limits.max_body)
         if operation is None:
-            operations = Operations(runtime.spec.model_type)
+            operations = operations_of(runtime.spec.model_type)
             operation = operations.only or operations.asked_for(await parsed(body))
         contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
         if "x-request-id" not in request.headers:
