@@ -136,6 +136,11 @@ async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     return await offload(len(body.content), partial(_decode, body, kind, model_name))
 
 
+async def parsed(body: Body) -> Any:
+    """The plain value of a body; raises `MalformedRequestError` with the place."""
+    return await offload(len(body.content), body.parse)
+
+
 def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     try:
         return _named(body.read(kind, model_name), model_name)

@@ -13,17 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.engine import ModelRuntime
-from sheaf.http._routes import OPERATIONS
-from sheaf.http.bodies import decode, decode_value, offload, parse_batch, read_body
+from sheaf.http.bodies import decode, decode_value, offload, parse_batch, parsed, read_body
 from sheaf.http.connections import while_connected
 from sheaf.http.encodings import JSON_TYPE, MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.events import event_response
 from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
+from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import header
 from sheaf_client import ProblemError
-from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.models import Health, ModelList
 from sheaf_client.contracts.problem import Fault
@@ -55,8 +54,6 @@ class Endpoints:
     def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
         self._limits = limits
-        self._by_name = {(op.model_type, op.name): op for op in OPERATIONS}
-        self._first = {op.model_type: op for op in reversed(OPERATIONS)}
 
     async def list_models(self, request: Request) -> Response:
         request.scope["sheaf.route"] = "models"
@@ -77,9 +74,9 @@ class Endpoints:
 
     async def operation(self, request: Request) -> Response:
         runtime, terms = self._call(request, "operation")
-        asked = (request.path_params["model_type"], request.path_params["operation"])
-        operation = self._by_name.get(asked)
-        if operation is None or operation.model_type != runtime.spec.model_type:
+        model_type = request.path_params["model_type"]
+        operation = operations_of(model_type).named(request.path_params["operation"])
+        if operation is None or model_type != runtime.spec.model_type:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
             )
@@ -87,10 +84,10 @@ class Endpoints:
 
     async def predict(self, request: Request) -> Response:
         runtime, terms = self._call(request, "predict")
-        return await self._predict(request, runtime, self._first[runtime.spec.model_type], terms)
+        return await self._predict(request, runtime, None, terms)
 
     async def _predict(
-        self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any], terms: Terms
+        self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None, terms: Terms
     ) -> Response:
         contract = await self._read(request, runtime, operation)
         answer = await while_connected(request.receive, runtime.predict(contract, **terms))
@@ -99,7 +96,7 @@ class Endpoints:
 
     async def batch(self, request: Request) -> Response:
         runtime, terms = self._call(request, "batch")
-        kind = self._first[runtime.spec.model_type].request
+        operations = operations_of(runtime.spec.model_type)
         runtime.check_open()
         body = await read_body(request, self._limits)
         items = await offload(len(body.content), partial(parse_batch, body, self._limits.max_batch))
@@ -108,7 +105,7 @@ class Endpoints:
             caller.account.take_more(len(items) - 1)
 
         def read_all() -> list[BaseRequest | ProblemError]:
-            return [self._attempt(item, kind, runtime.spec.name) for item in items]
+            return [self._attempt(item, operations, runtime.spec.name) for item in items]
 
         read = await offload(len(body.content), read_all)
         sound = [item for item in read if not isinstance(item, ProblemError)]
@@ -122,25 +119,30 @@ class Endpoints:
 
     async def stream(self, request: Request) -> Response:
         runtime, terms = self._call(request, "stream")
-        contract = await self._read(request, runtime, self._first[runtime.spec.model_type])
+        contract = await self._read(request, runtime, None)
         events = runtime.stream(contract, **terms)
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await while_connected(request.receive, anext(events))
         return event_response(first, events, self._limits, request.scope["sheaf.caller"])
 
     async def _read(
-        self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]
+        self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None
     ) -> BaseRequest:
+        """The contract in the body: of the operation, or where there is none of that which the body names."""
         runtime.check_open()
         body = await read_body(request, self._limits)
+        if operation is None:
+            operations = operations_of(runtime.spec.model_type)
+            operation = operations.only or operations.asked_for(await parsed(body))
         contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
         if request.scope["sheaf.request_id"] is None:
             request.scope["sheaf.request_id"] = str(contract.request_id)
         check_media(contract, self._limits)
         return contract
 
-    def _attempt(self, item: Any, kind: type[BaseRequest], model_name: str) -> BaseRequest | ProblemError:
+    def _attempt(self, item: Any, operations: Operations, model_name: str) -> BaseRequest | ProblemError:
         try:
+            kind: type[BaseRequest] = operations.asked_for(item).request
             contract = decode_value(item, kind, model_name)
             check_media(contract, self._limits)
         except ProblemError as error:
