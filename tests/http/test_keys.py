@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,24 @@ def test_the_command_makes_keys_that_work(serve: Serve) -> None:
     access = Access(keys=(ApiKey(name="kim", sha256=line[0].partition(":")[2]),))
     assert access.find(secret[0])
     assert CliRunner().invoke(cli, ["key", "new", "../x"]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "environment", "warned"),
+    [
+        ("0.0.0.0", {}, True),  # noqa: S104 - what is warned of
+        ("0.0.0.0", {"SHEAF_API_KEYS": f"bob:{hash_of(OTHER)}"}, False),  # noqa: S104
+        ("127.0.0.1", {}, False),
+        ("localhost", {}, False),
+    ],
+)
+def test_an_open_server_that_others_can_reach_is_warned_of(
+    tmp_path: Path, host: str, environment: dict[str, str], *, warned: bool
+) -> None:
+    # The port is taken, which ends the command where it would begin to serve.
+    port = socket.create_server((host, 0))
+    arguments = ["serve", "statsforecast", "--host", host, "--port", str(port.getsockname()[1])]
+    with port:
+        result = CliRunner().invoke(cli, arguments, env={"SHEAF_ADMIN_KEY": None, **environment})
+    assert result.exit_code == 1
+    assert ("there are no API keys" in result.output) == warned
