@@ -23,8 +23,8 @@ from PIL import Image
 from sheaf.http._routes import OPERATIONS
 from sheaf.http.bodies import Body
 from sheaf.http.limits import Limits
+from sheaf.http.media_headers import image_size, sound_size
 from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
-from sheaf.media_headers import image_size, sound_size
 from sheaf.spec import ModelSpec
 from sheaf_client._binary import BinaryField, each
 from tests.contract.echo import EchoBackend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sheaf.http.limits import Limits
-from sheaf.media_headers import image_size, sound_size
+from sheaf.http.media_headers import image_size, sound_size
 from sheaf_client._binary import each
 from sheaf_client._faults import pointer
 from sheaf_client._media import Media
