@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +41,6 @@ def serve(
     from sheaf.embedded import EmbeddedServer
     from sheaf.http.app import Limits
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         specs = _read(models)
         limits = Limits(origins=tuple(allow_origin or ()))

@@ -16,6 +16,7 @@ import uvicorn
 from sheaf.http import create_app
 from sheaf.http.app import Limits
 from sheaf.local import LocalModels
+from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.spec import ModelSpec, SpecLike
 
 log = logging.getLogger("sheaf.embedded")
@@ -46,7 +47,7 @@ class EmbeddedServer:
         port: int = DEFAULT_PORT,
         limits: Limits | None = None,
     ) -> None:
-        self._models = LocalModels(models)
+        self._models = LocalModels(models, Telemetry())
         self._host, self._port = host, port
         self._limits = limits or Limits()
         self._socket: socket.socket | None = None
@@ -67,6 +68,8 @@ class EmbeddedServer:
 
     def run(self) -> None:
         """Serve in this thread until a signal ends it; raises what the loading of a model raised."""
+        configure_logging(default="info", whole_process=True)
+        start_tracing()
         self._listen()
         server = self._make_server()
         loading = threading.Thread(target=self._load, name="sheaf-load", daemon=True)
@@ -79,6 +82,7 @@ class EmbeddedServer:
             raise self._failure
 
     def __enter__(self) -> Self:
+        configure_logging()
         for runtime in self._models.runtimes.values():
             runtime.start()
         self._listen()
@@ -130,6 +134,7 @@ class EmbeddedServer:
             create_app(self._models, limits=self._limits),
             log_level="warning",
             access_log=False,
+            log_config=None,
             server_header=False,
             timeout_graceful_shutdown=10,
             lifespan="off",

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sheaf.http import create_app
 from sheaf.http.app import Limits
 from sheaf.local import LocalModels, describe
+from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.errors import ModelNotFoundError
@@ -74,7 +75,9 @@ class _ModelReplica:
 
     def __init__(self, spec: ModelSpec, limits: Limits) -> None:
         self._limits = limits
-        self._models = LocalModels.start(spec)
+        configure_logging()
+        start_tracing()
+        self._models = LocalModels.start(spec, Telemetry())
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return _at_root(create_app(self._models, limits=self._limits))
@@ -92,6 +95,7 @@ class _Index:
     """What is at `/`: `/models`, `/docs`, `/openapi.json`; and a 404 for models that are not there."""
 
     def __init__(self) -> None:
+        configure_logging()
         self._models = _DeployedModels()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -106,6 +110,7 @@ class _DeployedModels:
 
     def __init__(self) -> None:
         self.infos: list[ModelInfo] = []
+        self.telemetry = Telemetry()
 
     def get(self, name: str) -> ModelRuntime:
         raise ModelNotFoundError(f"No model is called {name[:128]!r}.")
