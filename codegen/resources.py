@@ -43,6 +43,11 @@ class Endpoint:
         return self.name.upper()
 
     @property
+    def takes_adapters(self) -> bool:
+        """Whether requests say which LoRA adapters to apply, and how strongly."""
+        return {field.name for field in self.fields} >= {"adapters", "adapter_weights"}
+
+    @property
     def beside(self) -> tuple[Field, ...]:
         """The fields that are given beside a whole object."""
         return tuple(field for field in self.fields if field.name not in self.whole.names)

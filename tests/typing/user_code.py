@@ -29,6 +29,7 @@ def clients() -> list[Sheaf]:
     return [
         client,
         client.with_options(model="other", timeout=5, headers={"x-tenant": "a"}),
+        client.with_adapters("sketch@0.8", "ink"),
         Sheaf.local(["statsforecast", spec], model="chronos"),
         Sheaf.local("statsforecast"),
     ]

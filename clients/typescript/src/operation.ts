@@ -2,6 +2,7 @@
  * Makes a typed operation into an exchange: the request is checked as the server would, sent, and its answer
  * held to the contract.
  */
+import { Adapters } from './adapters.js';
 import { answer, type Answer, type Answered } from './answer.js';
 import { fromCall, type Call } from './call.js';
 import { JSON_TYPE, PACKED_OR_JSON, toContent, type BinaryBodies } from './content.js';
@@ -18,10 +19,14 @@ import { toWire } from './wire.js';
 
 /** One typed operation of a model type; `path` holds `{model_name}` where the deployed model's name goes. */
 export interface Operation<Q, A> {
+  /** What the schema calls it, its resource first. */
+  name: string;
   modelType: string;
   path: string;
   request: Contract<Q>;
   response: Contract<A>;
+  /** Whether requests say which LoRA adapters to apply, and how strongly. */
+  takesAdapters?: boolean;
 }
 
 /** A checked request in the form that programs hold, and the bytes of its tensors and media. */
@@ -40,11 +45,18 @@ export class Caller {
   readonly #transport: Transport;
   readonly #model: string | undefined;
   readonly #binary: BinaryBodies;
+  readonly #adapters: Adapters;
 
-  constructor(transport: Transport, model?: string, binary: BinaryBodies = 'auto') {
+  constructor(
+    transport: Transport,
+    model?: string,
+    binary: BinaryBodies = 'auto',
+    adapters = new Adapters(),
+  ) {
     this.#transport = transport;
     this.#model = model;
     this.#binary = binary;
+    this.#adapters = adapters;
   }
 
   call<Q extends BaseRequest, A>(
@@ -119,7 +131,8 @@ export class Caller {
     // Null is no name, yet it was given: it is refused as it would be by the server.
     const model = [named, wireNamed, this.#model].find((name) => name !== undefined);
     const { name } = operation.request;
-    const held = await fromCall(fields, placesOf(operation.request), GAPS[name] ?? []);
+    const completed = this.#adapters.complete(operation, fields);
+    const held = await fromCall(completed, placesOf(operation.request), GAPS[name] ?? []);
     const body: Record<string, unknown> = {
       request_id: newId(),
       model_type: operation.modelType,

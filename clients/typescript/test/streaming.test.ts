@@ -14,7 +14,7 @@ import {
   SheafError,
 } from '../src/index.js';
 import { parseEvents, type Message } from '../src/streaming.js';
-import { events, forecast, hangUp, problem, serve, type Answer } from './server.js';
+import { events, forecast, problem, serve, type Answer } from './server.js';
 
 async function parse(chunks: Uint8Array[]): Promise<Message[]> {
   const body = new ReadableStream<Uint8Array>({
@@ -199,7 +199,6 @@ describe('a stream', () => {
     };
     const { url, received } = await serve(
       context,
-      hangUp,
       problem('overloaded', 503, { retry_after: 0 }),
       begun,
       whole,
@@ -208,7 +207,7 @@ describe('a stream', () => {
       new Sheaf({ baseUrl: url }).timeSeries.stream(request).final(),
       ConnectionFailedError,
     );
-    assert.equal(received.length, 3);
+    assert.equal(received.length, 2);
   });
 
   test('that is refused raises the problem', async (context) => {

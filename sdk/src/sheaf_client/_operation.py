@@ -20,3 +20,8 @@ class Operation(Generic[RequestT, ResponseT]):
     path: str
     request: type[RequestT]
     response: type[ResponseT]
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether requests say which LoRA adapters to apply, and how strongly."""
+        return self.request.model_fields.keys() >= {"adapters", "adapter_weights"}

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import ValidationError
 
+from sheaf_client._adapters import Adapters
 from sheaf_client._errors import ProblemError
 from sheaf_client._faults import invalid_request
 from sheaf_client._inputs import as_body, expand, missing_as_none
@@ -29,6 +30,9 @@ class Caller(Protocol):
     @property
     def model(self) -> str | None: ...
 
+    @property
+    def adapters(self) -> Adapters: ...
+
     def options(
         self, timeout: float | None = None, headers: Mapping[str, str] | None = None
     ) -> CallOptions: ...
@@ -41,6 +45,9 @@ class AsyncCaller(Protocol):
 
     @property
     def model(self) -> str | None: ...
+
+    @property
+    def adapters(self) -> Adapters: ...
 
     def options(
         self, timeout: float | None = None, headers: Mapping[str, str] | None = None
@@ -79,14 +86,27 @@ def _prepare(
             raise TypeError(f"this takes a {operation.request.__name__}, not a {type(whole).__name__}")
         if given:
             raise TypeError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
-        return Call(operation, whole, options)
+        return Call(operation, _completed(operation, whole, caller.adapters), options)
     model = given.pop("model", None) or caller.model
     if whole is not None:
         fields = expand(operation.request, whole)
         if both := fields.keys() & given.keys():
             raise TypeError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
         given = {**fields, **given}
+    given |= caller.adapters.fields(operation, given)
     return Call(operation, build_request(operation, model, given), options)
+
+
+def _completed(operation: Operation[Any, Any], request: BaseRequest, adapters: Adapters) -> BaseRequest:
+    """The request with the client's adapters, where it names none; the one given stays as it is."""
+    fields = adapters.fields(operation, request.model_fields_set)
+    if not fields:
+        return request
+    held = {name: getattr(request, name) for name in (*request.model_fields_set, "request_id")}
+    try:
+        return validate_strictly(type(request), held | fields)
+    except ValidationError as error:
+        raise invalid_request(error, held | fields) from None
 
 
 def _check_many(requests: Sequence[BaseRequest]) -> None:
@@ -113,9 +133,9 @@ class SyncResource:
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
         _check_many(requests)
-        return self._caller.transport.call_many(
-            ManyCall(operation, requests, self._caller.options(timeout, headers))
-        )
+        completed = [_completed(operation, request, self._caller.adapters) for request in requests]
+        call = ManyCall(operation, completed, self._caller.options(timeout, headers))
+        return self._caller.transport.call_many(call)
 
     def _stream(
         self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
@@ -146,7 +166,8 @@ class AsyncResource:
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
         _check_many(requests)
-        call = ManyCall(operation, requests, self._caller.options(timeout, headers))
+        completed = [_completed(operation, request, self._caller.adapters) for request in requests]
+        call = ManyCall(operation, completed, self._caller.options(timeout, headers))
         return await self._caller.transport.call_many(call)
 
     def _stream(

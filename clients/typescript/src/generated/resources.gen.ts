@@ -62,6 +62,7 @@ import * as contracts from './zod.gen.js';
 export const DEFAULT_BASE_URL = "http://127.0.0.1:8000";
 
 const AUDIO_TRANSCRIBE: Operation<AudioRequest, AudioResponse> = {
+  name: "audio.transcribe",
   modelType: "audio",
   path: "/{model_name}/audio/transcribe",
   request: { name: "AudioRequest", schema: contracts.zAudioRequest },
@@ -102,6 +103,7 @@ export class Audio {
 }
 
 const AUDIO_GENERATION_GENERATE: Operation<AudioGenerationRequest, AudioGenerationResponse> = {
+  name: "audio_generation.generate",
   modelType: "audio_generation",
   path: "/{model_name}/audio_generation/generate",
   request: { name: "AudioGenerationRequest", schema: contracts.zAudioGenerationRequest },
@@ -142,6 +144,7 @@ export class AudioGeneration {
 }
 
 const DEPTH_ESTIMATE: Operation<DepthRequest, DepthResponse> = {
+  name: "depth.estimate",
   modelType: "depth",
   path: "/{model_name}/depth/estimate",
   request: { name: "DepthRequest", schema: contracts.zDepthRequest },
@@ -177,6 +180,7 @@ export class Depth {
 }
 
 const DETECTION_DETECT: Operation<DetectionRequest, DetectionResponse> = {
+  name: "detection.detect",
   modelType: "detection",
   path: "/{model_name}/detection/detect",
   request: { name: "DetectionRequest", schema: contracts.zDetectionRequest },
@@ -212,10 +216,12 @@ export class Detection {
 }
 
 const DIFFUSION_GENERATE: Operation<DiffusionRequest, DiffusionResponse> = {
+  name: "diffusion.generate",
   modelType: "diffusion",
   path: "/{model_name}/diffusion/generate",
   request: { name: "DiffusionRequest", schema: contracts.zDiffusionRequest },
   response: { name: "DiffusionResponse", schema: contracts.zDiffusionResponse },
+  takesAdapters: true,
 };
 
 /** Generate images from text. */
@@ -252,6 +258,7 @@ export class Diffusion {
 }
 
 const EMBEDDING_EMBED: Operation<EmbeddingRequest, EmbeddingResponse> = {
+  name: "embedding.embed",
   modelType: "embedding",
   path: "/{model_name}/embedding/embed",
   request: { name: "EmbeddingRequest", schema: contracts.zEmbeddingRequest },
@@ -287,6 +294,7 @@ export class Embedding {
 }
 
 const GENOMIC_EMBED: Operation<GenomicRequest, GenomicResponse> = {
+  name: "genomic.embed",
   modelType: "genomic",
   path: "/{model_name}/genomic/embed",
   request: { name: "GenomicRequest", schema: contracts.zGenomicRequest },
@@ -322,6 +330,7 @@ export class Genomic {
 }
 
 const GEOSPATIAL_EMBED: Operation<SatelliteRequest, SatelliteResponse> = {
+  name: "geospatial.embed",
   modelType: "geospatial",
   path: "/{model_name}/geospatial/embed",
   request: { name: "SatelliteRequest", schema: contracts.zSatelliteRequest },
@@ -357,6 +366,7 @@ export class Geospatial {
 }
 
 const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse> = {
+  name: "materials.compute",
   modelType: "materials",
   path: "/{model_name}/materials/compute",
   request: { name: "MaterialsRequest", schema: contracts.zMaterialsRequest },
@@ -397,6 +407,7 @@ export class Materials {
 }
 
 const MOLECULAR_EMBED: Operation<MolecularRequest, MolecularResponse> = {
+  name: "molecular.embed",
   modelType: "molecular",
   path: "/{model_name}/molecular/embed",
   request: { name: "MolecularRequest", schema: contracts.zMolecularRequest },
@@ -432,6 +443,7 @@ export class Molecular {
 }
 
 const MULTIMODAL_EMBEDDING_EMBED: Operation<MultimodalEmbeddingRequest, MultimodalEmbeddingResponse> = {
+  name: "multimodal_embedding.embed",
   modelType: "multimodal_embedding",
   path: "/{model_name}/multimodal_embedding/embed",
   request: { name: "MultimodalEmbeddingRequest", schema: contracts.zMultimodalEmbeddingRequest },
@@ -467,10 +479,12 @@ export class MultimodalEmbedding {
 }
 
 const MULTIMODAL_GENERATION_GENERATE: Operation<MultimodalGenerationRequest, MultimodalGenerationResponse> = {
+  name: "multimodal_generation.generate",
   modelType: "multimodal_generation",
   path: "/{model_name}/multimodal_generation/generate",
   request: { name: "MultimodalGenerationRequest", schema: contracts.zMultimodalGenerationRequest },
   response: { name: "MultimodalGenerationResponse", schema: contracts.zMultimodalGenerationResponse },
+  takesAdapters: true,
 };
 
 /** Generate images from images and text. */
@@ -507,6 +521,7 @@ export class MultimodalGeneration {
 }
 
 const OPTICAL_FLOW_ESTIMATE: Operation<OpticalFlowRequest, OpticalFlowResponse> = {
+  name: "optical_flow.estimate",
   modelType: "optical_flow",
   path: "/{model_name}/optical_flow/estimate",
   request: { name: "OpticalFlowRequest", schema: contracts.zOpticalFlowRequest },
@@ -542,6 +557,7 @@ export class OpticalFlow {
 }
 
 const POINT_CLOUD_INFER: Operation<PointCloudRequest, PointCloudResponse> = {
+  name: "point_cloud.infer",
   modelType: "point_cloud",
   path: "/{model_name}/point_cloud/infer",
   request: { name: "PointCloudRequest", schema: contracts.zPointCloudRequest },
@@ -577,6 +593,7 @@ export class PointCloud {
 }
 
 const POSE_ESTIMATE: Operation<PoseRequest, PoseResponse> = {
+  name: "pose.estimate",
   modelType: "pose",
   path: "/{model_name}/pose/estimate",
   request: { name: "PoseRequest", schema: contracts.zPoseRequest },
@@ -612,6 +629,7 @@ export class Pose {
 }
 
 const PROTEIN_LANGUAGE_INFER: Operation<ProteinLanguageRequest, ProteinLanguageResponse> = {
+  name: "protein_language.infer",
   modelType: "protein_language",
   path: "/{model_name}/protein_language/infer",
   request: { name: "ProteinLanguageRequest", schema: contracts.zProteinLanguageRequest },
@@ -647,6 +665,7 @@ export class ProteinLanguage {
 }
 
 const SEGMENTATION_SEGMENT: Operation<SegmentationRequest, SegmentationResponse> = {
+  name: "segmentation.segment",
   modelType: "segmentation",
   path: "/{model_name}/segmentation/segment",
   request: { name: "SegmentationRequest", schema: contracts.zSegmentationRequest },
@@ -682,6 +701,7 @@ export class Segmentation {
 }
 
 const SMALL_MOLECULE_EMBED: Operation<SmallMoleculeRequest, SmallMoleculeResponse> = {
+  name: "small_molecule.embed",
   modelType: "small_molecule",
   path: "/{model_name}/small_molecule/embed",
   request: { name: "SmallMoleculeRequest", schema: contracts.zSmallMoleculeRequest },
@@ -717,6 +737,7 @@ export class SmallMolecule {
 }
 
 const STRUCTURE_FOLD: Operation<StructureRequest, StructureResponse> = {
+  name: "structure.fold",
   modelType: "structure",
   path: "/{model_name}/structure/fold",
   request: { name: "StructureRequest", schema: contracts.zStructureRequest },
@@ -757,6 +778,7 @@ export class Structure {
 }
 
 const TABULAR_PREDICT: Operation<TabularRequest, TabularResponse> = {
+  name: "tabular.predict",
   modelType: "tabular",
   path: "/{model_name}/tabular/predict",
   request: { name: "TabularRequest", schema: contracts.zTabularRequest },
@@ -792,6 +814,7 @@ export class Tabular {
 }
 
 const TIME_SERIES_FORECAST: Operation<TimeSeriesRequest, TimeSeriesResponse> = {
+  name: "time_series.forecast",
   modelType: "time_series",
   path: "/{model_name}/time_series/forecast",
   request: { name: "TimeSeriesRequest", schema: contracts.zTimeSeriesRequest },
@@ -832,6 +855,7 @@ export class TimeSeries {
 }
 
 const TTS_SYNTHESIZE: Operation<TTSRequest, TTSResponse> = {
+  name: "tts.synthesize",
   modelType: "tts",
   path: "/{model_name}/tts/synthesize",
   request: { name: "TTSRequest", schema: contracts.zTTSRequest },
@@ -872,6 +896,7 @@ export class Tts {
 }
 
 const VIDEO_INFER: Operation<VideoRequest, VideoResponse> = {
+  name: "video.infer",
   modelType: "video",
   path: "/{model_name}/video/infer",
   request: { name: "VideoRequest", schema: contracts.zVideoRequest },
@@ -912,6 +937,7 @@ export class Video {
 }
 
 const WEATHER_FORECAST: Operation<WeatherRequest, WeatherResponse> = {
+  name: "weather.forecast",
   modelType: "weather",
   path: "/{model_name}/weather/forecast",
   request: { name: "WeatherRequest", schema: contracts.zWeatherRequest },

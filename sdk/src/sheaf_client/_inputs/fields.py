@@ -12,7 +12,7 @@ from functools import cache
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 from sheaf_client._base import Model
-from sheaf_client._inputs import grids, sequences, structures
+from sheaf_client._inputs import grids, sequences, structures, tables
 from sheaf_client._inputs.arrays import dense, plain
 from sheaf_client._inputs.frames import columns_of, is_frame
 from sheaf_client._inputs.media import encoded, is_media
@@ -78,8 +78,11 @@ def as_body(contract: type[Model], given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         TypeError: One field is given under both of its names.
+        InvalidRequestError: Frames that belong together have other columns.
     """
     known = _fields_of(contract)
+    if known.keys() >= tables.FIELDS:
+        given = tables.table_fields(given)
     body: dict[str, Any] = {}
     for name, value in given.items():
         field = known.get(name)

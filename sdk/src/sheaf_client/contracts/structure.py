@@ -79,7 +79,13 @@ class StructureResponse(BaseResponse):
     """The structure and the model's confidence in it."""
 
     model_config = ConfigDict(
-        json_schema_extra={"x-sheaf-results": {"numpy": ["plddt"], "pandas": {"columns": ["plddt"]}}},
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["plddt"],
+                "pandas": {"columns": ["plddt"]},
+                "ase": {"file": "structure", "format": "structure_format"},
+            }
+        },
     )
     model_type: Literal["structure"] = "structure"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
