@@ -35,21 +35,19 @@ class Observed:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        current = CurrentRequest(scope)
+        current, exchange = CurrentRequest(scope), _Exchange(receive, send)
         if scope["method"] == "POST":
             current.span = tracing.start_request(scope["headers"], scope["path"])
-        exchange = _Exchange(receive, send)
         token = CURRENT.set(current)
+        inside = None if current.span is None else tracing.enter(current.span)
         try:
-            with tracing.current(current.span):
-                try:
-                    await self._app(scope, exchange.receive, exchange.send)
-                except asyncio.CancelledError:
-                    exchange.left = not exchange.complete
-                    raise
-                finally:
-                    self._close(current, exchange, time.perf_counter() - started)
+            await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            exchange.left = not exchange.complete
+            raise
         finally:
+            self._close(current, exchange, time.perf_counter() - started)
+            tracing.leave(inside)
             CURRENT.reset(token)
 
     def _close(self, current: CurrentRequest, exchange: _Exchange, seconds: float) -> None:

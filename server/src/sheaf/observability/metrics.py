@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from sheaf.engine.observer import BatchRecord
+from sheaf.observability.cells import Cells, Metric
 from sheaf_client.errors import BY_CODE
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric as it is documented. `buckets` are the upper bounds of a histogram."""
-
-    name: str
-    kind: Literal["counter", "histogram", "gauge"]
-    labels: tuple[str, ...]
-    help: str
-    buckets: tuple[float, ...] = ()
 
 
 REQUESTS: Final = Metric(
@@ -105,84 +94,77 @@ METRICS: Final[Sequence[Metric]] = (
     *(BATCH_SIZE, QUEUE_SECONDS, QUEUE_DEPTH, DEVICE_SECONDS, COST, PADDED_COST),
     *(CACHE_REQUESTS, CACHE_BYTES, READY, RELOADS),
 )
+#: How a request may end. What a backend makes up must not make new series.
+_ENDINGS = frozenset({"ok", "cancelled", *BY_CODE})
 #: Codes of problems that count as failures of the model.
 _FAILED = frozenset({"backend_failed", "internal"})
-
-
-class _Series(dict[tuple[str, ...], Any]):
-    """The series of one metric by the values of their labels, each made once."""
-
-    def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
-        super().__init__()
-        self._family: Any = (
-            Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
-            if metric.kind == "histogram"
-            else Counter(metric.name, metric.help, metric.labels, registry=registry)
-        )
-
-    def __missing__(self, labels: tuple[str, ...]) -> Any:
-        series = self[labels] = self._family.labels(*labels)
-        return series
 
 
 class Metrics:
     """The counts of one registry. Every method may run on any thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        made = {metric: _Series(metric, registry) for metric in METRICS if metric.kind != "gauge"}
-        self._requests, self._request_seconds = made[REQUESTS], made[REQUEST_SECONDS]
-        self._predictions, self._prediction_seconds = made[PREDICTIONS], made[PREDICTION_SECONDS]
-        self._refused, self._failures = made[REFUSED], made[FAILURES]
-        self._sizes, self._queue_seconds = made[BATCH_SIZE], made[QUEUE_SECONDS]
-        self._device_seconds = made[DEVICE_SECONDS]
-        self._cost, self._padded_cost = made[COST], made[PADDED_COST]
-        self._cache, self._reloads = made[CACHE_REQUESTS], made[RELOADS]
+        cells = Cells(METRICS)
+        registry.register(cells)
+        self._lock = cells.lock
+        counts, distributions = cells.counts, cells.distributions
+        self._requests, self._request_seconds = counts[REQUESTS.name], distributions[REQUEST_SECONDS.name]
+        self._predictions = counts[PREDICTIONS.name]
+        self._prediction_seconds = distributions[PREDICTION_SECONDS.name]
+        self._refused, self._failures = counts[REFUSED.name], counts[FAILURES.name]
+        self._sizes, self._waited = distributions[BATCH_SIZE.name], distributions[QUEUE_SECONDS.name]
+        self._device_seconds = counts[DEVICE_SECONDS.name]
+        self._cost, self._padded_cost = counts[COST.name], counts[PADDED_COST.name]
+        self._cache, self._reloads = counts[CACHE_REQUESTS.name], counts[RELOADS.name]
 
     def expect(self, model: str) -> None:
         """Let a model's series begin at zero, so that their first event is seen as an increase."""
-        own = (self._failures, self._sizes, self._queue_seconds, self._device_seconds)
-        for series in (*own, self._cost, self._padded_cost, self._reloads):
-            _ = series[(model,)]
-        for outcome in ("hit", "miss"):
-            _ = self._cache[model, outcome]
+        own = (model,)
+        with self._lock:
+            for count in (self._failures, self._device_seconds, self._cost, self._padded_cost, self._reloads):
+                count.add(own, 0)
+            for outcome in ("hit", "miss"):
+                self._cache.add((model, outcome), 0)
+            for distribution in (self._sizes, self._waited):
+                distribution.expect(own)
 
     def answered(self, model: str, route: str, status: int, seconds: float) -> None:
         """A request over HTTP is over."""
-        self._requests[model, route, str(status)].inc()
-        self._request_seconds[model, route].observe(seconds)
+        with self._lock:
+            self._requests.add((model, route, str(status)))
+            self._request_seconds.observe((model, route), seconds)
 
     def predicted(self, model: str, mode: str, outcome: str, seconds: float) -> None:
         """A request to a model is over."""
-        outcome = outcome if outcome in ("ok", "cancelled") else _known(outcome)
-        self._predictions[model, mode, outcome].inc()
-        self._prediction_seconds[model, mode].observe(seconds)
-        if outcome in _FAILED:
-            self._failures[(model,)].inc()
+        outcome = outcome if outcome in _ENDINGS else "internal"
+        with self._lock:
+            self._predictions.add((model, mode, outcome))
+            self._prediction_seconds.observe((model, mode), seconds)
+            if outcome in _FAILED:
+                self._failures.add((model,))
 
     def executed(self, batch: BatchRecord) -> None:
         """A call of the model is over."""
-        model = (batch.model,)
-        self._sizes[model].observe(batch.size)
-        self._device_seconds[model].inc(batch.seconds)
-        self._cost[model].inc(batch.cost)
-        self._padded_cost[model].inc(batch.padded_cost)
-        waited = self._queue_seconds[model]
-        for seconds in batch.queue_seconds:
-            waited.observe(seconds)
+        own = (batch.model,)
+        with self._lock:
+            self._sizes.observe(own, batch.size)
+            self._device_seconds.add(own, batch.seconds)
+            self._cost.add(own, batch.cost)
+            self._padded_cost.add(own, batch.padded_cost)
+            for seconds in batch.queue_seconds:
+                self._waited.observe(own, seconds)
 
     def cached(self, model: str, *, hit: bool) -> None:
         """The cache was asked."""
-        self._cache[model, "hit" if hit else "miss"].inc()
+        with self._lock:
+            self._cache.add((model, "hit" if hit else "miss"))
 
     def refused(self, model: str, code: str) -> None:
         """A request was refused before the model saw it."""
-        self._refused[model, _known(code)].inc()
+        with self._lock:
+            self._refused.add((model, code if code in BY_CODE else "internal"))
 
     def reloaded(self, model: str) -> None:
         """A model was loaded anew."""
-        self._reloads[(model,)].inc()
-
-
-def _known(code: str) -> str:
-    """A code of the schema; one that a backend made up must not make new series."""
-    return code if code in BY_CODE else "internal"
+        with self._lock:
+            self._reloads.add((model,))

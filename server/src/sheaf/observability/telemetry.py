@@ -98,7 +98,9 @@ class Telemetry(Observer):
 
     def executed(self, batch: BatchRecord) -> None:
         self.metrics.executed(batch)
-        tracing.record_batch(batch, [call.span for call in batch.calls])
+        tracer = tracing.tracer()
+        if tracer is not None:
+            tracing.record_batch(tracer, batch, [call.span for call in batch.calls])
 
     def cached(self, model: str, *, hit: bool) -> None:
         self.metrics.cached(model, hit=hit)

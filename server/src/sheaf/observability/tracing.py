@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from sheaf.engine.observer import BatchRecord
 
 if TYPE_CHECKING:
+    from contextvars import Token
+
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext, Tracer
 
 log = logging.getLogger("sheaf.tracing")
@@ -74,16 +77,19 @@ def end_request(span: Span, route: str, status: int, code: str | None) -> None:
     span.end()
 
 
-@contextmanager
-def current(span: Span | None) -> Generator[None]:
-    """Make a span the current one; it is not ended, and hears of no exception."""
-    if span is None:
-        yield
-        return
-    from opentelemetry import trace
+def enter(span: Span) -> Token[Context]:
+    """Make a span the current one, until `leave`."""
+    from opentelemetry import context, trace
 
-    with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
-        yield
+    return context.attach(trace.set_span_in_context(span))
+
+
+def leave(token: Token[Context] | None) -> None:
+    """The span that was current before is current again."""
+    if token is not None:
+        from opentelemetry import context
+
+        context.detach(token)
 
 
 @contextmanager
@@ -96,13 +102,14 @@ def child(name: str, parent: Span | None) -> Generator[None]:
     from opentelemetry import trace
 
     span = maker.start_span(name, context=trace.set_span_in_context(parent))
+    token = enter(span)
     try:
-        with current(span):
-            yield
+        yield
     except Exception as error:
         mark_failed(span, str(getattr(error, "code", type(error).__name__)), 500)
         raise
     finally:
+        leave(token)
         span.end()
 
 
@@ -115,13 +122,10 @@ def mark_failed(span: Span, code: str, status: int) -> None:
         span.set_status(Status(StatusCode.ERROR, code))
 
 
-def record_batch(batch: BatchRecord, spans: Sequence[Span | None]) -> None:
+def record_batch(tracer: Tracer, batch: BatchRecord, spans: Sequence[Span | None]) -> None:
     """A span for each member's part in a call of the model that is over, with links among the members."""
     contexts = [None if span is None else span.get_span_context() for span in spans]
     if not any(context is not None and context.trace_flags.sampled for context in contexts):
-        return
-    maker = tracer()
-    if maker is None:
         return
     from opentelemetry import trace
 
@@ -131,7 +135,7 @@ def record_batch(batch: BatchRecord, spans: Sequence[Span | None]) -> None:
     for span, context, waited in zip(spans, contexts, batch.queue_seconds, strict=True):
         if span is None or context is None or not context.trace_flags.sampled:
             continue
-        maker.start_span(
+        tracer.start_span(
             "sheaf.backend.infer",
             context=trace.set_span_in_context(span),
             links=[link for link in links if link.context is not context][:MAX_LINKS],
