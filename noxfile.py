@@ -43,7 +43,7 @@ def install_project(session: nox.Session, *extras: str) -> None:
 
 def install_everything(session: nox.Session) -> None:
     session.install(TORCH)
-    install_project(session, "time-series", "ray")
+    install_project(session, "time-series", "ray", "otel")
     session.install("-c", "constraints.txt", *CODEGEN, *TESTING, *HELD, *CHECKERS, "matplotlib>=3.8")
 
 

@@ -94,5 +94,6 @@ class Cells(Collector):
 
     def collect(self) -> Iterator[Family]:
         with self.lock:
-            families = [part.family() for part in (*self.counts.values(), *self.distributions.values())]
+            families = [count.family() for count in self.counts.values()]
+            families += [distribution.family() for distribution in self.distributions.values()]
         yield from families

@@ -34,12 +34,12 @@ class CurrentRequest:
     @property
     def model(self) -> str:
         """Name of the model, of those that are there; empty for any other."""
-        return self.facts.get("sheaf.model", "")
+        return str(self.facts.get("sheaf.model", ""))
 
     @property
     def route(self) -> str:
         """Name of the route, of those that are there; `other` for any other."""
-        return self.facts.get("sheaf.route", "other")
+        return str(self.facts.get("sheaf.route", "other"))
 
 
 #: The request that this code runs for.

@@ -83,11 +83,13 @@ class Telemetry(Observer):
 
     def ended(self, call: Any, outcome: BaseResponse | ProblemError | None) -> None:
         seconds = time.perf_counter() - call.started
-        failed = isinstance(outcome, ProblemError)
-        code = outcome.code if failed else "cancelled" if outcome is None else "ok"
+        if isinstance(outcome, ProblemError):
+            code = outcome.code
+            if call.current is not None and call.mode == "stream":
+                call.current.failed = outcome.status
+        else:
+            code = "cancelled" if outcome is None else "ok"
         self.metrics.predicted(call.model, call.mode, code, seconds)
-        if call.current is not None and failed and call.mode == "stream":
-            call.current.failed = outcome.status
         if call.span is not None:
             _end_span(call, code, outcome)
         if log.isEnabledFor(logging.DEBUG):
