@@ -81,6 +81,8 @@ class _Comparison:
             yield f"{place}: operationId {was['id']} → {now['id']}"
         if was["streams"] and not now["streams"]:
             yield f"{place}: streams no longer"
+        elif was["streams"]:
+            yield from self._compare(was["streams"], now["streams"], "response", f"{place} progress")
         for name, parameter in now["parameters"].items():
             before: JSON = was["parameters"].get(name, {"required": False})
             if parameter["required"] and not before["required"]:
@@ -255,7 +257,7 @@ def _members(union: JSON) -> dict[str, str]:
     if "discriminator" in union:
         mapping: dict[str, str] = union["discriminator"]["mapping"]
         return mapping
-    return {branch["$ref"]: branch["$ref"] for branch in union["oneOf"]}
+    return {branch["$ref"]: branch["$ref"] for branch in union["anyOf"]}
 
 
 def may_break(old: str, new: str) -> bool:

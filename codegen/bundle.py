@@ -22,6 +22,9 @@ DATA_KEYWORDS = frozenset(
     }
 )
 
+#: The event that tells a step of any stream; those of operations extend it.
+PLAIN_PROGRESS = "ProgressEvent"
+
 
 def is_object(node: object) -> TypeGuard[JSON]:
     """Whether a node of a document is an object."""
@@ -39,15 +42,23 @@ class SchemaError(Exception):
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of a model type: `time_series.forecast`; `result` is what a person calls its answer."""
+    """One operation of a model type: `time_series.forecast`; `result` is what a person calls its answer.
+
+    `progress` names the event that tells a step of its stream; None where it has no stream.
+    """
 
     name: str
     summary: str
     description: str
     request: str
     response: str
-    stream: bool
+    progress: str | None
     result: str
+
+    @property
+    def contracts(self) -> tuple[str, ...]:
+        """Names of the request, the response and, of a stream, the progress event."""
+        return (self.request, self.response, *([self.progress] if self.progress else []))
 
 
 @dataclass(frozen=True)
@@ -209,7 +220,7 @@ def _read_task(reader: _Reader, path: Path) -> Task:
             description=op.get("description", op["summary"]),
             request=reader.resolve(path, op["request"]),
             response=reader.resolve(path, op["response"]),
-            stream=op.get("stream", False),
+            progress=_read_progress(reader, path, op),
             result=op.get("result", "response"),
         )
         for name, op in block["operations"].items()
@@ -225,6 +236,23 @@ def _read_task(reader: _Reader, path: Path) -> Task:
         showcase=block.get("showcase", False),
         extends=block.get("extends"),
     )
+
+
+def _read_progress(reader: _Reader, path: Path, operation: JSON) -> str | None:
+    """The event that an operation's `stream` asks for: none for false, the plain one for true, or a name."""
+    stream: bool | str = operation.get("stream", False)
+    if isinstance(stream, bool):
+        return PLAIN_PROGRESS if stream else None
+    name = reader.resolve(path, stream)
+    if PLAIN_PROGRESS not in reader.bundle.reachable(name):
+        raise SchemaError(
+            f"{path.name}: a stream's steps are told by a {PLAIN_PROGRESS}; {name} extends none"
+        )
+    if needed := reader.bundle.schemas[name].body.get("required"):
+        raise SchemaError(
+            f"{path.name}: a plain {PLAIN_PROGRESS} must be a {name} too, which requires {needed}"
+        )
+    return name
 
 
 def _check_model_type(bundle: Bundle, path: Path, model_type: str, *names: str) -> None:

@@ -6,7 +6,7 @@ import copy
 import json
 from typing import Any
 
-from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task, is_array, is_object
+from codegen.bundle import DATA_KEYWORDS, JSON, PLAIN_PROGRESS, Bundle, Operation, Task, is_array, is_object
 from codegen.rules import lower_rules
 
 #: Authoring keywords that must not reach a published document.
@@ -133,7 +133,8 @@ def _operation(task: Task, op: Operation) -> JSON:
             },
             "default": {"$ref": "#/components/responses/Problem"},
         },
-        "x-sheaf-stream": op.stream,
+        # What tells its steps, or false.
+        "x-sheaf-stream": component(op.progress) if op.progress else False,
     }
 
 
@@ -172,8 +173,11 @@ def _unions(bundle: Bundle, schemas: JSON) -> JSON:
                 **response["properties"],
             },
         }
-    events = ["ProgressEvent", *(result_event(op) for _, op in operations if op.stream), "ErrorEvent"]
-    out["AnyEvent"] = {"description": "One event of a stream.", "oneOf": [component(name) for name in events]}
+    streams = [(op.progress, result_event(op)) for _, op in operations if op.progress]
+    told = dict.fromkeys([PLAIN_PROGRESS, *(progress for progress, _ in streams)])
+    events = [*told, *(result for _, result in streams), "ErrorEvent"]
+    # Not `oneOf`: whatever extends the plain progress event is one too.
+    out["AnyEvent"] = {"description": "One event of a stream.", "anyOf": [component(name) for name in events]}
     out["BatchRequest"] = {
         "title": "BatchRequest",
         "description": "Many requests for one model.",
@@ -230,7 +234,7 @@ def _give_events(bundle: Bundle, item: JSON) -> None:
     """Show the end of an event stream, made from the first worked answer of a streaming operation."""
     answered = item.get("post", {}).get("responses", {}).get("200", {})
     media = answered.get("content", {}).get("text/event-stream")
-    operations = (op for task in bundle.showcased for op in task.operations if op.stream)
+    operations = (op for task in bundle.showcased for op in task.operations if op.progress)
     answers = (answer for op in operations for answer in bundle.schemas[op.response].body.get("examples", []))
     if media is not None and (answer := next(answers, None)) is not None:
         data = json.dumps({"type": "result", "done": True, **answer}, ensure_ascii=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 
 from codegen.aliases import is_alias
-from codegen.bundle import JSON, Bundle, SchemaError, read_bundle
+from codegen.bundle import JSON, PLAIN_PROGRESS, Bundle, SchemaError, read_bundle
 from codegen.constructors import add_constructors
 from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
@@ -110,11 +110,11 @@ def _render(environment: jinja2.Environment, template: str, path: Path, **contex
 
 def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -> None:
     """`sheaf.api.<module>`: each task's contracts with all they refer to, under their public names."""
-    common = ["ModelType", "BaseRequest", "BaseResponse", "Metadata", "Usage"]
+    common = ["ModelType", "BaseRequest", "BaseResponse", "Metadata", "Usage", PLAIN_PROGRESS]
     modules: dict[str, list[str]] = {"base": common}
     for task in bundle.tasks:
         names = modules.setdefault(task.module, [])
-        used = bundle.reachable(*(n for op in task.operations for n in (op.request, op.response)))
+        used = bundle.reachable(*(name for op in task.operations for name in op.contracts))
         names += [n for n in used if n not in common and n not in names and n != "ModelName"]
     for module, names in modules.items():
         imports: dict[str, list[str]] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 from codegen.binary import MEDIA_TYPES, SUFFIX, TENSOR_TYPES, binary_node
 from codegen.bundle import JSON, Bundle, SchemaError, is_array, is_object
+from codegen.documents import flatten
 
 Path = tuple[str, ...]
 
@@ -25,7 +26,7 @@ def walk_schema(
         if name in inside:
             raise SchemaError(f"{name} holds itself at {'.'.join(path)}; a contract has a fixed depth")
         inside = (*inside, name)
-        node = bundle.schemas[name].body
+        node = flatten(bundle, bundle.schemas[name].body)
     yield path, node
     for branch in node.get("anyOf", []):
         yield from walk_schema(bundle, branch, path, inside)

@@ -14,7 +14,7 @@ from openapi_python_client.parser import GeneratorData
 from openapi_python_client.parser.errors import GeneratorError
 from openapi_python_client.parser.properties import ModelProperty
 
-from codegen.bundle import JSON, Bundle, SchemaError
+from codegen.bundle import JSON, PLAIN_PROGRESS, Bundle, SchemaError
 from codegen.fields import Contracts, Field
 from codegen.inputs import Inputs
 from codegen.whole import Whole
@@ -35,6 +35,7 @@ class Endpoint:
     request: str
     response: str
     stream: bool
+    progress: str
     fields: tuple[Field, ...]
     whole: Whole
 
@@ -100,12 +101,13 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
                     description=operation["description"],
                     request=request,
                     response=_raw(ok.prop.get_type_string()),
-                    stream=operation["x-sheaf-stream"],
+                    stream=bool(told := operation["x-sheaf-stream"]),
+                    progress=told["$ref"].rpartition("/")[2] if told else PLAIN_PROGRESS,
                     fields=(fields := _parameters(classes, request)),
                     whole=Whole(fields),
                 )
             )
-        names = {n for e in endpoints for n in (e.request, e.response, e.whole.type or "")}
+        names = {n for e in endpoints for n in (e.request, e.response, e.progress, e.whole.type or "")}
         resources.append(
             Resource(
                 name=task.resource,

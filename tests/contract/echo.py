@@ -21,6 +21,7 @@ from sheaf_client import ProgressEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
+from tests.contract.requests import repair_of
 from tests.contract.values import Builder, T
 
 NIL = UUID(int=0)
@@ -70,6 +71,8 @@ class EchoBackend(ModelBackend):
     """Answers requests of any contract; `EchoBackend.of(model_type)` is the class for one."""
 
     response: ClassVar[type[BaseResponse]]
+    #: The progress event of its operation.
+    step: ClassVar[type[ProgressEvent]]
     takes_adapters = True
 
     @staticmethod
@@ -94,7 +97,10 @@ class EchoBackend(ModelBackend):
         return [self.answer(request) for request in requests]
 
     def stream(self, request: BaseRequest) -> Iterator[ProgressEvent | BaseResponse]:
-        yield from self.progress(request)
+        first, *steps = self.progress(request)
+        # A backend with nothing to add tells a step by the plain event; clients get the operation's own.
+        yield ProgressEvent(step=first.step, total_steps=first.total_steps)
+        yield from steps
         yield self.answer(request)
 
     @classmethod
@@ -110,13 +116,17 @@ class EchoBackend(ModelBackend):
 
     @classmethod
     def progress(cls, request: BaseRequest) -> list[ProgressEvent]:
-        """The steps before the answer, some with a preview."""
-        builder = Builder(HashedChoices(request))
+        """The steps before the answer; all but the first have some of what such events may carry."""
+        builder, repair = Builder(HashedChoices(request)), repair_of(cls.step)
         total = builder.source.integer(1, 3)
         bodies = [
-            builder.body("ProgressEvent", {"step": step + 1, "total_steps": total}) for step in range(total)
+            builder.body(cls.step.__name__, {"step": step + 1, "total_steps": total}, repair)
+            for step in range(total)
         ]
-        return [ProgressEvent.model_validate_json(json.dumps(body), by_name=False) for body in bodies]
+        return [
+            cls.step(step=0, total_steps=total),
+            *(cls.step.model_validate_json(json.dumps(body), by_name=False) for body in bodies),
+        ]
 
 
 def _class_name(model_type: str) -> str:
@@ -128,7 +138,12 @@ for _op in OPERATIONS:
     globals()[_name] = type(
         _name,
         (EchoBackend,),
-        {"model_type": _op.model_type, "response": _op.response, "__module__": __name__},
+        {
+            "model_type": _op.model_type,
+            "response": _op.response,
+            "step": _op.progress,
+            "__module__": __name__,
+        },
     )
 
 

@@ -14,9 +14,10 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sheaf_client._base import Model
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
-from tests.contract.values import JSON, SPARE, Builder, T, resolved
+from tests.contract.values import JSON, SPARE, Builder, T, resolved, sizes
 
 
 class _Drawn:
@@ -44,13 +45,7 @@ class _Drawn:
 
 def bodies(operation: Operation[Any, Any], model_name: str) -> st.SearchStrategy[JSON]:
     """Bodies of requests for `model_name`, nearly all of them valid."""
-    rules = rules_of(operation.request)
-
-    def repair(builder: Builder, schema: JSON, body: JSON) -> None:
-        accord = _Accord(builder, schema, body)
-        for _ in range(2):  # a later rule may undo an earlier one
-            for rule in rules:
-                getattr(accord, rule["rule"])(rule)
+    repair = repair_of(operation.request)
 
     @st.composite
     def drawn(draw: st.DrawFn) -> JSON:
@@ -60,13 +55,26 @@ def bodies(operation: Operation[Any, Any], model_name: str) -> st.SearchStrategy
     return drawn()
 
 
+def repair_of(contract: type[Model]) -> Callable[[Builder, JSON, JSON], None]:
+    """What brings a body of the contract into accord with its rules."""
+    rules = rules_of(contract)
+
+    def repair(builder: Builder, schema: JSON, body: JSON) -> None:
+        accord = _Accord(builder, schema, body)
+        for _ in range(2):  # a later rule may undo an earlier one
+            for rule in rules:
+                getattr(accord, rule["rule"])(rule)
+
+    return repair
+
+
 def requests(operation: Operation[Any, Any], model_name: str) -> st.SearchStrategy[BaseRequest]:
     """Valid requests of an operation's contract."""
     read = bodies(operation, model_name).map(lambda body: _attempt(operation.request, body))
     return read.filter(lambda request: request is not None)
 
 
-def rules_of(contract: type[BaseRequest]) -> list[JSON]:
+def rules_of(contract: type[Model]) -> list[JSON]:
     """The cross-field rules of a contract, as the schema has them."""
     extra: Any = contract.model_config.get("json_schema_extra", {})
     return list(extra.get("x-sheaf-rules", ()))
@@ -221,7 +229,9 @@ class _Accord:
         """Give the field a value where it has none; False where another rule forbids it."""
         if field in self._banned:
             return False
-        if not self._given(field):
+        if not self._given(field) and field in sizes(self._schema):
+            self._body[field] = self._builder.member(self._schema, field)
+        elif not self._given(field):
             member = resolved(self._schema["properties"][field])
             kinds = member.get("type")
             kind = next(k for k in kinds if k != "null") if isinstance(kinds, list) else kinds

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sheaf_client import AsyncSheaf, ProgressEvent, ResultEvent, Sheaf
+from sheaf_client import AsyncSheaf, ResultEvent, Sheaf
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
 from sheaf_client.errors import InvalidRequestError
 from tests.contract.echo import EchoBackend, specs
@@ -128,9 +128,17 @@ def test_a_stream_tells_its_steps_and_ends_with_the_answer(client: Sheaf, model_
     for events in (told, asyncio.run(run())):
         for request, (*steps, last) in zip(sent, events, strict=True):
             assert steps == EchoBackend.of(model_type).progress(request)
-            assert all(isinstance(step, ProgressEvent) for step in steps)
+            assert {type(step) for step in steps} == {BY_TYPE[model_type].progress}
             assert isinstance(last, ResultEvent)
             assert wire(last.response) == expected(request)
+
+
+@pytest.mark.parametrize("model_type", STREAMING)
+def test_the_streams_tell_of_every_field_that_an_event_may_carry(model_type: str) -> None:
+    """What the tests of streams compare: no field of an operation's own event is empty in all of them."""
+    steps = [step for request in valid(model_type) for step in EchoBackend.of(model_type).progress(request)]
+    fields = set(BY_TYPE[model_type].progress.model_fields)
+    assert {name for step in steps for name in fields if getattr(step, name) not in (None, [], {})} == fields
 
 
 @every_target

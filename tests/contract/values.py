@@ -171,6 +171,8 @@ class Builder:
 
     def _filled(self, value: Any, schema: JSON, owner: JSON, body: JSON) -> Any:
         """The value with its tensors, however deep in lists and mappings."""
+        if "anyOf" in schema and value is not None:
+            schema = schema["anyOf"][0]
         if isinstance(value, list) and "items" in schema:
             return [self._filled(item, schema["items"], owner, body) for item in value]
         if isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):

@@ -230,6 +230,16 @@ BREAKING: dict[str, tuple[Callable[[Contract], object], str]] = {
         f"{RESPONSE}/point: may now be 'mode'",
     ),
     "response bound loosened": (at(RESPONSE, "horizon", minimum=0), f"{RESPONSE}/horizon: lower bound 1 → 0"),
+    "progress event of a stream loses a field": (
+        drop("schemas", "ImageProgress", "properties", "preview_b64"),
+        "ImageProgress/preview_b64: removed",
+    ),
+    "stream tells its steps by another event": (
+        setting(
+            "operations", "POST /{model_name}/audio/transcribe", "streams", "$ref", value="ProgressEvent"
+        ),
+        "AudioProgress/segments: removed",
+    ),
     "model type removed": (
         drop("schemas", "AnyRequest", "discriminator", "mapping", "tabular"),
         "AnyRequest: tabular removed",
@@ -277,7 +287,10 @@ ADDITIONS: dict[str, Callable[[Contract], object]] = {
         c["schemas"][name]["discriminator"]["mapping"].update(antenna=f"Depth{name[3:]}")
         for name in ("AnyRequest", "AnyResponse")
     ],
-    "event": lambda c: c["schemas"]["AnyEvent"]["oneOf"].append({"$ref": "Health"}),
+    "progress event of a stream that had the plain one": setting(
+        *("operations", "POST /{model_name}/time_series/forecast", "streams", "$ref"), value="ImageProgress"
+    ),
+    "event": lambda c: c["schemas"]["AnyEvent"]["anyOf"].append({"$ref": "Health"}),
     "problem code": lambda c: c["problems"].update(paused={"status": 503, "class": "PausedError"}),
     "fault code": lambda c: c["faults"].append("too_dark"),
     "default for what had none": at("SatelliteRequest", "height", default=512),

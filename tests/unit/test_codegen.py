@@ -32,6 +32,14 @@ ANTENNA = dedent("""
           response: '#/$defs/AntennaResponse'
           stream: true
     $defs:
+      Sweep:
+        title: Sweep
+        description: One frequency is done.
+        x-sheaf-extends: ../common/events.yaml#/$defs/ProgressEvent
+        type: object
+        required: [gain]
+        properties:
+          gain: {type: number, description: Gain in dBi.}
       Band:
         title: Band
         description: Amateur radio band.
@@ -125,6 +133,8 @@ def scratch(tmp_path: Path) -> Path:
         ("model_type: antenna", "model_type: antena", "model_type must be the constant 'antena'"),
         ("gain: {type: number,", "gain: {", "Any"),
         ("'#/$defs/AntennaResponse'", "'#/$defs/Nowhere'", "leads nowhere"),
+        ("stream: true", "stream: '#/$defs/Band'", "told by a ProgressEvent; Band extends none"),
+        ("stream: true", "stream: '#/$defs/Sweep'", r"must be a Sweep too, which requires \['gain'\]"),
         ("title: AntennaResponse", "title: Usage", "two schemas are called 'Usage'"),
     ],
 )

@@ -116,10 +116,23 @@ def test_a_page_tells_what_is_refused_beside_the_rules() -> None:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_page_streams_where_the_operation_does(model_type: str) -> None:
     path = next(path for path in DOCUMENT["paths"] if f"/{model_type}/" in path)
-    streams = DOCUMENT["paths"][path]["post"]["x-sheaf-stream"]
+    progress = DOCUMENT["paths"][path]["post"]["x-sheaf-stream"]
     told = section(page(model_type), "Streaming")
-    assert (".stream(" in told) is streams
-    assert ("has no stream" in told) is not streams
+    assert (".stream(" in told) is bool(progress)
+    assert ("has no stream" in told) is not progress
+
+
+def test_a_page_has_every_field_that_an_operation_adds_to_its_progress_event() -> None:
+    plain = set(schema_of("ProgressEvent")["properties"])
+    added: dict[str, set[str]] = {}
+    for operation in OPERATIONS:
+        fields = set(operation.progress.model_fields) - plain
+        told = section(page(operation.model_type), "Streaming")
+        if fields:
+            added[operation.model_type] = fields
+            assert {row["field"].strip("`") for row in table(told)} == fields
+    assert added["audio"] == {"segments"}
+    assert {"weather", "tts", "audio_generation", "diffusion", "multimodal_generation"} < set(added)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)

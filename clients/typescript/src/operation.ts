@@ -6,25 +6,29 @@ import { Adapters } from './adapters.js';
 import { answer, type Answer, type Answered } from './answer.js';
 import { fromCall, type Call } from './call.js';
 import { JSON_TYPE, PACKED_OR_JSON, toContent, type BinaryBodies } from './content.js';
-import { conform, inspect, placesOf, type Contract } from './contract.js';
+import { conform, conformOpen, inspect, placesOf, type Contract } from './contract.js';
 import { BadResponseError, type ProblemError } from './errors.js';
 import { InvalidRequestError } from './generated/errors.gen.js';
 import { GAPS } from './generated/rules.gen.js';
-import type { BaseRequest, Fault } from './generated/types.gen.js';
+import type { BaseRequest, Fault, ProgressEvent } from './generated/types.gen.js';
 import { NONE } from './places.js';
 import { readProblem } from './problem.js';
 import { Stream } from './streaming.js';
 import type { CallOptions, Exchange, Transport } from './transport.js';
 import { toWire } from './wire.js';
 
-/** One typed operation of a model type; `path` holds `{model_name}` where the deployed model's name goes. */
-export interface Operation<Q, A> {
+/**
+ * One typed operation of a model type; `path` holds `{model_name}` where the deployed model's name goes, and
+ * `progress` tells a step of its stream.
+ */
+export interface Operation<Q, A, P extends ProgressEvent = ProgressEvent> {
   /** What the schema calls it, its resource first. */
   name: string;
   modelType: string;
   path: string;
   request: Contract<Q>;
   response: Contract<A>;
+  progress: Contract<P>;
   /** Whether requests say which LoRA adapters to apply, and how strongly. */
   takesAdapters?: boolean;
 }
@@ -97,11 +101,11 @@ export class Caller {
     );
   }
 
-  stream<Q extends BaseRequest, A>(
-    operation: Operation<Q, A>,
+  stream<Q extends BaseRequest, A, P extends ProgressEvent>(
+    operation: Operation<Q, A, P>,
     request: Call<Q>,
     options: CallOptions = {},
-  ): Stream<A> {
+  ): Stream<A, P> {
     return new Stream({
       deadline: () => this.#transport.deadline(options),
       open: async (deadline) => {
@@ -109,6 +113,7 @@ export class Caller {
         const exchange = this.#exchange(operation, '/{model_name}/stream', ready);
         return this.#transport.open({ ...exchange, accept: 'text/event-stream' }, options, deadline);
       },
+      readProgress: (event) => conformOpen(operation.progress, event),
       read: (data) => conform(operation.response, data),
     });
   }

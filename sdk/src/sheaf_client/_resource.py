@@ -12,7 +12,7 @@ from sheaf_client._adapters import Adapters
 from sheaf_client._errors import ProblemError
 from sheaf_client._faults import invalid_request
 from sheaf_client._inputs import as_body, expand, missing_as_none
-from sheaf_client._operation import Operation
+from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._streaming import AsyncStream, Stream
 from sheaf_client._strict import validate_strictly
 from sheaf_client._transport import AsyncTransport, Call, CallOptions, ManyCall, Transport
@@ -76,10 +76,10 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
 
 def _prepare(
     caller: Caller | AsyncCaller,
-    operation: Operation[Any, ResponseT],
+    operation: Operation[Any, ResponseT, ProgressT_co],
     whole: object,
     given: dict[str, Any],
-) -> Call[ResponseT]:
+) -> Call[ResponseT, ProgressT_co]:
     options = caller.options(given.pop("timeout", None), given.pop("extra_headers", None))
     if isinstance(whole, BaseRequest):
         if not isinstance(whole, operation.request):
@@ -138,12 +138,14 @@ class SyncResource:
         return self._caller.transport.call_many(call)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
-    ) -> Stream[ResponseT]:
+        self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
+    ) -> Stream[ResponseT, ProgressT_co]:
         call = _prepare(self._caller, operation, whole, given)
         if call.options.raw:
             call = replace(call, options=replace(call.options, raw=False))
-            return cast("Stream[ResponseT]", cast("Any", self._caller.transport).raw_stream(call))
+            return cast(
+                "Stream[ResponseT, ProgressT_co]", cast("Any", self._caller.transport).raw_stream(call)
+            )
         return Stream(lambda: self._caller.transport.stream(call))
 
 
@@ -171,10 +173,12 @@ class AsyncResource:
         return await self._caller.transport.call_many(call)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
-    ) -> AsyncStream[ResponseT]:
+        self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
+    ) -> AsyncStream[ResponseT, ProgressT_co]:
         call = _prepare(self._caller, operation, whole, given)
         if call.options.raw:
             call = replace(call, options=replace(call.options, raw=False))
-            return cast("AsyncStream[ResponseT]", cast("Any", self._caller.transport).raw_stream(call))
+            return cast(
+                "AsyncStream[ResponseT, ProgressT_co]", cast("Any", self._caller.transport).raw_stream(call)
+            )
         return AsyncStream(lambda: self._caller.transport.stream(call))

@@ -103,7 +103,8 @@ class _Contract:
             raise ValueError(f"the schema has no operation for model type {model_type!r}")
         first: JSON = next(iter(self._typed.values()))["post"]
         self.tag: str = first["tags"][0]
-        self.streams = any(item["post"]["x-sheaf-stream"] for item in self._typed.values())
+        #: What tells a step of `/stream`, which runs the first operation; false where that has no steps.
+        self.progress: JSON | Literal[False] = first["x-sheaf-stream"]
         self.request: str = _name(first["requestBody"]["content"][_JSON_TYPE]["schema"])
         self.response: str = _name(first["responses"]["200"]["content"][_JSON_TYPE]["schema"])
         self.examples: JSON = first["requestBody"]["content"][_JSON_TYPE].get("examples", {})
@@ -126,15 +127,17 @@ class _Contract:
         yield from self._typed.items()
         for path, item in self._whole["paths"].items():
             shared = path.startswith(_MODEL) and path.count("/") == 2
-            if shared and (self.streams or not path.endswith("/stream")):
+            if shared and (self.progress or not path.endswith("/stream")):
                 yield path, item
 
     def schemas(self) -> JSON:
         """The event, batch request and batch response of this type."""
         known: JSON = self._whole["components"]["schemas"]
         result = f"{self.response.removesuffix('Response')}ResultEvent"
-        event = {**known["AnyEvent"], "oneOf": [_ref("ProgressEvent"), _ref(result), _ref("ErrorEvent")]}
-        made: JSON = {self.names["AnyEvent"]: {"title": self.names["AnyEvent"], **event}}
+        made: JSON = {}
+        if self.progress:
+            event = {**known["AnyEvent"], "anyOf": [self.progress, _ref(result), _ref("ErrorEvent")]}
+            made[self.names["AnyEvent"]] = {"title": self.names["AnyEvent"], **event}
         for shared in ("BatchRequest", "BatchResponse"):
             made[self.names[shared]] = {**self.narrow(known[shared]), "title": self.names[shared]}
         return made

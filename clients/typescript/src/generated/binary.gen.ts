@@ -27,5 +27,7 @@ export const BINARY: Record<string, Places> = {
   SegmentationResponse: {"masks_b64": {"*": {"$tensor": "uint8", "$shape": ["height", "width"]}}},
   TTSResponse: {"audio_b64": {"$media": "audio"}},
   WeatherResponse: {"surface_forecasts": {"*": {"*": {"$tensor": "float32", "$shape": ["len(lat)", "len(lon)"]}}}, "atmospheric_forecasts": {"*": {"*": {"$tensor": "float32", "$shape": ["len(pressure_levels)", "len(lat)", "len(lon)"]}}}},
-  ProgressEvent: {"preview_b64": {"$media": "image"}},
+  SoundProgress: {"audio_b64": {"$media": "audio"}},
+  ImageProgress: {"preview_b64": {"$media": "image"}},
+  WeatherProgress: {"surface_forecast": {"*": {"$tensor": "float32", "$shape": ["n_lat", "n_lon"]}}, "atmospheric_forecast": {"*": {"$tensor": "float32", "$shape": ["n_levels", "n_lat", "n_lon"]}}},
 };

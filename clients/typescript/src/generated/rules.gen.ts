@@ -5,6 +5,9 @@ export type Rule = { rule: string; [member: string]: string | number | boolean |
 
 /** The rules of each schema that has any. */
 export const RULES: Record<string, Rule[]> = {
+  SoundProgress: [
+    {"rule": "requires", "field": "audio", "needs": ["start_s"]},
+  ],
   DiffusionRequest: [
     {"rule": "unique", "field": "adapters"},
     {"rule": "same_length", "field": "adapter_weights", "as": "adapters"},
@@ -24,6 +27,9 @@ export const RULES: Record<string, Rule[]> = {
   ],
   MaterialsRequest: [
     {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  AtomsProgress: [
+    {"rule": "requires", "field": "positions", "needs": ["n_atoms"]},
   ],
   MultimodalEmbeddingRequest: [
     {"rule": "exactly_one_of", "fields": ["texts", "images", "audios", "depth_images", "thermal_images"]},
@@ -81,6 +87,10 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "unique", "field": "lat"},
     {"rule": "unique", "field": "lon"},
     {"rule": "unique", "field": "pressure_levels"},
+  ],
+  WeatherProgress: [
+    {"rule": "requires", "field": "surface_forecast", "needs": ["forecast_time", "n_lat", "n_lon"]},
+    {"rule": "requires", "field": "atmospheric_forecast", "needs": ["forecast_time", "n_levels", "n_lat", "n_lon"]},
   ],
 };
 

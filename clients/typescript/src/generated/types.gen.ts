@@ -101,6 +101,32 @@ export type AudioGenerationResponse = {
 };
 
 /**
+ * One stretch of the recording is transcribed.
+ */
+export type AudioProgress = {
+    /**
+     * Kind of the event.
+     */
+    type: 'progress';
+    /**
+     * Steps finished so far.
+     */
+    step: number;
+    /**
+     * Steps in the whole work.
+     */
+    total_steps: number;
+    /**
+     * Progress is never the last event.
+     */
+    done: false;
+    /**
+     * Stretches of speech transcribed since the event before, in order of time.
+     */
+    segments: Array<AudioSegment>;
+};
+
+/**
  * A recording and how to transcribe it.
  */
 export type AudioRequest = {
@@ -776,6 +802,32 @@ export type ImagePoint = [
     number,
     number
 ];
+
+/**
+ * One step towards an image is done.
+ */
+export type ImageProgress = {
+    /**
+     * Kind of the event.
+     */
+    type: 'progress';
+    /**
+     * Steps finished so far.
+     */
+    step: number;
+    /**
+     * Steps in the whole work.
+     */
+    total_steps: number;
+    /**
+     * Progress is never the last event.
+     */
+    done: false;
+    /**
+     * What the image looks like so far, the first where there are several; after every `preview_interval` steps.
+     */
+    preview: Uint8Array | null;
+};
 
 /**
  * Atoms, where they are, and the cell that repeats them.
@@ -1463,10 +1515,6 @@ export type ProgressEvent = {
      * Progress is never the last event.
      */
     done: false;
-    /**
-     * What the result looks like so far, from models that can show it.
-     */
-    preview: Uint8Array | null;
 };
 
 /**
@@ -1816,6 +1864,36 @@ export type SmallMoleculeResponse = {
  * One molecule as SMILES, in printable ASCII without spaces; models were trained on canonical forms.
  */
 export type Smiles = string;
+
+/**
+ * One step towards a sound is done.
+ */
+export type SoundProgress = {
+    /**
+     * Kind of the event.
+     */
+    type: 'progress';
+    /**
+     * Steps finished so far.
+     */
+    step: number;
+    /**
+     * Steps in the whole work.
+     */
+    total_steps: number;
+    /**
+     * Progress is never the last event.
+     */
+    done: false;
+    /**
+     * What was made since the event before, as a WAV file of its own, from models that make sound piece by piece.
+     */
+    audio: Uint8Array | null;
+    /**
+     * Begin of `audio_b64`, in seconds from the start of the sound.
+     */
+    start_s: number | null;
+};
 
 /**
  * One number or category by name.
@@ -2365,6 +2443,56 @@ export type VideoResponse = {
  * Wavelength in nm.
  */
 export type Wavelength = number;
+
+/**
+ * One step of the forecast is done.
+ */
+export type WeatherProgress = {
+    /**
+     * Kind of the event.
+     */
+    type: 'progress';
+    /**
+     * Steps finished so far.
+     */
+    step: number;
+    /**
+     * Steps in the whole work.
+     */
+    total_steps: number;
+    /**
+     * Progress is never the last event.
+     */
+    done: false;
+    /**
+     * Time of the finished step, ISO 8601 in the manner of the request's `current_time`.
+     */
+    forecast_time: string | null;
+    /**
+     * Surface variables of the step by name, each of shape (n_lat, n_lon), in the units of the request.
+     */
+    surface_forecast: {
+        [key: string]: Float32Array;
+    } | null;
+    /**
+     * Variables of the step on pressure levels by name, each of shape (n_levels, n_lat, n_lon), in the units of the request.
+     */
+    atmospheric_forecast: {
+        [key: string]: Float32Array;
+    } | null;
+    /**
+     * Latitudes of the grid, those of the request.
+     */
+    n_lat: number | null;
+    /**
+     * Longitudes of the grid, those of the request.
+     */
+    n_lon: number | null;
+    /**
+     * Pressure levels, those of the request.
+     */
+    n_levels: number | null;
+};
 
 /**
  * The atmosphere now and one model step before, on a grid of latitudes and longitudes. Names of

@@ -142,6 +142,17 @@ export const zGridLongitude = z.number().gte(-180).lte(360);
 export const zImagePoint = z.tuple([z.number(), z.number()]);
 
 /**
+ * One step towards an image is done.
+ */
+export const zImageProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    preview: media().nullable().default(null)
+});
+
+/**
  * One deployed model.
  */
 export const zModelInfo = z.object({
@@ -437,8 +448,7 @@ export const zProgressEvent = z.object({
     type: z.literal('progress').default('progress'),
     step: z.int().gte(0),
     total_steps: z.int().gte(1),
-    done: z.literal(false).default(false),
-    preview: media().nullable().default(null)
+    done: z.literal(false).default(false)
 });
 
 /**
@@ -519,6 +529,18 @@ export const zSmallMoleculeRequest = z.strictObject({
     smiles: z.array(zSmiles).min(1).max(4096),
     pooling: z.enum(['mean', 'cls']).optional().default('mean'),
     normalize: z.boolean().optional().default(false)
+});
+
+/**
+ * One step towards a sound is done.
+ */
+export const zSoundProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    audio: media().nullable().default(null),
+    start_s: z.number().gte(0).nullable().default(null)
 });
 
 /**
@@ -1009,6 +1031,22 @@ export const zSatelliteRequest = z.strictObject({
 });
 
 /**
+ * One step of the forecast is done.
+ */
+export const zWeatherProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    forecast_time: z.string().nullable().default(null),
+    surface_forecast: z.record(z.string(), tensor('float32')).nullable().default(null),
+    atmospheric_forecast: z.record(z.string(), tensor('float32')).nullable().default(null),
+    n_lat: z.int().gte(1).nullable().default(null),
+    n_lon: z.int().gte(1).nullable().default(null),
+    n_levels: z.int().gte(1).nullable().default(null)
+});
+
+/**
  * The atmosphere now and one model step before, on a grid of latitudes and longitudes. Names of
  * variables and their units are the model's own.
  */
@@ -1066,6 +1104,17 @@ export const zAudioSegment = z.object({
     avg_logprob: z.number(),
     no_speech_prob: z.number(),
     words: z.array(zWordTimestamp).nullable().default(null)
+});
+
+/**
+ * One stretch of the recording is transcribed.
+ */
+export const zAudioProgress = z.object({
+    type: z.literal('progress').default('progress'),
+    step: z.int().gte(0),
+    total_steps: z.int().gte(1),
+    done: z.literal(false).default(false),
+    segments: z.array(zAudioSegment).default([])
 });
 
 /**

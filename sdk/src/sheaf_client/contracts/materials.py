@@ -10,6 +10,7 @@ from sheaf_client._tensor import Float32
 from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
 
 from .base import BaseRequest, BaseResponse
+from .events import ProgressEvent
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -70,6 +71,45 @@ class MaterialsRequest(BaseRequest):
             compute_forces: bool = True,
             compute_stress: bool = False,
         ) -> None: ...
+
+
+class AtomsProgress(ProgressEvent):
+    """One step of a relaxation or of a trajectory is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-rules": [{"rule": "requires", "field": "positions_b64", "needs": ["n_atoms"]}],
+            "x-sheaf-binary": {
+                "positions": {
+                    "wire": "positions_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_atoms", 3]},
+                }
+            },
+        },
+    )
+    positions: Float32 | None = Field(
+        default=None, validation_alias="positions_b64", serialization_alias="positions_b64"
+    )
+    """Cartesian positions after the step, shape (n_atoms, 3), in Å."""
+    n_atoms: int | None = Field(default=None, ge=1)
+    """Number of atoms."""
+    cell: Cell | None = None
+    """Lattice vectors after the step as rows, shape (3, 3), in Å, of a structure that has a cell."""
+    energy: float | None = None
+    """Potential energy of all atoms (of one cell, where periodic), in eV."""
+    max_force: float | None = Field(default=None, ge=0.0)
+    """Length of the longest force on an atom, in eV/Å."""
+    temperature_k: float | None = Field(default=None, ge=0.0)
+    """Temperature of the atoms' motion, in K, of molecular dynamics."""
+    time_fs: float | None = Field(default=None, ge=0.0)
+    """Time since the start, in fs, of molecular dynamics."""
+
+    @property
+    def positions_b64(self) -> str | None:
+        """`positions` as base64 text."""
+        text: str | None = self._base64("positions")
+        return text
 
 
 class MaterialsResponse(BaseResponse):

@@ -10,6 +10,7 @@ from sheaf_client._tensor import Float32
 from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
 
 from .base import BaseRequest, BaseResponse
+from .events import ProgressEvent
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -100,6 +101,51 @@ class WeatherRequest(BaseRequest):
             model_type: Literal["weather"] = "weather",
             n_steps: int = 1,
         ) -> None: ...
+
+
+class WeatherProgress(ProgressEvent):
+    """One step of the forecast is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-rules": [
+                {
+                    "rule": "requires",
+                    "field": "surface_forecast",
+                    "needs": ["forecast_time", "n_lat", "n_lon"],
+                },
+                {
+                    "rule": "requires",
+                    "field": "atmospheric_forecast",
+                    "needs": ["forecast_time", "n_levels", "n_lat", "n_lon"],
+                },
+            ],
+            "x-sheaf-binary": {
+                "surface_forecast": {
+                    "wire": "surface_forecast",
+                    "container": "dict",
+                    "tensor": {"dtype": "float32", "shape": ["n_lat", "n_lon"]},
+                },
+                "atmospheric_forecast": {
+                    "wire": "atmospheric_forecast",
+                    "container": "dict",
+                    "tensor": {"dtype": "float32", "shape": ["n_levels", "n_lat", "n_lon"]},
+                },
+            },
+        },
+    )
+    forecast_time: str | None = None
+    """Time of the finished step, ISO 8601 in the manner of the request's `current_time`."""
+    surface_forecast: dict[str, Float32] | None = None
+    """Surface variables of the step by name, each of shape (n_lat, n_lon), in the units of the request."""
+    atmospheric_forecast: dict[str, Float32] | None = None
+    """Variables of the step on pressure levels by name, each of shape (n_levels, n_lat, n_lon), in the units of the request."""
+    n_lat: int | None = Field(default=None, ge=1)
+    """Latitudes of the grid, those of the request."""
+    n_lon: int | None = Field(default=None, ge=1)
+    """Longitudes of the grid, those of the request."""
+    n_levels: int | None = Field(default=None, ge=1)
+    """Pressure levels, those of the request."""
 
 
 class WeatherResponse(BaseResponse):

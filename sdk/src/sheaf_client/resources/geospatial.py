@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from sheaf_client._inputs import ArrayLike
     from sheaf_client.contracts._types import AcquisitionTime, BandName, Wavelength
 
-EMBED: Operation[SatelliteRequest, SatelliteResponse] = Operation(
+EMBED: Operation[SatelliteRequest, SatelliteResponse, ProgressEvent] = Operation(
     model_type="geospatial",
     name="embed",
     path="/{model_name}/geospatial/embed",
     request=SatelliteRequest,
     response=SatelliteResponse,
+    progress=ProgressEvent,
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.materials import MaterialsRequest, MaterialsResponse
 
 if TYPE_CHECKING:
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from sheaf_client.contracts._types import AtomicNumber
     from sheaf_client.params._types import CellLike, PeriodicityLike
 
-COMPUTE: Operation[MaterialsRequest, MaterialsResponse] = Operation(
+COMPUTE: Operation[MaterialsRequest, MaterialsResponse, ProgressEvent] = Operation(
     model_type="materials",
     name="compute",
     path="/{model_name}/materials/compute",
     request=MaterialsRequest,
     response=MaterialsResponse,
+    progress=ProgressEvent,
 )
 
 
@@ -117,7 +119,7 @@ class Materials(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MaterialsResponse]: ...
+    ) -> Stream[MaterialsResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -132,7 +134,7 @@ class Materials(SyncResource):
         compute_stress: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MaterialsResponse]: ...
+    ) -> Stream[MaterialsResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -144,8 +146,8 @@ class Materials(SyncResource):
         compute_stress: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MaterialsResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[MaterialsResponse]:
+    ) -> Stream[MaterialsResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[MaterialsResponse, ProgressEvent]:
         """Compute a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -269,7 +271,7 @@ class AsyncMaterials(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MaterialsResponse]: ...
+    ) -> AsyncStream[MaterialsResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -284,7 +286,7 @@ class AsyncMaterials(AsyncResource):
         compute_stress: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MaterialsResponse]: ...
+    ) -> AsyncStream[MaterialsResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -296,8 +298,8 @@ class AsyncMaterials(AsyncResource):
         compute_stress: bool = False,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MaterialsResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MaterialsResponse]:
+    ) -> AsyncStream[MaterialsResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MaterialsResponse, ProgressEvent]:
         """Compute a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

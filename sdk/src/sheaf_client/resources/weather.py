@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.weather import WeatherRequest, WeatherResponse
+from sheaf_client.contracts.weather import WeatherProgress, WeatherRequest, WeatherResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
 
-FORECAST: Operation[WeatherRequest, WeatherResponse] = Operation(
+FORECAST: Operation[WeatherRequest, WeatherResponse, WeatherProgress] = Operation(
     model_type="weather",
     name="forecast",
     path="/{model_name}/weather/forecast",
     request=WeatherRequest,
     response=WeatherResponse,
+    progress=WeatherProgress,
 )
 
 
@@ -121,7 +122,7 @@ class Weather(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[WeatherResponse]: ...
+    ) -> Stream[WeatherResponse, WeatherProgress]: ...
     @overload
     def stream(
         self,
@@ -139,7 +140,7 @@ class Weather(SyncResource):
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[WeatherResponse]: ...
+    ) -> Stream[WeatherResponse, WeatherProgress]: ...
     @overload
     def stream(
         self,
@@ -150,8 +151,8 @@ class Weather(SyncResource):
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[WeatherResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[WeatherResponse]:
+    ) -> Stream[WeatherResponse, WeatherProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[WeatherResponse, WeatherProgress]:
         """Forecast the atmosphere and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -283,7 +284,7 @@ class AsyncWeather(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[WeatherResponse]: ...
+    ) -> AsyncStream[WeatherResponse, WeatherProgress]: ...
     @overload
     def stream(
         self,
@@ -301,7 +302,7 @@ class AsyncWeather(AsyncResource):
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[WeatherResponse]: ...
+    ) -> AsyncStream[WeatherResponse, WeatherProgress]: ...
     @overload
     def stream(
         self,
@@ -312,8 +313,8 @@ class AsyncWeather(AsyncResource):
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[WeatherResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[WeatherResponse]:
+    ) -> AsyncStream[WeatherResponse, WeatherProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[WeatherResponse, WeatherProgress]:
         """Forecast the atmosphere and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

@@ -3,12 +3,13 @@
 """The public names of the contracts in `weather`."""
 
 from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
-from sheaf_client.contracts.weather import WeatherRequest, WeatherResponse
+from sheaf_client.contracts.weather import WeatherProgress, WeatherRequest, WeatherResponse
 
 __all__ = [
     "GridLatitude",
     "GridLongitude",
     "PressureLevel",
+    "WeatherProgress",
     "WeatherRequest",
     "WeatherResponse",
 ]

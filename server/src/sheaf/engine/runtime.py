@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -176,7 +176,7 @@ class ModelRuntime:
 
     def iter_stream(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """`stream` for threads."""
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout)

@@ -26,13 +26,14 @@ from starlette.types import ASGIApp, Lifespan
 from sheaf.engine import ModelRuntime
 from sheaf.engine.streams import Event
 from sheaf.http._routes import OPERATIONS
-from sheaf.http.bodies import decode, decode_value, parse_batch, read_body
+from sheaf.http.bodies import OFFLOAD, decode, decode_value, parse_batch, read_body
 from sheaf.http.docs import docs_routes
 from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
 from sheaf.http.telemetry import Observed, metrics_endpoint
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError, ResultEvent
+from sheaf_client._binary import binary_size
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.events import ErrorEvent
@@ -238,10 +239,10 @@ async def _server_sent(first: Event, rest: AsyncGenerator[Event, None]) -> Async
     """The events in their order on the wire, each with its number; an error is the last event."""
     number = 0
     try:
-        yield _event(first, number)
+        yield await _event(first, number)
         async for event in rest:
             number += 1
-            yield _event(event, number)
+            yield await _event(event, number)
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
         yield ServerSentEvent(
@@ -251,11 +252,14 @@ async def _server_sent(first: Event, rest: AsyncGenerator[Event, None]) -> Async
         await rest.aclose()
 
 
-def _event(event: Event, number: int) -> ServerSentEvent:
+async def _event(event: Event, number: int) -> ServerSentEvent:
+    told = event.response if isinstance(event, ResultEvent) else event
+    # Others are served while tensors and files become text.
+    large = binary_size(told) > OFFLOAD
+    data = await anyio.to_thread.run_sync(told.model_dump_json) if large else told.model_dump_json()
     if isinstance(event, ResultEvent):
-        data = '{"type":"result","done":true,' + event.response.model_dump_json()[1:]
-        return ServerSentEvent(data, event="result", id=str(number))
-    return ServerSentEvent(event.model_dump_json(), event=event.type, id=str(number))
+        data = '{"type":"result","done":true,' + data[1:]
+    return ServerSentEvent(data, event=event.type, id=str(number))
 
 
 async def _answer(request: Request, encode: Callable[[], tuple[bytes, str]]) -> Response:

@@ -25,8 +25,8 @@ from sheaf_client.errors import (
 
 RequestT = TypeVar("RequestT", bound=BaseRequest)
 
-#: Bodies over this many bytes are decoded on a worker thread, so that others are served meanwhile.
-_OFFLOAD = 128 * 1024
+#: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
+OFFLOAD = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ async def read_body(request: Request, limit: int) -> Body:
 async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
     read = partial(_decode, body, kind, model_name)
-    return await anyio.to_thread.run_sync(read) if len(body.content) > _OFFLOAD else read()
+    return await anyio.to_thread.run_sync(read) if len(body.content) > OFFLOAD else read()
 
 
 def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
