@@ -34,7 +34,7 @@ def loaded_by(statement: str) -> set[str]:
             "from sheaf.registry import backend_names; backend_names()",
             {"torch", "ray", "statsforecast", "pandas"},
         ),
-        ("from sheaf.local import LocalModels", {"ray", "torch", "httpx", "uvicorn"}),
+        ("from sheaf.local import LocalModels", {"ray", "torch", "httpx", "uvicorn", "opentelemetry"}),
     ],
 )
 def test_an_import_loads_no_more_than_it_needs(statement: str, absent: set[str]) -> None:
@@ -46,7 +46,8 @@ ALLOWED = {
     "scheduling": {"scheduling"},
     "backends": {"api", "backends", "lora", "registry"},
     "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
-    "http": {"engine", "http"},
+    "http": {"engine", "http", "observability"},
+    "observability": {"engine", "environment", "observability"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Hands the caller's trace on to the server, where the program uses OpenTelemetry; nothing is imported for it."""
+"""Hands the caller's trace on to the server, in programs that use OpenTelemetry; others pay nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ def put_trace(headers: MutableMapping[str, str]) -> None:
     api: Any = sys.modules.get("opentelemetry.trace")
     if api is None or not api.get_current_span().get_span_context().is_valid:
         return
+    if any(name.lower() == "traceparent" for name in headers):
+        return  # the caller's own
     from opentelemetry import propagate
 
     propagate.inject(headers)
