@@ -55,8 +55,8 @@ class Observed:
         model, route, method = current.model, current.route, current.facts["method"]
         status = CLIENT_LEFT if exchange.left else current.failed or exchange.status
         self._telemetry.metrics.answered(model, route, status, seconds)
-        code = current.facts.get("sheaf.code")
-        if code is not None and not current.calls and method == "POST":
+        code = "cancelled" if exchange.left else current.facts.get("sheaf.code")
+        if code is not None and not current.calls and method == "POST" and not exchange.left:
             self._telemetry.metrics.refused(model, code)
         if current.span is not None:
             tracing.end_request(current.span, route, status, code)
