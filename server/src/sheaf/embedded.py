@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import threading
 import time
@@ -70,6 +71,9 @@ class EmbeddedServer:
         """Serve in this thread until a signal ends it; raises what the loading of a model raised."""
         configure_logging(default="info", whole_process=True)
         start_tracing()
+        if threading.current_thread() is threading.main_thread():
+            # uvicorn dies by the signal that stopped it; models are let go of and spans sent before that.
+            signal.signal(signal.SIGTERM, _end)
         self._listen()
         server = self._make_server()
         loading = threading.Thread(target=self._load, name="sheaf-load", daemon=True)
@@ -141,3 +145,7 @@ class EmbeddedServer:
         )
         self._server = uvicorn.Server(config)
         return self._server
+
+
+def _end(number: int, frame: object) -> None:  # noqa: ARG001 - what signals give
+    raise SystemExit(0)
