@@ -61,7 +61,7 @@ def test_one_prediction_is_counted_in_every_metric_it_touches(make_request: Make
 
 
 def test_series_of_a_model_begin_at_zero_before_its_first_request() -> None:
-    with held(Echo) as (_, telemetry):
+    with held(Echo, cache=CacheConfig()) as (_, telemetry):
         names = read(telemetry).names
     own = {metric.name for metric in METRICS if metric.labels == ("model",) and metric.kind != "histogram"}
     assert own <= names

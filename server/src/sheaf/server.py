@@ -21,6 +21,7 @@ from sheaf.http import create_app
 from sheaf.http.app import Limits
 from sheaf.local import LocalModels, describe
 from sheaf.observability import Telemetry, configure_logging, start_tracing
+from sheaf.observability.ray_export import export_to_ray
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.errors import ModelNotFoundError
@@ -82,7 +83,9 @@ class _ModelReplica:
         self._limits = limits
         configure_logging()
         start_tracing()
-        self._models = LocalModels.start(spec, Telemetry())
+        telemetry = Telemetry()
+        self._models = LocalModels.start(spec, telemetry)
+        export_to_ray(telemetry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return _at_root(create_app(self._models, limits=self._limits))

@@ -117,13 +117,13 @@ class Metrics:
         self._cost, self._padded_cost = counts[COST.name], counts[PADDED_COST.name]
         self._cache, self._reloads = counts[CACHE_REQUESTS.name], counts[RELOADS.name]
 
-    def expect(self, model: str) -> None:
+    def expect(self, model: str, *, cached: bool) -> None:
         """Let a model's series begin at zero, so that their first event is seen as an increase."""
         own = (model,)
         with self._lock:
             for count in (self._failures, self._device_seconds, self._cost, self._padded_cost, self._reloads):
                 count.add(own, 0)
-            for outcome in ("hit", "miss"):
+            for outcome in ("hit", "miss") if cached else ():
                 self._cache.add((model, outcome), 0)
             for distribution in (self._sizes, self._waited):
                 distribution.expect(own)

@@ -61,7 +61,7 @@ class Telemetry(Observer):
         """Tell the state of these models from now on."""
         for runtime in runtimes:
             self._runtimes.add(runtime)
-            self.metrics.expect(runtime.spec.name)
+            self.metrics.expect(runtime.spec.name, cached=runtime.cache is not None)
 
     def forget(self, runtimes: Iterable[ModelRuntime]) -> None:
         """Tell the state of these models no more; what was counted stays."""
@@ -135,7 +135,8 @@ class _Gauges(Collector):
             name = runtime.spec.name
             depth[name] = depth.get(name, 0) + runtime.depth
             ready[name] = min(ready.get(name, 1), float(runtime.ready))
-            kept[name] = kept.get(name, 0) + (runtime.cache.size if runtime.cache is not None else 0)
+            if runtime.cache is not None:
+                kept[name] = kept.get(name, 0) + runtime.cache.size
         for metric, values in ((m.QUEUE_DEPTH, depth), (m.READY, ready), (m.CACHE_BYTES, kept)):
             family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
             for name, value in sorted(values.items()):
