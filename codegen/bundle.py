@@ -44,6 +44,8 @@ class SchemaError(Exception):
 class Operation:
     """One operation of a model type: `time_series.forecast`; `result` is what a person calls its answer.
 
+    The first of a type is its primary one. The contracts of the others have a constant member `operation`, by
+    which they are told apart where the URL does not name the operation.
     `progress` names the event that tells a step of its stream; None where it has no stream.
     """
 
@@ -54,6 +56,12 @@ class Operation:
     response: str
     progress: str | None
     result: str
+    primary: bool
+
+    @property
+    def constants(self) -> JSON:
+        """What its requests and answers say of the operation."""
+        return {} if self.primary else {"operation": self.name}
 
     @property
     def contracts(self) -> tuple[str, ...]:
@@ -222,11 +230,13 @@ def _read_task(reader: _Reader, path: Path) -> Task:
             response=reader.resolve(path, op["response"]),
             progress=_read_progress(reader, path, op),
             result=op.get("result", "response"),
+            primary=place == 0,
         )
-        for name, op in block["operations"].items()
+        for place, (name, op) in enumerate(block["operations"].items())
     )
     for op in operations:
-        _check_model_type(reader.bundle, path, block["model_type"], op.request, op.response)
+        constants = {"model_type": block["model_type"], "operation": None, **op.constants}
+        _check_constants(reader.bundle, path, constants, op.request, op.response)
     return Task(
         model_type=block["model_type"],
         resource=block["resource"],
@@ -255,8 +265,12 @@ def _read_progress(reader: _Reader, path: Path, operation: JSON) -> str | None:
     return name
 
 
-def _check_model_type(bundle: Bundle, path: Path, model_type: str, *names: str) -> None:
+def _check_constants(bundle: Bundle, path: Path, constants: JSON, *names: str) -> None:
     for name in names:
-        const = bundle.schemas[name].body.get("properties", {}).get("model_type", {}).get("const")
-        if const != model_type:
-            raise SchemaError(f"{path.name}: {name}.model_type must be the constant {model_type!r}")
+        properties = bundle.schemas[name].body.get("properties", {})
+        for member, value in constants.items():
+            if value is None:
+                if member in properties:
+                    raise SchemaError(f"{path.name}: {name}.{member} is for operations after the first")
+            elif [properties.get(member, {}).get(key) for key in ("const", "default")] != [value, value]:
+                raise SchemaError(f"{path.name}: {name}.{member} must be the constant {value!r}")

@@ -74,7 +74,10 @@ def view(bundle: Bundle, *, params: bool) -> JSON:
         schema = bundle.schemas[name]
         if is_alias(schema):
             continue
-        body = _refs(bundle, copy.deepcopy(schema.body), params=params)
+        body = copy.deepcopy(schema.body)
+        if params:
+            _name_plainly(body)
+        body = _refs(bundle, body, params=params)
         if name == "BaseResponse":
             body["customBasePath"] = "sheaf_client._results.Results"
         if not params and (table := binary_fields(flatten(bundle, schema.body))):
@@ -87,6 +90,15 @@ def view(bundle: Bundle, *, params: bool) -> JSON:
         schemas[f"{schema.module}.{name}"] = body
     info = {"title": "view", "version": "0"}
     return {"openapi": "3.1.0", "info": info, "paths": {}, "components": {"schemas": schemas}}
+
+
+def _name_plainly(body: JSON) -> None:
+    """Give binary fields the names that people use."""
+    names = {entry["wire"]: name for name, entry in binary_fields(body).items()}
+    for key in ("properties", "required"):
+        if key in body:
+            plain = [names.get(wire, wire) for wire in body[key]]
+            body[key] = dict(zip(plain, body[key].values(), strict=True)) if key == "properties" else plain
 
 
 def nested_parameters(bundle: Bundle) -> list[str]:
@@ -110,7 +122,9 @@ def _refs(bundle: Bundle, node: Any, *, params: bool) -> Any:
     if not is_object(node):
         return node
     if binary_node(node) is not None:
-        custom = {"type": "string", "customTypePath": python_type(node)}
+        # Of what people give, an array says most; the text and bytes of files and tensors are for contracts.
+        held = "sheaf_client._inputs.ArrayLike" if params and "x-sheaf-tensor" in node else python_type(node)
+        custom = {"type": "string", "customTypePath": held}
         kept = {key: node[key] for key in ("description", "default") if key in node}
         return {**kept, **({"anyOf": [custom, {"type": "null"}]} if "null" in node["type"] else custom)}
     out: JSON = {}

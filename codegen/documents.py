@@ -49,12 +49,13 @@ def flatten(bundle: Bundle, body: JSON) -> JSON:
         for name in dict.fromkeys(required)
         if "default" not in body["properties"][name] or _is_tag(body, name)
     ]
+    body["required"] += [n for n in body["properties"] if _is_tag(body, n) and n not in body["required"]]
     return body
 
 
 def _is_tag(body: JSON, name: str) -> bool:
     """A discriminator stays required in the document although clients fill it in."""
-    return name == "model_type" and "const" in body["properties"][name]
+    return name in ("model_type", "operation") and "const" in body["properties"][name]
 
 
 def _clean(node: Any) -> Any:
@@ -141,9 +142,19 @@ def _operation(task: Task, op: Operation) -> JSON:
 def _unions(bundle: Bundle, schemas: JSON) -> JSON:
     """The unions over all model types, and the result event of each operation."""
     operations = [(task, op) for task in bundle.tasks for op in task.operations]
+    out: JSON = {}
 
     def tagged(pick: str) -> JSON:
-        names = {task.model_type: getattr(op, pick) for task, op in operations}
+        names: dict[str, str] = {}
+        for task in bundle.tasks:
+            own = [getattr(op, pick) for op in task.operations]
+            names[task.model_type] = own[0] if len(own) == 1 else f"Any{own[0]}"
+            if len(own) > 1:
+                out[f"Any{own[0]}"] = {
+                    "description": f"A {pick} of any operation on {task.resource}: see `operation`.",
+                    # Not `oneOf`: answers may have members that are not told of.
+                    "anyOf": [component(name) for name in own],
+                }
         return {
             "oneOf": [component(name) for name in names.values()],
             "discriminator": {
@@ -152,10 +163,8 @@ def _unions(bundle: Bundle, schemas: JSON) -> JSON:
             },
         }
 
-    out: JSON = {
-        "AnyRequest": {"description": "A request of any model type.", **tagged("request")},
-        "AnyResponse": {"description": "A response of any model type.", **tagged("response")},
-    }
+    out["AnyRequest"] = {"description": "A request of any model type.", **tagged("request")}
+    out["AnyResponse"] = {"description": "A response of any model type.", **tagged("response")}
     for _, op in operations:
         response = schemas[op.response]
         out[result_event(op)] = {
@@ -220,7 +229,7 @@ def _give_examples(bundle: Bundle, path: str, item: JSON) -> None:
     examples: JSON = {}
     for task, op in operations:
         worked = bundle.schemas[op.request].body.get("examples", [])
-        requests = [{"model_type": task.model_type, **request} for request in worked]
+        requests = [{"model_type": task.model_type, **op.constants, **request} for request in worked]
         # A typed operation shows its own request, the shared ones show the first of each showcased type.
         shared = task in bundle.showcased and task.resource not in examples
         wanted = path == path_of(task, op) if path in typed else shared

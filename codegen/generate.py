@@ -125,15 +125,18 @@ def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -
         _render(
             environment, "api.py", folder / f"{module}.py", module=module, imports=imports, all=sorted(names)
         )
-    operations = [(task, op) for task in bundle.tasks for op in task.operations]
-    unions = {
-        "AnyRequest": [op.request for _, op in operations],
-        "AnyResponse": [op.response for _, op in operations],
-    }
     union_imports: dict[str, list[str]] = {}
-    for task, op in operations:
-        union_imports.setdefault(task.module, []).extend([op.request, op.response])
-    _render(environment, "union.py", folder / "union.py", imports=union_imports, unions=unions)
+    for task in bundle.tasks:
+        names = [name for op in task.operations for name in (op.request, op.response)]
+        union_imports.setdefault(task.module, []).extend(names)
+    unions = {
+        f"Any{pick.title()}": [[(op, getattr(op, pick)) for op in task.operations] for task in bundle.tasks]
+        for pick in ("request", "response")
+    }
+    several = any(len(task.operations) > 1 for task in bundle.tasks)
+    context = {"imports": union_imports, "unions": unions, "several": several}
+    _render(environment, "union.py", folder / "union.py", **context)
+    _render(environment, "operations.py", folder / "operations.py", tasks=bundle.tasks)
     (folder / "__init__.py").write_text(
         f'{HEADER}\n\n"""The contracts under their public names."""\n', encoding="utf-8"
     )

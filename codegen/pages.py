@@ -124,9 +124,10 @@ class _Page:
 
     def _rules(self, request: Schema) -> list[tuple[str, str, str]]:
         """Code, fields and words of each rule of the request and of what it holds."""
+        held = self.bundle.reachable(request.name)
         return [
             (rule["rule"], _fields_of(rule), _cell(_capital(sentence(rule))))
-            for schema in (request, *self.types)
+            for schema in (request, *(schema for schema in self.types if schema.name in held))
             for rule in schema.body.get("x-sheaf-rules", [])
         ]
 

@@ -20,7 +20,7 @@ from codegen.inputs import Inputs
 from codegen.whole import Whole
 
 #: Fields that the client fills in itself.
-_CLIENT_FIELDS = {"model_type", "model_name", "request_id"}
+_CLIENT_FIELDS = {"model_type", "model_name", "request_id", "operation"}
 _MEDIA_OVERRIDES = {"text/event-stream": "application/json", "application/problem+json": "application/json"}
 
 
@@ -29,6 +29,7 @@ class Endpoint:
     """One operation as the client sees it."""
 
     name: str
+    primary: bool
     path: str
     summary: str
     description: str
@@ -85,6 +86,7 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
         collection = next(c for tag, c in data.endpoint_collections_by_tag.items() if tag == task.resource)
         if collection.parse_errors:
             raise SchemaError(f"{task.resource}: {collection.parse_errors}")
+        names = [op.name for op in task.operations]
         endpoints: list[Endpoint] = []
         for parsed in collection.endpoints:
             operation = document["paths"][_raw(parsed.path)][parsed.method]
@@ -95,7 +97,8 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
             request = _raw(body.class_info.name)
             endpoints.append(
                 Endpoint(
-                    name=operation["operationId"].removeprefix(f"{task.resource}_"),
+                    name=(name := operation["operationId"].removeprefix(f"{task.resource}_")),
+                    primary=name == names[0],
                     path=_raw(parsed.path),
                     summary=operation["summary"],
                     description=operation["description"],
@@ -107,7 +110,8 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
                     whole=Whole(fields),
                 )
             )
-        names = {n for e in endpoints for n in (e.request, e.response, e.progress, e.whole.type or "")}
+        endpoints.sort(key=lambda endpoint: names.index(endpoint.name))
+        used = {n for e in endpoints for n in (e.request, e.response, e.progress, e.whole.type or "")}
         resources.append(
             Resource(
                 name=task.resource,
@@ -116,7 +120,7 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
                 summary=task.summary,
                 endpoints=tuple(endpoints),
                 extends=task.extends,
-                imports=classes.imports([*names, *(f.type for e in endpoints for f in e.fields)]),
+                imports=classes.imports([*used, *(f.type for e in endpoints for f in e.fields)]),
             )
         )
     return resources

@@ -97,7 +97,7 @@ def _describe(bundle: Bundle, task: Task, op: Operation, resources: list[Resourc
         "stream_name": "stream" if endpoint is resource.endpoints[0] else f"{op.name}_stream",
         "model": examples[0]["model_name"],
         "examples": examples,
-        "bodies": [{"model_type": task.model_type, **example} for example in examples],
+        "bodies": [{"model_type": task.model_type, **op.constants, **example} for example in examples],
     }
 
 

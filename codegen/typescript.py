@@ -17,6 +17,7 @@ from typing import Any
 
 import jinja2
 
+from codegen.aliases import WIRE_TYPES
 from codegen.bundle import JSON, PLAIN_PROGRESS, Bundle, SchemaError, is_array, is_object
 from codegen.held import binary_places, hold, walk_schema, with_held_names
 from codegen.resources import Resource
@@ -97,7 +98,7 @@ def typescript_view(bundle: Bundle, view: JSON) -> JSON:
 
 def _accept_dates(schemas: JSON, taken: set[str]) -> None:
     """Give requests a type of their own for times: programs may give a `Date`, and get text."""
-    likes = {name: f"{name}Like" for name, body in schemas.items() if body.get("format") == "timestamp"}
+    likes = {name: f"{name}Like" for name, body in schemas.items() if body.get("format") in WIRE_TYPES}
     component = "#/components/schemas/"
     references = {component + name: component + like for name, like in likes.items()}
 
@@ -113,8 +114,8 @@ def _accept_dates(schemas: JSON, taken: set[str]) -> None:
 
     for name in taken:
         rename(schemas[name])
-    for name in likes.keys() & taken:
-        schemas[likes[name]] = {**schemas[name], "format": "given-timestamp"}
+    for name in sorted(likes.keys() & taken):
+        schemas[likes[name]] = {**schemas[name], "format": f"given-{schemas[name]['format']}"}
 
 
 def _fill_in(body: JSON, schemas: JSON) -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sheaf_client._base import Model
+from sheaf_client._binary import holders
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
-from tests.contract.values import JSON, SPARE, Builder, T, resolved, sizes
+from tests.contract.values import JSON, SPARE, WANTED, Builder, T, resolved, schemas, sizes
 
 
 class _Drawn:
@@ -58,8 +59,12 @@ def bodies(operation: Operation[Any, Any], model_name: str) -> st.SearchStrategy
 def repair_of(contract: type[Model]) -> Callable[[Builder, JSON, JSON], None]:
     """What brings a body of the contract into accord with its rules."""
     rules = rules_of(contract)
+    parts = {name: (part.__name__, repair_of(part)) for name, part in holders(contract).items()}
 
     def repair(builder: Builder, schema: JSON, body: JSON) -> None:
+        for name, (part, repair_part) in parts.items():
+            for item in body.get(name) or ():
+                repair_part(builder, schemas()[part], item)
         accord = _Accord(builder, schema, body)
         for _ in range(2):  # a later rule may undo an earlier one
             for rule in rules:
@@ -96,6 +101,8 @@ class _Accord:
         self._banned: set[str] = set()
 
     def exactly_one_of(self, rule: JSON) -> None:
+        if "unless" in rule and self._body.get(rule["unless"]):
+            return
         kept = self._pick([f for f in rule["fields"] if f not in self._banned])
         self._ban(set(rule["fields"]) - {kept})
         self._need(kept)
@@ -116,12 +123,29 @@ class _Accord:
 
     def needed_when_true(self, rule: JSON) -> None:
         flag = self._body.get(rule["flag"], False)
-        if any(flag) if isinstance(flag, list) else flag:
-            self._need(rule["field"])
+        needed = any(flag) if isinstance(flag, list) else flag
+        if needed and not self._need(rule["field"]):
+            self._body.pop(rule["flag"])
 
     def value_requires(self, rule: JSON) -> None:
         if self._body.get(rule["field"]) == rule["value"]:
             self._body[rule["needs"]] = rule["equals"]
+
+    def numbers_when(self, rule: JSON) -> None:
+        if self._body.get(rule["when"]) == rule["equals"]:
+            self._change(
+                rule["field"], lambda items, _: [i if isinstance(i, int | float) else 1.5 for i in items]
+            )
+
+    def some_filled(self, rule: JSON) -> None:
+        """Mappings are never drawn empty."""
+
+    def filled_with(self, rule: JSON) -> None:
+        if self._body[rule["of"]]:
+            items = self._body[rule["field"]]
+            self._body[rule["field"]] = self._builder.items(
+                self._schema["properties"][rule["field"]], max(1, len(items)), items
+            )
 
     def some_true(self, rule: JSON) -> None:
         self._body[self._pick(rule["fields"])] = True
@@ -235,7 +259,8 @@ class _Accord:
             member = resolved(self._schema["properties"][field])
             kinds = member.get("type")
             kind = next(k for k in kinds if k != "null") if isinstance(kinds, list) else kinds
-            self._body[field] = self._builder.value({**member, "type": kind})
+            tensor = "x-sheaf-tensor" in member
+            self._body[field] = WANTED if tensor else self._builder.value({**member, "type": kind})
         return True
 
     def _row(self, field: str) -> JSON:
@@ -282,8 +307,6 @@ def branches(schema: JSON) -> list[JSON]:
 
 def resolved_ref(schema: JSON) -> JSON:
     """What a reference stands for."""
-    from tests.contract.values import schemas
-
     return schemas()[schema["$ref"].rpartition("/")[2]]
 
 

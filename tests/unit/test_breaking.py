@@ -230,6 +230,12 @@ BREAKING: dict[str, tuple[Callable[[Contract], object], str]] = {
         f"{RESPONSE}/point: may now be 'mode'",
     ),
     "response bound loosened": (at(RESPONSE, "horizon", minimum=0), f"{RESPONSE}/horizon: lower bound 1 → 0"),
+    "response tensor may have gaps": (
+        setting(
+            *("schemas", "DepthResponse", "properties", "depth_b64", "x-sheaf-tensor", "missing"), value=True
+        ),
+        "DepthResponse/depth_b64: may now have missing values",
+    ),
     "progress event of a stream loses a field": (
         drop("schemas", "ImageProgress", "properties", "preview_b64"),
         "ImageProgress/preview_b64: removed",
@@ -264,6 +270,16 @@ def test_each_kind_of_change_is_told_once_with_its_place(contract: Contract, kin
     assert breaking_changes(contract, changed(contract, change)) == [line]
 
 
+def _divided(contract: Contract, kind: str) -> None:
+    """Put a union of two operations in the place of the one that depth had."""
+    schemas, own, union = contract["schemas"], f"Depth{kind}", f"AnyDepth{kind}"
+    members = [{"$ref": own}, {"$ref": f"Pose{kind}"}]
+    schemas[union] = {"anyOf": members}
+    schemas[f"Any{kind}"]["discriminator"]["mapping"]["depth"] = union
+    branches = schemas[f"Any{kind}"]["oneOf"]
+    branches[branches.index({"$ref": own})] = {"$ref": union}
+
+
 ADDITIONS: dict[str, Callable[[Contract], object]] = {
     "nothing": dict.copy,
     "operation": lambda c: c["operations"].update({"GET /new": {"id": "new"}}),
@@ -287,6 +303,10 @@ ADDITIONS: dict[str, Callable[[Contract], object]] = {
         c["schemas"][name]["discriminator"]["mapping"].update(antenna=f"Depth{name[3:]}")
         for name in ("AnyRequest", "AnyResponse")
     ],
+    "operation of a type that had one": lambda c: [_divided(c, name) for name in ("Request", "Response")],
+    "request tensor may have gaps": setting(
+        "schemas", "PointCloudRequest", "properties", "points_b64", "x-sheaf-tensor", "missing", value=True
+    ),
     "progress event of a stream that had the plain one": setting(
         *("operations", "POST /{model_name}/time_series/forecast", "streams", "$ref"), value="ImageProgress"
     ),

@@ -124,6 +124,9 @@ def scratch(tmp_path: Path) -> Path:
     return schema
 
 
+OTHER = "{summary: Aim, request: '#/$defs/AntennaRequest', response: '#/$defs/AntennaResponse'}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
@@ -132,6 +135,16 @@ def scratch(tmp_path: Path) -> Path:
         ("field: weights, as: lengths", "field: weights", "takes"),
         ("model_type: antenna", "model_type: antena", "model_type must be the constant 'antena'"),
         ("gain: {type: number,", "gain: {", "Any"),
+        (
+            "    stream: true",
+            "    stream: true\n    aim: " + OTHER,
+            "AntennaRequest.operation must be the constant 'aim'",
+        ),
+        (
+            "band: {",
+            "operation: {type: string, const: x}\n      band: {",
+            "operation is for operations after",
+        ),
         ("'#/$defs/AntennaResponse'", "'#/$defs/Nowhere'", "leads nowhere"),
         ("stream: true", "stream: '#/$defs/Band'", "told by a ProgressEvent; Band extends none"),
         ("stream: true", "stream: '#/$defs/Sweep'", r"must be a Sweep too, which requires \['gain'\]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,17 @@ def dataset(times: int = 3, **renamed: str) -> xr.Dataset:
         },
     )
     return held.rename(renamed)
+
+
+def test_times_that_stay_text_may_be_given_as_datetimes() -> None:
+    given = expand(FORECAST_WEATHER.request, dataset())
+    for time in (
+        datetime(2024, 6, 1, 12),
+        pd.Timestamp("2024-06-01T12"),
+        np.datetime64("2024-06-01T12", "ns"),
+    ):
+        request = build(FORECAST_WEATHER, **{**given, "current_time": time})
+        assert request.current_time == "2024-06-01T12:00:00"
 
 
 @pytest.mark.parametrize(

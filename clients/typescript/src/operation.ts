@@ -25,6 +25,8 @@ export interface Operation<Q, A, P extends ProgressEvent = ProgressEvent> {
   /** What the schema calls it, its resource first. */
   name: string;
   modelType: string;
+  /** What its contracts say of it; those of a type's primary operation say nothing. */
+  operation?: string;
   path: string;
   request: Contract<Q>;
   response: Contract<A>;
@@ -141,6 +143,7 @@ export class Caller {
     const body: Record<string, unknown> = {
       request_id: newId(),
       model_type: operation.modelType,
+      ...(operation.operation === undefined ? {} : { operation: operation.operation }),
       ...(model === undefined ? {} : { model_name: model }),
       ...(held.value as object),
     };

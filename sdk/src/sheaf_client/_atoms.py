@@ -33,6 +33,11 @@ def with_results(model: Any, atoms: Any) -> Atoms:
         held = ase.Atoms(numbers, positions, cell=fields["cell"], pbc=fields["pbc"])
     if len(held) != model.n_atoms:
         raise ValueError(f"the answer is of {model.n_atoms} atoms, these are {len(held)}")
+    # Where the atoms moved, the answer is of where they are now.
+    if (positions := getattr(model, "positions", None)) is not None:
+        held.set_positions(positions)
+    if (cell := getattr(model, "cell", None)) is not None:
+        held.set_cell(cell)
     known = ("energy", "forces", "stress")
     results = {name: value for name in known if (value := getattr(model, name, None)) is not None}
     held.calc = calculators.SinglePointCalculator(held, **results)

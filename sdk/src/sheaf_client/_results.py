@@ -74,8 +74,8 @@ class Results(Model):
         `bfactor`, each of shape (n_atoms,).
 
         Args:
-            atoms: What the request was made of, or the request itself; it is not changed. A structure takes
-                none.
+            atoms: What the request was made of, or the request itself; it is not changed, and what is given
+                back stands where the atoms are at the end, if the answer tells. A structure takes none.
 
         Raises:
             ImportError: ASE is not installed, or Biopython, which reads mmCIF.
@@ -142,7 +142,7 @@ def _columns(model: Model, field: str, names: str | Sequence[str] | None) -> dic
     rows = cast("Sequence[Any]", value)
     if turned:
         return {f"{field}_{place}": path for place, path in enumerate(rows)}
-    first = rows[0] if rows else None
+    first = rows[0] if len(rows) else None
     if isinstance(first, Model):
         fields = type(first).model_fields
         return {name: [getattr(row, name) for row in rows] for name in fields}

@@ -16,6 +16,8 @@ import type {
   GenomicRequest,
   SatelliteRequest,
   MaterialsRequest,
+  RelaxRequest,
+  MolecularDynamicsRequest,
   MolecularRequest,
   MultimodalEmbeddingRequest,
   MultimodalGenerationRequest,
@@ -40,6 +42,8 @@ import type {
   GenomicResponse,
   SatelliteResponse,
   MaterialsResponse,
+  RelaxResponse,
+  MolecularDynamicsResponse,
   MolecularResponse,
   MultimodalEmbeddingResponse,
   MultimodalGenerationResponse,
@@ -59,6 +63,7 @@ import type {
   SoundProgress,
   ProgressEvent,
   ImageProgress,
+  AtomsProgress,
   WeatherProgress,
 } from './types.gen.js';
 import * as contracts from './zod.gen.js';
@@ -387,7 +392,27 @@ const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse, Progress
   progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
-/** Compute energies and forces of atoms. */
+const MATERIALS_RELAX: Operation<RelaxRequest, RelaxResponse, AtomsProgress> = {
+  name: "materials.relax",
+  modelType: "materials",
+  operation: "relax",
+  path: "/{model_name}/materials/relax",
+  request: { name: "RelaxRequest", schema: contracts.zRelaxRequest },
+  response: { name: "RelaxResponse", schema: contracts.zRelaxResponse },
+  progress: { name: "AtomsProgress", schema: contracts.zAtomsProgress },
+};
+
+const MATERIALS_MOLECULAR_DYNAMICS: Operation<MolecularDynamicsRequest, MolecularDynamicsResponse, AtomsProgress> = {
+  name: "materials.molecular_dynamics",
+  modelType: "materials",
+  operation: "molecular_dynamics",
+  path: "/{model_name}/materials/molecular_dynamics",
+  request: { name: "MolecularDynamicsRequest", schema: contracts.zMolecularDynamicsRequest },
+  response: { name: "MolecularDynamicsResponse", schema: contracts.zMolecularDynamicsResponse },
+  progress: { name: "AtomsProgress", schema: contracts.zAtomsProgress },
+};
+
+/** Compute energies and forces of atoms, relax and simulate them. */
 export class Materials {
   readonly #caller: Caller;
 
@@ -396,7 +421,7 @@ export class Materials {
   }
 
   /**
-   * Compute a structure. Potential energy of molecules and crystals, with forces and stress on request.
+   * Compute a structure. Potential energy of molecules and crystals, with forces and stress on request: of one structure, given by its fields, or of each in a list of `structures`.
    *
    * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
    * @throws ModelNotFoundError No deployed model has this name.
@@ -417,6 +442,54 @@ export class Materials {
   /** Compute a structure and follow its progress: iterate over the events, or wait for `final()`. */
   stream(request: Call<MaterialsRequest>, options?: CallOptions): Stream<MaterialsResponse, ProgressEvent> {
     return this.#caller.stream(MATERIALS_COMPUTE, request, options);
+  }
+
+  /**
+   * Relax a structure. Move the atoms downhill until no force is larger than `fmax`; a stream tells each step.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  relax(request: Call<RelaxRequest>, options?: CallOptions): Answer<RelaxResponse> {
+    return this.#caller.call(MATERIALS_RELAX, request, options);
+  }
+
+  /** Relax a structure, many at once for one model: each request is answered or refused by itself, in their order. */
+  relaxMany(
+    requests: Call<RelaxRequest>[],
+    options?: CallOptions,
+  ): Promise<(RelaxResponse | ProblemError)[]> {
+    return this.#caller.callMany(MATERIALS_RELAX, requests, options);
+  }
+
+  /** Relax a structure and follow its progress: iterate over the events, or wait for `final()`. */
+  relaxStream(request: Call<RelaxRequest>, options?: CallOptions): Stream<RelaxResponse, AtomsProgress> {
+    return this.#caller.stream(MATERIALS_RELAX, request, options);
+  }
+
+  /**
+   * Simulate molecular dynamics. Follow the motion of the atoms over time; a stream tells each step.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  molecularDynamics(request: Call<MolecularDynamicsRequest>, options?: CallOptions): Answer<MolecularDynamicsResponse> {
+    return this.#caller.call(MATERIALS_MOLECULAR_DYNAMICS, request, options);
+  }
+
+  /** Simulate molecular dynamics, many at once for one model: each request is answered or refused by itself, in their order. */
+  molecularDynamicsMany(
+    requests: Call<MolecularDynamicsRequest>[],
+    options?: CallOptions,
+  ): Promise<(MolecularDynamicsResponse | ProblemError)[]> {
+    return this.#caller.callMany(MATERIALS_MOLECULAR_DYNAMICS, requests, options);
+  }
+
+  /** Simulate molecular dynamics and follow its progress: iterate over the events, or wait for `final()`. */
+  molecularDynamicsStream(request: Call<MolecularDynamicsRequest>, options?: CallOptions): Stream<MolecularDynamicsResponse, AtomsProgress> {
+    return this.#caller.stream(MATERIALS_MOLECULAR_DYNAMICS, request, options);
   }
 }
 
@@ -1007,7 +1080,7 @@ export class Weather {
 }
 
 /** Every typed operation. */
-export const OPERATIONS = [AUDIO_TRANSCRIBE, AUDIO_GENERATION_GENERATE, DEPTH_ESTIMATE, DETECTION_DETECT, DIFFUSION_GENERATE, EMBEDDING_EMBED, GENOMIC_EMBED, GEOSPATIAL_EMBED, MATERIALS_COMPUTE, MOLECULAR_EMBED, MULTIMODAL_EMBEDDING_EMBED, MULTIMODAL_GENERATION_GENERATE, OPTICAL_FLOW_ESTIMATE, POINT_CLOUD_INFER, POSE_ESTIMATE, PROTEIN_LANGUAGE_INFER, SEGMENTATION_SEGMENT, SMALL_MOLECULE_EMBED, STRUCTURE_FOLD, TABULAR_PREDICT, TIME_SERIES_FORECAST, TTS_SYNTHESIZE, VIDEO_INFER, WEATHER_FORECAST, ] as const;
+export const OPERATIONS = [AUDIO_TRANSCRIBE, AUDIO_GENERATION_GENERATE, DEPTH_ESTIMATE, DETECTION_DETECT, DIFFUSION_GENERATE, EMBEDDING_EMBED, GENOMIC_EMBED, GEOSPATIAL_EMBED, MATERIALS_COMPUTE, MATERIALS_RELAX, MATERIALS_MOLECULAR_DYNAMICS, MOLECULAR_EMBED, MULTIMODAL_EMBEDDING_EMBED, MULTIMODAL_GENERATION_GENERATE, OPTICAL_FLOW_ESTIMATE, POINT_CLOUD_INFER, POSE_ESTIMATE, PROTEIN_LANGUAGE_INFER, SEGMENTATION_SEGMENT, SMALL_MOLECULE_EMBED, STRUCTURE_FOLD, TABULAR_PREDICT, TIME_SERIES_FORECAST, TTS_SYNTHESIZE, VIDEO_INFER, WEATHER_FORECAST, ] as const;
 
 /** What the client offers per model type. */
 export class Resources {
@@ -1027,7 +1100,7 @@ export class Resources {
   readonly genomic: Genomic;
   /** Embed satellite scenes. */
   readonly geospatial: Geospatial;
-  /** Compute energies and forces of atoms. */
+  /** Compute energies and forces of atoms, relax and simulate them. */
   readonly materials: Materials;
   /** Embed protein sequences. */
   readonly molecular: Molecular;

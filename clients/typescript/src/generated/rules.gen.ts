@@ -13,7 +13,7 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "same_length", "field": "adapter_weights", "as": "adapters"},
   ],
   EmbeddingRequest: [
-    {"rule": "at_least_one_of", "fields": ["texts", "images"]},
+    {"rule": "exactly_one_of", "fields": ["texts", "images"], "unless": "joint"},
     {"rule": "needed_when_true", "field": "texts", "flag": "joint"},
     {"rule": "needed_when_true", "field": "images", "flag": "joint"},
   ],
@@ -26,6 +26,20 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "requires", "field": "lon", "needs": ["lat"]},
   ],
   MaterialsRequest: [
+    {"rule": "exactly_one_of", "fields": ["atomic_numbers", "structures"]},
+    {"rule": "requires", "field": "atomic_numbers", "needs": ["positions"]},
+    {"rule": "requires", "field": "positions", "needs": ["atomic_numbers"]},
+    {"rule": "at_most_one_of", "fields": ["structures", "cell"]},
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  AtomicStructure: [
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  RelaxRequest: [
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+    {"rule": "needed_when_true", "field": "cell", "flag": "relax_cell"},
+  ],
+  MolecularDynamicsRequest: [
     {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
   ],
   AtomsProgress: [
@@ -41,6 +55,9 @@ export const RULES: Record<string, Rule[]> = {
   PoseRequest: [
     {"rule": "boxes", "field": "bboxes"},
   ],
+  ProteinLanguageRequest: [
+    {"rule": "some_true", "fields": ["return_logits", "return_embeddings", "output_hidden_states"]},
+  ],
   SegmentationRequest: [
     {"rule": "at_least_one_of", "fields": ["point_coords", "box"]},
     {"rule": "requires", "field": "point_coords", "needs": ["point_labels"]},
@@ -49,6 +66,7 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "boxes", "field": "box"},
   ],
   StructureRequest: [
+    {"rule": "unique_by", "field": "chains", "member": "chain_id"},
     {"rule": "same_length", "field": "msa", "as": "chains"},
   ],
   TabularRequest: [
@@ -59,6 +77,7 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "rectangular", "field": "context_X"},
     {"rule": "rectangular", "field": "query_X"},
     {"rule": "same_length", "field": "context_y", "as": "context_X"},
+    {"rule": "numbers_when", "field": "context_y", "when": "task", "equals": "regression"},
     {"rule": "same_width", "field": "query_X", "as": "context_X"},
     {"rule": "length_is_width", "field": "feature_names", "of": "query_X"},
     {"rule": "unique", "field": "feature_names"},
@@ -82,6 +101,8 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "keys_within", "field": "future_covariates", "of": "past_covariates"},
   ],
   WeatherRequest: [
+    {"rule": "some_filled", "fields": ["surface_vars", "atmospheric_vars"]},
+    {"rule": "filled_with", "field": "pressure_levels", "of": "atmospheric_vars"},
     {"rule": "same_keys", "field": "prev_surface_vars", "as": "surface_vars"},
     {"rule": "same_keys", "field": "prev_atmospheric_vars", "as": "atmospheric_vars"},
     {"rule": "unique", "field": "lat"},
@@ -96,6 +117,7 @@ export const RULES: Record<string, Rule[]> = {
 
 /** Where a request holds values of schemas that have rules of their own: path and schema. */
 export const NESTED: Record<string, [path: string, schema: string][]> = {
+  MaterialsRequest: [["structures.*", "AtomicStructure"]],
 };
 
 /** The fields of each request that hold arrays of numbers in which `null` marks a missing one. */

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import operation_of
 from sheaf.engine.admission import admit
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
@@ -240,6 +241,8 @@ class ModelRuntime:
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend
         key, bucket = backend.batch_key(request), self.spec.batch_policy.bucket_by
+        if backend.operations:
+            key = (key, operation_of(request))
         if bucket:
             key = (key, bucket_value(request, bucket))
         if adapters and not backend.mixes_adapters:

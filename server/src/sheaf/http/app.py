@@ -25,16 +25,15 @@ from starlette.types import ASGIApp, Lifespan
 
 from sheaf.engine import ModelRuntime
 from sheaf.engine.streams import Event
-from sheaf.http._routes import OPERATIONS
-from sheaf.http.bodies import OFFLOAD, decode, decode_value, parse_batch, read_body
+from sheaf.http.bodies import OFFLOAD, decode, decode_value, parse_batch, parsed, read_body
 from sheaf.http.docs import docs_routes
 from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
+from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
 from sheaf.http.telemetry import Observed, metrics_endpoint
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client._binary import binary_size
-from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.events import ErrorEvent
 from sheaf_client.contracts.models import Health, ModelList
@@ -112,8 +111,6 @@ class _Endpoints:
     def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
         self._limits = limits
-        self._by_name = {(op.model_type, op.name): op for op in OPERATIONS}
-        self._first = {op.model_type: op for op in reversed(OPERATIONS)}
 
     async def list_models(self, request: Request) -> Response:
         request.scope["sheaf.route"] = "models"
@@ -132,9 +129,9 @@ class _Endpoints:
 
     async def operation(self, request: Request) -> Response:
         runtime = self._runtime(request, "operation")
-        asked = (request.path_params["model_type"], request.path_params["operation"])
-        operation = self._by_name.get(asked)
-        if operation is None or operation.model_type != runtime.spec.model_type:
+        model_type = request.path_params["model_type"]
+        operation = operations_of(model_type).named(request.path_params["operation"])
+        if operation is None or model_type != runtime.spec.model_type:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
             )
@@ -142,10 +139,10 @@ class _Endpoints:
 
     async def predict(self, request: Request) -> Response:
         runtime = self._runtime(request, "predict")
-        return await self._predict(request, runtime, self._first[runtime.spec.model_type])
+        return await self._predict(request, runtime, None)
 
     async def _predict(
-        self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]
+        self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None
     ) -> Response:
         timeout = self._timeout(request)
         contract = await self._read(request, runtime, operation)
@@ -154,10 +151,10 @@ class _Endpoints:
 
     async def batch(self, request: Request) -> Response:
         runtime = self._runtime(request, "batch")
-        kind = self._first[runtime.spec.model_type].request
+        operations = operations_of(runtime.spec.model_type)
         timeout = self._timeout(request)
         items = parse_batch(await read_body(request, self._limits.max_body))
-        read = [_attempt(item, kind, runtime.spec.name) for item in items]
+        read = [_attempt(item, operations, runtime.spec.name) for item in items]
         for item in read:
             if isinstance(item, ProblemError):
                 self._models.telemetry.refused(runtime.spec.name, item.code)
@@ -169,7 +166,7 @@ class _Endpoints:
     async def stream(self, request: Request) -> Response:
         runtime = self._runtime(request, "stream")
         timeout = self._timeout(request)
-        contract = await self._read(request, runtime, self._first[runtime.spec.model_type])
+        contract = await self._read(request, runtime, None)
         events = runtime.stream(contract, timeout=timeout)
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await anext(events)
@@ -178,10 +175,14 @@ class _Endpoints:
         )
 
     async def _read(
-        self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]
+        self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None
     ) -> BaseRequest:
+        """The contract in the body: of the operation, or where there is none of that which the body names."""
         runtime.check_open()
         body = await read_body(request, self._limits.max_body)
+        if operation is None:
+            operations = operations_of(runtime.spec.model_type)
+            operation = operations.only or operations.asked_for(await parsed(body))
         contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
         if "x-request-id" not in request.headers:
             request.scope["sheaf.request_id"] = str(contract.request_id)
@@ -272,8 +273,9 @@ async def _answer(request: Request, encode: Callable[[], tuple[bytes, str]]) -> 
     return Response(content, media_type=media, headers=headers)
 
 
-def _attempt(item: Any, kind: type[BaseRequest], model_name: str) -> BaseRequest | ProblemError:
+def _attempt(item: Any, operations: Operations, model_name: str) -> BaseRequest | ProblemError:
     try:
+        kind: type[BaseRequest] = operations.asked_for(item).request
         return decode_value(item, kind, model_name)
     except ProblemError as error:
         return error
