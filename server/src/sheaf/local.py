@@ -21,7 +21,7 @@ class LocalModels:
     def __init__(self, models: Iterable[SpecLike] | SpecLike, telemetry: Telemetry | None = None) -> None:
         self.telemetry = telemetry or process_telemetry()
         self.runtimes = {spec.name: ModelRuntime(spec, self.telemetry) for spec in as_specs(models)}
-        self.telemetry.watch(self.runtimes.values())
+        self.telemetry.watch(self)
 
     @classmethod
     def start(cls, models: Iterable[SpecLike] | SpecLike, telemetry: Telemetry | None = None) -> Self:
@@ -60,7 +60,7 @@ class LocalModels:
         """Let every model finish what waits, then let go of it."""
         for runtime in self.runtimes.values():
             runtime.stop()
-        self.telemetry.forget(self.runtimes.values())
+        self.telemetry.forget(self)
 
     def __repr__(self) -> str:
         return f"local: {', '.join(sorted(self.runtimes))}"

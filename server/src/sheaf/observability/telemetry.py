@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 import prometheus_client
@@ -44,6 +44,13 @@ class _Call:
     owns: bool = False
 
 
+class Host(Protocol):
+    """What holds models by their names; which ones may change."""
+
+    @property
+    def runtimes(self) -> Mapping[str, ModelRuntime]: ...
+
+
 class Telemetry(Observer):
     """Watches models, and keeps what is known of them in a Prometheus registry.
 
@@ -53,19 +60,20 @@ class Telemetry(Observer):
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
-        self.metrics = m.Metrics(self.registry)
-        self._runtimes: WeakSet[ModelRuntime] = WeakSet()
-        self.registry.register(_Gauges(self._runtimes))
+        self._hosts: WeakSet[Host] = WeakSet()
+        gauges = _Gauges(self._hosts)
+        self.registry.register(
+            gauges
+        )  # first, so that the series of new models are there when theirs are read
+        self.metrics = gauges.metrics = m.Metrics(self.registry)
 
-    def watch(self, runtimes: Iterable[ModelRuntime]) -> None:
-        """Tell the state of these models from now on."""
-        for runtime in runtimes:
-            self._runtimes.add(runtime)
-            self.metrics.expect(runtime.spec.name, cached=runtime.cache is not None)
+    def watch(self, host: Host) -> None:
+        """Tell the state of a host's models, whichever it holds, from now on."""
+        self._hosts.add(host)
 
-    def forget(self, runtimes: Iterable[ModelRuntime]) -> None:
-        """Tell the state of these models no more; what was counted stays."""
-        self._runtimes.difference_update(runtimes)
+    def forget(self, host: Host) -> None:
+        """Tell the state of a host's models no more; what was counted stays."""
+        self._hosts.discard(host)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus's text format."""
@@ -124,19 +132,23 @@ def process_telemetry() -> Telemetry:
 class _Gauges(Collector):
     """The state of the models, read when somebody asks."""
 
-    def __init__(self, runtimes: WeakSet[ModelRuntime]) -> None:
-        self._runtimes = runtimes
+    metrics: m.Metrics | None = None
+
+    def __init__(self, hosts: WeakSet[Host]) -> None:
+        self._hosts = hosts
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         depth: dict[str, float] = {}
         ready: dict[str, float] = {}
         kept: dict[str, float] = {}
-        for runtime in list(self._runtimes):
+        for runtime in [runtime for host in list(self._hosts) for runtime in list(host.runtimes.values())]:
             name = runtime.spec.name
             depth[name] = depth.get(name, 0) + runtime.depth
             ready[name] = min(ready.get(name, 1), float(runtime.ready))
             if runtime.cache is not None:
                 kept[name] = kept.get(name, 0) + runtime.cache.size
+            if self.metrics is not None:
+                self.metrics.expect(name, cached=runtime.cache is not None)
         for metric, values in ((m.QUEUE_DEPTH, depth), (m.READY, ready), (m.CACHE_BYTES, kept)):
             family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
             for name, value in sorted(values.items()):
