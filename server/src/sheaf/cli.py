@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -48,7 +47,6 @@ def serve(
     from sheaf.embedded import EmbeddedServer
     from sheaf.http.limits import Limits
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         specs = _read(models)
         limits = Limits(origins=tuple(allow_origin or ()))
@@ -87,7 +85,9 @@ def new_key(
 def batch(job: Annotated[Path, typer.Argument(help="YAML or JSON file of the job.")]) -> None:
     """Answer files of requests: `sheaf batch job.yaml`."""
     from sheaf.batch import BatchFailedError, BatchRunner, BatchSpec
+    from sheaf.observability import configure_logging
 
+    configure_logging(whole_process=True)
     try:
         spec = BatchSpec.from_yaml(job)
         report = BatchRunner(spec).run()
@@ -113,9 +113,11 @@ def worker(
     """Answer the jobs of a queue until a signal comes: `sheaf worker models.yaml --queue sqlite:///jobs.db`."""
     import signal
 
+    from sheaf.observability import configure_logging, start_tracing
     from sheaf.worker import JobPolicy, QueueUnavailableError, SheafWorker, open_queue
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logging(default="info", whole_process=True)
+    start_tracing()
     try:
         with open_queue(queue, policy=JobPolicy(lease=lease, max_attempts=max_attempts)) as jobs:
             running = SheafWorker(_read(models), jobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.http.protocol import bounded_protocol
 from sheaf.local import LocalModels
+from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 
 DEFAULT_PORT = 8000
@@ -48,7 +50,7 @@ class EmbeddedServer:
         access: Access | None = None,
     ) -> None:
         self._access = Access.from_environment(access)
-        self._models = LocalModels([self._access.weigh(spec) for spec in as_specs(models)])
+        self._models = LocalModels([self._access.weigh(spec) for spec in as_specs(models)], Telemetry())
         self._host, self._port = host, port
         self._limits = limits or Limits()
         self._socket: socket.socket | None = None
@@ -74,6 +76,11 @@ class EmbeddedServer:
 
     def run(self) -> None:
         """Serve in this thread until a signal ends it; raises what the loading of a model raised."""
+        configure_logging(default="info", whole_process=True)
+        start_tracing()
+        if threading.current_thread() is threading.main_thread():
+            # uvicorn dies by the signal that stopped it; models are let go of and spans sent before that.
+            signal.signal(signal.SIGTERM, _end)
         self._listen()
         server = self._make_server()
         loading = threading.Thread(target=self._load, name="sheaf-load", daemon=True)
@@ -86,6 +93,7 @@ class EmbeddedServer:
             raise self._failure
 
     def __enter__(self) -> Self:
+        configure_logging()
         self._models.start_all()
         self._listen()
         server = self._make_server()
@@ -136,6 +144,7 @@ class EmbeddedServer:
             ws="none",
             log_level="warning",
             access_log=False,
+            log_config=None,
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=10,
@@ -143,3 +152,7 @@ class EmbeddedServer:
         )
         self._server = uvicorn.Server(config)
         return self._server
+
+
+def _end(number: int, frame: object) -> None:  # noqa: ARG001 - what signals give
+    raise SystemExit(0)

@@ -11,6 +11,7 @@ from typing import Self
 
 from sheaf.backends.operations import served_by
 from sheaf.engine import ModelRuntime
+from sheaf.observability import Telemetry, process_telemetry
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
@@ -20,17 +21,22 @@ log = logging.getLogger("sheaf.local")
 
 
 class LocalModels:
-    """Runtimes by the names of their models, which can be changed while others answer."""
+    """Runtimes by the names of their models, which can be changed while others answer.
 
-    def __init__(self, models: Iterable[SpecLike] | SpecLike) -> None:
+    They are under the eyes of `telemetry`, by default the process's.
+    """
+
+    def __init__(self, models: Iterable[SpecLike] | SpecLike, telemetry: Telemetry | None = None) -> None:
+        self.telemetry = telemetry or process_telemetry()
         #: Replaced as a whole where it changes, so that whoever reads it needs no lock.
-        self.runtimes = {spec.name: ModelRuntime(spec) for spec in as_specs(models)}
+        self.runtimes = {spec.name: ModelRuntime(spec, self.telemetry) for spec in as_specs(models)}
         self._change = threading.Lock()
+        self.telemetry.watch(self)
 
     @classmethod
-    def start(cls, models: Iterable[SpecLike] | SpecLike) -> Self:
+    def start(cls, models: Iterable[SpecLike] | SpecLike, telemetry: Telemetry | None = None) -> Self:
         """Load all models; where one fails, those loaded before it are let go."""
-        held = cls(models)
+        held = cls(models, telemetry)
         with contextlib.ExitStack() as loaded:
             for runtime in held.runtimes.values():
                 loaded.callback(runtime.stop)
@@ -114,9 +120,10 @@ class LocalModels:
         """Let every model finish what waits, then let go of it."""
         for runtime in self.runtimes.values():
             runtime.stop()
+        self.telemetry.forget(self)
 
     def _put(self, spec: ModelSpec) -> None:
-        new = ModelRuntime(spec)
+        new = ModelRuntime(spec, self.telemetry)
         new.start()
         old = self.runtimes.get(spec.name)
         self.runtimes = {**self.runtimes, spec.name: new}

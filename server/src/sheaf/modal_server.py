@@ -18,6 +18,7 @@ from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.local import LocalModels
+from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 
 if TYPE_CHECKING:
@@ -158,7 +159,9 @@ def _container(specs: Sequence[ModelSpec], limits: Limits, access: Access, *, pu
 
     class Models:
         def start(self) -> None:
-            self._models = LocalModels.start(specs)
+            configure_logging(default="info")
+            start_tracing()
+            self._models = LocalModels.start(specs, Telemetry())
 
         def stop(self) -> None:
             self._models.stop()

@@ -21,6 +21,8 @@ from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.local import LocalModels, describe
+from sheaf.observability import Telemetry, configure_logging, start_tracing
+from sheaf.observability.ray_export import export_to_ray
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.errors import ModelNotFoundError
@@ -86,7 +88,11 @@ class _ModelReplica:
 
     def __init__(self, spec: ModelSpec, limits: Limits, access: Access) -> None:
         self._limits, self._access = limits, access
-        self._models = LocalModels.start(spec)
+        configure_logging()
+        start_tracing()
+        telemetry = Telemetry()
+        self._models = LocalModels.start(spec, telemetry)
+        export_to_ray(telemetry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return _at_root(create_app(self._models, limits=self._limits, access=self._access))
@@ -104,6 +110,7 @@ class _Index:
     """What is at `/`: `/models`, `/docs`, `/openapi.json`; and a 404 for models that are not there."""
 
     def __init__(self, access: Access) -> None:
+        configure_logging()
         self._models = _DeployedModels()
         self._access = access
 
@@ -119,6 +126,7 @@ class _DeployedModels:
 
     def __init__(self) -> None:
         self.infos: list[ModelInfo] = []
+        self.telemetry = Telemetry()
 
     def get(self, name: str) -> ModelRuntime:
         raise ModelNotFoundError(f"No model is called {name[:128]!r}.")

@@ -23,6 +23,7 @@ from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.engine.watch import Departure, Watch
 from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
@@ -131,14 +132,15 @@ class ModelRuntime:
         """Answer one request, waiting in this thread."""
         waiter = Waiter()
         leave = self._open(request, waiter, Terms(timeout, priority, tenant), here=self.backend.inline)
-        outcome: Outcome | None = None
         try:
             outcome = waiter.wait(timeout)
-        finally:
-            if outcome is None:
-                leave()
+        except BaseException:
+            leave()
+            raise
         if outcome is None:
-            raise _late(request)
+            late = _late(request)
+            leave(late)
+            raise late
         return unwrap(outcome)
 
     async def predict(
@@ -153,8 +155,9 @@ class ModelRuntime:
             async with asyncio.timeout(timeout):
                 return unwrap(await future)
         except TimeoutError:
-            leave()
-            raise _late(request) from None
+            late = _late(request)
+            leave(late)
+            raise late from None
         except asyncio.CancelledError:
             leave()
             raise
@@ -191,36 +194,37 @@ class ModelRuntime:
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout)
 
-    def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Leave:
+    def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Departure:
         """Have a request answered into an outlet; returns what a caller that leaves must call.
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
+        with Watch(self._observer, self.spec.name, request, streamed=False) as watch:
+            return watch.departure(self._ask(request, watch.outlet(outlet), terms, watch, here=here))
+
+    def _ask(
+        self, request: BaseRequest, outlet: Outlet, terms: Terms, watch: Watch, *, here: bool = False
+    ) -> Leave:
         try:
             adapters = self._admit(request)
+
+            def enter(outlet: Outlet) -> tuple[Entry[Job], Leave]:
+                job = PredictJob(request, outlet, watch.call)
+                return self._enter(job, self._entry(job, adapters, terms), here=here)
+
             if self._shared is None or not self.backend.deterministic(request):
-                return self._enter(request, adapters, terms, outlet, here=here)[1]
+                return enter(outlet)[1]
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            asked = self._shared.ask(
-                request,
-                outlet,
-                deadline,
-                lambda landing: self._enter(request, adapters, terms, landing, here=here),
-            )
-        except ProblemError as error:
-            if self._successor is not None and isinstance(error, UnavailableError):
-                return self._successor._open(request, outlet, terms, here=here)  # noqa: SLF001 - one of us
-            self._observer.refused(self.spec.name, error.code)
-            raise
+            asked = self._shared.ask(request, outlet, deadline, enter)
+        except UnavailableError:
+            if self._successor is None:
+                raise
+            return self._successor._ask(request, outlet, terms, watch, here=here)  # noqa: SLF001 - one of us
         self._observer.cached(self.spec.name, hit=asked.hit)
         return asked.leave
 
-    def _enter(
-        self, request: BaseRequest, adapters: ActiveAdapters, terms: Terms, outlet: Outlet, *, here: bool
-    ) -> tuple[Entry[Job], Leave]:
+    def _enter(self, job: PredictJob, entry: Entry[Job], *, here: bool) -> tuple[Entry[Job], Leave]:
         lane = self._open_lane()
-        job = PredictJob(request, outlet, self._observer.trace(request))
-        entry = self._entry(job, adapters, terms)
         if not (here and lane.run_here(entry)):
             lane.submit(entry)
 
@@ -232,25 +236,30 @@ class ModelRuntime:
 
     def _open_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
-    ) -> Callable[[], object]:
+    ) -> Departure:
+        with Watch(self._observer, self.spec.name, request, streamed=True) as watch:
+            return watch.departure(self._begin_stream(request, watch.emitter(emit), terms, watch))
+
+    def _begin_stream(
+        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch
+    ) -> Leave:
         if not self.backend.streams():
             emit(ProgressEvent(step=0, total_steps=1))
 
             def finish(outcome: Outcome) -> None:
                 emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
-            return self._open(request, finish, terms)
+            return self._ask(request, finish, terms, watch)
         try:
             adapters = self._admit(request)
-            job = StreamJob(request, emit, self._observer.trace(request))
+            job = StreamJob(request, emit, watch.call)
             entry = self._entry(job, adapters, terms)
             entry.key = job  # a step runs alone
             self._open_lane().submit(entry)
-        except ProblemError as error:
-            if self._successor is not None and isinstance(error, UnavailableError):
-                return self._successor._open_stream(request, emit, terms)  # noqa: SLF001 - one of us
-            self._observer.refused(self.spec.name, error.code)
-            raise
+        except UnavailableError:
+            if self._successor is None:
+                raise
+            return self._successor._begin_stream(request, emit, terms, watch)  # noqa: SLF001 - one of us
         return job.abandon
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:

@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeAlias
 
 from sheaf.engine.jobs import StreamEvent
+from sheaf.engine.watch import Departure
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client._binary import binary_size
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError
 
 #: Starts a stream that calls back with its events; returns what cancels it.
-Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Callable[[], object]]
+Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Departure]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
@@ -69,7 +70,7 @@ def iterate(open_stream: Open, timeout: float | None) -> Generator[Event, None, 
     try:
         while True:
             if not there.acquire(timeout=None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
-                raise _late()
+                raise _late(cancel)
             event = pending.take()
             if event is None:
                 continue
@@ -102,7 +103,7 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
                 async with asyncio.timeout_at(deadline):
                     await there.acquire()
             except TimeoutError:
-                raise _late() from None
+                raise _late(cancel) from None
             event = pending.take()
             if event is None:
                 continue
@@ -115,5 +116,7 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
         cancel()
 
 
-def _late() -> DeadlineExceededError:
-    return DeadlineExceededError("The deadline passed while the model was at work.")
+def _late(cancel: Departure) -> DeadlineExceededError:
+    late = DeadlineExceededError("The deadline passed while the model was at work.")
+    cancel(late)
+    return late

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -24,8 +23,8 @@ from sheaf.http.endpoints import Endpoints, Models
 from sheaf.http.gate import Gate
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
-from sheaf.http.metrics import Metrics, metrics_endpoint
 from sheaf.http.problems import ProblemBoundary, on_http_exception
+from sheaf.http.telemetry import Observed, metrics_endpoint
 
 __all__ = ["Access", "Limits", "Models", "create_app"]
 
@@ -47,7 +46,6 @@ def create_app(
         changeable: The models that `/admin` loads and unloads, where `access` names an admin's key.
         lifespan: What runs around serving.
     """
-    registry = CollectorRegistry()
     limits = limits or Limits()
     access = access or Access.from_environment()
     if changeable is None:
@@ -55,7 +53,7 @@ def create_app(
     endpoints = Endpoints(models, limits)
     routes = [
         Route("/models", endpoints.list_models, methods=["GET"]),
-        Route("/metrics", metrics_endpoint(registry), methods=["GET"]),
+        Route("/metrics", metrics_endpoint(models.telemetry), methods=["GET"]),
         *docs_routes(),
         *(admin_routes(changeable, limits, access) if changeable is not None else ()),
         Route("/{model_name}/health", endpoints.health, methods=["GET"]),
@@ -63,7 +61,7 @@ def create_app(
         *call_routes(endpoints),
     ]
     middleware = [
-        Middleware(Metrics, registry=registry),
+        Middleware(Observed, telemetry=models.telemetry),
         Middleware(ProblemBoundary),
         Middleware(Gate, access=access),
         Middleware(Calls, endpoints=endpoints),

@@ -22,6 +22,7 @@ from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
 from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import header
+from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.models import Health, ModelList
@@ -38,6 +39,9 @@ class Models(Protocol):
     def get(self, name: str) -> ModelRuntime: ...
 
     def list(self) -> ModelList: ...
+
+    @property
+    def telemetry(self) -> Telemetry: ...
 
 
 class Terms(TypedDict):
@@ -108,6 +112,9 @@ class Endpoints:
             return [self._attempt(item, operations, runtime.spec.name) for item in items]
 
         read = await offload(len(body.content), read_all)
+        for item in read:
+            if isinstance(item, ProblemError):
+                self._models.telemetry.refused(runtime.spec.name, item.code)
         sound = [item for item in read if not isinstance(item, ProblemError)]
         answers = await while_connected(request.receive, runtime.predict_many(sound, **terms))
         for answer in answers:
@@ -135,7 +142,7 @@ class Endpoints:
             operations = operations_of(runtime.spec.model_type)
             operation = operations.only or operations.asked_for(await parsed(body))
         contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
-        if request.scope["sheaf.request_id"] is None:
+        if not header(request.scope, b"x-request-id"):
             request.scope["sheaf.request_id"] = str(contract.request_id)
         check_media(contract, self._limits)
         return contract

@@ -56,7 +56,7 @@ def as_problem(error: Exception) -> ProblemError:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such route, wrong method) as problem documents."""
     problem = as_problem(error)
-    problem.request_id = request_id(request.scope)
+    problem.request_id = request.scope.get("sheaf.request_id")
     response = problem_response(problem)
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)
@@ -74,8 +74,8 @@ class ProblemBoundary:
             await self._app(scope, receive, send)
             return
         given = header(scope, b"x-request-id")
-        # The caller's identifier where it is printable and short; else the contract's, or one of our own.
-        scope["sheaf.request_id"] = given if _REQUEST_ID.fullmatch(given) else None
+        # The caller's identifier where it is printable and short, else one of our own.
+        scope["sheaf.request_id"] = given if _REQUEST_ID.fullmatch(given) else str(uuid4())
         started = False
 
         async def send_on(message: Message) -> None:
@@ -85,7 +85,7 @@ class ProblemBoundary:
                 headers: list[tuple[bytes, bytes]] = list(message["headers"])
                 there = {name for name, _ in headers}
                 headers += [header for header in _SECURITY if header[0] not in there]
-                headers.append((b"x-request-id", request_id(scope).encode("ascii")))
+                headers.append((b"x-request-id", scope["sheaf.request_id"].encode("ascii")))
                 if "sheaf.caller" in scope:
                     headers += scope["sheaf.caller"].headers()
                 message["headers"] = headers
@@ -97,15 +97,9 @@ class ProblemBoundary:
             if started:
                 raise
             problem = as_problem(error)
-            problem.request_id = request_id(scope)
+            scope["sheaf.code"] = problem.code
+            problem.request_id = scope["sheaf.request_id"]
             await problem_response(problem)(scope, receive, send_on)
-
-
-def request_id(scope: MutableMapping[str, Any]) -> str:
-    """The identifier of a request, made here where neither its head nor its body names one."""
-    known: str = scope.get("sheaf.request_id") or str(uuid4())
-    scope["sheaf.request_id"] = known
-    return known
 
 
 def header(scope: MutableMapping[str, Any], name: bytes) -> str:
