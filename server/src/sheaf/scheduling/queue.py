@@ -44,6 +44,11 @@ class Entry(Generic[T]):
             return self.urgency < other.urgency
         return self.number < other.number
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing can share its batch: its key is itself."""
+        return self.key is self.item
+
 
 class _Heap(Generic[T]):
     """Entries of one tenant and key by urgency. Those that left are skipped when they come up."""
@@ -85,7 +90,8 @@ class WaitingLine(Generic[T]):
         self._shares = FairShare(weights=policy.tenant_weights)
         self._depth = 0
         self._numbers = 0
-        self._next_deadline = math.inf
+        #: No entry that waits has an earlier deadline.
+        self.next_deadline = math.inf
 
     def __len__(self) -> int:
         return self._depth
@@ -103,8 +109,8 @@ class WaitingLine(Generic[T]):
         self._put(entry)
         entry.waiting = True
         self._depth += 1
-        if entry.deadline is not None and entry.deadline < self._next_deadline:
-            self._next_deadline = entry.deadline
+        if entry.deadline is not None and entry.deadline < self.next_deadline:
+            self.next_deadline = entry.deadline
 
     def discard(self, entry: Entry[T]) -> bool:
         """Take an entry out of the line; False where it no longer waits. It frees its place at once."""
@@ -120,13 +126,13 @@ class WaitingLine(Generic[T]):
 
     def expire(self, now: float) -> list[Entry[T]]:
         """Take out and return every entry whose deadline has passed."""
-        if now < self._next_deadline:
+        if now < self.next_deadline:
             return []
         timed = [(entry.deadline, entry) for entry in self if entry.deadline is not None]
         late = [entry for deadline, entry in timed if deadline <= now]
         for entry in late:
             self.discard(entry)
-        self._next_deadline = min((d for d, _ in timed if d > now), default=math.inf)
+        self.next_deadline = min((d for d, _ in timed if d > now), default=math.inf)
         return late
 
     def wait_for(self, now: float) -> float | None:
@@ -174,9 +180,10 @@ class WaitingLine(Generic[T]):
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
         """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
         if self._lines:  # else nobody was kept waiting
-            total = sum(entry.cost for entry in batch) or 1.0
+            total = sum(entry.cost for entry in batch)
             for entry in batch:
-                self._shares.charge(entry.tenant, seconds * entry.cost / total)
+                share = entry.cost / total if total else 1 / len(batch)
+                self._shares.charge(entry.tenant, seconds * share)
 
     def clear(self) -> list[Entry[T]]:
         """Take out everything."""
@@ -233,10 +240,12 @@ class WaitingLine(Generic[T]):
         return found
 
     def _opens(self, heaps: Sequence[_Heap[T]], now: float) -> float:
-        """When the window of a key ends: now where it is full."""
+        """When the window of a key ends: now where it is full, or nobody can join."""
         waiting = [entry for heap in heaps for entry in heap.entries if entry.waiting]
         if not waiting:
             return math.inf
+        if waiting[0].alone:
+            return now
         cost = cost_of([entry.cost for entry in waiting], padded=self._padded)
         limit = self.policy.max_batch_cost
         if len(waiting) >= self.policy.max_batch_size or (limit is not None and cost >= limit):
