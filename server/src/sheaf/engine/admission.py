@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sheaf.backends.base import ModelBackend
-from sheaf.engine.execution import as_problem
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
@@ -11,7 +10,7 @@ from sheaf_client.errors import InvalidRequestError
 
 
 def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> None:
-    """Raise `InvalidRequestError`, or `BackendError` where the backend's own check is at fault."""
+    """Raise `InvalidRequestError`, or what the backend's own check raises."""
     if request.model_type != spec.model_type:
         fault = Fault(code="mismatch", path="/model_type", message=f"This model serves {spec.model_type}.")
         raise InvalidRequestError("The request is for another model type.", errors=[fault])
@@ -20,8 +19,4 @@ def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> None:
             code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."
         )
         raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
-    try:
-        backend.check(request)
-    except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
-        problem = as_problem(error, request)
-        raise problem from problem.__cause__
+    backend.check(request)

@@ -6,9 +6,11 @@ admit (checks, deadline) → cache → schedule → execute → respond
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from sheaf.backends.base import ModelBackend
 from sheaf.engine.admission import admit
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
+from sheaf.engine.execution import as_problem
 from sheaf.engine.jobs import Job, PredictJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
 from sheaf.engine.model import LoadedModel
@@ -90,7 +93,6 @@ class ModelRuntime:
         lane, self._lane = self._lane, None
         if lane is not None:
             lane.close(drain=drain)
-            self.backend.unload()
 
     def check_open(self) -> None:
         """Raise `UnavailableError` where requests cannot be taken now; hosts ask before reading a body."""
@@ -168,31 +170,29 @@ class ModelRuntime:
     ) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps."""
         terms = Terms(timeout, priority, tenant)
-        return aiterate(lambda emit: self._open_stream(request, emit, terms), timeout)
+        return aiterate(
+            lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id)
+        )
 
     def iter_stream(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
     ) -> Iterator[Event]:
         """`stream` for threads."""
         terms = Terms(timeout, priority, tenant)
-        return iterate(lambda emit: self._open_stream(request, emit, terms), timeout)
+        return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
 
     def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Leave:
         """Have a request answered into an outlet; returns what a caller that leaves must call.
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        try:
-            self._admit(request)
+        with self._admitting(request):
             if self._shared is None or not self.backend.deterministic(request):
                 return self._enter(request, terms, outlet, here=here)[1]
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
             asked = self._shared.ask(
                 request, outlet, deadline, lambda landing: self._enter(request, terms, landing, here=here)
             )
-        except ProblemError as error:
-            self._observer.refused(self.spec.name, error.code)
-            raise
         self._observer.cached(self.spec.name, hit=asked.hit)
         return asked.leave
 
@@ -221,15 +221,11 @@ class ModelRuntime:
                 emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
             return self._open(request, finish, terms)
-        try:
-            self._admit(request)
+        with self._admitting(request):
             job = StreamJob(request, emit, self._observer.trace(request))
             entry = self._entry(request, job, terms)
             entry.key = job  # a step runs alone
             self._open_lane().submit(entry)
-        except ProblemError as error:
-            self._observer.refused(self.spec.name, error.code)
-            raise
         return job.abandon
 
     def _entry(self, request: BaseRequest, job: Job, terms: Terms) -> Entry[Job]:
@@ -238,12 +234,24 @@ class ModelRuntime:
         key = backend.batch_key(request)
         if bucket:
             key = (key, bucket_value(request, bucket))
+        hash(key)
+        cost = float(backend.cost(request))
+        if not 0 <= cost < math.inf:
+            raise ValueError(f"a request cannot cost {cost}")
         deadline = None if terms.timeout is None else now + terms.timeout
-        return Entry(job, key, backend.cost(request), now, deadline, terms.priority, terms.tenant)
+        return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant)
 
-    def _admit(self, request: BaseRequest) -> None:
-        self._open_lane()
-        admit(self.backend, self.spec, request)
+    @contextmanager
+    def _admitting(self, request: BaseRequest) -> Generator[None]:
+        """Every refusal is counted and names its request; what a backend's own mistakes say is kept back."""
+        try:
+            self._open_lane()
+            admit(self.backend, self.spec, request)
+            yield
+        except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
+            problem = as_problem(error, request)
+            self._observer.refused(self.spec.name, problem.code)
+            raise problem from problem.__cause__
 
     def _open_lane(self) -> Lane:
         lane = self._lane

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
+import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -17,16 +20,17 @@ Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Callable[[], object]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
-def iterate(open_stream: Open, timeout: float | None) -> Iterator[Event]:
+def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Iterator[Event]:
     """The events of a stream, waiting in this thread; an error is raised."""
     events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
+    end = None if timeout is None else time.monotonic() + timeout
     cancel = open_stream(events.put)
     try:
         while True:
             try:
-                event = events.get(timeout=timeout)
+                event = events.get(timeout=None if end is None else _until(end))
             except queue.Empty:
-                raise _late() from None
+                raise _late(request_id) from None
             if isinstance(event, ProblemError):
                 raise event
             yield event
@@ -36,25 +40,25 @@ def iterate(open_stream: Open, timeout: float | None) -> Iterator[Event]:
         cancel()
 
 
-async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[Event, None]:
+async def aiterate(open_stream: Open, timeout: float | None, request_id: str) -> AsyncGenerator[Event, None]:
     """The events of a stream, waiting in the running event loop; an error is raised."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[StreamEvent] = asyncio.Queue()
 
     def emit(event: StreamEvent) -> None:
-        # The loop may be gone when a caller left in haste; then nobody waits for the event.
-        if not loop.is_closed():
+        # The loop may be closed when a caller left in haste; then nobody waits for the event.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-    cancel = open_stream(emit)
     deadline = None if timeout is None else loop.time() + timeout
+    cancel = open_stream(emit)
     try:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
                     event = await events.get()
             except TimeoutError:
-                raise _late() from None
+                raise _late(request_id) from None
             if isinstance(event, ProblemError):
                 raise event
             yield event
@@ -64,5 +68,9 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
         cancel()
 
 
-def _late() -> DeadlineExceededError:
-    return DeadlineExceededError("The deadline passed while the model was at work.")
+def _until(end: float) -> float:
+    return min(max(0.0, end - time.monotonic()), threading.TIMEOUT_MAX)
+
+
+def _late(request_id: str) -> DeadlineExceededError:
+    return DeadlineExceededError("The deadline passed while the model was at work.", request_id=request_id)
