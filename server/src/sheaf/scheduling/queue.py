@@ -1,8 +1,9 @@
 """The waiting line of one model: which entries run next, and when. No threads, no clock of its own.
 
-Tenants take turns by the device time they used; a tenant's most urgent entry leads the batch, and others
-of its key join it, whoever sent them. Urgency is the time of arrival, moved forward by priority, so an entry
-waits for those before it and for a bounded number of those after it.
+Tenants take turns by the device time they used; a tenant's most urgent entry leads the batch, others of its
+key join it, first those of tenants that have a turn too, then whoever there is room for. Urgency is the time
+of arrival, moved forward by priority, so an entry waits for those before it and for a bounded number of
+those after it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Generic, TypeVar
 
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.fairness import FairShare
-from sheaf.scheduling.packing import cost_of, pack
+from sheaf.scheduling.packing import cost_of, join
 
 T = TypeVar("T")
 
@@ -153,24 +154,28 @@ class WaitingLine(Generic[T]):
         leader = self._leader(now)
         if leader is None:
             return []
-        size = self.policy.max_batch_size
-        bound = min(max_cost, self.policy.max_batch_cost or math.inf)
         heapq.heappop(self._lines[leader.tenant][leader.key].entries)
-        others = self._most_urgent(
-            leader.key, _LOOK_AHEAD * size if bound < math.inf or self._padded else size
-        )
-        batch = pack(
-            leader,
-            others,
-            size=size,
-            max_cost=bound,
-            padded=self._padded,
-            max_overtakes=self.policy.max_overtakes,
-        )
+        batch = [leader]
+        passed: list[Entry[T]] = []
+        size, bound = self.policy.max_batch_size, min(max_cost, self.policy.max_batch_cost or math.inf)
+        # Room that the tenants whose turn it is leave is for the others.
+        for turn in (True, False):
+            if len(batch) < size:
+                count = _LOOK_AHEAD * size if bound < math.inf or self._padded else size - len(batch)
+                others = self._most_urgent(leader.key, count, turn=turn)
+                join(
+                    batch,
+                    others,
+                    size=size,
+                    max_cost=bound,
+                    padded=self._padded,
+                    max_overtakes=self.policy.max_overtakes,
+                )
+                passed += others
         for entry in batch:
             entry.waiting = False
         self._depth -= len(batch)
-        for entry in others:
+        for entry in passed:
             if entry.waiting:
                 self._put(entry)
         for tenant in [tenant for tenant, lines in self._lines.items() if leader.key in lines]:
@@ -181,9 +186,11 @@ class WaitingLine(Generic[T]):
         """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
         if self._lines:  # else nobody was kept waiting
             total = sum(entry.cost for entry in batch)
+            used: dict[str, float] = {}
             for entry in batch:
                 share = entry.cost / total if total else 1 / len(batch)
-                self._shares.charge(entry.tenant, seconds * share)
+                used[entry.tenant] = used.get(entry.tenant, 0.0) + seconds * share
+            self._shares.charge(used)
 
     def clear(self) -> list[Entry[T]]:
         """Take out everything."""
@@ -220,9 +227,13 @@ class WaitingLine(Generic[T]):
             ]
         return min((first for heap in heaps if (first := heap.first()) is not None), default=None)
 
-    def _most_urgent(self, key: Hashable, count: int) -> list[Entry[T]]:
-        """Take out the most urgent entries of a key, in order."""
-        heaps = [lines[key] for lines in self._lines.values() if key in lines]
+    def _most_urgent(self, key: Hashable, count: int, *, turn: bool) -> list[Entry[T]]:
+        """Take out the most urgent entries of a key, in order, of tenants that have a turn or have none."""
+        heaps = [
+            lines[key]
+            for tenant, lines in self._lines.items()
+            if key in lines and self._shares.has_turn(tenant) == turn
+        ]
         found: list[Entry[T]] = []
         while len(found) < count:
             filled = [heap for heap in heaps if heap.first() is not None]
