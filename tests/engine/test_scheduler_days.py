@@ -39,7 +39,7 @@ policies = st.builds(
     tenant_weights=st.dictionaries(st.sampled_from(["a", "b"]), st.floats(0.1, 10)),
     target_ms=st.none() | st.sampled_from([5.0, 30.0, 500.0]),
 )
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=100, deadline=None)
 
 
 def learning(policy: BatchPolicy, *, padded: bool, memory: float = math.inf) -> Day:
