@@ -61,8 +61,8 @@ class Day:
     padded: bool = False
     seconds: Callable[[float], float] = lambda cost: 0.01 + 0.001 * cost
     max_cost: Callable[[], float] = lambda: math.inf
-    observe: Callable[[float, float], None] = lambda cost, seconds: None
-    follow: Callable[[Ask, float], Ask | None] = lambda ask, now: None
+    observe: Callable[[float, float], None] = lambda *_: None
+    follow: Callable[[Ask, float], Ask | None] = lambda *_: None
 
     now: float = 0.0
     ran: list[Ran] = field(default_factory=list)

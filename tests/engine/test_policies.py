@@ -1,4 +1,4 @@
-"""What the scheduler learns and chooses by: packing, latency, memory, pace. Pure, on numbers the tests make."""
+"""What the scheduler learns and chooses by: packing, latency, memory, pace."""
 
 from __future__ import annotations
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,37 +22,7 @@ from sheaf_client.errors import (
 )
 from tests.backends import Broken, Echo, Fragile, Gated, NotANumber, Stepping
 from tests.conftest import MakeRequest
-
-
-@contextmanager
-def running(
-    backend: type[Echo], *, kwargs: dict[str, Any] | None = None, **policy: Any
-) -> Iterator[tuple[ModelRuntime, Any]]:
-    runtime = ModelRuntime(
-        ModelSpec(name="echo", backend_cls=backend, backend_kwargs=kwargs or {}, batch_policy=policy)
-    )
-    runtime.start()
-    try:
-        yield runtime, runtime.backend
-    finally:
-        gate = getattr(runtime.backend, "gate", None)
-        if gate is not None:
-            gate.set()
-        runtime.stop()
-
-
-def wait_until(condition: Any, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition never held"
-        time.sleep(0.002)
-
-
-def block(runtime: ModelRuntime, backend: Gated, make_request: MakeRequest) -> Future[Any]:
-    """Occupy the model, so that what comes next must wait."""
-    first = runtime.submit(make_request(0.0))
-    assert backend.entered.wait(10)
-    return first
+from tests.engine.harness import block, running
 
 
 def test_batches_form_while_the_model_is_busy(make_request: MakeRequest) -> None:

@@ -61,9 +61,9 @@ def learning(policy: BatchPolicy, *, padded: bool, memory: float = math.inf) -> 
 
 
 @many
-@given(asks, policies, st.booleans(), st.sampled_from([math.inf, 20.0]))
+@given(day=asks, policy=policies, padded=st.booleans(), memory=st.sampled_from([math.inf, 20.0]))
 def test_everyone_who_comes_has_one_outcome(
-    day: list[Ask], policy: BatchPolicy, padded: bool, memory: float
+    day: list[Ask], policy: BatchPolicy, *, padded: bool, memory: float
 ) -> None:
     """Keys, sizes, costs, overtakes and idleness are judged at each batch, in the simulation."""
     done = learning(policy, padded=padded, memory=memory).serve(day)
@@ -75,8 +75,8 @@ def test_everyone_who_comes_has_one_outcome(
 
 
 @many
-@given(asks, policies, st.booleans())
-def test_who_did_not_wait_too_long_is_served(day: list[Ask], policy: BatchPolicy, padded: bool) -> None:
+@given(day=asks, policy=policies, padded=st.booleans())
+def test_who_did_not_wait_too_long_is_served(day: list[Ask], policy: BatchPolicy, *, padded: bool) -> None:
     done = learning(policy, padded=padded).serve(day)
     for ran in done.ran:
         for entry in ran.entries:
@@ -87,9 +87,9 @@ def test_who_did_not_wait_too_long_is_served(day: list[Ask], policy: BatchPolicy
 
 
 @many
-@given(asks, policies, st.booleans())
+@given(day=asks, policy=policies, padded=st.booleans())
 def test_only_the_more_urgent_lead_before_one_who_waits(
-    day: list[Ask], policy: BatchPolicy, padded: bool
+    day: list[Ask], policy: BatchPolicy, *, padded: bool
 ) -> None:
     """The bound on waiting among one tenant's requests.
 
@@ -133,7 +133,7 @@ def test_near_lengths_together_compute_less_for_nothing(seed: int) -> None:
 
     packed = [[a.cost for a in ran.asks] for ran in Day(policy, padded=True).serve(day).ran]
     plain = [[a.cost for a in ran.asks] for ran in Day(policy, padded=False).serve(day).ran]
-    assert sorted(sum(packed, [])) == sorted(sum(plain, []))
+    assert sorted(cost for batch in packed for cost in batch) == sorted(map(float, lengths))
     assert waste(packed) < 0.5 * waste(plain)
 
 
