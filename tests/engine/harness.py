@@ -221,3 +221,12 @@ def hold_first(world: World) -> Callable[[Values], None]:
 def outcome(future: Future[Any]) -> Any:
     """What a future ended with: a response or its exception."""
     return future.exception(20) or future.result(0)
+
+
+def nothing_left(runtime: ModelRuntime) -> None:
+    """Wait until nothing is in line, at work or shared; it stays so, since nobody asks any more."""
+    lane, shared = runtime._lane, runtime._shared
+    assert lane is not None
+    wait_until(lambda: runtime.depth == 0 and lane._running is None and not lane._calls)
+    assert not list(lane._line)
+    assert shared is None or not shared._flights

@@ -10,7 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import served_by
 from sheaf.cache import CacheConfig, cache_disabled
+from sheaf.lora import LoRAConfig
 from sheaf.registry import find_backend
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf_client.contracts._types import ModelName
@@ -49,6 +51,7 @@ class ModelSpec(BaseModel):
     model_type: str = Field(default="", description="The contract; taken from the backend when absent.")
     resources: ResourceConfig = Field(default_factory=ResourceConfig)
     batch_policy: BatchPolicy = Field(default_factory=BatchPolicy)
+    lora: LoRAConfig | None = Field(default=None, description="LoRA adapters that requests may name.")
     cache: CacheConfig | None = Field(default=None, description="Keeps answers; none by default.")
     context_bytes: int = Field(
         default=2**30,
@@ -65,12 +68,15 @@ class ModelSpec(BaseModel):
         cls: Any = self.backend_class  # given by the user, and not validated
         if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
             raise ValueError(f"{cls!r} is no ModelBackend")
+        served_by(self.backend_class)
         if not self.model_type:
             self.model_type = cls.model_type
         elif self.model_type != cls.model_type:
             raise ValueError(
                 f"backend {self.backend or cls.__name__!r} serves {cls.model_type}, not {self.model_type}"
             )
+        if self.lora is not None and not cls.takes_adapters:
+            raise ValueError(f"backend {self.backend_name!r} takes no adapters; leave `lora` out")
         return self
 
     @property

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic
 from typing_extensions import TypeVar
 
 from sheaf.backends.contexts import ContextCache
+from sheaf.lora import ActiveAdapters, LoRAConfig, select_adapters
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 
@@ -39,6 +40,9 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     #: The contract this backend follows, as in the schema.
     model_type: ClassVar[str]
 
+    #: Operations of the contract that it serves, by their names in the schema; the first alone where empty.
+    operations: ClassVar[frozenset[str]] = frozenset()
+
     #: Whether the members of a batch are padded to the longest: the engine then counts a batch as its longest
     #: member's `cost` times its size, and puts near-equal costs together.
     padded: ClassVar[bool] = False
@@ -47,13 +51,17 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     #: run its call on its own thread, still one call at a time: handing it over costs more than such a call.
     inline: ClassVar[bool] = False
 
+    #: Whether the model takes LoRA adapters, and whether one batch may hold requests with different ones.
+    takes_adapters: ClassVar[bool] = False
+    mixes_adapters: ClassVar[bool] = False
+
     @abstractmethod
     def load(self) -> None:
         """Import the library and load the weights; after it the backend is ready to answer."""
 
     @abstractmethod
     def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
-        """Answer requests that share a `batch_key` in one pass, in their order.
+        """Answer requests of one operation that share a `batch_key` in one pass, in their order.
 
         An exception in the place of a response refuses that request alone; an exception raised makes the
         engine run the batch again in halves until the culprit stands alone.
@@ -75,6 +83,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     def check(self, request: RequestT) -> None:
         """Raise `InvalidRequestError` for what the contract allows and this model cannot do."""
+
+    def resolve_adapters(self, request: RequestT, config: LoRAConfig | None) -> ActiveAdapters:
+        """The adapters a request runs with; raises `InvalidRequestError` for one the deployment lacks."""
+        return select_adapters(request, config)
 
     def batch_key(self, request: RequestT) -> Hashable:  # noqa: ARG002 - for those who override it
         """Requests of equal keys may share one `batch_predict`."""

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import refuse_unserved
+from sheaf.lora import ActiveAdapters
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
 
-def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> None:
-    """Raise `InvalidRequestError`, or what the backend's own check raises."""
+def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> ActiveAdapters:
+    """Raise `InvalidRequestError`, or what the backend's own checks raise.
+
+    Returns:
+        The adapters that the request runs with.
+    """
     if request.model_type != spec.model_type:
         fault = Fault(code="mismatch", path="/model_type", message=f"This model serves {spec.model_type}.")
         raise InvalidRequestError("The request is for another model type.", errors=[fault])
+    refuse_unserved(type(backend), request)
     if getattr(request, "feature_ref", None) is not None:
         fault = Fault(
             code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."
         )
         raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
     backend.check(request)
+    return backend.resolve_adapters(request, spec.lora)

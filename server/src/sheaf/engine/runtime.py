@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import operation_of
 from sheaf.engine.admission import admit
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
@@ -25,6 +26,7 @@ from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
 from sheaf.spec import ModelSpec
@@ -176,7 +178,7 @@ class ModelRuntime:
 
     def iter_stream(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """`stream` for threads."""
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
@@ -186,22 +188,25 @@ class ModelRuntime:
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        with self._admitting(request):
+        with self._admitting(request) as adapters:
             if self._shared is None or not self.backend.deterministic(request):
-                return self._enter(request, terms, outlet, here=here)[1]
+                return self._enter(request, adapters, terms, outlet, here=here)[1]
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
             asked = self._shared.ask(
-                request, outlet, deadline, lambda landing: self._enter(request, terms, landing, here=here)
+                request,
+                outlet,
+                deadline,
+                lambda landing: self._enter(request, adapters, terms, landing, here=here),
             )
         self._observer.cached(self.spec.name, hit=asked.hit)
         return asked.leave
 
     def _enter(
-        self, request: BaseRequest, terms: Terms, outlet: Outlet, *, here: bool
+        self, request: BaseRequest, adapters: ActiveAdapters, terms: Terms, outlet: Outlet, *, here: bool
     ) -> tuple[Entry[Job], Leave]:
         lane = self._open_lane()
         job = PredictJob(request, outlet, self._observer.trace(request))
-        entry = self._entry(request, job, terms)
+        entry = self._entry(job, adapters, terms)
         if not (here and lane.run_here(entry)):
             lane.submit(entry)
 
@@ -221,19 +226,22 @@ class ModelRuntime:
                 emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
             return self._open(request, finish, terms)
-        with self._admitting(request):
+        with self._admitting(request) as adapters:
             job = StreamJob(request, emit, self._observer.trace(request))
-            entry = self._entry(request, job, terms)
+            entry = self._entry(job, adapters, terms)
             entry.key = job  # a step runs alone
             self._open_lane().submit(entry)
         return job.abandon
 
-    def _entry(self, request: BaseRequest, job: Job, terms: Terms) -> Entry[Job]:
-        now = self._clock()
-        backend, bucket = self.backend, self.spec.batch_policy.bucket_by
-        key = backend.batch_key(request)
+    def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
+        now, request, backend = self._clock(), job.request, self.backend
+        key, bucket = backend.batch_key(request), self.spec.batch_policy.bucket_by
+        if backend.operations:
+            key = (key, operation_of(request))
         if bucket:
             key = (key, bucket_value(request, bucket))
+        if adapters and not backend.mixes_adapters:
+            key = (key, adapters)
         hash(key)
         cost = float(backend.cost(request))
         if not 0 <= cost < math.inf:
@@ -242,12 +250,11 @@ class ModelRuntime:
         return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant)
 
     @contextmanager
-    def _admitting(self, request: BaseRequest) -> Generator[None]:
+    def _admitting(self, request: BaseRequest) -> Generator[ActiveAdapters, None, None]:
         """Every refusal is counted and names its request; what a backend's own mistakes say is kept back."""
         try:
             self._open_lane()
-            admit(self.backend, self.spec, request)
-            yield
+            yield admit(self.backend, self.spec, request)
         except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
             problem = as_problem(error, request)
             self._observer.refused(self.spec.name, problem.code)

@@ -7,7 +7,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeAlias
 
 from sheaf.engine.jobs import StreamEvent
@@ -20,7 +20,7 @@ Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Callable[[], object]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
-def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Iterator[Event]:
+def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Generator[Event, None, None]:
     """The events of a stream, waiting in this thread; an error is raised."""
     events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
     end = None if timeout is None else time.monotonic() + timeout
