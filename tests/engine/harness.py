@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
+from sheaf.backends.base import ModelBackend
 from sheaf.cache import CacheConfig
 from sheaf.engine import ModelRuntime
 from sheaf.engine.observer import BatchRecord, Observer
@@ -159,7 +160,7 @@ class Watching(Observer):
 
 @contextmanager
 def running(
-    backend: type[Echo],
+    backend: type[ModelBackend[Any, Any]],
     *,
     kwargs: dict[str, Any] | None = None,
     cache: CacheConfig | None = None,
