@@ -123,7 +123,7 @@ class LoadedModel:
             try:
                 more = run_step(backend, job, clock=self._clock)
             except Died as died:
-                if backend is self.backend:
+                if self._serves(backend):
                     self._died(died)
             self._record([entry], started, failures=0)
         if more:
@@ -140,9 +140,9 @@ class LoadedModel:
         try:
             failures, fitted = run_batch(backend, jobs, clock=self._clock)
         except Died as died:
-            return self._rescue(entries, died) if backend is self.backend else []
-        if backend is not self.backend:
-            return []  # given up as hung meanwhile: what it says counts no more
+            return self._rescue(entries, died) if self._serves(backend) else []
+        if not self._serves(backend):
+            return []
         seconds = self._record(entries, started, failures)
         costs = {id(entry.item): entry.cost for entry in entries}
         if fitted is None:
@@ -152,6 +152,10 @@ class LoadedModel:
         elif fitted:  # where nobody fitted even alone, it is the requests that are too large
             self.memory.shrink(max(self._cost(costs[id(job)] for job in call) for call in fitted))
         return []
+
+    def _serves(self, backend: ModelBackend) -> bool:
+        """Whether a backend was not given up as hung meanwhile: what it says then counts no more."""
+        return backend is self.backend and self._broken is None
 
     def _cost(self, costs: Iterable[float]) -> float:
         return cost_of(list(costs), padded=self.padded)

@@ -52,7 +52,8 @@ class BatchPolicy(BaseModel):
     )
     tenant_weights: dict[str, Weight] = Field(
         default_factory=dict,
-        description="Share of the device's time of each tenant relative to the others; 1 where not named.",
+        description="Share of the device's time of each tenant relative to the others, from 0.001 to 1000; "
+        "1 where not named.",
     )
     call_timeout_s: float | None = Field(
         default=900.0,
