@@ -14,9 +14,11 @@ from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends.base import ModelBackend
 from sheaf.cache import CacheConfig
 from sheaf.engine import ModelRuntime
+from sheaf.engine.answers import Outcome
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent
+from sheaf_client.contracts.base import BaseRequest
 from tests.backends import Echo, Gated
 from tests.conftest import MakeRequest
 
@@ -144,6 +146,14 @@ class Watching(Observer):
         self.records: list[BatchRecord] = []
         self.reloads: list[str] = []
         self.told: Counter[str] = Counter()
+        self.ends: Counter[Any] = Counter()
+
+    def began(self, model: str, request: BaseRequest, *, streamed: bool) -> Any:
+        self.told["began"] += 1
+        return request.request_id
+
+    def ended(self, call: Any, outcome: Outcome | None) -> None:
+        self.ends[call] += 1
 
     def executed(self, batch: BatchRecord) -> None:
         self.records.append(batch)

@@ -19,7 +19,7 @@ from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import BackendError
 from tests.conftest import MakeRequest
-from tests.engine.harness import Inline, Steered, Streaming, Values, World, nothing_left, steered
+from tests.engine.harness import Inline, Steered, Streaming, Values, Watching, World, nothing_left, steered
 
 POISON, KILLER = 666.0, 777.0
 
@@ -107,7 +107,10 @@ def test_every_caller_hears_exactly_once_whatever_happens(
             if goes:
                 leave()
 
-    with steered(World(predict=predict), backend, cache=cache, max_batch_size=4) as runtime:
+    observer = Watching()
+    with steered(
+        World(predict=predict), backend, cache=cache, max_batch_size=4, observer=observer
+    ) as runtime:
         with ThreadPoolExecutor(threads) as pool:
             for done in [pool.submit(caller, number) for number in range(threads)]:
                 done.result(60)
@@ -116,6 +119,8 @@ def test_every_caller_hears_exactly_once_whatever_happens(
     assert len(told) == threads * per_thread
     for outcomes, goes in zip(told, left, strict=True):
         assert len(outcomes) <= 1 if goes else len(outcomes) == 1
+    assert observer.told["began"] == len(observer.ends) == len(told) + 1
+    assert set(observer.ends.values()) == {1}
     kinds = Counter(type(o).__name__ for outcomes in told for o in outcomes)
     assert kinds["TimeSeriesResponse"] > 100
     assert kinds["BackendError"] > 5

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from sheaf.backends.base import BackendDiedError
 from sheaf.engine.answers import Outcome
 from sheaf.engine.execution import run_batch
 from sheaf.engine.jobs import PredictJob
-from sheaf.engine.observer import BatchRecord, Observer
+from sheaf.engine.observer import Observer
 from sheaf_client import ProblemError
 from sheaf_client.errors import BackendError, InternalServerError, InvalidRequestError
 from tests.conftest import MakeRequest
@@ -123,15 +124,38 @@ def test_answers_that_are_none_are_errors(make_request: MakeRequest, spoil: Any)
         assert runtime.predict_now(make_request(4.0), timeout=10).mean[0] == 4
 
 
-def test_an_observer_that_fails_costs_nobody_an_answer(make_request: MakeRequest) -> None:
-    class Clumsy(Observer):
-        def executed(self, batch: BatchRecord) -> None:
-            raise RuntimeError("the metrics are full")
+class Clumsy(Observer):
+    """Fails at whatever it is told."""
 
-    with steered(World(), Streaming, observer=Clumsy()) as runtime:
-        assert runtime.predict_now(make_request(4.0), timeout=10).mean[0] == 4
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            raise RuntimeError("the metrics are full")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_an_observer_that_fails_costs_nobody_an_answer(make_request: MakeRequest, *, cache: bool) -> None:
+    def die(values: Values) -> None:
+        if POISON in values:
+            raise BackendDiedError
+
+    world = World(predict=die)
+    with steered(world, Streaming, cache=cache, observer=Clumsy()) as runtime:
+        for value in (4.0, 5.0, 4.0):
+            assert runtime.predict_now(make_request(value), timeout=10).mean[0] == value
         events = list(runtime.iter_stream(make_request(4.0, horizon=3), timeout=10))
         assert [e.type for e in events] == ["progress"] * 3 + ["result"]
+        assert isinstance(outcome(runtime.submit(make_request(POISON))), BackendError)
+        assert runtime.predict_now(make_request(6.0), timeout=10).mean[0] == 6
+        with pytest.raises(InvalidRequestError):
+            runtime.submit(refused(make_request))
+        assert world.loads == 3
+
+
+def refused(make_request: MakeRequest) -> Any:
+    """A request that no model without a feature store serves."""
+    reference = {"feature_view": "v", "feature_name": "n", "entity_key": "k", "entity_value": "e"}
+    return make_request(history=None, feature_ref=reference)
 
 
 @pytest.mark.parametrize("stage", ["open", "step", "closed"])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import refuse_unserved
+from sheaf.engine.execution import as_problem
 from sheaf.lora import ActiveAdapters
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.base import BaseRequest
@@ -28,3 +32,13 @@ def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> Activ
         raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
     backend.check(request)
     return backend.resolve_adapters(request, spec.lora)
+
+
+@contextmanager
+def opaque(request: BaseRequest) -> Generator[None]:
+    """What goes wrong on a request's way into the line names it, and says nothing of the inside."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
+        problem = as_problem(error, request)
+        raise problem from problem.__cause__

@@ -17,11 +17,11 @@ StreamEvent: TypeAlias = ProgressEvent | ResultEvent[Any] | ProblemError
 class _Job:
     """A request with one place for its outcome, used once: whoever comes later comes too late."""
 
-    __slots__ = ("_outlets", "queue_seconds", "request", "trace")
+    __slots__ = ("_outlets", "call", "queue_seconds", "request")
 
-    def __init__(self, request: BaseRequest, outlet: Outlet, trace: Any) -> None:
+    def __init__(self, request: BaseRequest, outlet: Outlet, call: Any) -> None:
         self.request = request
-        self.trace = trace
+        self.call = call
         self.queue_seconds = 0.0
         self._outlets = [outlet]
 
@@ -50,8 +50,8 @@ class PredictJob(_Job):
 
     __slots__ = ("retried",)
 
-    def __init__(self, request: BaseRequest, outlet: Outlet, trace: Any = None) -> None:
-        super().__init__(request, outlet, trace)
+    def __init__(self, request: BaseRequest, outlet: Outlet, call: Any = None) -> None:
+        super().__init__(request, outlet, call)
         #: Whether it was in a batch that took the model down with it.
         self.retried = False
 
@@ -59,14 +59,15 @@ class PredictJob(_Job):
 class StreamJob(_Job):
     """A stream with steps of its own: each turn in the line runs one step."""
 
-    __slots__ = ("compute_seconds", "emit", "events", "owner")
+    __slots__ = ("compute_seconds", "emit", "events", "failed", "owner")
 
-    def __init__(self, request: BaseRequest, emit: Callable[[StreamEvent], None], trace: Any = None) -> None:
-        super().__init__(request, self._end, trace)
+    def __init__(self, request: BaseRequest, emit: Callable[[StreamEvent], None], call: Any = None) -> None:
+        super().__init__(request, self._end, call)
         #: The model's own iterator, from its first step on, and the backend that gave it.
         self.events: Iterator[ProgressEvent | BaseResponse] | None = None
         self.owner: object = None
         self.emit = emit
+        self.failed = False
         self.compute_seconds = 0.0
 
     def close(self) -> None:
@@ -76,6 +77,7 @@ class StreamJob(_Job):
             close()
 
     def _end(self, outcome: Outcome) -> None:
+        self.failed = isinstance(outcome, ProblemError)
         self.emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from sheaf.backends.base import ModelBackend
@@ -99,8 +98,7 @@ class LoadedModel:
                     return
                 pause = min(2 * pause, _LAST_PAUSE)
             else:
-                with self._unharmed():
-                    self._observer.reloaded(self._spec.name, reason)
+                self._observer.reloaded(self._spec.name, reason)
 
     def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
         """A call did not come back: its jobs fail, and its backend is left to the thread that is in it."""
@@ -125,7 +123,7 @@ class LoadedModel:
             except Died as died:
                 if self._serves(backend):
                     self._died(died)
-            self._record([entry], started, failures=0)
+            self._record([entry], started, failures=int(job.failed))
         if more:
             entry.arrived = self._clock()
             return [entry]
@@ -140,7 +138,10 @@ class LoadedModel:
         try:
             failures, fitted = run_batch(backend, jobs, clock=self._clock)
         except Died as died:
-            return self._rescue(entries, died) if self._serves(backend) else []
+            if not self._serves(backend):
+                return []
+            self._record(entries, started, failures=len(died.unanswered))
+            return self._rescue(entries, died)
         if not self._serves(backend):
             return []
         seconds = self._record(entries, started, failures)
@@ -184,25 +185,17 @@ class LoadedModel:
     def _record(self, entries: Sequence[Entry[Job]], started: float, failures: int) -> float:
         seconds = self._clock() - started
         costs = [entry.cost for entry in entries]
-        record = BatchRecord(
-            model=self._spec.name,
-            size=len(entries),
-            cost=sum(costs),
-            padded_cost=self._cost(costs),
-            queue_seconds=[entry.item.queue_seconds for entry in entries],
-            seconds=seconds,
-            ended=time.time(),
-            failures=failures,
-            traces=[entry.item.trace for entry in entries],
+        self._observer.executed(
+            BatchRecord(
+                model=self._spec.name,
+                size=len(entries),
+                cost=sum(costs),
+                padded_cost=self._cost(costs),
+                queue_seconds=[max(0.0, started - entry.arrived) for entry in entries],
+                seconds=seconds,
+                ended=time.time(),
+                failures=failures,
+                calls=[entry.item.call for entry in entries],
+            )
         )
-        with self._unharmed():
-            self._observer.executed(record)
         return seconds
-
-    @contextmanager
-    def _unharmed(self) -> Generator[None]:
-        """A mistake of an observer costs no request its answer."""
-        try:
-            yield
-        except Exception:
-            log.exception("an observer of model %s failed", self._spec.name)

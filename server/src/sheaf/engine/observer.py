@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from sheaf.engine.answers import Outcome
 from sheaf_client.contracts.base import BaseRequest
+
+T = TypeVar("T")
+
+log = logging.getLogger("sheaf.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +25,11 @@ class BatchRecord:
         size: Requests in the batch.
         cost: Sum of their costs, in the backend's unit.
         padded_cost: What the model computed for it; above `cost` where members were padded.
-        queue_seconds: How long each member had waited.
+        queue_seconds: How long each member had waited for this turn.
         seconds: How long the call took.
         ended: When it was over, by `time.time()`.
         failures: Members that the model failed on.
-        traces: What `Observer.trace` gave for each member.
+        calls: What `Observer.began` gave for each member.
     """
 
     model: str
@@ -33,7 +40,7 @@ class BatchRecord:
     seconds: float
     ended: float
     failures: int
-    traces: Sequence[Any]
+    calls: Sequence[Any]
 
 
 class Observer:
@@ -42,9 +49,21 @@ class Observer:
     This class does nothing; hosts override what they need.
     """
 
-    def trace(self, request: BaseRequest) -> Any:  # noqa: ARG002 - for those who override it
-        """What shall travel with a request through the line, such as the caller's span."""
+    def began(self, model: str, request: BaseRequest, *, streamed: bool) -> Any:  # noqa: ARG002
+        """A request has come, in its caller's context; what is returned travels with it."""
         return None
+
+    def ended(self, call: Any, outcome: Outcome | None) -> None:
+        """A request has its answer or its error; None where the caller left. Once for each that began.
+
+        Args:
+            call: What `began` gave for it.
+            outcome: What the caller is told.
+        """
+
+    def phase(self, call: Any, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Surrounds a part of a request's work outside of the model, such as `feast.resolve`."""
+        return nullcontext()
 
     def executed(self, batch: BatchRecord) -> None:
         """A call of the model is over."""
@@ -57,3 +76,39 @@ class Observer:
 
     def reloaded(self, model: str, reason: str) -> None:
         """A model died or hung and was loaded anew."""
+
+
+class Sheltered(Observer):
+    """Another observer, whose mistakes are logged and cost no request its answer."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def began(self, model: str, request: BaseRequest, *, streamed: bool) -> Any:
+        return self._tell(lambda: self._observer.began(model, request, streamed=streamed))
+
+    def ended(self, call: Any, outcome: Outcome | None) -> None:
+        self._tell(lambda: self._observer.ended(call, outcome))
+
+    def phase(self, call: Any, name: str) -> AbstractContextManager[None]:
+        return self._tell(lambda: self._observer.phase(call, name)) or nullcontext()
+
+    def executed(self, batch: BatchRecord) -> None:
+        self._tell(lambda: self._observer.executed(batch))
+
+    def cached(self, model: str, *, hit: bool) -> None:
+        self._tell(lambda: self._observer.cached(model, hit=hit))
+
+    def refused(self, model: str, code: str) -> None:
+        self._tell(lambda: self._observer.refused(model, code))
+
+    def reloaded(self, model: str, reason: str) -> None:
+        self._tell(lambda: self._observer.reloaded(model, reason))
+
+    @staticmethod
+    def _tell(tell: Callable[[], T]) -> T | None:
+        try:
+            return tell()
+        except Exception:
+            log.exception("an observer of the engine failed")
+            return None

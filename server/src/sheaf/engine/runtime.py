@@ -10,22 +10,21 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import operation_of
-from sheaf.engine.admission import admit
+from sheaf.engine.admission import admit, opaque
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
-from sheaf.engine.execution import as_problem
 from sheaf.engine.jobs import Job, PredictJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
 from sheaf.engine.model import LoadedModel
-from sheaf.engine.observer import Observer
+from sheaf.engine.observer import Observer, Sheltered
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.engine.watch import Departure, Watch
 from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
@@ -50,7 +49,7 @@ class ModelRuntime:
 
     def __init__(self, spec: ModelSpec, observer: Observer | None = None) -> None:
         self.spec = spec
-        self._observer = observer or Observer()
+        self._observer = Sheltered(observer or Observer())
         self._clock = time.monotonic
         self._model = LoadedModel(spec, self._observer, self._clock)
         self._lane: Lane | None = None
@@ -121,14 +120,15 @@ class ModelRuntime:
         """Answer one request, waiting in this thread."""
         waiter = Waiter()
         leave = self._open(request, waiter, Terms(timeout, priority, tenant), here=self.backend.inline)
-        outcome: Outcome | None = None
         try:
             outcome = waiter.wait(timeout)
-        finally:
-            if outcome is None:
-                leave()
+        except BaseException:
+            leave()
+            raise
         if outcome is None:
-            raise _late(request)
+            late = _late(request)
+            leave(late)
+            raise late
         return unwrap(outcome)
 
     async def predict(
@@ -143,8 +143,9 @@ class ModelRuntime:
             async with asyncio.timeout(timeout):
                 return unwrap(await future)
         except TimeoutError:
-            leave()
-            raise _late(request) from None
+            late = _late(request)
+            leave(late)
+            raise late from None
         except asyncio.CancelledError:
             leave()
             raise
@@ -183,30 +184,35 @@ class ModelRuntime:
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
 
-    def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Leave:
+    def _open(
+        self,
+        request: BaseRequest,
+        outlet: Outlet,
+        terms: Terms,
+        *,
+        here: bool = False,
+        streamed: bool = False,
+    ) -> Departure:
         """Have a request answered into an outlet; returns what a caller that leaves must call.
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        with self._admitting(request) as adapters:
-            if self._shared is None or not self.backend.deterministic(request):
-                return self._enter(request, adapters, terms, outlet, here=here)[1]
-            deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            asked = self._shared.ask(
-                request,
-                outlet,
-                deadline,
-                lambda landing: self._enter(request, adapters, terms, landing, here=here),
-            )
-        self._observer.cached(self.spec.name, hit=asked.hit)
-        return asked.leave
+        with Watch(self._observer, self.spec.name, request, streamed=streamed) as watch, opaque(request):
+            adapters, outlet = self._admit(request), watch.outlet(outlet)
 
-    def _enter(
-        self, request: BaseRequest, adapters: ActiveAdapters, terms: Terms, outlet: Outlet, *, here: bool
-    ) -> tuple[Entry[Job], Leave]:
+            def enter(outlet: Outlet) -> tuple[Entry[Job], Leave]:
+                job = PredictJob(request, outlet, watch.call)
+                return self._enter(job, self._entry(job, adapters, terms), here=here)
+
+            if self._shared is None or not self.backend.deterministic(request):
+                return watch.departure(enter(outlet)[1])
+            deadline = None if terms.timeout is None else self._clock() + terms.timeout
+            asked = self._shared.ask(request, outlet, deadline, enter)
+            self._observer.cached(self.spec.name, hit=asked.hit)
+            return watch.departure(asked.leave)
+
+    def _enter(self, job: PredictJob, entry: Entry[Job], *, here: bool) -> tuple[Entry[Job], Leave]:
         lane = self._open_lane()
-        job = PredictJob(request, outlet, self._observer.trace(request))
-        entry = self._entry(job, adapters, terms)
         if not (here and lane.run_here(entry)):
             lane.submit(entry)
 
@@ -218,20 +224,21 @@ class ModelRuntime:
 
     def _open_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
-    ) -> Callable[[], object]:
+    ) -> Departure:
         if not self.backend.streams():
             emit(ProgressEvent(step=0, total_steps=1))
 
             def finish(outcome: Outcome) -> None:
                 emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
-            return self._open(request, finish, terms)
-        with self._admitting(request) as adapters:
-            job = StreamJob(request, emit, self._observer.trace(request))
+            return self._open(request, finish, terms, streamed=True)
+        with Watch(self._observer, self.spec.name, request, streamed=True) as watch, opaque(request):
+            adapters = self._admit(request)
+            job = StreamJob(request, watch.emitter(emit), watch.call)
             entry = self._entry(job, adapters, terms)
             entry.key = job  # a step runs alone
             self._open_lane().submit(entry)
-        return job.abandon
+            return watch.departure(job.abandon)
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend
@@ -249,16 +256,9 @@ class ModelRuntime:
         deadline = None if terms.timeout is None else now + terms.timeout
         return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant)
 
-    @contextmanager
-    def _admitting(self, request: BaseRequest) -> Generator[ActiveAdapters, None, None]:
-        """Every refusal is counted and names its request; what a backend's own mistakes say is kept back."""
-        try:
-            self._open_lane()
-            yield admit(self.backend, self.spec, request)
-        except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
-            problem = as_problem(error, request)
-            self._observer.refused(self.spec.name, problem.code)
-            raise problem from problem.__cause__
+    def _admit(self, request: BaseRequest) -> ActiveAdapters:
+        self._open_lane()
+        return admit(self.backend, self.spec, request)
 
     def _open_lane(self) -> Lane:
         lane = self._lane

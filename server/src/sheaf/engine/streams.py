@@ -11,12 +11,13 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeAlias
 
 from sheaf.engine.jobs import StreamEvent
+from sheaf.engine.watch import Departure
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError
 
 #: Starts a stream that calls back with its events; returns what cancels it.
-Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Callable[[], object]]
+Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Departure]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
@@ -30,7 +31,7 @@ def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Genera
             try:
                 event = events.get(timeout=None if end is None else _until(end))
             except queue.Empty:
-                raise _late(request_id) from None
+                raise _late(cancel, request_id) from None
             if isinstance(event, ProblemError):
                 raise event
             yield event
@@ -58,7 +59,7 @@ async def aiterate(open_stream: Open, timeout: float | None, request_id: str) ->
                 async with asyncio.timeout_at(deadline):
                     event = await events.get()
             except TimeoutError:
-                raise _late(request_id) from None
+                raise _late(cancel, request_id) from None
             if isinstance(event, ProblemError):
                 raise event
             yield event
@@ -72,5 +73,7 @@ def _until(end: float) -> float:
     return min(max(0.0, end - time.monotonic()), threading.TIMEOUT_MAX)
 
 
-def _late(request_id: str) -> DeadlineExceededError:
-    return DeadlineExceededError("The deadline passed while the model was at work.", request_id=request_id)
+def _late(cancel: Departure, request_id: str) -> DeadlineExceededError:
+    late = DeadlineExceededError("The deadline passed while the model was at work.", request_id=request_id)
+    cancel(late)
+    return late
