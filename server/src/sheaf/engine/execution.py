@@ -74,8 +74,8 @@ class _Run:
             self.outcomes += zip(jobs, outcomes, strict=True)
 
     def _recover(self, jobs: list[PredictJob], error: Exception) -> None:
-        died, out_of_memory = _diagnose(self._backend, error)
-        if died:
+        dead, out_of_memory = _diagnose(self._backend, error)
+        if dead:
             raise Died(error, jobs) from error
         if out_of_memory and self.fitted is None:
             self.fitted = []
