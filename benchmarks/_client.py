@@ -206,6 +206,8 @@ def main() -> None:
             {
                 "sent": sum(seen.outcomes.values()),
                 "good_count": len(seen.good),
+                "refused_count": len(seen.refused),
+                "retry_after_count": len(seen.retry_after),
                 "good_per_second": within / given.seconds,
                 "outcomes": dict(seen.outcomes),
                 "good": spread(seen.good),

@@ -52,6 +52,16 @@ def load(server: Running, body: Any, callers: int, seconds: float) -> Figures:
         return (_wrk if LOADER == "wrk" else _client)(server, file.name, callers, seconds)
 
 
+def settle(server: Running, body: Any, callers: int = 8, most: int = 8) -> None:
+    """Load a server, a second at a time, until it gets no faster; what starts late is then there."""
+    before = 0.0
+    for _ in range(most):
+        rate = load(server, body, callers, 1).rate
+        if before and rate <= 1.1 * before:
+            return
+        before = rate
+
+
 def _wrk(server: Running, body: str, callers: int, seconds: float) -> Figures:
     # wrk takes whole seconds.
     command = ["wrk", "-t1", f"-c{callers}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends.base import ModelBackend, respond
+
+#: The name under which they are served.
+MODEL = "m"
+SERIES: dict[str, Any] = {
+    "history": [float(112 + i % 12) + 0.25 for i in range(96)],
+    "horizon": 24,
+    "frequency": "1h",
+}
+#: What is asked of them.
+BODY = {"model_name": MODEL, **SERIES}
 
 
 class Echo(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):

@@ -7,7 +7,6 @@ creates what is missing under benchmarks/.peers/NAME; the benchmarks do it thems
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import sysconfig
@@ -47,12 +46,6 @@ def interpreter(name: str) -> Path:
 
 class PeerMissingError(RuntimeError):
     """A peer cannot be measured here."""
-
-
-def version(name: str, package: str) -> str:
-    """The version of a package in a peer's environment."""
-    code = f"import json, importlib.metadata as m; print(json.dumps(m.version({package!r})))"
-    return str(json.loads(subprocess.check_output([str(interpreter(name)), "-c", code], text=True)))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks._models import MODEL
 from benchmarks._peers import PROJECT_PACKAGES, SCRIPTS, interpreter
 
 ROOT = Path(__file__).parents[1]
-MODEL = "m"
 #: Seconds that a server may take to answer its first request.
 START = 120.0
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -24,22 +24,16 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._load import LOADER, Figures, call_by_tasks, call_by_threads, load, median_of
-from benchmarks._models import Echo
+from benchmarks._load import LOADER, Figures, call_by_tasks, call_by_threads, load, median_of, settle
+from benchmarks._models import BODY, MODEL, SERIES, Echo
 from benchmarks._peers import PeerMissingError
 from benchmarks._report import goal, interleaved, report, table
-from benchmarks._servers import MODEL, StartError, Target, on_server_cores, ours, peer, placement, serving
+from benchmarks._servers import StartError, Target, on_server_cores, ours, peer, placement, serving
 from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.engine import ModelRuntime
 from sheaf.spec import ModelSpec
 from sheaf_client import AsyncSheaf, Sheaf
 
-SERIES: dict[str, Any] = {
-    "history": [float(112 + i % 12) + 0.25 for i in range(96)],
-    "horizon": 24,
-    "frequency": "1h",
-}
-BODY = {"model_name": MODEL, **SERIES}
 SPEC = {"model": "Echo", "batch_policy": {"max_batch_size": 64}}
 ECHO = {"WORK": "echo"}
 LABELS = {
@@ -135,7 +129,7 @@ def measure_calls(rounds: int) -> dict[str, float]:
 def measure_server(target: Target, callers: list[int], seconds: float) -> tuple[dict[int, Figures], int]:
     """Figures by number of callers, and the bytes of an answer."""
     with serving(target) as server:
-        load(server, target.body, 8, min(seconds, 2.0))
+        settle(server, target.body)
         figures = {count: load(server, target.body, count, seconds) for count in callers}
         return figures, len(server.answer)
 
