@@ -21,7 +21,10 @@ CODEGEN = [
     "jinja2>=3.1",
     "pyyaml>=6.0",
 ]
-TESTING = ["hypothesis>=6.100", "playwright>=1.50", "pytest>=8.3", "pytest-timeout>=2.3", "schemathesis>=4.0"]
+TESTING = [
+    *("hypothesis>=6.100", "playwright>=1.50", "psutil>=6", "pytest>=8.3", "pytest-timeout>=2.3"),
+    "schemathesis>=4.0",
+]
 #: What people of these fields hold; the client recognises it and never imports it.
 HELD = [
     *("ase>=3.23", "biopython>=1.83", "pillow>=10", "polars>=1.0", "pyarrow>=15"),

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def servers(checkpoint: str) -> dict[str, Callable[[], Target]]:
     work = {"WORK": "forecast", "CHECKPOINT": checkpoint}
     return {
         "embedded": lambda: ours("embedded", spec, BODY),
-        "litserve": lambda: peer("litserve_app", BODY, work),
+        "litserve": lambda: peer("litserve_app", BODY, {**work, "WINDOW": "0.005"}),
         "bentoml": lambda: peer("bentoml_app", BODY, work),
         "ray-tuned": lambda: peer("ray_app", BODY, work, "tuned"),
     }
@@ -99,7 +100,7 @@ def time_local(checkpoint: str, callers: list[int], seconds: float) -> dict[int,
     """Figures by callers of the client of this process, each a thread."""
     kwargs = {"model_id": checkpoint, "num_threads": 1}
     with Sheaf.local([ModelSpec(name=MODEL, backend="chronos2", backend_kwargs=kwargs)]) as client:
-        call = lambda: client.time_series.forecast(model=MODEL, **SERIES)  # noqa: E731 - a name for one call
+        call = partial(client.time_series.forecast, model=MODEL, **SERIES)
         call_by_threads(call, 1, seconds / 5)
         return {count: call_by_threads(call, count, seconds) for count in callers}
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ LABELS = {
     "starlette": "raw Starlette, same contract",
     "embedded": "Sheaf, embedded server",
     "bentoml": "BentoML, adaptive batching",
-    "litserve": "LitServe, batched",
+    "litserve": "LitServe, batched, 1 ms window",
+    "litserve-wide": "LitServe, batched, 5 ms window",
     "ray": "Sheaf on Ray Serve",
     "ray-plain": "Ray @serve.batch, as documented",
     "ray-tuned": "Ray @serve.batch, tuned",
@@ -53,6 +55,7 @@ SERVERS: dict[str, Callable[[], Target]] = {
     "embedded": lambda: ours("embedded", SPEC, BODY),
     "bentoml": lambda: peer("bentoml_app", BODY, ECHO),
     "litserve": lambda: peer("litserve_app", BODY, ECHO),
+    "litserve-wide": lambda: peer("litserve_app", BODY, {**ECHO, "WINDOW": "0.005"}),
     "ray": lambda: ours("ray", SPEC, BODY),
     "ray-plain": lambda: peer("ray_app", BODY, ECHO, "plain"),
     "ray-tuned": lambda: peer("ray_app", BODY, ECHO, "tuned"),
@@ -63,7 +66,7 @@ IN_PROCESS = {
     "keywords": "Sheaf.local, keywords",
     "async": "AsyncSheaf.local, request made before",
 }
-PEERS = ("bentoml", "litserve", "ray-plain", "ray-tuned")
+PEERS = ("bentoml", "litserve", "litserve-wide", "ray-plain", "ray-tuned")
 
 Found = dict[str, dict[int, list[Figures]]]
 
@@ -100,7 +103,7 @@ async def _by_tasks(
     spec: ModelSpec, request: TimeSeriesRequest, callers: list[int], seconds: float
 ) -> dict[int, Figures]:
     async with AsyncSheaf.local([spec]) as client:
-        call = lambda: client.time_series.forecast(request)  # noqa: E731 - a name for one expression
+        call = partial(client.time_series.forecast, request)
         await call_by_tasks(call, 1, seconds / 5)
         return {count: await call_by_tasks(call, count, seconds) for count in callers}
 

@@ -10,6 +10,9 @@ from typing import Any
 import litserve as ls
 from _work import MAX_BATCH, TIMEOUT, load
 
+#: Seconds that a batch waits for more; without a window it would poll its queue without a pause.
+WINDOW = float(os.environ.get("WINDOW", "0.001"))
+
 
 class Peer(ls.LitAPI):
     def setup(self, device: str) -> None:  # noqa: ARG002 - what LitServe calls it with
@@ -26,7 +29,7 @@ class Peer(ls.LitAPI):
 
 
 if __name__ == "__main__":
-    api = Peer(max_batch_size=MAX_BATCH, batch_timeout=float(os.environ.get("WINDOW", "0.001")))
+    api = Peer(max_batch_size=MAX_BATCH, batch_timeout=WINDOW)
     server = ls.LitServer(api, accelerator="cpu", devices=1, fast_queue=True, timeout=TIMEOUT)
     server.run(
         host="127.0.0.1",
