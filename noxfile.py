@@ -36,6 +36,8 @@ CHECKERS = ["mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAM
 TORCH = "torch==2.13.0"
 #: Writes the documentation site; everything that its pages load comes with it.
 DOCS = ["mkdocs==1.6.1", "mkdocs-material==9.8.1"]
+#: Programs that tests drive, with the packages of Debian that hold them.
+CHROMIUM, REDIS = ("chromium", "chromium"), ("redis-server", "redis-server")
 TYPESCRIPT = Path("clients/typescript")
 
 
@@ -46,7 +48,7 @@ def install_project(session: nox.Session, *extras: str) -> None:
 
 def install_everything(session: nox.Session) -> None:
     session.install(TORCH)
-    install_project(session, "time-series", "ray")
+    install_project(session, "time-series", "ray", "batch", "jobs", "modal")
     session.install("-c", "constraints.txt", *CODEGEN, *TESTING, *HELD, *CHECKERS, "matplotlib>=3.8")
 
 
@@ -60,12 +62,13 @@ def build_typescript(session: nox.Session) -> None:
     session.run("npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "build", external=True)
 
 
-def ensure_chromium(session: nox.Session) -> None:
-    """The browser tests drive the system's Chromium; as root on Debian it is installed here."""
-    if shutil.which("chromium") or not shutil.which("apt-get") or os.geteuid() != 0:
+def ensure_system(session: nox.Session, *programs: tuple[str, str]) -> None:
+    """Programs of the system and the packages that hold them: as root on Debian they are installed here."""
+    missing = [package for program, package in programs if shutil.which(program) is None]
+    if not missing or not shutil.which("apt-get") or os.geteuid() != 0:
         return
     session.run("apt-get", "update", "-qq", external=True, silent=True)
-    session.run("apt-get", "install", "-y", "-qq", "chromium", external=True, silent=True)
+    session.run("apt-get", "install", "-y", "-qq", *missing, external=True, silent=True)
 
 
 @nox.session
@@ -73,7 +76,7 @@ def tests(session: nox.Session) -> None:
     """Run all tests, Python and TypeScript. Arguments go to pytest: `nox -s tests -- -k engine`."""
     install_everything(session)
     build_typescript(session)
-    ensure_chromium(session)
+    ensure_system(session, CHROMIUM, REDIS)
     session.run("python", "-m", "pytest", *session.posargs)
     if not session.posargs:
         session.run("npm", "test", "--prefix", str(TYPESCRIPT), "--silent", external=True)
@@ -83,6 +86,7 @@ def tests(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run the tests of a few minutes: no Ray, no torch, no browser."""
     install_everything(session)
+    ensure_system(session, REDIS)
     session.run(
         "python", "-m", "pytest", "-m", "not ray and not torch and not browser and not node", *session.posargs
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from codegen.bundle import JSON, Bundle, Schema, SchemaError, is_array
 
 #: `x-sheaf-type` → the type of `sheaf_client._wire` that stands for it.
-WIRE_TYPES = {"timestamp": "Timestamp"}
+WIRE_TYPES = {"timestamp": "Timestamp", "iso_time": "IsoTime"}
+#: Those that keep what else the schema says, with the check of `sheaf_client._wire` that is put around it.
+_CHECKS = {"iso_time": "existing_time"}
 
 _SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 _CONSTRAINTS = {
@@ -39,10 +41,13 @@ def render_aliases(bundle: Bundle, header: str) -> str:
     for schema in (s for s in bundle.schemas.values() if is_alias(s)):
         custom = schema.body.get("x-sheaf-type")
         if custom is not None:
-            wire.add(WIRE_TYPES[custom])
-            expression = WIRE_TYPES[custom]
-            if expression == schema.name:
+            if schema.name != WIRE_TYPES.get(custom):
+                raise SchemaError(f"{schema.name}: a schema of x-sheaf-type {custom!r} has a name of its own")
+            wire.add(_CHECKS.get(custom, WIRE_TYPES[custom]))
+            if custom not in _CHECKS:
                 continue
+            body = {key: value for key, value in schema.body.items() if key != "x-sheaf-type"}
+            expression = f"Annotated[{python_type(bundle, schema.name, body)}, {_CHECKS[custom]}]"
         else:
             expression = python_type(bundle, schema.name, schema.body)
         lines += [
@@ -51,7 +56,8 @@ def render_aliases(bundle: Bundle, header: str) -> str:
             "",
         ]
     imports = (
-        [f"from sheaf_client._wire import {', '.join(sorted(wire))} as {', '.join(sorted(wire))}"]
+        # Under its own name once more: an import that is meant to be imported from here.
+        [f"from sheaf_client._wire import {', '.join(f'{name} as {name}' for name in sorted(wire))}"]
         if wire
         else []
     )

@@ -51,6 +51,14 @@ def python_type(node: JSON) -> str:
     return f"sheaf_client._media.{MEDIA_TYPES[node['x-sheaf-media']]}"
 
 
+def may_miss(place: str, tensor: JSON) -> bool:
+    """Whether NaN stands for missing values of a tensor; other tensors hold finite numbers alone."""
+    missing: bool = tensor.get("missing", False)
+    if missing and not tensor["dtype"].startswith("float"):
+        raise SchemaError(f"{place}: numbers of {tensor['dtype']} cannot be missing")
+    return missing
+
+
 def _plain(node: JSON) -> JSON:
     """The first branch of a nullable `anyOf`, or the node itself."""
     branches = [branch for branch in node.get("anyOf", []) if branch.get("type") != "null"]
@@ -71,4 +79,7 @@ def _entry(wire: str, container: str, node: JSON, body: JSON) -> JSON:
         name = str(size).removeprefix("len(").removesuffix(")")
         if not isinstance(size, int) and name not in body["properties"]:
             raise SchemaError(f"{wire}: the shape names {size!r}, which is no field beside it")
-    return {**entry, "tensor": {"dtype": tensor["dtype"], "shape": list(tensor["shape"])}}
+    if unknown := tensor.keys() - {"dtype", "shape", "missing"}:
+        raise SchemaError(f"{wire}: a tensor cannot say {sorted(unknown)}")
+    missing = {"missing": True} if may_miss(wire, tensor) else {}
+    return {**entry, "tensor": {"dtype": tensor["dtype"], "shape": list(tensor["shape"]), **missing}}

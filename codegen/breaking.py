@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from codegen.bundle import JSON, SchemaError, is_object
-from codegen.forms import Form, alternatives, lower_bound, permitted, shown, upper_bound
+from codegen.forms import Form, alternatives, is_open_union, lower_bound, permitted, shown, upper_bound
 from codegen.released import last_release, read_contract, version_key, write_release
 from codegen.rules import VOCABULARY, sentence
 
 REPOSITORY = Path(__file__).parent.parent
 Way: TypeAlias = Literal["request", "response"]
 
-#: Unions that may grow: clients let events of kinds that they do not know pass.
-_OPEN_UNIONS = frozenset({"AnyEvent"})
 #: Keywords that allow less wherever they stand, and something else when they change.
 _RESTRICTIONS = ("pattern", "format", "multipleOf", "uniqueItems")
 #: Keywords that say how a value is encoded: any change is another encoding.
@@ -81,6 +79,8 @@ class _Comparison:
             yield f"{place}: operationId {was['id']} → {now['id']}"
         if was["streams"] and not now["streams"]:
             yield f"{place}: streams no longer"
+        elif was["streams"]:
+            yield from self._compare(was["streams"], now["streams"], "response", f"{place} progress")
         for name, parameter in now["parameters"].items():
             before: JSON = was["parameters"].get(name, {"required": False})
             if parameter["required"] and not before["required"]:
@@ -116,19 +116,22 @@ class _Comparison:
             was, now = self.old["schemas"][old], self.new["schemas"][new]
             self._known[key] = (
                 list(self._union(was, now, way, old))
-                if old in _OPEN_UNIONS or "discriminator" in was
+                if is_open_union(was) and is_open_union(now)
                 else self._compare(was, now, way, old)
             )
         return self._known[key]
 
     def _union(self, was: JSON, now: JSON, way: Way, place: str) -> Iterator[str]:
-        """A union that may grow: a caller meets new members by asking for them, or lets them pass."""
+        """A union that may grow: a caller meets new members by asking for them, or lets events pass."""
         old, new = _members(was), _members(now)
         for tag, name in old.items():
             if tag not in new:
                 yield f"{place}: {tag} removed"
             else:
-                yield from self._named(name, new[tag], way)
+                # A type that got another operation: its contract is one of several now.
+                several = self.new["schemas"][new[tag]]
+                kept = is_open_union(several) and name in _members(several)
+                yield from self._named(name, name if kept else new[tag], way)
 
     def _compare(self, was: JSON, now: JSON, way: Way, place: str) -> list[str]:
         """Each form that may be sent must be among those taken."""
@@ -170,8 +173,11 @@ class _Comparison:
             if taken.get(key) and taken[key] != sent.get(key):
                 yield f"{place}: {key} {was.get(key)} → {now.get(key)}"
         for key in _ENCODINGS:
-            if was.get(key) != now.get(key):
+            if _encoding(was.get(key)) != _encoding(now.get(key)):
                 yield f"{place}: {key} {_encoding(was.get(key))} → {_encoding(now.get(key))}"
+        if _may_miss(sent) and not _may_miss(taken):
+            verb = "no longer accepts" if way == "request" else "may now have"
+            yield f"{place}: {verb} missing values"
         yield from self._values(was, now, way, place)
         if "items" in taken and is_object(taken["items"]):
             yield from self._compare(was.get("items", {}), now.get("items", {}), way, f"{place}[]")
@@ -242,6 +248,11 @@ def _encoding(value: Any) -> str:
     return f"{value['dtype']} ({', '.join(map(str, value['shape']))})" if is_object(value) else str(value)
 
 
+def _may_miss(node: JSON) -> bool:
+    """Whether NaN stands for missing values of a tensor."""
+    return bool(node.get("x-sheaf-tensor", {}).get("missing"))
+
+
 _NONE = object()
 
 
@@ -255,7 +266,7 @@ def _members(union: JSON) -> dict[str, str]:
     if "discriminator" in union:
         mapping: dict[str, str] = union["discriminator"]["mapping"]
         return mapping
-    return {branch["$ref"]: branch["$ref"] for branch in union["oneOf"]}
+    return {branch["$ref"]: branch["$ref"] for branch in union["anyOf"]}
 
 
 def may_break(old: str, new: str) -> bool:

@@ -22,6 +22,9 @@ DATA_KEYWORDS = frozenset(
     }
 )
 
+#: The event that tells a step of any stream; those of operations extend it.
+PLAIN_PROGRESS = "ProgressEvent"
+
 
 def is_object(node: object) -> TypeGuard[JSON]:
     """Whether a node of a document is an object."""
@@ -39,15 +42,31 @@ class SchemaError(Exception):
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of a model type: `time_series.forecast`; `result` is what a person calls its answer."""
+    """One operation of a model type: `time_series.forecast`; `result` is what a person calls its answer.
+
+    The first of a type is its primary one. The contracts of the others have a constant member `operation`, by
+    which they are told apart where the URL does not name the operation.
+    `progress` names the event that tells a step of its stream; None where it has no stream.
+    """
 
     name: str
     summary: str
     description: str
     request: str
     response: str
-    stream: bool
+    progress: str | None
     result: str
+    primary: bool
+
+    @property
+    def constants(self) -> JSON:
+        """What its requests and answers say of the operation."""
+        return {} if self.primary else {"operation": self.name}
+
+    @property
+    def contracts(self) -> tuple[str, ...]:
+        """Names of the request, the response and, of a stream, the progress event."""
+        return (self.request, self.response, *([self.progress] if self.progress else []))
 
 
 @dataclass(frozen=True)
@@ -209,13 +228,15 @@ def _read_task(reader: _Reader, path: Path) -> Task:
             description=op.get("description", op["summary"]),
             request=reader.resolve(path, op["request"]),
             response=reader.resolve(path, op["response"]),
-            stream=op.get("stream", False),
+            progress=_read_progress(reader, path, op),
             result=op.get("result", "response"),
+            primary=place == 0,
         )
-        for name, op in block["operations"].items()
+        for place, (name, op) in enumerate(block["operations"].items())
     )
     for op in operations:
-        _check_model_type(reader.bundle, path, block["model_type"], op.request, op.response)
+        constants = {"model_type": block["model_type"], "operation": None, **op.constants}
+        _check_constants(reader.bundle, path, constants, op.request, op.response)
     return Task(
         model_type=block["model_type"],
         resource=block["resource"],
@@ -227,8 +248,29 @@ def _read_task(reader: _Reader, path: Path) -> Task:
     )
 
 
-def _check_model_type(bundle: Bundle, path: Path, model_type: str, *names: str) -> None:
+def _read_progress(reader: _Reader, path: Path, operation: JSON) -> str | None:
+    """The event that an operation's `stream` asks for: none for false, the plain one for true, or a name."""
+    stream: bool | str = operation.get("stream", False)
+    if isinstance(stream, bool):
+        return PLAIN_PROGRESS if stream else None
+    name = reader.resolve(path, stream)
+    if PLAIN_PROGRESS not in reader.bundle.reachable(name):
+        raise SchemaError(
+            f"{path.name}: a stream's steps are told by a {PLAIN_PROGRESS}; {name} extends none"
+        )
+    if needed := reader.bundle.schemas[name].body.get("required"):
+        raise SchemaError(
+            f"{path.name}: a plain {PLAIN_PROGRESS} must be a {name} too, which requires {needed}"
+        )
+    return name
+
+
+def _check_constants(bundle: Bundle, path: Path, constants: JSON, *names: str) -> None:
     for name in names:
-        const = bundle.schemas[name].body.get("properties", {}).get("model_type", {}).get("const")
-        if const != model_type:
-            raise SchemaError(f"{path.name}: {name}.model_type must be the constant {model_type!r}")
+        properties = bundle.schemas[name].body.get("properties", {})
+        for member, value in constants.items():
+            if value is None:
+                if member in properties:
+                    raise SchemaError(f"{path.name}: {name}.{member} is for operations after the first")
+            elif [properties.get(member, {}).get(key) for key in ("const", "default")] != [value, value]:
+                raise SchemaError(f"{path.name}: {name}.{member} must be the constant {value!r}")

@@ -10,6 +10,7 @@ import ast
 from pathlib import Path
 
 from codegen.bundle import Bundle
+from codegen.contracts import nested_parameters
 from codegen.fields import Contracts
 from codegen.inputs import Inputs
 
@@ -20,10 +21,12 @@ _IMPORTS = ("from collections.abc import Mapping, Sequence", "from typing import
 def add_constructors(bundle: Bundle, folder: Path) -> None:
     """Write the constructors into the contract modules in `folder`."""
     contracts = Contracts(bundle, folder, Inputs(bundle, arrays=False))
+    nested = nested_parameters(bundle)
     for task in bundle.tasks:
         path = folder / f"{task.module}.py"
-        requests = {op.request for op in task.operations}
-        path.write_text(_with_constructors(path.read_text(encoding="utf-8"), contracts, requests), "utf-8")
+        names = {op.request for op in task.operations}
+        names |= {name for name in nested if bundle.schemas[name].module == task.module}
+        path.write_text(_with_constructors(path.read_text(encoding="utf-8"), contracts, names), "utf-8")
 
 
 def _with_constructors(source: str, contracts: Contracts, names: set[str]) -> str:

@@ -6,7 +6,7 @@ import copy
 import json
 from typing import Any
 
-from codegen.bundle import DATA_KEYWORDS, JSON, Bundle, Operation, Task, is_array, is_object
+from codegen.bundle import DATA_KEYWORDS, JSON, PLAIN_PROGRESS, Bundle, Operation, Task, is_array, is_object
 from codegen.rules import lower_rules
 
 #: Authoring keywords that must not reach a published document.
@@ -49,12 +49,13 @@ def flatten(bundle: Bundle, body: JSON) -> JSON:
         for name in dict.fromkeys(required)
         if "default" not in body["properties"][name] or _is_tag(body, name)
     ]
+    body["required"] += [n for n in body["properties"] if _is_tag(body, n) and n not in body["required"]]
     return body
 
 
 def _is_tag(body: JSON, name: str) -> bool:
     """A discriminator stays required in the document although clients fill it in."""
-    return name == "model_type" and "const" in body["properties"][name]
+    return name in ("model_type", "operation") and "const" in body["properties"][name]
 
 
 def _clean(node: Any) -> Any:
@@ -133,16 +134,27 @@ def _operation(task: Task, op: Operation) -> JSON:
             },
             "default": {"$ref": "#/components/responses/Problem"},
         },
-        "x-sheaf-stream": op.stream,
+        # What tells its steps, or false.
+        "x-sheaf-stream": component(op.progress) if op.progress else False,
     }
 
 
 def _unions(bundle: Bundle, schemas: JSON) -> JSON:
     """The unions over all model types, and the result event of each operation."""
     operations = [(task, op) for task in bundle.tasks for op in task.operations]
+    out: JSON = {}
 
     def tagged(pick: str) -> JSON:
-        names = {task.model_type: getattr(op, pick) for task, op in operations}
+        names: dict[str, str] = {}
+        for task in bundle.tasks:
+            own = [getattr(op, pick) for op in task.operations]
+            names[task.model_type] = own[0] if len(own) == 1 else f"Any{own[0]}"
+            if len(own) > 1:
+                out[f"Any{own[0]}"] = {
+                    "description": f"A {pick} of any operation on {task.resource}: see `operation`.",
+                    # Not `oneOf`: answers may have members that are not told of.
+                    "anyOf": [component(name) for name in own],
+                }
         return {
             "oneOf": [component(name) for name in names.values()],
             "discriminator": {
@@ -151,10 +163,8 @@ def _unions(bundle: Bundle, schemas: JSON) -> JSON:
             },
         }
 
-    out: JSON = {
-        "AnyRequest": {"description": "A request of any model type.", **tagged("request")},
-        "AnyResponse": {"description": "A response of any model type.", **tagged("response")},
-    }
+    out["AnyRequest"] = {"description": "A request of any model type.", **tagged("request")}
+    out["AnyResponse"] = {"description": "A response of any model type.", **tagged("response")}
     for _, op in operations:
         response = schemas[op.response]
         out[result_event(op)] = {
@@ -172,8 +182,11 @@ def _unions(bundle: Bundle, schemas: JSON) -> JSON:
                 **response["properties"],
             },
         }
-    events = ["ProgressEvent", *(result_event(op) for _, op in operations if op.stream), "ErrorEvent"]
-    out["AnyEvent"] = {"description": "One event of a stream.", "oneOf": [component(name) for name in events]}
+    streams = [(op.progress, result_event(op)) for _, op in operations if op.progress]
+    told = dict.fromkeys([PLAIN_PROGRESS, *(progress for progress, _ in streams)])
+    events = [*told, *(result for _, result in streams), "ErrorEvent"]
+    # Not `oneOf`: whatever extends the plain progress event is one too.
+    out["AnyEvent"] = {"description": "One event of a stream.", "anyOf": [component(name) for name in events]}
     out["BatchRequest"] = {
         "title": "BatchRequest",
         "description": "Many requests for one model.",
@@ -216,7 +229,7 @@ def _give_examples(bundle: Bundle, path: str, item: JSON) -> None:
     examples: JSON = {}
     for task, op in operations:
         worked = bundle.schemas[op.request].body.get("examples", [])
-        requests = [{"model_type": task.model_type, **request} for request in worked]
+        requests = [{"model_type": task.model_type, **op.constants, **request} for request in worked]
         # A typed operation shows its own request, the shared ones show the first of each showcased type.
         shared = task in bundle.showcased and task.resource not in examples
         wanted = path == path_of(task, op) if path in typed else shared
@@ -230,7 +243,7 @@ def _give_events(bundle: Bundle, item: JSON) -> None:
     """Show the end of an event stream, made from the first worked answer of a streaming operation."""
     answered = item.get("post", {}).get("responses", {}).get("200", {})
     media = answered.get("content", {}).get("text/event-stream")
-    operations = (op for task in bundle.showcased for op in task.operations if op.stream)
+    operations = (op for task in bundle.showcased for op in task.operations if op.progress)
     answers = (answer for op in operations for answer in bundle.schemas[op.response].body.get("examples", []))
     if media is not None and (answer := next(answers, None)) is not None:
         data = json.dumps({"type": "result", "done": True, **answer}, ensure_ascii=False)

@@ -27,12 +27,22 @@ class Form:
 def alternatives(node: JSON, schemas: JSON, name: str | None = None) -> list[Form]:
     """Every form the schema allows; references are followed, unions and lists of types are taken apart."""
     if "$ref" in node:
-        return alternatives(schemas[node["$ref"]], schemas, node["$ref"])
+        target: JSON = schemas[node["$ref"]]
+        if is_open_union(target):
+            return [Form("object", target, node["$ref"])]
+        return alternatives(target, schemas, node["$ref"])
     for key in ("anyOf", "oneOf"):
         if key in node:
             return [form for branch in node[key] for form in alternatives(branch, schemas, name)]
     kinds: Any = node.get("type", "any")
     return [Form(kind, {**node, "type": kind}, name) for kind in (kinds if is_array(kinds) else [kinds])]
+
+
+def is_open_union(node: JSON) -> bool:
+    """Whether it is a union of named schemas alone, which are told apart by what they say of themselves."""
+    return "discriminator" in node or (
+        bool(node.get("anyOf")) and all("$ref" in branch for branch in node["anyOf"])
+    )
 
 
 def lower_bound(body: JSON) -> Bound:

@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 
 from codegen.aliases import is_alias
-from codegen.bundle import JSON, Bundle, SchemaError, read_bundle
+from codegen.bundle import JSON, PLAIN_PROGRESS, Bundle, SchemaError, read_bundle
 from codegen.constructors import add_constructors
 from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
@@ -110,11 +110,11 @@ def _render(environment: jinja2.Environment, template: str, path: Path, **contex
 
 def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -> None:
     """`sheaf.api.<module>`: each task's contracts with all they refer to, under their public names."""
-    common = ["ModelType", "BaseRequest", "BaseResponse", "Metadata", "Usage"]
+    common = ["ModelType", "BaseRequest", "BaseResponse", "Metadata", "Usage", PLAIN_PROGRESS]
     modules: dict[str, list[str]] = {"base": common}
     for task in bundle.tasks:
         names = modules.setdefault(task.module, [])
-        used = bundle.reachable(*(n for op in task.operations for n in (op.request, op.response)))
+        used = bundle.reachable(*(name for op in task.operations for name in op.contracts))
         names += [n for n in used if n not in common and n not in names and n != "ModelName"]
     for module, names in modules.items():
         imports: dict[str, list[str]] = {}
@@ -125,15 +125,18 @@ def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -
         _render(
             environment, "api.py", folder / f"{module}.py", module=module, imports=imports, all=sorted(names)
         )
-    operations = [(task, op) for task in bundle.tasks for op in task.operations]
-    unions = {
-        "AnyRequest": [op.request for _, op in operations],
-        "AnyResponse": [op.response for _, op in operations],
-    }
     union_imports: dict[str, list[str]] = {}
-    for task, op in operations:
-        union_imports.setdefault(task.module, []).extend([op.request, op.response])
-    _render(environment, "union.py", folder / "union.py", imports=union_imports, unions=unions)
+    for task in bundle.tasks:
+        names = [name for op in task.operations for name in (op.request, op.response)]
+        union_imports.setdefault(task.module, []).extend(names)
+    unions = {
+        f"Any{pick.title()}": [[(op, getattr(op, pick)) for op in task.operations] for task in bundle.tasks]
+        for pick in ("request", "response")
+    }
+    several = any(len(task.operations) > 1 for task in bundle.tasks)
+    context = {"imports": union_imports, "unions": unions, "several": several}
+    _render(environment, "union.py", folder / "union.py", **context)
+    _render(environment, "operations.py", folder / "operations.py", tasks=bundle.tasks)
     (folder / "__init__.py").write_text(
         f'{HEADER}\n\n"""The contracts under their public names."""\n', encoding="utf-8"
     )

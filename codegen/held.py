@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from codegen.binary import MEDIA_TYPES, SUFFIX, TENSOR_TYPES, binary_node
+from codegen.binary import MEDIA_TYPES, SUFFIX, TENSOR_TYPES, binary_node, may_miss
 from codegen.bundle import JSON, Bundle, SchemaError, is_array, is_object
+from codegen.documents import flatten
 
 Path = tuple[str, ...]
 
@@ -25,7 +26,7 @@ def walk_schema(
         if name in inside:
             raise SchemaError(f"{name} holds itself at {'.'.join(path)}; a contract has a fixed depth")
         inside = (*inside, name)
-        node = bundle.schemas[name].body
+        node = flatten(bundle, bundle.schemas[name].body)
     yield path, node
     for branch in node.get("anyOf", []):
         yield from walk_schema(bundle, branch, path, inside)
@@ -63,7 +64,8 @@ def _leaf(node: JSON, place: str) -> JSON:
     tensor: JSON = node["x-sheaf-tensor"]
     if tensor["dtype"] not in TENSOR_TYPES:
         raise SchemaError(f"{place}: unknown dtype {tensor['dtype']!r}")
-    return {"$tensor": tensor["dtype"], "$shape": with_held_names(tensor["shape"])}
+    leaf: JSON = {"$tensor": tensor["dtype"], "$shape": with_held_names(tensor["shape"])}
+    return {**leaf, "$missing": True} if may_miss(place, tensor) else leaf
 
 
 def with_held_names(value: Any) -> Any:

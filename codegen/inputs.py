@@ -88,7 +88,8 @@ class Inputs:
         if "enum" in schema.body:
             return [name, f"{name}Like"]
         if name in self.nested:
-            return [name, f"{name}Params"]
+            whole = [schema.body["x-sheaf-input"]] if self.arrays and "x-sheaf-input" in schema.body else []
+            return [name, f"{name}Params", *whole]
         if not self.has_own_form(schema):
             return [name]
         if self.arrays or "x-sheaf-type" in schema.body:
@@ -97,7 +98,9 @@ class Inputs:
 
     def _whole(self, item: ast.expr) -> list[str]:
         """What stands for a whole list of such items, as a FASTA file does for sequences."""
-        schema = self.bundle.schemas.get(item.id) if self.arrays and isinstance(item, ast.Name) else None
+        if not self.arrays or not isinstance(item, ast.Name) or item.id in self.nested:
+            return []
+        schema = self.bundle.schemas.get(item.id)
         return [schema.body["x-sheaf-input"]] if schema and "x-sheaf-input" in schema.body else []
 
     def _holds_objects(self, item: ast.expr) -> bool:

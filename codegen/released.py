@@ -48,7 +48,7 @@ def _operation(document: JSON, item: JSON, operation: JSON) -> JSON:
     answers = {status: _resolved(document, answer) for status, answer in operation["responses"].items()}
     return {
         "id": operation["operationId"],
-        "streams": operation.get("x-sheaf-stream", False),
+        "streams": _bare(operation.get("x-sheaf-stream", False)),
         "parameters": {
             f"{p['in']} {p['name']}": {"required": p.get("required", False), "schema": _bare(p["schema"])}
             for p in parameters

@@ -14,13 +14,13 @@ from openapi_python_client.parser import GeneratorData
 from openapi_python_client.parser.errors import GeneratorError
 from openapi_python_client.parser.properties import ModelProperty
 
-from codegen.bundle import JSON, Bundle, SchemaError
+from codegen.bundle import JSON, PLAIN_PROGRESS, Bundle, SchemaError
 from codegen.fields import Contracts, Field
 from codegen.inputs import Inputs
 from codegen.whole import Whole
 
 #: Fields that the client fills in itself.
-_CLIENT_FIELDS = {"model_type", "model_name", "request_id"}
+_CLIENT_FIELDS = {"model_type", "model_name", "request_id", "operation"}
 _MEDIA_OVERRIDES = {"text/event-stream": "application/json", "application/problem+json": "application/json"}
 
 
@@ -29,18 +29,25 @@ class Endpoint:
     """One operation as the client sees it."""
 
     name: str
+    primary: bool
     path: str
     summary: str
     description: str
     request: str
     response: str
     stream: bool
+    progress: str
     fields: tuple[Field, ...]
     whole: Whole
 
     @property
     def constant(self) -> str:
         return self.name.upper()
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether requests say which LoRA adapters to apply, and how strongly."""
+        return {field.name for field in self.fields} >= {"adapters", "adapter_weights"}
 
     @property
     def beside(self) -> tuple[Field, ...]:
@@ -79,6 +86,7 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
         collection = next(c for tag, c in data.endpoint_collections_by_tag.items() if tag == task.resource)
         if collection.parse_errors:
             raise SchemaError(f"{task.resource}: {collection.parse_errors}")
+        names = [op.name for op in task.operations]
         endpoints: list[Endpoint] = []
         for parsed in collection.endpoints:
             operation = document["paths"][_raw(parsed.path)][parsed.method]
@@ -89,18 +97,21 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
             request = _raw(body.class_info.name)
             endpoints.append(
                 Endpoint(
-                    name=operation["operationId"].removeprefix(f"{task.resource}_"),
+                    name=(name := operation["operationId"].removeprefix(f"{task.resource}_")),
+                    primary=name == names[0],
                     path=_raw(parsed.path),
                     summary=operation["summary"],
                     description=operation["description"],
                     request=request,
                     response=_raw(ok.prop.get_type_string()),
-                    stream=operation["x-sheaf-stream"],
+                    stream=bool(told := operation["x-sheaf-stream"]),
+                    progress=told["$ref"].rpartition("/")[2] if told else PLAIN_PROGRESS,
                     fields=(fields := _parameters(classes, request)),
                     whole=Whole(fields),
                 )
             )
-        names = {n for e in endpoints for n in (e.request, e.response, e.whole.type or "")}
+        endpoints.sort(key=lambda endpoint: names.index(endpoint.name))
+        used = {n for e in endpoints for n in (e.request, e.response, e.progress, e.whole.type or "")}
         resources.append(
             Resource(
                 name=task.resource,
@@ -109,7 +120,7 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
                 summary=task.summary,
                 endpoints=tuple(endpoints),
                 extends=task.extends,
-                imports=classes.imports([*names, *(f.type for e in endpoints for f in e.fields)]),
+                imports=classes.imports([*used, *(f.type for e in endpoints for f in e.fields)]),
             )
         )
     return resources

@@ -6,6 +6,7 @@ x-sheaf-results:
     index: timestamps                a list with one label a row
     columns: [mean, quantiles]       lists, mappings of lists, lists of rows; `samples.T` has paths as rows
     names: {probabilities: classes}  what the places of a row are called: a field, or a list of names
+  ase: {file: structure, format: structure_format}   a file with atoms: its text, and `pdb` or `mmcif`
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def check_results(bundle: Bundle) -> None:
             continue
         known = {name.removesuffix(SUFFIX) for name in schema.body["properties"]}
         results: JSON = schema.body["x-sheaf-results"]
-        if unknown := sorted(results.keys() - {"numpy", "pandas"}):
+        if unknown := sorted(results.keys() - {"numpy", "pandas", "ase"}):
             raise SchemaError(f"{schema.name}: x-sheaf-results cannot say {unknown}")
         if missing := sorted(set(_named(results)) - known):
             raise SchemaError(f"{schema.name}: x-sheaf-results names {missing}, which are no fields of it")
@@ -39,3 +40,4 @@ def _named(results: JSON) -> Iterator[str]:
         yield field
         if isinstance(names, str):
             yield names
+    yield from results.get("ase", {}).values()

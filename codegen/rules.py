@@ -15,9 +15,10 @@ _GIVEN: JSON = {"not": {"type": "null"}}
 
 
 def _exactly_one_of(schema: JSON, rule: JSON) -> None:
-    schema.setdefault("allOf", []).append(
-        {"oneOf": [{"required": [f], "properties": {f: _GIVEN}} for f in rule["fields"]]}
-    )
+    one: JSON = {"oneOf": [{"required": [f], "properties": {f: _GIVEN}} for f in rule["fields"]]}
+    if "unless" in rule:
+        one = {"if": _has(rule["unless"], value=True), "else": one}
+    schema.setdefault("allOf", []).append(one)
 
 
 def _at_most_one_of(schema: JSON, rule: JSON) -> None:
@@ -53,8 +54,27 @@ def _value_requires(schema: JSON, rule: JSON) -> None:
     then: JSON = {"properties": {rule["needs"]: {"const": rule["equals"]}}}
     if needed.get("default") != rule["equals"]:
         then["required"] = [rule["needs"]]
-    has_value = {"required": [rule["field"]], "properties": {rule["field"]: {"const": rule["value"]}}}
-    schema.setdefault("allOf", []).append({"if": has_value, "then": then})
+    schema.setdefault("allOf", []).append({"if": _has(rule["field"], value=rule["value"]), "then": then})
+
+
+def _numbers_when(schema: JSON, rule: JSON) -> None:
+    numbers: JSON = {"properties": {rule["field"]: {"items": {"type": "number"}}}}
+    schema.setdefault("allOf", []).append({"if": _has(rule["when"], value=rule["equals"]), "then": numbers})
+
+
+def _some_filled(schema: JSON, rule: JSON) -> None:
+    filled: list[JSON] = [{"properties": {f: {"minProperties": 1}}} for f in rule["fields"]]
+    schema.setdefault("allOf", []).append({"anyOf": filled})
+
+
+def _filled_with(schema: JSON, rule: JSON) -> None:
+    other: JSON = {"properties": {rule["of"]: {"minProperties": 1}}}
+    filled: JSON = {"properties": {rule["field"]: {"minItems": 1}}}
+    schema.setdefault("allOf", []).append({"if": other, "then": filled})
+
+
+def _has(field: str, *, value: object) -> JSON:
+    return {"required": [field], "properties": {field: {"const": value}}}
 
 
 #: rule name → (members it needs, sentence for people, lowering into JSON Schema or None)
@@ -82,11 +102,24 @@ VOCABULARY: dict[str, tuple[frozenset[str], str, Callable[[JSON, JSON], None] | 
         "{field} {value} is for {needs} {equals} alone",
         _value_requires,
     ),
+    "numbers_when": (
+        frozenset({"field", "when", "equals"}),
+        "{field} holds numbers alone where {when} is {equals}",
+        _numbers_when,
+    ),
+    "some_filled": (frozenset({"fields"}), "at least one of {fields} is not empty", _some_filled),
+    "filled_with": (frozenset({"field", "of"}), "{field} is not empty where {of} is not", _filled_with),
     "needed_when_true": (frozenset({"field", "flag"}), "{field} is needed when {flag} is true", None),
     "boxes": (frozenset({"field"}), "{field} has x_min below x_max and y_min below y_max", None),
 }
 #: Members that are values, not names of fields.
-_LITERALS = {"value_requires": {"value", "equals"}, "unique_by": {"member"}}
+_LITERALS = {
+    "value_requires": {"value", "equals"},
+    "numbers_when": {"equals"},
+    "unique_by": {"member"},
+}
+#: rule name → members it may have, and what each adds to its sentence.
+_OPTIONAL = {"exactly_one_of": {"unless": ", unless {unless} is true"}}
 
 
 def check_rules(bundle: Bundle) -> None:
@@ -101,7 +134,7 @@ def _check_rule(owner: str, properties: JSON, rule: JSON) -> None:
     if name not in VOCABULARY:
         raise SchemaError(f"{owner}: unknown rule {name!r}; known: {', '.join(sorted(VOCABULARY))}")
     needs = VOCABULARY[name][0]
-    if rule.keys() != needs | {"rule"}:
+    if not needs <= rule.keys() - {"rule"} <= needs | _OPTIONAL.get(name, {}).keys():
         raise SchemaError(f"{owner}: rule {name} takes {sorted(needs)}, got {sorted(set(rule) - {'rule'})}")
     literals = {"rule"} | _LITERALS.get(name, set())
     for value in (v for key, v in rule.items() if key not in literals):
@@ -128,7 +161,8 @@ def lower_rules(schema: JSON) -> JSON:
 
 def sentence(rule: JSON) -> str:
     """A rule in words."""
-    text = VOCABULARY[rule["rule"]][1]
+    added = _OPTIONAL.get(rule["rule"], {}).items()
+    text = VOCABULARY[rule["rule"]][1] + "".join(words for member, words in added if member in rule)
     return text.format(**{key: _quote(value) for key, value in rule.items()})
 
 

@@ -68,7 +68,7 @@ def write_samples(bundle: Bundle, resources: list[Resource]) -> dict[tuple[str, 
         for op in task.operations:
             call = _describe(bundle, task, op, resources)
             found[task.model_type, op.name] = {"call": writer.write("call", call)}
-            if op.stream:
+            if op.progress:
                 path = "/{model_name}/stream"
                 found[task.model_type, op.name]["stream"] = writer.write("stream", {**call, "path": path})
     return found
@@ -93,11 +93,11 @@ def _describe(bundle: Bundle, task: Task, op: Operation, resources: list[Resourc
         "name": op.name,
         "result": op.result,
         "shown": shown[0],
-        "streams": op.stream,
+        "streams": op.progress is not None,
         "stream_name": "stream" if endpoint is resource.endpoints[0] else f"{op.name}_stream",
         "model": examples[0]["model_name"],
         "examples": examples,
-        "bodies": [{"model_type": task.model_type, **example} for example in examples],
+        "bodies": [{"model_type": task.model_type, **op.constants, **example} for example in examples],
     }
 
 

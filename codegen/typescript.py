@@ -17,7 +17,8 @@ from typing import Any
 
 import jinja2
 
-from codegen.bundle import JSON, Bundle, SchemaError, is_array, is_object
+from codegen.aliases import WIRE_TYPES
+from codegen.bundle import JSON, PLAIN_PROGRESS, Bundle, SchemaError, is_array, is_object
 from codegen.held import binary_places, hold, walk_schema, with_held_names
 from codegen.resources import Resource
 
@@ -26,7 +27,7 @@ PACKAGE = Path(__file__).parent.parent / "clients/typescript"
 TEMPLATES = Path(__file__).parent / "templates"
 
 #: Schemas that the client reads by itself, beside those of the operations.
-_READ = ("Problem", "ProgressEvent", "ModelList")
+_READ = ("Problem", PLAIN_PROGRESS, "ModelList")
 
 
 def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out: Path) -> None:
@@ -50,7 +51,8 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
     environment.filters |= {"literal": _literal, "camel": _camel, "pascal": _pascal}
     requests = [op.request for task in bundle.tasks for op in task.operations]
     answers = [op.response for task in bundle.tasks for op in task.operations]
-    places = {name: binary_places(bundle, name) for name in (*requests, *answers, *_READ)}
+    read = dict.fromkeys([*answers, *_events(bundle), *_READ])
+    places = {name: binary_places(bundle, name) for name in (*requests, *read)}
     context: JSON = {
         "resources": resources,
         "base_url": bundle.frame["servers"][0]["url"],
@@ -61,9 +63,7 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
         },
         "nested": {name: found for name in requests if (found := _places_of_rules(bundle, name))},
         "gaps": {name: found for name in requests if (found := _fields_with_gaps(bundle, name))},
-        "binary": {
-            name: places for name in [*requests, *answers, *_READ] if (places := binary_places(bundle, name))
-        },
+        "binary": {name: tree for name, tree in places.items() if tree},
         "problems": [{"code": code, **entry} for code, entry in bundle.problems.items()],
         "faults": bundle.faults,
     }
@@ -72,11 +72,16 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
         (out / f"{name}.gen.ts").write_text(f"{HEADER}\n\n{text}", encoding="utf-8")
 
 
+def _events(bundle: Bundle) -> list[str]:
+    """The progress events of the operations."""
+    return [op.progress for task in bundle.tasks for op in task.operations if op.progress]
+
+
 def typescript_view(bundle: Bundle, view: JSON) -> JSON:
     """The document for `@hey-api/openapi-ts`: schemas alone, in the words that it and our resolvers know."""
     operations = [op for task in bundle.tasks for op in task.operations]
     taken = set(bundle.reachable(*(op.request for op in operations)))
-    given = set(bundle.reachable(*(op.response for op in operations), *_READ)) - taken
+    given = set(bundle.reachable(*(op.response for op in operations), *_events(bundle), *_READ)) - taken
     schemas: JSON = copy.deepcopy(view["components"]["schemas"])
     schemas = {name: body for name, body in schemas.items() if name in taken | given}
     for name, body in schemas.items():
@@ -93,7 +98,7 @@ def typescript_view(bundle: Bundle, view: JSON) -> JSON:
 
 def _accept_dates(schemas: JSON, taken: set[str]) -> None:
     """Give requests a type of their own for times: programs may give a `Date`, and get text."""
-    likes = {name: f"{name}Like" for name, body in schemas.items() if body.get("format") == "timestamp"}
+    likes = {name: f"{name}Like" for name, body in schemas.items() if body.get("format") in WIRE_TYPES}
     component = "#/components/schemas/"
     references = {component + name: component + like for name, like in likes.items()}
 
@@ -109,8 +114,8 @@ def _accept_dates(schemas: JSON, taken: set[str]) -> None:
 
     for name in taken:
         rename(schemas[name])
-    for name in likes.keys() & taken:
-        schemas[likes[name]] = {**schemas[name], "format": "given-timestamp"}
+    for name in sorted(likes.keys() & taken):
+        schemas[likes[name]] = {**schemas[name], "format": f"given-{schemas[name]['format']}"}
 
 
 def _fill_in(body: JSON, schemas: JSON) -> None:

@@ -12,6 +12,7 @@ const TYPES = {
   media: ['Uint8Array'],
   'given-media': ['Uint8Array', 'ArrayBuffer', 'Blob'],
   'given-timestamp': ['string', 'Date'],
+  'given-iso_time': ['string', 'Date'],
 };
 
 export default {
@@ -73,6 +74,10 @@ function string(context) {
   if (format?.endsWith('media')) return own(context, 'media');
   if (format?.endsWith('timestamp')) {
     return withCheck(context, context.nodes.base(context), 'timestamp');
+  }
+  if (format?.endsWith('iso_time')) {
+    const { base } = context.nodes;
+    context.nodes.base = (inner) => withCheck(inner, base(inner), 'existingDay');
   }
   context.nodes.maxLength = ({ chain, schema }) =>
     schema.maxLength === undefined

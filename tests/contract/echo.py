@@ -10,17 +10,20 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
+from sheaf.api.operations import OPERATIONS as NAMES
 from sheaf.backends.base import ModelBackend
 from sheaf.http._routes import OPERATIONS
 from sheaf.lora import ActiveAdapters, LoRAConfig
 from sheaf.spec import ModelSpec, ResourceConfig
 from sheaf_client import ProgressEvent
+from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
+from tests.contract.requests import repair_of
 from tests.contract.values import Builder, T
 
 NIL = UUID(int=0)
@@ -66,15 +69,18 @@ def _as_read(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class EchoBackend(ModelBackend):
-    """Answers requests of any contract; `EchoBackend.of(model_type)` is the class for one."""
+#: The operation of each request.
+BY_REQUEST: dict[type[BaseRequest], Operation[Any, Any]] = {op.request: op for op in OPERATIONS}
 
-    response: ClassVar[type[BaseResponse]]
+
+class EchoBackend(ModelBackend):
+    """Answers requests of any contract; `EchoBackend.of(model_type)` is the class for those of one type."""
+
     takes_adapters = True
 
     @staticmethod
     def of(model_type: str) -> type[EchoBackend]:
-        """The class that serves this contract; importable by its name, as other processes need it."""
+        """The class that serves this type; importable by its name, as other processes need it."""
         return globals()[_class_name(model_type)]
 
     def load(self) -> None:
@@ -94,46 +100,60 @@ class EchoBackend(ModelBackend):
         return [self.answer(request) for request in requests]
 
     def stream(self, request: BaseRequest) -> Iterator[ProgressEvent | BaseResponse]:
-        yield from self.progress(request)
+        first, *steps = self.progress(request)
+        # A backend with nothing to add tells a step by the plain event; clients get the operation's own.
+        yield ProgressEvent(step=first.step, total_steps=first.total_steps)
+        yield from steps
         yield self.answer(request)
 
-    @classmethod
-    def answer(cls, request: BaseRequest) -> BaseResponse:
+    @staticmethod
+    def answer(request: BaseRequest) -> BaseResponse:
         """The answer that follows from a request."""
+        response = BY_REQUEST[type(request)].response
         given = {
             "request_id": str(request.request_id),
             "model_name": request.model_name,
             "metadata": {"warnings": [digest(request)]},
         }
-        body = Builder(HashedChoices(request)).body(cls.response.__name__, given)
-        return cls.response.model_validate_json(json.dumps(body), strict=True, by_name=False)
+        body = Builder(HashedChoices(request)).body(response.__name__, given)
+        return response.model_validate_json(json.dumps(body), strict=True, by_name=False)
 
-    @classmethod
-    def progress(cls, request: BaseRequest) -> list[ProgressEvent]:
-        """The steps before the answer, some with a preview."""
-        builder = Builder(HashedChoices(request))
+    @staticmethod
+    def progress(request: BaseRequest) -> list[ProgressEvent]:
+        """The steps before the answer; all but the first have some of what such events may carry."""
+        event = BY_REQUEST[type(request)].progress
+        builder, repair = Builder(HashedChoices(request)), repair_of(event)
         total = builder.source.integer(1, 3)
         bodies = [
-            builder.body("ProgressEvent", {"step": step + 1, "total_steps": total}) for step in range(total)
+            builder.body(event.__name__, {"step": step + 1, "total_steps": total}, repair)
+            for step in range(total)
         ]
-        return [ProgressEvent.model_validate_json(json.dumps(body), by_name=False) for body in bodies]
+        return [
+            event(step=0, total_steps=total),
+            *(event.model_validate_json(json.dumps(body), by_name=False) for body in bodies),
+        ]
 
 
 def _class_name(model_type: str) -> str:
     return f"Echo_{model_type}"
 
 
-for _op in OPERATIONS:
-    _name = _class_name(_op.model_type)
-    globals()[_name] = type(
-        _name,
-        (EchoBackend,),
-        {"model_type": _op.model_type, "response": _op.response, "__module__": __name__},
-    )
+for _type in {op.model_type for op in OPERATIONS}:
+    _name, _served = _class_name(_type), frozenset(NAMES[_type])
+    _members = {"model_type": _type, "operations": _served, "__module__": __name__}
+    globals()[_name] = type(_name, (EchoBackend,), _members)
+
+
+def name_of(operation: Operation[Any, Any]) -> str:
+    """What the suite calls an operation: its model type, and its own name where it is not the primary one."""
+    primary = operation.name == NAMES[operation.model_type][0]
+    return operation.model_type if primary else f"{operation.model_type}.{operation.name}"
 
 
 def specs() -> list[ModelSpec]:
-    """An echo of every contract, each deployed under the name of its model type."""
-    types = sorted({op.model_type for op in OPERATIONS})
+    """An echo for every operation, each deployed under the name of the operation."""
     small = ResourceConfig(num_cpus=0.01)
-    return [ModelSpec(name=t, backend_cls=EchoBackend.of(t), resources=small) for t in types]
+    return [
+        ModelSpec(name=name_of(op), backend_cls=EchoBackend.of(op.model_type), resources=small)
+        for op in OPERATIONS
+    ]

@@ -24,13 +24,14 @@ from sheaf_client._faults import faults_of
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.errors import InvalidRequestError
-from tests.contract.echo import NIL, EchoBackend
+from tests.contract.echo import NIL, EchoBackend, name_of
 from tests.contract.requests import requests
 from tests.contract.values import JSON, document
 
 CASES = Path(__file__).parents[2] / "schema/cases"
-TYPES = sorted({op.model_type for op in OPERATIONS})
-BY_TYPE: dict[str, Operation[Any, Any]] = {op.model_type: op for op in OPERATIONS}
+#: The operations by what the suite calls them: the model type alone stands for its primary operation.
+BY_TYPE: dict[str, Operation[Any, Any]] = {name_of(op): op for op in OPERATIONS}
+TYPES = sorted(BY_TYPE)
 #: What the document says of the operation of each type: its resource (a tag), and whether it streams.
 _PUBLISHED = {t: document()["paths"][BY_TYPE[t].path]["post"] for t in TYPES}
 RESOURCE: dict[str, str] = {t: post["tags"][0] for t, post in _PUBLISHED.items()}
@@ -69,6 +70,9 @@ def cases(model_type: str, kind: str) -> list[Case]:
         faults = sorted((fault["code"], fault["path"]) for fault in case.get("errors", ()))
         if isinstance(body, dict):
             body.setdefault("request_id", str(uuid5(NAMESPACE_URL, path.as_posix())))
+            if "operation" in BY_TYPE[model_type].request.model_fields:
+                # A batch tells by it what is asked for.
+                body.setdefault("operation", BY_TYPE[model_type].name)
             if "/model_name" not in {where for _, where in faults}:
                 body["model_name"] = model_type
         found.append(Case(f"{kind}/{path.stem}", body, faults))
@@ -106,7 +110,7 @@ def expected(request: BaseRequest) -> Outcome:
         return [("no_feature_store", "/feature_ref")]  # no target has one
     if request.request_id == NIL:
         return [("unsupported", "/request_id")]
-    return wire(EchoBackend.of(request.model_type).answer(request))
+    return wire(EchoBackend.answer(request))
 
 
 def outcome(call: Callable[[], BaseResponse]) -> Outcome:
@@ -153,6 +157,12 @@ def packed(contract: type[BaseRequest], body: Any) -> bytes:
 def differences(found: dict[Any, Outcome], wanted: dict[Any, Outcome]) -> dict[Any, Any]:
     """The members that differ: what was found and what was wanted."""
     return {name: (found.get(name), wanted[name]) for name in wanted if found.get(name) != wanted[name]}
+
+
+def streaming(model_type: str) -> str:
+    """The method of the clients that streams an operation."""
+    _, _, own = model_type.partition(".")
+    return f"{own}_stream" if own else "stream"
 
 
 def in_turn(sent: list[BaseRequest]) -> dict[int, Outcome]:

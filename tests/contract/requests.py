@@ -14,9 +14,11 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sheaf_client._base import Model
+from sheaf_client._binary import holders
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
-from tests.contract.values import JSON, SPARE, Builder, T, resolved
+from tests.contract.values import JSON, SPARE, WANTED, Builder, T, resolved, schemas, sizes
 
 
 class _Drawn:
@@ -44,13 +46,7 @@ class _Drawn:
 
 def bodies(operation: Operation[Any, Any], model_name: str) -> st.SearchStrategy[JSON]:
     """Bodies of requests for `model_name`, nearly all of them valid."""
-    rules = rules_of(operation.request)
-
-    def repair(builder: Builder, schema: JSON, body: JSON) -> None:
-        accord = _Accord(builder, schema, body)
-        for _ in range(2):  # a later rule may undo an earlier one
-            for rule in rules:
-                getattr(accord, rule["rule"])(rule)
+    repair = repair_of(operation.request)
 
     @st.composite
     def drawn(draw: st.DrawFn) -> JSON:
@@ -60,13 +56,30 @@ def bodies(operation: Operation[Any, Any], model_name: str) -> st.SearchStrategy
     return drawn()
 
 
+def repair_of(contract: type[Model]) -> Callable[[Builder, JSON, JSON], None]:
+    """What brings a body of the contract into accord with its rules."""
+    rules = rules_of(contract)
+    parts = {name: (part.__name__, repair_of(part)) for name, part in holders(contract).items()}
+
+    def repair(builder: Builder, schema: JSON, body: JSON) -> None:
+        for name, (part, repair_part) in parts.items():
+            for item in body.get(name) or ():
+                repair_part(builder, schemas()[part], item)
+        accord = _Accord(builder, schema, body)
+        for _ in range(2):  # a later rule may undo an earlier one
+            for rule in rules:
+                getattr(accord, rule["rule"])(rule)
+
+    return repair
+
+
 def requests(operation: Operation[Any, Any], model_name: str) -> st.SearchStrategy[BaseRequest]:
     """Valid requests of an operation's contract."""
     read = bodies(operation, model_name).map(lambda body: _attempt(operation.request, body))
     return read.filter(lambda request: request is not None)
 
 
-def rules_of(contract: type[BaseRequest]) -> list[JSON]:
+def rules_of(contract: type[Model]) -> list[JSON]:
     """The cross-field rules of a contract, as the schema has them."""
     extra: Any = contract.model_config.get("json_schema_extra", {})
     return list(extra.get("x-sheaf-rules", ()))
@@ -88,6 +101,8 @@ class _Accord:
         self._banned: set[str] = set()
 
     def exactly_one_of(self, rule: JSON) -> None:
+        if "unless" in rule and self._body.get(rule["unless"]):
+            return
         kept = self._pick([f for f in rule["fields"] if f not in self._banned])
         self._ban(set(rule["fields"]) - {kept})
         self._need(kept)
@@ -108,12 +123,29 @@ class _Accord:
 
     def needed_when_true(self, rule: JSON) -> None:
         flag = self._body.get(rule["flag"], False)
-        if any(flag) if isinstance(flag, list) else flag:
-            self._need(rule["field"])
+        needed = any(flag) if isinstance(flag, list) else flag
+        if needed and not self._need(rule["field"]):
+            self._body.pop(rule["flag"])
 
     def value_requires(self, rule: JSON) -> None:
         if self._body.get(rule["field"]) == rule["value"]:
             self._body[rule["needs"]] = rule["equals"]
+
+    def numbers_when(self, rule: JSON) -> None:
+        if self._body.get(rule["when"]) == rule["equals"]:
+            self._change(
+                rule["field"], lambda items, _: [i if isinstance(i, int | float) else 1.5 for i in items]
+            )
+
+    def some_filled(self, rule: JSON) -> None:
+        """Mappings are never drawn empty."""
+
+    def filled_with(self, rule: JSON) -> None:
+        if self._body[rule["of"]]:
+            items = self._body[rule["field"]]
+            self._body[rule["field"]] = self._builder.items(
+                self._schema["properties"][rule["field"]], max(1, len(items)), items
+            )
 
     def some_true(self, rule: JSON) -> None:
         self._body[self._pick(rule["fields"])] = True
@@ -221,11 +253,14 @@ class _Accord:
         """Give the field a value where it has none; False where another rule forbids it."""
         if field in self._banned:
             return False
-        if not self._given(field):
+        if not self._given(field) and field in sizes(self._schema):
+            self._body[field] = self._builder.member(self._schema, field)
+        elif not self._given(field):
             member = resolved(self._schema["properties"][field])
             kinds = member.get("type")
             kind = next(k for k in kinds if k != "null") if isinstance(kinds, list) else kinds
-            self._body[field] = self._builder.value({**member, "type": kind})
+            tensor = "x-sheaf-tensor" in member
+            self._body[field] = WANTED if tensor else self._builder.value({**member, "type": kind})
         return True
 
     def _row(self, field: str) -> JSON:
@@ -272,8 +307,6 @@ def branches(schema: JSON) -> list[JSON]:
 
 def resolved_ref(schema: JSON) -> JSON:
     """What a reference stands for."""
-    from tests.contract.values import schemas
-
     return schemas()[schema["$ref"].rpartition("/")[2]]
 
 

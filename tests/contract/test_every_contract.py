@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sheaf_client import AsyncSheaf, ProgressEvent, ResultEvent, Sheaf
+from sheaf_client import AsyncSheaf, ResultEvent, Sheaf
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
 from sheaf_client.errors import InvalidRequestError
 from tests.contract.echo import EchoBackend, specs
@@ -33,6 +33,7 @@ from tests.contract.exchanges import (
     packed,
     refused,
     settled,
+    streaming,
     valid,
     wire,
 )
@@ -58,6 +59,10 @@ def resource(client: Sheaf | AsyncSheaf, model_type: str) -> Any:
 
 def method(client: Sheaf | AsyncSheaf, model_type: str, suffix: str = "") -> Any:
     return getattr(resource(client, model_type), BY_TYPE[model_type].name + suffix)
+
+
+def stream_of(client: Sheaf | AsyncSheaf, model_type: str) -> Any:
+    return getattr(resource(client, model_type), streaming(model_type))
 
 
 @every_target
@@ -114,29 +119,41 @@ def test_a_stream_tells_its_steps_and_ends_with_the_answer(client: Sheaf, model_
     sent = [request for request in valid(model_type) if isinstance(expected(request), dict)]
     told: list[list[Any]] = []
     for request in sent:
-        with resource(client, model_type).stream(request) as stream:
+        with stream_of(client, model_type)(request) as stream:
             told.append(list(stream))
 
     async def run() -> list[list[Any]]:
         events: list[list[Any]] = []
         async with open_async(client, [s for s in specs() if s.name == model_type]) as awaited:
             for request in sent:
-                async with resource(awaited, model_type).stream(request) as stream:
+                async with stream_of(awaited, model_type)(request) as stream:
                     events.append([event async for event in stream])
         return events
 
     for events in (told, asyncio.run(run())):
         for request, (*steps, last) in zip(sent, events, strict=True):
-            assert steps == EchoBackend.of(model_type).progress(request)
-            assert all(isinstance(step, ProgressEvent) for step in steps)
+            assert steps == EchoBackend.progress(request)
+            assert {type(step) for step in steps} == {BY_TYPE[model_type].progress}
             assert isinstance(last, ResultEvent)
             assert wire(last.response) == expected(request)
+
+
+@pytest.mark.parametrize("model_type", STREAMING)
+def test_the_streams_tell_of_every_field_that_an_event_may_carry(model_type: str) -> None:
+    """What the tests of streams compare: no field of an operation's own event is empty in all of them."""
+    steps = [step for request in valid(model_type) for step in EchoBackend.progress(request)]
+    fields = set(BY_TYPE[model_type].progress.model_fields)
+
+    def told(value: Any) -> bool:
+        return value is not None and not (isinstance(value, list | dict) and not value)
+
+    assert {name for step in steps for name in fields if told(getattr(step, name))} == fields
 
 
 @every_target
 @every_stream
 def test_a_stream_of_a_refused_request_raises(client: Sheaf, model_type: str) -> None:
-    found = outcome(lambda: resource(client, model_type).stream(refused(model_type)).final())
+    found = outcome(lambda: stream_of(client, model_type)(refused(model_type)).final())
     assert found == expected(refused(model_type))
 
 

@@ -23,10 +23,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sheaf.http import create_app
 from sheaf.local import LocalModels
 from tests.contract.echo import specs
-from tests.contract.exchanges import TYPES
+from tests.contract.exchanges import BY_TYPE
 from tests.contract.values import JSON, document, schemas
 
 MSGPACK = "application/msgpack"
+TYPES = sorted({op.model_type for op in BY_TYPE.values()})
 #: Types in the unions of all types.
 FEW = TYPES[::8]
 EXAMPLES = 6
@@ -144,11 +145,18 @@ def refusable(case: Case) -> bool:
     identifier that cannot be echoed is replaced, and the URL names the model and its type where a body
     does not.
     """
-    if isinstance(case.body, dict) and not {"model_name", "model_type"} <= case.body.keys():
+    named = {"model_name", "model_type", *tagged(case.operation.path)}
+    if isinstance(case.body, dict) and not named <= case.body.keys():
         return False
     known = case.headers.keys() <= {"X-Request-ID", "X-Sheaf-Timeout"}
     echoed = re.fullmatch("[!-~]{1,128}", case.headers.get("X-Request-ID", "-"))
     return known and echoed is not None and not case.operation.path.endswith("/batch")
+
+
+def tagged(path: str) -> set[str]:
+    """The `operation` of a typed route whose contract has one, which the URL names too."""
+    operations = (op for op in BY_TYPE.values() if op.path == path)
+    return {"operation"} & {name for op in operations for name in op.request.model_fields}
 
 
 def as_list(value: Any) -> list[Any]:

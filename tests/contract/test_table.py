@@ -56,7 +56,7 @@ def row(model_type: str) -> dict[str, str]:
 
     numbers = [len(cases(model_type, kind)) for kind in ("valid", "invalid")]
     checked = record_of(CASES, "", model_type)
-    page = ROOT / "docs/models" / f"{model_type}.md"
+    page = ROOT / "docs/models" / f"{operation.model_type}.md"
     return {
         "contract": contract(operation),
         "rules": rules(model_type, operation.request),
@@ -85,7 +85,7 @@ def test_no_model_type_lacks_anything(
     with capsys.disabled():
         print()
         for name, cells in lines:
-            print(f"{name:22}", "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)))
+            print(f"{name:28}", "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)))
     # Where nothing was deselected, a test that did not run is a gap too.
     selected = pytestconfig.option.markexpr or pytestconfig.option.keyword
     gap = GAP if selected else re.compile(f"{GAP.pattern}| of ")

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from sheaf.embedded import EmbeddedServer
-from sheaf_client import ProgressEvent
 from sheaf_client.contracts.base import BaseRequest
 from tests.contract.echo import EchoBackend, specs
 from tests.contract.exchanges import (
@@ -29,6 +28,7 @@ from tests.contract.exchanges import (
     expected,
     in_turn,
     refused,
+    streaming,
     valid,
     wire,
 )
@@ -85,7 +85,7 @@ def results() -> dict[tuple[str, str], list[Any]]:
                     {
                         "form": form,
                         "resource": in_camel_case(RESOURCE[model_type]),
-                        "operation": operation,
+                        "operation": operation if form != "stream" else in_camel_case(streaming(model_type)),
                         "given": one,
                     }
                 )
@@ -150,7 +150,7 @@ def test_a_stream_tells_its_steps_and_ends_with_the_answer(
 ) -> None:
     for request, result in zip(streamed(model_type), results[model_type, "stream"], strict=True):
         *steps, last = result["events"]
-        told = [ProgressEvent.model_validate(step) for step in steps]
-        assert told == EchoBackend.of(model_type).progress(request)
+        told = [BY_TYPE[model_type].progress.model_validate(step) for step in steps]
+        assert told == EchoBackend.progress(request)
         assert (last.pop("type"), last.pop("done")) == ("result", True)
         assert read(model_type, last) == expected(request)

@@ -38,9 +38,9 @@ const FORMS = {
   many: async (resource, operation, bodies) => ({
     many: (await resource[`${operation}Many`](bodies)).map(settled),
   }),
-  stream: async (resource, _, body) => {
+  stream: async (resource, operation, body) => {
     const events = [];
-    for await (const event of resource.stream(body)) events.push(event);
+    for await (const event of resource[operation](body)) events.push(event);
     return { events };
   },
 };

@@ -27,6 +27,8 @@ JSON = dict[str, Any]
 
 #: Longest arrays, texts and mappings beyond the shortest that a schema asks for.
 SPARE = 3
+#: Stands for a tensor that may be null and must not.
+WANTED = object()
 #: Integers that every language holds exactly.
 LARGEST = 2**53 - 1
 
@@ -162,7 +164,7 @@ class Builder:
 
     def _object(self, schema: JSON) -> JSON:
         if "properties" in schema:
-            body = {k: self.value(v) for k, v in schema["properties"].items()}
+            body = {k: self.member(schema, k) for k in schema["properties"]}
             required = schema.get("required", ())
             return {k: v for k, v in body.items() if k in required or self.source.pick([True, False])}
         least = schema.get("minProperties", 0)
@@ -171,6 +173,11 @@ class Builder:
 
     def _filled(self, value: Any, schema: JSON, owner: JSON, body: JSON) -> Any:
         """The value with its tensors, however deep in lists and mappings."""
+        if value is not None and ("anyOf" in schema or "$ref" in schema):
+            schema = resolved(schema)
+        if isinstance(value, dict) and "properties" in schema:
+            properties = schema["properties"]
+            return {k: self._filled(v, properties[k], schema, value) for k, v in value.items()}
         if isinstance(value, list) and "items" in schema:
             return [self._filled(item, schema["items"], owner, body) for item in value]
         if isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
@@ -178,12 +185,14 @@ class Builder:
         nullable = "null" in schema.get("type", ())
         if (
             "x-sheaf-tensor" not in schema
-            or value is not None
-            or (nullable and self.source.pick([True, False]))
+            or value not in (None, WANTED)
+            or (value is None and nullable and self.source.pick([True, False]))
         ):
             return value
         tensor = schema["x-sheaf-tensor"]
         shape = [_size(entry, owner, body) for entry in tensor["shape"]]
+        if None in shape:
+            return None  # what its size depends on is not given
         return base64.b64encode(self._numbers(np.dtype(tensor["dtype"]), int(np.prod(shape)))).decode()
 
     def _numbers(self, dtype: np.dtype[Any], count: int) -> bytes:
@@ -215,12 +224,12 @@ def _sides(node: Any) -> list[str]:
     return own + [side for value in node.values() for side in _sides(value)]
 
 
-def _size(entry: int | str, owner: JSON, body: JSON) -> int:
+def _size(entry: int | str, owner: JSON, body: JSON) -> int | None:
     if isinstance(entry, int):
         return entry
     name = entry.removeprefix("len(").removesuffix(")")
     value = body[name] if name in body else owner["properties"][name]["default"]
-    return len(value) if entry.startswith("len(") else value
+    return len(value) if value is not None and entry.startswith("len(") else value
 
 
 def _is_time(pattern: str) -> bool:

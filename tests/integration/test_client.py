@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from sheaf.api.time_series import TimeSeriesRequest
+from sheaf.api.weather import WeatherProgress
 from sheaf.http import create_app
 from sheaf.local import LocalModels
 from sheaf.spec import ModelSpec
@@ -36,6 +40,7 @@ from sheaf_client.errors import (
 )
 from tests.backends import Echo, Stepping
 
+CASES = Path(__file__).parents[2] / "schema/cases"
 ASK: dict[str, Any] = {"model": "steps", "history": [1.0, 2.0], "horizon": 4, "frequency": "1h"}
 
 
@@ -100,6 +105,26 @@ def test_leaving_a_stream_over_asgi_ends_the_work(models: LocalModels) -> None:
             next(stream)
         assert backend.closed.wait(10)
         assert client.time_series.forecast(**ASK).mean == [2.0] * 4
+
+
+def test_leaving_a_local_stream_ends_the_work() -> None:
+    spec = ModelSpec(name="steps", backend_cls=Stepping, backend_kwargs={"seconds": 0.01})
+    ask = {**ASK, "horizon": 5000}
+
+    def backend(client: Sheaf | AsyncSheaf) -> Stepping:
+        return client.transport._held.get("steps").backend
+
+    async def leave() -> bool:
+        async with AsyncSheaf.local([spec]) as client:
+            async with client.time_series.stream(**ask) as stream:
+                await anext(stream)
+            return await asyncio.to_thread(backend(client).closed.wait, 10)
+
+    assert asyncio.run(leave())
+    with Sheaf.local([spec]) as client:
+        with client.time_series.stream(**ask) as stream:
+            next(stream)
+        assert backend(client).closed.wait(10)
 
 
 def test_the_async_client_has_the_same_calls() -> None:
@@ -274,6 +299,29 @@ def test_unknown_events_pass_and_a_stream_cut_short_is_an_error() -> None:
     assert isinstance(next(stream), ProgressEvent)
     with pytest.raises(BadResponseError, match="without a result"):
         next(stream)
+
+
+def test_arrays_of_a_step_have_their_shape_and_a_step_that_breaks_its_contract_is_an_error() -> None:
+    state = json.loads((CASES / "weather/valid/minimal.json").read_text(encoding="utf-8"))["request"]
+    grid = np.arange(6, dtype="<f4").reshape(2, 3)
+    told = {"type": "progress", "step": 1, "total_steps": 2, "done": False, "n_lat": 2, "n_lon": 3}
+    told["forecast_time"], field = "2024-06-01T18:00:00", {"2t": base64.b64encode(grid.tobytes()).decode()}
+
+    def first_event(**fields: Any) -> Any:
+        text = f"event: progress\ndata: {json.dumps({**told, **fields})}\n\n"
+        client, _ = scripted(httpx.Response(200, content=text.encode()))
+        return next(client.weather.stream(**state))
+
+    event = first_event(surface_forecast=field)
+    assert type(event) is WeatherProgress
+    assert event.surface_forecast["2t"].dtype == np.float32
+    assert event.surface_forecast["2t"].tolist() == grid.tolist()
+    assert first_event().surface_forecast is None
+    for broken in ({"n_lon": 4}, {"n_lat": None}, {"forecast_time": None}):
+        with pytest.raises(BadResponseError, match="progress"):
+            first_event(surface_forecast=field, **broken)
+    with pytest.raises(BadResponseError, match="progress"):
+        first_event(atmospheric_forecast=field)
 
 
 def test_fields_a_newer_server_adds_are_no_error() -> None:

@@ -1,15 +1,11 @@
-"""What stands around a call: middleware, raw answers, the log, closing, copying, and interrupts."""
+"""What stands around a call: middleware, raw answers, the log, and interrupts."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import dataclasses
-import json
 import logging
-import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +14,6 @@ from sheaf.spec import ModelSpec
 from sheaf_client import (
     AsyncSheaf,
     BadResponseError,
-    ClientClosedError,
     ConnectionFailedError,
     ProgressEvent,
     Send,
@@ -26,57 +21,9 @@ from sheaf_client import (
 )
 from sheaf_client._middleware import shown
 from sheaf_client.contracts.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf_client.errors import BY_CODE, InvalidRequestError, ModelNotFoundError, OverloadedError
+from sheaf_client.errors import InvalidRequestError, ModelNotFoundError
 from tests.backends import Stepping
-
-CALL: dict[str, Any] = {"model": "m", "history": [1.0], "horizon": 1, "frequency": "1h"}
-ANSWER: dict[str, Any] = {
-    "request_id": "11111111-2222-4333-8444-555555555555",
-    "model_type": "time_series",
-    "model_name": "m",
-    "mean": [1.0],
-    "horizon": 1,
-    "frequency": "1h",
-}
-EVENTS = (
-    b'event: progress\ndata: {"type":"progress","step":1,"total_steps":2,"done":false}\n\n',
-    f"event: result\ndata: {json.dumps({'type': 'result', 'done': True, **ANSWER})}\n\n".encode(),
-)
-
-
-def answers(*given: httpx.Response | Exception) -> tuple[httpx.MockTransport, list[httpx.Request]]:
-    """A server that gives these answers in turn and remembers what it was asked."""
-    seen: list[httpx.Request] = []
-    turn = iter(given)
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        answered = next(turn)
-        if isinstance(answered, Exception):
-            raise answered
-        return answered
-
-    return httpx.MockTransport(answer), seen
-
-
-def scripted(*given: httpx.Response | Exception, **settings: Any) -> tuple[Sheaf, list[httpx.Request]]:
-    transport, seen = answers(*given)
-    return Sheaf("http://x", http_client=httpx.Client(transport=transport), **settings), seen
-
-
-def ok() -> httpx.Response:
-    return httpx.Response(200, json=ANSWER, headers={"x-request-id": "r-1"})
-
-
-def refusal(code: str) -> httpx.Response:
-    document = BY_CODE[code]("No.").to_problem().model_dump_json()
-    return httpx.Response(BY_CODE[code].status, content=document, headers={"retry-after": "0"})
-
-
-def again(value: Any) -> Any:
-    """The value after a trip through pickle."""
-    return pickle.loads(pickle.dumps(value))  # noqa: S301 - our own bytes
-
+from tests.integration.scripted import ANSWER, CALL, EVENTS, answers, ok, refusal, scripted
 
 # ---- middleware
 
@@ -270,89 +217,6 @@ def test_sheaf_log_writes_to_standard_error(
     assert capfd.readouterr().err.count("/m/time_series/forecast 200") == lines
 
 
-# ---- settings, copies, closing
-
-
-def test_own_httpx_client_needs_no_base_url_and_keeps_its_own() -> None:
-    transport, seen = answers(ok(), ok(), ok())
-    Sheaf("http://a/api", http_client=httpx.Client(transport=transport)).time_series.forecast(**CALL)
-    based = httpx.Client(transport=transport, base_url="http://b/api/")
-    assert repr(Sheaf(http_client=based)) == "Sheaf(http://b/api/)"
-    Sheaf(http_client=based).time_series.forecast(**CALL)
-    Sheaf("http://c", http_client=based).time_series.forecast(**CALL)
-    assert [str(r.url) for r in seen] == [
-        f"http://{at}/m/time_series/forecast" for at in ("a/api", "b/api", "c")
-    ]
-
-
-def test_with_options_keeps_the_key_when_headers_change_and_takes_another() -> None:
-    client, seen = scripted(ok(), ok(), api_key="one")
-    client.with_options(headers={"x-a": "1"}).time_series.forecast(**CALL)
-    client.with_options(api_key="two").time_series.forecast(**CALL)
-    assert [r.headers["authorization"] for r in seen] == ["Bearer one", "Bearer two"]
-
-
-def test_reprs_hold_no_secrets() -> None:
-    client = Sheaf("https://user:password@host/path", api_key="sk-secret", headers={"x-api-key": "k"})
-    shown_text = f"{client!r} {client.options()!r} {vars(client)['_settings']!r}"
-    assert repr(client) == "Sheaf(https://host/path)"
-    assert "password" not in shown_text
-    assert "sk-secret" not in shown_text
-    assert "'k'" not in shown_text
-
-
-@pytest.mark.parametrize("make", [Sheaf, AsyncSheaf])
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_client_is_not_copied(make: Callable[[], Any], duplicate: Callable[[Any], Any]) -> None:
-    with pytest.raises(TypeError, match="with_options"):
-        duplicate(make())
-
-
-def test_contracts_and_errors_are_pickled() -> None:
-    request = TimeSeriesRequest.model_validate(
-        {"model_name": "m", "history": [1.0], "horizon": 1, "frequency": "1h"}
-    )
-    assert again(request) == request
-    response = TimeSeriesResponse.model_validate(ANSWER)
-    assert again(response) == response
-    broken = again(ConnectionFailedError("no", unsent=True))
-    assert (str(broken), broken.unsent) == ("no", True)
-    with pytest.raises(InvalidRequestError) as caught:
-        Sheaf().time_series.forecast(model="m", history=[], horizon=0, frequency="1h")
-    restored = again(caught.value)
-    assert [f.path for f in restored.errors] == [f.path for f in caught.value.errors]
-    assert restored.errors
-    overloaded = again(OverloadedError("later", retry_after=3.0, request_id="r"))
-    assert (overloaded.detail, overloaded.retry_after, overloaded.request_id) == ("later", 3.0, "r")
-
-
-def test_a_closed_client_says_so() -> None:
-    client, seen = scripted(ok())
-    other = client.with_options(model="m")
-    client.close()
-    client.close()
-    for used in (client, other):
-        with pytest.raises(ClientClosedError, match="closed"):
-            used.time_series.forecast(**CALL)
-    with pytest.raises(ClientClosedError), client.time_series.stream(**CALL) as stream:
-        next(stream)
-    assert seen == []
-    local = Sheaf.local([ModelSpec(name="steps", backend_cls=Stepping)])
-    local.close()
-    with pytest.raises(ClientClosedError):
-        local.models.list()
-
-
-def test_an_async_client_that_was_closed_says_so() -> None:
-    async def use() -> None:
-        client = AsyncSheaf("http://x")
-        await client.close()
-        await client.time_series.forecast(**CALL)
-
-    with pytest.raises(ClientClosedError):
-        asyncio.run(use())
-
-
 # ---- interrupts
 
 
@@ -401,9 +265,3 @@ def test_a_cancelled_async_stream_frees_its_connection() -> None:
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(use())
     assert body.closed >= 1
-
-
-def test_a_feature_store_that_failed_is_asked_again() -> None:
-    client, seen = scripted(refusal("feature_store"), ok())
-    assert client.time_series.forecast(**CALL).mean == [1.0]
-    assert len(seen) == 2

@@ -45,7 +45,7 @@ const twice = ({ positions }, { forces }) =>
   forces.every((force, i) => force === 2 * positions[i]);
 
 const found = {};
-for (const atoms of [3, 6000]) {
+for (const atoms of [3, 12000]) {
   const request = structure(atoms);
   found[`call of ${atoms}`] = twice(request, await client.materials.compute(request));
   const stream = client.materials.stream(request);

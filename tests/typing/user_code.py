@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from sheaf import ModelSpec
+from sheaf.api.audio import AudioProgress
 from sheaf.api.time_series import FeatureRef, Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
+from sheaf.api.weather import WeatherProgress, WeatherRequest, WeatherResponse
 from sheaf_client import (
     AsyncSheaf,
     ConnectionFailedError,
@@ -18,6 +20,7 @@ from sheaf_client import (
     ResultEvent,
     Sheaf,
     SheafError,
+    Stream,
     UnknownEvent,
 )
 from sheaf_client.errors import InvalidRequestError, OverloadedError
@@ -29,6 +32,7 @@ def clients() -> list[Sheaf]:
     return [
         client,
         client.with_options(model="other", timeout=5, headers={"x-tenant": "a"}),
+        client.with_adapters("sketch@0.8", "ink"),
         Sheaf.local(["statsforecast", spec], model="chronos"),
         Sheaf.local("statsforecast"),
     ]
@@ -143,6 +147,29 @@ def streams(client: Sheaf, values: list[float]) -> TimeSeriesResponse:
                 assert_type(event, UnknownEvent)
                 print(event.type, event.data)
         return stream.final()
+
+
+def steps(client: Sheaf, request: WeatherRequest) -> WeatherResponse:
+    with client.weather.stream(request, timeout=600) as stream:
+        assert_type(stream, Stream[WeatherResponse, WeatherProgress])
+        for event in stream:
+            if isinstance(event, ProgressEvent):
+                assert_type(event, WeatherProgress)
+                print(event.step, event.forecast_time)
+                if event.surface_forecast is not None:
+                    print(event.surface_forecast["2t"].mean())
+        return stream.final()
+
+
+async def heard(client: AsyncSheaf, request: WeatherRequest) -> None:
+    async with client.audio.stream(audio=b"RIFF") as stream:
+        async for event in stream:
+            if isinstance(event, AudioProgress):
+                print([segment.text for segment in event.segments])
+    plain: Stream[TimeSeriesResponse] = Sheaf().time_series.stream(history=[1.0], horizon=1, frequency="1h")
+    raw = Sheaf().with_raw_response.weather.stream(request)
+    assert_type(raw.parse(), Stream[WeatherResponse, WeatherProgress])
+    print(plain.final().mean)
 
 
 def errors(client: Sheaf) -> float:

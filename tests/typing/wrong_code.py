@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sheaf.api.time_series import TimeSeriesRequest
-from sheaf_client import AsyncSheaf, Sheaf
+from sheaf_client import AsyncSheaf, ProgressEvent, Sheaf
 
 
 def calls(client: Sheaf, request: TimeSeriesRequest, other: object) -> None:
@@ -39,6 +39,12 @@ def calls(client: Sheaf, request: TimeSeriesRequest, other: object) -> None:
     TimeSeriesRequest(model_name="ets", history=[1.0], frequency="1h")  # wrong: no horizon
     TimeSeriesRequest(model_name="a", history=[1.0], horizon=1, frequency="hour")  # wrong: no such frequency
     TimeSeriesRequest(model_name="ets", history=history, horizon=1, frequency="1h")  # wrong: an array
+
+
+def events(client: Sheaf, request: TimeSeriesRequest) -> None:
+    for event in client.time_series.stream(request):
+        if isinstance(event, ProgressEvent):
+            print(event.segments)  # wrong: those of a transcription
 
 
 def results(client: Sheaf, request: TimeSeriesRequest) -> None:

@@ -230,6 +230,22 @@ BREAKING: dict[str, tuple[Callable[[Contract], object], str]] = {
         f"{RESPONSE}/point: may now be 'mode'",
     ),
     "response bound loosened": (at(RESPONSE, "horizon", minimum=0), f"{RESPONSE}/horizon: lower bound 1 → 0"),
+    "response tensor may have gaps": (
+        setting(
+            *("schemas", "DepthResponse", "properties", "depth_b64", "x-sheaf-tensor", "missing"), value=True
+        ),
+        "DepthResponse/depth_b64: may now have missing values",
+    ),
+    "progress event of a stream loses a field": (
+        drop("schemas", "ImageProgress", "properties", "preview_b64"),
+        "ImageProgress/preview_b64: removed",
+    ),
+    "stream tells its steps by another event": (
+        setting(
+            "operations", "POST /{model_name}/audio/transcribe", "streams", "$ref", value="ProgressEvent"
+        ),
+        "AudioProgress/segments: removed",
+    ),
     "model type removed": (
         drop("schemas", "AnyRequest", "discriminator", "mapping", "tabular"),
         "AnyRequest: tabular removed",
@@ -252,6 +268,16 @@ BREAKING: dict[str, tuple[Callable[[Contract], object], str]] = {
 def test_each_kind_of_change_is_told_once_with_its_place(contract: Contract, kind: str) -> None:
     change, line = BREAKING[kind]
     assert breaking_changes(contract, changed(contract, change)) == [line]
+
+
+def _divided(contract: Contract, kind: str) -> None:
+    """Put a union of two operations in the place of the one that depth had."""
+    schemas, own, union = contract["schemas"], f"Depth{kind}", f"AnyDepth{kind}"
+    members = [{"$ref": own}, {"$ref": f"Pose{kind}"}]
+    schemas[union] = {"anyOf": members}
+    schemas[f"Any{kind}"]["discriminator"]["mapping"]["depth"] = union
+    branches = schemas[f"Any{kind}"]["oneOf"]
+    branches[branches.index({"$ref": own})] = {"$ref": union}
 
 
 ADDITIONS: dict[str, Callable[[Contract], object]] = {
@@ -277,7 +303,14 @@ ADDITIONS: dict[str, Callable[[Contract], object]] = {
         c["schemas"][name]["discriminator"]["mapping"].update(antenna=f"Depth{name[3:]}")
         for name in ("AnyRequest", "AnyResponse")
     ],
-    "event": lambda c: c["schemas"]["AnyEvent"]["oneOf"].append({"$ref": "Health"}),
+    "operation of a type that had one": lambda c: [_divided(c, name) for name in ("Request", "Response")],
+    "request tensor may have gaps": setting(
+        "schemas", "PointCloudRequest", "properties", "points_b64", "x-sheaf-tensor", "missing", value=True
+    ),
+    "progress event of a stream that had the plain one": setting(
+        *("operations", "POST /{model_name}/time_series/forecast", "streams", "$ref"), value="ImageProgress"
+    ),
+    "event": lambda c: c["schemas"]["AnyEvent"]["anyOf"].append({"$ref": "Health"}),
     "problem code": lambda c: c["problems"].update(paused={"status": 503, "class": "PausedError"}),
     "fault code": lambda c: c["faults"].append("too_dark"),
     "default for what had none": at("SatelliteRequest", "height", default=512),

@@ -32,6 +32,14 @@ ANTENNA = dedent("""
           response: '#/$defs/AntennaResponse'
           stream: true
     $defs:
+      Sweep:
+        title: Sweep
+        description: One frequency is done.
+        x-sheaf-extends: ../common/events.yaml#/$defs/ProgressEvent
+        type: object
+        required: [gain]
+        properties:
+          gain: {type: number, description: Gain in dBi.}
       Band:
         title: Band
         description: Amateur radio band.
@@ -116,6 +124,9 @@ def scratch(tmp_path: Path) -> Path:
     return schema
 
 
+OTHER = "{summary: Aim, request: '#/$defs/AntennaRequest', response: '#/$defs/AntennaResponse'}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
@@ -124,7 +135,19 @@ def scratch(tmp_path: Path) -> Path:
         ("field: weights, as: lengths", "field: weights", "takes"),
         ("model_type: antenna", "model_type: antena", "model_type must be the constant 'antena'"),
         ("gain: {type: number,", "gain: {", "Any"),
+        (
+            "    stream: true",
+            "    stream: true\n    aim: " + OTHER,
+            "AntennaRequest.operation must be the constant 'aim'",
+        ),
+        (
+            "band: {",
+            "operation: {type: string, const: x}\n      band: {",
+            "operation is for operations after",
+        ),
         ("'#/$defs/AntennaResponse'", "'#/$defs/Nowhere'", "leads nowhere"),
+        ("stream: true", "stream: '#/$defs/Band'", "told by a ProgressEvent; Band extends none"),
+        ("stream: true", "stream: '#/$defs/Sweep'", r"must be a Sweep too, which requires \['gain'\]"),
         ("title: AntennaResponse", "title: Usage", "two schemas are called 'Usage'"),
     ],
 )

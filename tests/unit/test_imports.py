@@ -35,6 +35,9 @@ def loaded_by(statement: str) -> set[str]:
             {"torch", "ray", "statsforecast", "pandas"},
         ),
         ("from sheaf.local import LocalModels", {"ray", "torch", "httpx", "uvicorn"}),
+        ("from sheaf.batch import BatchRunner", {"ray", "torch", "uvicorn"}),
+        ("from sheaf.worker import SheafWorker", {"redis", "ray", "torch", "uvicorn"}),
+        ("from sheaf.modal_server import ModalServer", {"modal", "ray", "torch"}),
     ],
 )
 def test_an_import_loads_no_more_than_it_needs(statement: str, absent: set[str]) -> None:
@@ -43,9 +46,11 @@ def test_an_import_loads_no_more_than_it_needs(statement: str, absent: set[str])
 
 #: Layer → what it may import of `sheaf`; the engine knows no HTTP and no host, backends know no engine.
 ALLOWED = {
+    "batch": {"batch", "engine", "records", "spec"},
+    "worker": {"local", "records", "spec", "worker"},
     "scheduling": {"scheduling"},
-    "backends": {"api", "backends", "registry"},
-    "engine": {"backends", "engine", "scheduling", "spec"},
+    "backends": {"api", "backends", "lora", "registry"},
+    "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
     "http": {"engine", "http"},
 }
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
+from sheaf.api.operations import OPERATIONS as ALL
 from sheaf.backends.base import ModelBackend
 from sheaf.embedded import EmbeddedServer
 from sheaf.http._routes import OPERATIONS
@@ -23,13 +24,14 @@ from sheaf.spec import ModelSpec
 from tests.backends import Echo
 
 
-def backend_for(model_type: str) -> type[ModelBackend]:
-    """A backend of that type which fails where anything tries to load it."""
+def backend_for(model_type: str, *operations: str) -> type[ModelBackend]:
+    """A backend of that type, of all its operations, which fails where anything tries to load it."""
 
     def load(*_: Any) -> None:
         raise AssertionError("a document needs no model")
 
-    body = {"model_type": model_type, "load": load, "batch_predict": load}
+    served = frozenset(operations or ALL.get(model_type, ()))
+    body = {"model_type": model_type, "operations": served, "load": load, "batch_predict": load}
     return type("Backend", (ModelBackend,), body)
 
 
@@ -108,6 +110,30 @@ def test_components_are_exactly_those_referred_to(document: dict[str, Any]) -> N
     assert "#/components/schemas/AnyRequest" not in kept
     assert "#/components/schemas/TabularRequest" not in kept
     assert list(document["components"]["securitySchemes"]) == ["bearer"]
+
+
+def test_models_of_one_type_have_the_operations_that_they_serve() -> None:
+    whole = spec_of("materials", "mace")
+    few = ModelSpec(name="chgnet", backend_cls=backend_for("materials", "relax", "compute"))
+    one = ModelSpec(name="emt", backend_cls=backend_for("materials", "compute"))
+    document = generate([whole, few, one])
+    typed = {path for path in document["paths"] if "/materials/" in path}
+    assert typed == {
+        *(f"/mace/materials/{name}" for name in ("compute", "relax", "molecular_dynamics")),
+        *(f"/chgnet/materials/{name}" for name in ("compute", "relax")),
+        "/emt/materials/compute",
+    }
+
+    def asked(name: str) -> list[str]:
+        post = document["paths"][f"/{name}/predict"]["post"]
+        schema = post["requestBody"]["content"]["application/json"]["schema"]
+        union = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        return [ref.rsplit("/", 1)[1] for ref in refs(union.get("anyOf", schema))]
+
+    assert asked("mace") == ["MaterialsRequest", "RelaxRequest", "MolecularDynamicsRequest"]
+    assert asked("chgnet") == ["MaterialsRequest", "RelaxRequest"]
+    assert asked("emt") == ["MaterialsRequest"]
+    validate(document)
 
 
 def test_nothing_is_left_to_be_filled_in(document: dict[str, Any]) -> None:

@@ -11,17 +11,23 @@ from typing import Any
 import pytest
 
 from sheaf.http._routes import OPERATIONS
+from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import ModelType
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/models"
 DOCUMENT = json.loads(files("sheaf").joinpath("http/document/openapi.json").read_text(encoding="utf-8"))
 SHARED = {"request_id", "model_type", "model_name", "metadata"}
-TYPES = sorted(operation.model_type for operation in OPERATIONS)
+TYPES = sorted({operation.model_type for operation in OPERATIONS})
+each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: f"{op.model_type}-{op.name}")
 
 
-def page(model_type: str) -> str:
-    return (PAGES / f"{model_type}.md").read_text(encoding="utf-8")
+def page(model_type: str, operation: str | None = None) -> str:
+    """What the page of a type says of one operation, the first where none is named."""
+    text = (PAGES / f"{model_type}.md").read_text(encoding="utf-8")
+    paths = [path for path in DOCUMENT["paths"] if f"/{model_type}/" in path]
+    path = next(path for path in paths if operation is None or path.endswith(f"/{operation}"))
+    return text.split(f"\n## {DOCUMENT['paths'][path]['post']['summary']}\n", 1)[1].split("\n## ", 1)[0]
 
 
 def section(text: str, title: str) -> str:
@@ -56,12 +62,11 @@ def resource_of(model_type: str) -> str:
     return tag
 
 
-@pytest.mark.parametrize("model_type", TYPES)
-def test_a_page_has_every_field_of_request_and_answer(model_type: str) -> None:
-    operation = next(op for op in OPERATIONS if op.model_type == model_type)
+@each_operation
+def test_a_page_has_every_field_of_request_and_answer(operation: Operation[Any, Any]) -> None:
     for title, contract in (("Request", operation.request), ("Answer", operation.response)):
         schema = schema_of(contract.__name__)
-        rows = table(section(page(model_type), title))
+        rows = table(section(page(operation.model_type, operation.name), title))
         wires = {name.removesuffix("_b64"): name for name in schema["properties"] if name not in SHARED}
         assert {row["field"].strip("`") for row in rows} == set(wires)
         for row in rows:
@@ -84,12 +89,11 @@ def test_a_page_has_every_field_of_request_and_answer(model_type: str) -> None:
                 assert row["bounds"].startswith(f"{least}\u00a0to\u00a0{most}")
 
 
-@pytest.mark.parametrize("model_type", TYPES)
-def test_a_page_has_every_rule_in_words(model_type: str) -> None:
-    operation = next(op for op in OPERATIONS if op.model_type == model_type)
+@each_operation
+def test_a_page_has_every_rule_in_words(operation: Operation[Any, Any]) -> None:
     described: str = schema_of(operation.request.__name__)["description"]
     rules = re.findall(r"^- (.+)$", described.partition("Rules:")[2], flags=re.MULTILINE)
-    text = page(model_type)
+    text = page(operation.model_type, operation.name)
     told = [row["rule"].lower() for row in table(section(text, "Rules"))] if "### Rules" in text else []
     plain = [re.sub(r"`(\w+)_b64`", r"`\1`", rule).lower() for rule in rules]
     assert told[: len(plain)] == plain
@@ -113,13 +117,25 @@ def test_a_page_tells_what_is_refused_beside_the_rules() -> None:
     assert ("`bytes_match_shape`", "`positions`") in found
 
 
-@pytest.mark.parametrize("model_type", TYPES)
-def test_a_page_streams_where_the_operation_does(model_type: str) -> None:
-    path = next(path for path in DOCUMENT["paths"] if f"/{model_type}/" in path)
-    streams = DOCUMENT["paths"][path]["post"]["x-sheaf-stream"]
-    told = section(page(model_type), "Streaming")
-    assert (".stream(" in told) is streams
-    assert ("has no stream" in told) is not streams
+@each_operation
+def test_a_page_streams_where_the_operation_does(operation: Operation[Any, Any]) -> None:
+    progress = DOCUMENT["paths"][operation.path]["post"]["x-sheaf-stream"]
+    told = section(page(operation.model_type, operation.name), "Streaming")
+    assert ("stream(" in told) is bool(progress)
+    assert ("has no stream" in told) is not progress
+
+
+def test_a_page_has_every_field_that_an_operation_adds_to_its_progress_event() -> None:
+    plain = set(schema_of("ProgressEvent")["properties"])
+    added: dict[str, set[str]] = {}
+    for operation in OPERATIONS:
+        fields = set(operation.progress.model_fields) - plain
+        told = section(page(operation.model_type, operation.name), "Streaming")
+        if fields:
+            added[operation.model_type] = fields
+            assert {row["field"].strip("`") for row in table(told)} == fields
+    assert added["audio"] == {"segments"}
+    assert {"weather", "tts", "audio_generation", "diffusion", "multimodal_generation"} < set(added)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)

@@ -193,7 +193,9 @@ def test_atoms_that_are_not_those_are_refused() -> None:
         computed(3).to_ase(bulk("Si"))
     with pytest.raises(TypeError, match="holds no atoms"):
         computed(3).to_ase(forecast())
-    with pytest.raises(TypeError, match="no energy"):
+    with pytest.raises(TypeError, match="that were sent"):
+        computed(3).to_ase()
+    with pytest.raises(TypeError, match="neither energy nor structure"):
         forecast().to_ase(bulk("Si"))
 
 

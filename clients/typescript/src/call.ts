@@ -67,12 +67,16 @@ type AcceptsMembers<T> = string extends keyof T
   : { [Key in keyof T as Exclude<Key, BinaryKey<T>>]: Accepts<T[Key]> } & Eithers<T, BinaryKey<T>>;
 
 /** A request as a caller writes it: `model` names the deployed model, the client fills in the rest. */
-export type Call<Q extends BaseRequest> = Accepts<Omit<Q, 'model_type' | 'model_name'>> & {
+export type Call<Q extends BaseRequest> = Accepts<Omit<Q, Constant | 'model_name'>> & Partial<
+  Pick<Q, Constant & keyof Q>
+> & {
   /** Name of the deployed model; the client's `model` when absent. */
   model?: string | undefined;
   model_name?: Q['model_name'];
-  model_type?: Q['model_type'];
 };
+
+/** What an operation says of itself in each of its requests. */
+type Constant = 'model_type' | 'operation';
 
 /**
  * A call's members in the form that programs hold, ready to be checked: arrays for typed arrays of numbers,

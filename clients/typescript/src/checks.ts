@@ -82,6 +82,17 @@ export function timestamp() {
   });
 }
 
+/** Text that does not begin with a date that exists not, such as 30 February; its form is for a pattern to check. */
+export function existingDay() {
+  return z.check<string>(({ issues, value }) => {
+    const day = value.slice(0, 10);
+    if (/^\d{4}-\d{2}-\d{2}$/.test(day) && readTimestamp(day) === undefined) {
+      const message = 'No such day';
+      issues.push({ code: 'invalid_format', format: 'day', input: value, message, continue: true });
+    }
+  });
+}
+
 /** A moment as seconds since 1970 and microseconds; without an offset its place in time is not known. */
 export interface Moment {
   seconds: number;

@@ -1,4 +1,5 @@
 /** The client: one object that knows where the server is, with a resource per model type. */
+import { Adapters } from './adapters.js';
 import { answer, type Answer } from './answer.js';
 import type { BinaryBodies } from './content.js';
 import { conform } from './contract.js';
@@ -19,7 +20,7 @@ export interface SheafOptions {
   model?: string | undefined;
   /** Seconds to wait for each call, retries included; 60 unless given. */
   timeout?: number | undefined;
-  /** How often a call is sent again after a failed connection, 429 or 503; 2 unless given. */
+  /** How often a call is sent again after a connection that could not be made, 429, 502 or 503; 2 unless given. */
   maxRetries?: number | undefined;
   /** Headers for every call. */
   headers?: Record<string, string> | undefined;
@@ -34,6 +35,8 @@ export interface SheafOptions {
    * answers that have such), `always`, or `never`.
    */
   binary?: BinaryBodies | undefined;
+  /** LoRA adapters of calls that name none, as `withAdapters` takes them. */
+  adapters?: readonly string[] | undefined;
 }
 
 /**
@@ -49,6 +52,7 @@ export class Sheaf extends Resources {
   readonly models: Models;
   readonly #options: SheafOptions;
   readonly #baseUrl: string;
+  readonly #adapters: Adapters;
 
   constructor(options: SheafOptions = {}) {
     const baseUrl = options.baseUrl ?? fromEnvironment('SHEAF_BASE_URL') ?? DEFAULT_BASE_URL;
@@ -62,10 +66,12 @@ export class Sheaf extends Resources {
       middleware: options.middleware ?? [],
       log: logger(options.log ?? logOf(fromEnvironment('SHEAF_LOG'))),
     });
-    super(new Caller(transport, options.model, options.binary));
+    const adapters = new Adapters(options.adapters);
+    super(new Caller(transport, options.model, options.binary, adapters));
     this.models = new Models(transport);
     this.#options = options;
     this.#baseUrl = baseUrl;
+    this.#adapters = adapters;
   }
 
   /** A client like this one, with some options changed; `undefined` leaves one as it is. */
@@ -74,10 +80,31 @@ export class Sheaf extends Resources {
     return new Sheaf({ ...this.#options, ...Object.fromEntries(changed) });
   }
 
-  /** Where the client's server is and the model it calls; keys and headers are never shown. */
+  /**
+   * A client like this one whose calls apply these LoRA adapters, `name` or `name@weight`, in place of those that
+   * this one selects; none selects none. Where no weight is written, the deployment's own hold; where some are,
+   * the others are 1. The last `@` counts.
+   *
+   * A call that has `adapters` of its own keeps them. Other operations than those with `adapters` reject with an
+   * `AdaptersNotTakenError`.
+   *
+   * ```ts
+   * const image = await client.withAdapters('sketch@0.8', 'ink').diffusion.generate({ prompt: 'a lighthouse' });
+   * ```
+   *
+   * @throws SheafError A weight is no finite number, or a name is empty or there twice.
+   */
+  withAdapters(...adapters: string[]): Sheaf {
+    return this.withOptions({ adapters });
+  }
+
+  /** Where the client's server is, the model it calls and its adapters; keys and headers are never shown. */
   override toString(): string {
     const { model } = this.#options;
-    return `Sheaf(${this.#baseUrl}${model === undefined ? '' : `, model ${model}`})`;
+    const selected = this.#adapters.toString();
+    return `Sheaf(${this.#baseUrl}${model === undefined ? '' : `, model ${model}`}${
+      selected && `, adapters ${selected}`
+    })`;
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {

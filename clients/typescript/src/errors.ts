@@ -12,11 +12,22 @@ export class SheafError extends Error {
   }
 }
 
+/** The client selects LoRA adapters, and the operation that was called takes none. */
+export class AdaptersNotTakenError extends SheafError {}
+
 /** No answer came: the server could not be reached, or the connection broke. */
 export class TransportError extends SheafError {}
 
 /** The connection could not be made or broke before the answer was complete. */
-export class ConnectionFailedError extends TransportError {}
+export class ConnectionFailedError extends TransportError {
+  /** Whether nothing of the request can have reached the server; never known in a page, which is told nothing. */
+  readonly unsent: boolean;
+
+  constructor(message: string, options: { cause?: unknown; unsent?: boolean } = {}) {
+    super(message, options);
+    this.unsent = options.unsent ?? false;
+  }
+}
 
 /** The caller's own time limit passed before the answer was complete. */
 export class CallTimeoutError extends TransportError {}

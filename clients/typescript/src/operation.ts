@@ -2,26 +2,37 @@
  * Makes a typed operation into an exchange: the request is checked as the server would, sent, and its answer
  * held to the contract.
  */
+import { Adapters } from './adapters.js';
 import { answer, type Answer, type Answered } from './answer.js';
 import { fromCall, type Call } from './call.js';
 import { JSON_TYPE, PACKED_OR_JSON, toContent, type BinaryBodies } from './content.js';
-import { conform, inspect, placesOf, type Contract } from './contract.js';
+import { conform, conformOpen, inspect, placesOf, type Contract } from './contract.js';
 import { BadResponseError, type ProblemError } from './errors.js';
 import { InvalidRequestError } from './generated/errors.gen.js';
 import { GAPS } from './generated/rules.gen.js';
-import type { BaseRequest, Fault } from './generated/types.gen.js';
+import type { BaseRequest, Fault, ProgressEvent } from './generated/types.gen.js';
 import { NONE } from './places.js';
 import { readProblem } from './problem.js';
 import { Stream } from './streaming.js';
 import type { CallOptions, Exchange, Transport } from './transport.js';
 import { toWire } from './wire.js';
 
-/** One typed operation of a model type; `path` holds `{model_name}` where the deployed model's name goes. */
-export interface Operation<Q, A> {
+/**
+ * One typed operation of a model type; `path` holds `{model_name}` where the deployed model's name goes, and
+ * `progress` tells a step of its stream.
+ */
+export interface Operation<Q, A, P extends ProgressEvent = ProgressEvent> {
+  /** What the schema calls it, its resource first. */
+  name: string;
   modelType: string;
+  /** What its contracts say of it; those of a type's primary operation say nothing. */
+  operation?: string;
   path: string;
   request: Contract<Q>;
   response: Contract<A>;
+  progress: Contract<P>;
+  /** Whether requests say which LoRA adapters to apply, and how strongly. */
+  takesAdapters?: boolean;
 }
 
 /** A checked request in the form that programs hold, and the bytes of its tensors and media. */
@@ -40,11 +51,18 @@ export class Caller {
   readonly #transport: Transport;
   readonly #model: string | undefined;
   readonly #binary: BinaryBodies;
+  readonly #adapters: Adapters;
 
-  constructor(transport: Transport, model?: string, binary: BinaryBodies = 'auto') {
+  constructor(
+    transport: Transport,
+    model?: string,
+    binary: BinaryBodies = 'auto',
+    adapters = new Adapters(),
+  ) {
     this.#transport = transport;
     this.#model = model;
     this.#binary = binary;
+    this.#adapters = adapters;
   }
 
   call<Q extends BaseRequest, A>(
@@ -85,11 +103,11 @@ export class Caller {
     );
   }
 
-  stream<Q extends BaseRequest, A>(
-    operation: Operation<Q, A>,
+  stream<Q extends BaseRequest, A, P extends ProgressEvent>(
+    operation: Operation<Q, A, P>,
     request: Call<Q>,
     options: CallOptions = {},
-  ): Stream<A> {
+  ): Stream<A, P> {
     return new Stream({
       deadline: () => this.#transport.deadline(options),
       open: async (deadline) => {
@@ -97,6 +115,7 @@ export class Caller {
         const exchange = this.#exchange(operation, '/{model_name}/stream', ready);
         return this.#transport.open({ ...exchange, accept: 'text/event-stream' }, options, deadline);
       },
+      readProgress: (event) => conformOpen(operation.progress, event),
       read: (data) => conform(operation.response, data),
     });
   }
@@ -119,10 +138,12 @@ export class Caller {
     // Null is no name, yet it was given: it is refused as it would be by the server.
     const model = [named, wireNamed, this.#model].find((name) => name !== undefined);
     const { name } = operation.request;
-    const held = await fromCall(fields, placesOf(operation.request), GAPS[name] ?? []);
+    const completed = this.#adapters.complete(operation, fields);
+    const held = await fromCall(completed, placesOf(operation.request), GAPS[name] ?? []);
     const body: Record<string, unknown> = {
       request_id: newId(),
       model_type: operation.modelType,
+      ...(operation.operation === undefined ? {} : { operation: operation.operation }),
       ...(model === undefined ? {} : { model_name: model }),
       ...(held.value as object),
     };

@@ -21,6 +21,8 @@ export type ArrayOf<D extends Dtype> = InstanceType<(typeof ARRAYS)[D]>;
 export interface Tensor {
   readonly $tensor: Dtype;
   readonly $shape: readonly (number | string)[];
+  /** Whether NaN stands for missing values. */
+  readonly $missing?: boolean;
 }
 /** An encoded file. */
 export interface Media {

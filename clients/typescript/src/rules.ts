@@ -75,6 +75,7 @@ function comesAfter(after: unknown, before: unknown): boolean {
 
 const CHECKS: Record<string, Check> = {
   *exactly_one_of(model, rule) {
+    if (rule.unless !== undefined && model[text(rule, 'unless')] === true) return;
     const found = given(model, list(rule, 'fields'));
     const all = list(rule, 'fields').join(', ');
     if (found.length !== 1) yield [[], `Give exactly one of ${all}; ${found.join(', ') || 'none'} given.`];
@@ -232,6 +233,27 @@ const CHECKS: Record<string, Check> = {
       yield [[field], `${rule.value} is for ${needs} ${rule.equals} alone.`];
   },
 
+  *numbers_when(model, rule) {
+    const [when, equals] = [text(rule, 'when'), rule.equals];
+    if (!same(model, when, equals)) return;
+    for (const [path, items] of lists(model, text(rule, 'field'))) {
+      const odd = items.findIndex((item) => typeof item !== 'number');
+      if (odd >= 0) yield [[...path, odd], `Must be a number where ${when} is ${equals}.`];
+    }
+  },
+
+  *some_filled(model, rule) {
+    const all = list(rule, 'fields');
+    if (all.every((name) => isEmpty(model[name])))
+      yield [[], `At least one of ${all.join(', ')} must not be empty.`];
+  },
+
+  *filled_with(model, rule) {
+    const [field, other] = [text(rule, 'field'), text(rule, 'of')];
+    if (!isEmpty(model[other]) && isEmpty(model[field]))
+      yield [[field], `Must not be empty where ${other} is not.`];
+  },
+
   *needed_when_true(model, rule) {
     const [field, flag] = [text(rule, 'field'), model[text(rule, 'flag')]];
     const needed = Array.isArray(flag) ? flag.includes(true) : flag === true;
@@ -247,6 +269,10 @@ const CHECKS: Record<string, Check> = {
     }
   },
 };
+
+function isEmpty(value: unknown): boolean {
+  return !isContainer(value) || Object.keys(value).length === 0;
+}
 
 function isTurned(box: number[]): boolean {
   const [left, top, right, bottom] = box as [number, number, number, number];

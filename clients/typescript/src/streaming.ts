@@ -2,18 +2,19 @@
  * Server-Sent Events as typed events: the parser follows the HTML standard's line rules wherever a chunk is
  * cut; `Stream` gives the events of one request and its result.
  */
-import { conformOpen } from './contract.js';
 import type { Deadline } from './deadline.js';
 import { BadResponseError, ConnectionFailedError, SheafError } from './errors.js';
 import type { ProgressEvent } from './generated/types.gen.js';
-import { zProgressEvent } from './generated/zod.gen.js';
 import { readProblem } from './problem.js';
 
 /** The last event of a stream that succeeded: the response with `type` and `done`. */
 export type ResultEvent<A> = A & { type: 'result'; done: true };
 
-/** What a stream yields. Events of kinds that this version does not know pass through as they are. */
-export type StreamEvent<A> = ProgressEvent | ResultEvent<A>;
+/**
+ * What a stream yields: `P` for each step, then the result. Events of kinds that this version does not know pass
+ * through as they are.
+ */
+export type StreamEvent<A, P extends ProgressEvent = ProgressEvent> = P | ResultEvent<A>;
 
 /** One message of a stream, unread. */
 export interface Message {
@@ -22,10 +23,11 @@ export interface Message {
   id: string;
 }
 
-/** How a stream gets its answer, and makes a response of its result. */
-export interface Source<A> {
+/** How a stream gets its answer, and makes events and a response of what comes. */
+export interface Source<A, P> {
   deadline(): Deadline;
   open(deadline: Deadline): Promise<Response>;
+  readProgress(event: object): P;
   read(answer: unknown): A;
 }
 
@@ -35,8 +37,8 @@ export interface Source<A> {
  *
  * @throws ProblemError The request was refused or failed, before the stream or in it.
  */
-export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
-  readonly #source: Source<A>;
+export class Stream<A, P extends ProgressEvent = ProgressEvent> implements AsyncIterable<StreamEvent<A, P>> {
+  readonly #source: Source<A, P>;
   readonly #events = this.#run();
   #deadline: Deadline | undefined;
   #response: Response | undefined;
@@ -44,11 +46,11 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
   #failure: unknown;
   #closed = false;
 
-  constructor(source: Source<A>) {
+  constructor(source: Source<A, P>) {
     this.#source = source;
   }
 
-  [Symbol.asyncIterator](): AsyncIterator<StreamEvent<A>> {
+  [Symbol.asyncIterator](): AsyncIterator<StreamEvent<A, P>> {
     return this.#events;
   }
 
@@ -71,7 +73,7 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
     await this.#events.return(undefined);
   }
 
-  async *#run(): AsyncGenerator<StreamEvent<A>, void, undefined> {
+  async *#run(): AsyncGenerator<StreamEvent<A, P>, void, undefined> {
     const deadline = (this.#deadline = this.#source.deadline());
     try {
       this.#response = await this.#source.open(deadline);
@@ -90,13 +92,11 @@ export class Stream<A> implements AsyncIterable<StreamEvent<A>> {
     }
   }
 
-  #read(message: Message): StreamEvent<A> {
+  #read(message: Message): StreamEvent<A, P> {
     const { type = message.event, ...data } = parseObject(message.data);
     if (type === 'error') throw readProblem(data.problem, 'The error event has no problem document.');
-    if (type === 'progress') {
-      return conformOpen({ name: 'ProgressEvent', schema: zProgressEvent }, data);
-    }
-    if (type !== 'result') return { type, ...data } as unknown as StreamEvent<A>;
+    if (type === 'progress') return this.#source.readProgress(data);
+    if (type !== 'result') return { type, ...data } as unknown as StreamEvent<A, P>;
     const { done: _, ...answer } = data;
     this.#result = this.#source.read(answer);
     return { type, done: true, ...this.#result } as ResultEvent<A>;

@@ -13,7 +13,7 @@ import { readProblem } from './problem.js';
 export interface CallOptions {
   /** Seconds to wait for the answer, retries included. */
   timeout?: number;
-  /** How often a call is sent again after a failed connection, 429 or 503. */
+  /** How often a call is sent again after a connection that could not be made, 429, 502 or 503. */
   maxRetries?: number;
   /** Headers for this call alone. */
   headers?: Record<string, string>;
@@ -83,7 +83,7 @@ export class Transport {
       const answer = await this.#attempt(exchange, options, deadline, attempt + 1);
       if ('ok' in answer && answer.ok) return answer;
       const { failure, again, hint } =
-        'ok' in answer ? await refusal(answer, deadline) : { failure: answer, again: true };
+        'ok' in answer ? await refusal(answer, deadline) : { failure: answer, again: answer.unsent };
       const wait = pause(attempt, hint);
       if (!again || attempt >= retries || wait >= deadline.remaining) throw failure;
       await deadline.sleep(wait);
@@ -131,7 +131,8 @@ export class Transport {
         return await fetch(...request);
       } catch (cause) {
         deadline.signal.throwIfAborted();
-        throw new ConnectionFailedError(`No answer from ${this.#options.baseUrl}.`, { cause });
+        const unsent = isUnsent(cause);
+        throw new ConnectionFailedError(`No answer from ${this.#options.baseUrl}.`, { cause, unsent });
       }
     };
     if (middleware.length === 0) return reach(url, message);
@@ -162,6 +163,26 @@ export class Transport {
       ? { method: 'POST', headers, signal, body: content.data }
       : { method: 'GET', headers, signal };
   }
+}
+
+/** Codes of Node.js for connections that were never made. */
+const NEVER_MADE = new Set([
+  'EADDRNOTAVAIL',
+  'EAI_AGAIN',
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'UND_ERR_CONNECT_TIMEOUT',
+]);
+
+/**
+ * Whether a fetch failed before anything was sent. A connection that broke later is not made again: the model may
+ * be at work by then, and a second run would double the load of a server that is slow already.
+ */
+function isUnsent(failure: unknown): boolean {
+  const { code } = ((failure as { cause?: unknown } | null)?.cause ?? {}) as { code?: unknown };
+  return typeof code === 'string' && NEVER_MADE.has(code);
 }
 
 /** Seconds before the next attempt: doubling and spread, or a little more than the server asks for. */

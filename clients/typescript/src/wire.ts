@@ -111,7 +111,9 @@ function misfit(array: ArrayBufferView, binary: Binary, owner: Members): [string
   }
   const numbers = isArrayOf(array, 'float32') || isArrayOf(array, 'float64') ? array : [];
   for (const number of numbers) {
-    if (!Number.isFinite(number)) return ['not_finite', 'Must hold finite numbers alone.'];
+    if (Number.isFinite(number) || (binary.$missing && Number.isNaN(number))) continue;
+    const or = binary.$missing ? ', or NaN for missing ones' : ' alone';
+    return ['not_finite', `Must hold finite numbers${or}.`];
   }
   return undefined;
 }

@@ -71,10 +71,10 @@ describe('a tensor', () => {
       [{ ...water, positions: bytes(positions) }, 'wrong_type /positions_b64'],
       [{ ...water, positions: Array.from(positions) }, 'wrong_type /positions_b64'],
       [{ ...water, positions: base64(positions) }, 'wrong_type /positions_b64'],
-      [{ ...water, positions: null }, 'wrong_type /positions_b64'],
+      [{ ...water, positions: null }, 'requires /positions_b64'],
       [{ ...rest, positions_b64: positions }, 'wrong_type /positions_b64'],
       [{ ...rest, positions_b64: 7 }, 'wrong_type /positions_b64'],
-      [rest, 'missing /positions_b64'],
+      [rest, 'requires /positions_b64'],
       [{ ...water, positions_b64: base64(positions) }, 'at_most_one_of /positions_b64'],
     ];
     for (const [request, fault] of refused)
@@ -322,7 +322,7 @@ test('tensors and files are typed', () => {
   // Never run: these lines are here for the compiler.
   const wrong = () => [
     // @ts-expect-error no positions
-    client.materials.compute(rest),
+    client.materials.relax(rest),
     // @ts-expect-error positions twice
     client.materials.compute({ ...water, positions_b64: '' }),
     // @ts-expect-error positions of another kind

@@ -27,8 +27,9 @@ function cases(modelType: string, kind: string): [name: string, body: unknown, f
 }
 
 for (const operation of OPERATIONS) {
-  describe(operation.modelType, () => {
-    const all = [...cases(operation.modelType, 'valid'), ...cases(operation.modelType, 'invalid')];
+  const name = 'operation' in operation ? `${operation.modelType}.${operation.operation}` : operation.modelType;
+  describe(name, () => {
+    const all = [...cases(name, 'valid'), ...cases(name, 'invalid')];
     for (const [name, body, expected] of all) {
       test(name, () => {
         const found = check(operation.request, body).map(({ code, path }) => `${code} ${path}`);

@@ -17,6 +17,9 @@ export type Answer = (response: ServerResponse, request: Received) => unknown;
 export interface TestServer {
   url: string;
   received: Received[];
+  /** Refuse connections until `resume`. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
 }
 
 /** Answer the first request with the first answer and so on; the last answer serves all that follow. */
@@ -33,12 +36,16 @@ export async function serve(context: TestContext, ...answers: Answer[]): Promise
     received.push(arrived);
     answer(response, arrived);
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const listen = (port: number) =>
+    new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  await listen(0);
+  const { port } = server.address() as AddressInfo;
   context.after(() => {
     server.closeAllConnections();
     server.close();
   });
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, received };
+  const pause = () => new Promise<void>((resolve) => server.close(() => resolve()));
+  return { url: `http://127.0.0.1:${port}`, received, pause, resume: () => listen(port) };
 }
 
 export function json(value: unknown, status = 200, headers: Record<string, string> = {}): Answer {

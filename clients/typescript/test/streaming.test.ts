@@ -14,7 +14,7 @@ import {
   SheafError,
 } from '../src/index.js';
 import { parseEvents, type Message } from '../src/streaming.js';
-import { events, forecast, hangUp, problem, serve, type Answer } from './server.js';
+import { events, forecast, problem, serve, type Answer } from './server.js';
 
 async function parse(chunks: Uint8Array[]): Promise<Message[]> {
   const body = new ReadableStream<Uint8Array>({
@@ -28,6 +28,8 @@ async function parse(chunks: Uint8Array[]): Promise<Message[]> {
   return found;
 }
 
+const base64 = (data: string | ArrayBufferLike) =>
+  Buffer.from(data as ArrayBuffer).toString('base64');
 const encode = (text: string) => new TextEncoder().encode(text);
 
 describe('the parser', () => {
@@ -104,7 +106,7 @@ describe('a stream', () => {
     const found: Record<string, unknown>[] = [];
     for await (const event of stream) found.push(event);
 
-    assert.deepEqual(found[0], step(1, { note: 'n', preview: null }));
+    assert.deepEqual(found[0], step(1, { note: 'n' }));
     assert.deepEqual(found[1], { type: 'thought', text: 'hm' });
     assert.equal(found.length, 3);
     assert.equal(found[2]?.type, 'result');
@@ -131,23 +133,59 @@ describe('a stream', () => {
   });
 
   test('has previews as files', async (context) => {
-    const preview_b64 = Buffer.from('PNG').toString('base64');
+    const preview_b64 = base64('PNG');
     const { url } = await serve(
       context,
-      events((body) => [
+      events(({ request_id, model_name }) => [
         ['progress', step(1, { preview_b64 })],
-        ['result', { type: 'result', done: true, ...forecast(body) }],
+        [
+          'result',
+          { type: 'result', request_id, model_name, model_type: 'diffusion', image_b64: preview_b64, seed: 1 },
+        ],
       ]),
     );
-    const stream = new Sheaf({ baseUrl: url }).timeSeries.stream(request);
+    const stream = new Sheaf({ baseUrl: url }).diffusion.stream({ model: 'flux', prompt: 'a lighthouse' });
     const before = stream.response;
     assert.equal(before, undefined);
-    for await (const event of stream) {
-      if (event.type !== 'progress') continue;
-      assert.deepEqual(event.preview satisfies Uint8Array | null, new Uint8Array([80, 78, 71]));
-      assert.equal('preview_b64' in event, false);
-    }
+    const first = await stream[Symbol.asyncIterator]().next();
+    assert(!first.done && first.value.type === 'progress');
+    assert.deepEqual(first.value.preview satisfies Uint8Array | null, new Uint8Array([80, 78, 71]));
+    assert.equal('preview_b64' in first.value, false);
     assert.equal(stream.response?.headers.get('content-type'), 'text/event-stream');
+    await stream.close();
+  });
+
+  test('has the arrays of each step, of the event alone', async (context) => {
+    const grid = (...numbers: number[]) => base64(Float32Array.from(numbers).buffer);
+    const shown = { forecast_time: '2024-06-01', surface_forecast: { t: grid(1, 2) }, n_lat: 1, n_lon: 2 };
+    const { url } = await serve(
+      context,
+      events(() => [
+        ['progress', step(1, shown)],
+        ['progress', step(2)],
+        ['progress', step(3, { ...shown, n_lon: 3 })],
+      ]),
+    );
+    const field = new Float32Array([280, 281]);
+    const stream = new Sheaf({ baseUrl: url }).weather.stream({
+      model: 'aurora',
+      surface_vars: { t: field },
+      atmospheric_vars: { q: field },
+      prev_surface_vars: { t: field },
+      prev_atmospheric_vars: { q: field },
+      lat: [0],
+      lon: [0, 180],
+      pressure_levels: [500],
+      current_time: '2024-05-31',
+    });
+    const told: (Record<string, Float32Array> | null)[] = [];
+    await assert.rejects(
+      async () => {
+        for await (const event of stream) if (event.type === 'progress') told.push(event.surface_forecast);
+      },
+      (error) => error instanceof BadResponseError && /WeatherProgress at \/surface_forecast\/t/.test(error.message),
+    );
+    assert.deepEqual(told, [{ t: new Float32Array([1, 2]) }, null]);
   });
 
   test('arrives event by event', async (context) => {
@@ -199,7 +237,6 @@ describe('a stream', () => {
     };
     const { url, received } = await serve(
       context,
-      hangUp,
       problem('overloaded', 503, { retry_after: 0 }),
       begun,
       whole,
@@ -208,7 +245,7 @@ describe('a stream', () => {
       new Sheaf({ baseUrl: url }).timeSeries.stream(request).final(),
       ConnectionFailedError,
     );
-    assert.equal(received.length, 3);
+    assert.equal(received.length, 2);
   });
 
   test('that is refused raises the problem', async (context) => {

@@ -7,6 +7,7 @@ import {
   CallTimeoutError,
   ConnectionFailedError,
   InternalServerError,
+  type Middleware,
   OverloadedError,
   RateLimitError,
   Sheaf,
@@ -23,7 +24,6 @@ describe('a call is sent again', () => {
     'after 503': problem('overloaded', 503, {}, now),
     'after 503 without a problem document': json('busy', 503, now),
     'after a failure of the feature store': problem('feature_store', 502),
-    'after a broken connection': hangUp,
   })) {
     test(reason, async (context) => {
       const { url, received } = await serve(context, answer, answerForecast);
@@ -35,6 +35,25 @@ describe('a call is sent again', () => {
       assert.ok(Number(second?.['x-sheaf-timeout']) < Number(first?.['x-sheaf-timeout']));
     });
   }
+
+  test('after a connection that could not be made', async (context) => {
+    const { url, received, pause, resume } = await serve(context, answerForecast);
+    await pause();
+    const failures: ConnectionFailedError[] = [];
+    const middleware: Middleware = (request, next) =>
+      next(request).catch(async (error: ConnectionFailedError) => {
+        failures.push(error);
+        await resume();
+        throw error;
+      });
+    const client = new Sheaf({ baseUrl: url, middleware: [middleware] });
+    assert.deepEqual((await client.timeSeries.forecast(request)).mean, [1, 1]);
+    assert.deepEqual(
+      failures.map(({ unsent }) => unsent),
+      [true],
+    );
+    assert.equal(received.length, 1);
+  });
 
   test('as often as is allowed', async (context) => {
     const { url, received } = await serve(context, problem('rate_limited', 429, { retry_after: 0 }));
@@ -75,6 +94,14 @@ describe('a call is not sent again', () => {
 });
 
 describe('a call ends', () => {
+  test('with a connection that breaks, and is not sent again', async (context) => {
+    const { url, received } = await serve(context, hangUp);
+    const error = await new Sheaf({ baseUrl: url }).timeSeries.forecast(request).catch((error) => error);
+    assert.ok(error instanceof ConnectionFailedError);
+    assert.equal(error.unsent, false);
+    assert.equal(received.length, 1);
+  });
+
   test('with an answer that breaks off, and is not sent again', async (context) => {
     const { url, received } = await serve(context, (response) => {
       response.writeHead(200, { 'Content-Length': '1000' }).write('{"models": [');

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sheaf_client._client import AsyncSheaf, Sheaf
     from sheaf_client._errors import (
+        AdaptersNotTakenError,
         BadResponseError,
         CallTimeoutError,
         ClientClosedError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaptersNotTakenError": "_errors",
     "AsyncMiddleware": "_middleware",
     "AsyncSheaf": "_client",
     "AsyncStream": "_streaming",
@@ -48,6 +50,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdaptersNotTakenError",
     "AsyncMiddleware",
     "AsyncSheaf",
     "AsyncStream",

@@ -11,8 +11,8 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
 
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -34,6 +34,8 @@ class BinaryField:
     wire: str
     dtype: str | None = None
     shape: tuple[int | str, ...] = ()
+    #: Whether NaN stands for missing values of the tensor.
+    missing: bool = False
 
 
 def read_table(table: Mapping[str, Any]) -> dict[str, BinaryField]:
@@ -44,6 +46,7 @@ def read_table(table: Mapping[str, Any]) -> dict[str, BinaryField]:
             wire=entry["wire"],
             dtype=entry["tensor"]["dtype"] if "tensor" in entry else None,
             shape=tuple(entry["tensor"]["shape"]) if "tensor" in entry else (),
+            missing=entry.get("tensor", {}).get("missing", False),
         )
         for name, entry in table.items()
     }
@@ -59,19 +62,19 @@ def shape_tensors(model: Model, table: Mapping[str, BinaryField]) -> list[InitEr
         shape = tuple(_size(model, entry) for entry in field.shape)
         if any(size is None for size in shape):
             continue  # the sibling is missing, which a rule tells
-        fit = partial(_shaped, dtype=field.dtype, shape=cast("tuple[int, ...]", shape), faults=faults)
+        fit = partial(_shaped, field=field, shape=cast("tuple[int, ...]", shape), faults=faults)
         # Set as Pydantic's own validators do: past frozen fields and assignment checks.
         object.__setattr__(model, field.name, each(value, fit, (field.wire,)))
     return faults
 
 
 def _shaped(
-    item: Any, loc: Loc, *, dtype: str, shape: tuple[int, ...], faults: list[InitErrorDetails]
+    item: Any, loc: Loc, *, field: BinaryField, shape: tuple[int, ...], faults: list[InitErrorDetails]
 ) -> Any:
     from sheaf_client._tensor import shaped
 
     try:
-        return shaped(item, dtype, shape)
+        return shaped(item, str(field.dtype), shape, missing=field.missing)
     except PydanticCustomError as error:
         faults.append(InitErrorDetails(type=error, loc=loc, input=None))
         return item
@@ -137,11 +140,25 @@ def binary_equal(one: Model, other: Model, table: Mapping[str, BinaryField]) -> 
 
 
 def binary_size(model: Model) -> int:
-    """Bytes in the binary fields of a contract."""
+    """Bytes in the binary fields of a contract and of the contracts that it holds in lists."""
     sizes: list[int] = []
     for field in type(model).__binary__.values():
         each(getattr(model, field.name), lambda item, _: sizes.append(_length(item)))
+    for name in holders(type(model)):
+        sizes += [binary_size(item) for item in getattr(model, name) or ()]
     return sum(sizes)
+
+
+@cache
+def holders(kind: type[Model]) -> Mapping[str, type[Model]]:
+    """The fields that hold lists of contracts with binary fields, and which contracts."""
+    found: dict[str, type[Model]] = {}
+    for name, info in kind.model_fields.items():
+        for branch in get_args(info.annotation) or (info.annotation,):
+            items = get_args(branch) if get_origin(branch) is list else ()
+            if items and getattr(items[0], "__binary__", None):
+                found[name] = items[0]
+    return found
 
 
 def _length(item: Any) -> int:
@@ -196,4 +213,7 @@ def _mark(kind: type[Model], value: Any, blobs: list[bytes]) -> Any:
     for field in kind.__binary__.values():
         if field.wire in marked:
             marked[field.wire] = each(marked[field.wire], stow)
+    for name, item in holders(kind).items():
+        if isinstance(marked.get(name), list):
+            marked[name] = [_mark(item, part, blobs) for part in cast("Sequence[Any]", marked[name])]
     return marked

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack
 
 from sheaf_client._middleware import log_as_told
+from sheaf_client._settings import DEFAULT_TIMEOUT, ClientSettings, Settings
 from sheaf_client._transport import AsyncTransport, CallOptions, Transport
 from sheaf_client.resources import AsyncRawResources, AsyncResources, RawResources, Resources
 
@@ -19,64 +20,30 @@ if TYPE_CHECKING:
     import httpx
 
     from sheaf.spec import ModelSpec
+    from sheaf_client._adapters import Adapters
     from sheaf_client._asgi import ASGIApp
     from sheaf_client._middleware import AsyncMiddleware, Middleware
     from sheaf_client.contracts.models import ModelInfo
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
-#: Seconds a call may take in all unless the caller says otherwise.
-DEFAULT_TIMEOUT = 60.0
-
-
-class ClientSettings(TypedDict, total=False):
-    """Keywords of `with_options`, `local` and `asgi`; they mean what they mean for `Sheaf`."""
-
-    api_key: str | None
-    model: str | None
-    timeout: float | None
-    max_retries: int
-    headers: Mapping[str, str]
-    binary: Literal["auto", "always", "never"]
-    middleware: Sequence[Middleware] | Sequence[AsyncMiddleware]
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What a client was made with; `with_options` makes another from it."""
-
-    api_key: str | None = field(default=None, repr=False)
-    model: str | None = None
-    timeout: float | None = DEFAULT_TIMEOUT
-    max_retries: int = 2
-    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    binary: Literal["auto", "always", "never"] = "auto"
-    middleware: Sequence[Callable[..., Any]] = ()
-    raw: bool = False
-
-    def call(self, timeout: float | None, headers: Mapping[str, str] | None) -> CallOptions:
-        """The options of one call: these, with the call's own over them."""
-        key = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-        return CallOptions(
-            timeout=self.timeout if timeout is None else timeout,
-            max_retries=self.max_retries,
-            headers={**key, **self.headers, **(headers or {})},
-            binary=self.binary,
-            middleware=self.middleware,
-            raw=self.raw,
-        )
 
 
 class _Client:
     """The part of a client that waits for nothing."""
 
     transport: Any  # each kind of client says which
-    _settings: _Settings
+    _settings: Settings
     _target: str
 
     @property
     def model(self) -> str | None:
         """Name of the model that calls go to when they name none."""
         return self._settings.model
+
+    @property
+    def adapters(self) -> Adapters:
+        """The LoRA adapters of calls that name none."""
+        return self._settings.selection
 
     def options(self, timeout: float | None = None, headers: Mapping[str, str] | None = None) -> CallOptions:
         """The options of one call: the client's, with the call's own over them."""
@@ -89,21 +56,57 @@ class _Client:
         """
         return self._make(self.transport, self._target, replace(self._settings, **changes))
 
+    def with_adapters(self, *adapters: str) -> Self:
+        """The same client, over the same connections, whose calls apply these LoRA adapters.
+
+            sketched = client.with_adapters("sketch@0.8", "ink")
+            sketched.diffusion.generate(prompt="a lighthouse")
+
+        A call or a contract that has `adapters` of its own keeps them. Other operations than those with
+        `adapters` raise `AdaptersNotTakenError`.
+
+        Args:
+            adapters: Names as the deployment has them, `name` or `name@weight`, in place of those that this
+                client selects; none selects none. Where no weight is written, the deployment's own hold;
+                where some are, the others are 1. The last `@` counts.
+
+        Raises:
+            ValueError: A weight is no finite number, or a name is empty or there twice.
+        """
+        return self.with_options(adapters=adapters)
+
     def _raw(self) -> Self:
         if not self.transport.over_http:
             raise TypeError("a local client has no raw responses: nothing goes over HTTP")
         return self._make(self.transport, self._target, replace(self._settings, raw=True))
 
     @classmethod
-    def _make(cls, transport: Any, target: str, settings: _Settings) -> Self:
+    def _make(cls, transport: Any, target: str, settings: Settings) -> Self:
         """A client over a transport that is there already."""
         _check_middleware(settings, over_http=transport.over_http)
         client = cls.__new__(cls)
         vars(client).update(transport=transport, _target=target, _settings=settings)
         return client
 
+    def _connect(
+        self,
+        transport: Callable[..., Any],
+        base_url: str | None,
+        http_client: Any,
+        new_client: Callable[..., Any],
+    ) -> None:
+        """Take the caller's httpx client or a new one; an address in its own takes the place of none."""
+        log_as_told()
+        url = _base_url(base_url)
+        client = http_client or new_client(base_url=url, follow_redirects=False)
+        if base_url is None and str(client.base_url):
+            url = str(client.base_url)
+        self._target = _without_secrets(url)
+        self.transport = transport(client, own=http_client is None, base_url=url)
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._target})"
+        selected = f", adapters {self.adapters}" if self.adapters.names else ""
+        return f"{type(self).__name__}({self._target}{selected})"
 
     def __reduce__(self) -> Never:
         name = type(self).__name__
@@ -128,12 +131,15 @@ class Sheaf(_Client, Resources):
         headers: Sent with each call.
         binary: When bodies go as MessagePack, tensors and files as raw bytes: by size, always, never.
         middleware: Called around each try, the first one outermost: `(send, next) -> httpx.Response`.
+        adapters: LoRA adapters of calls that name none, as `with_adapters` takes them.
         http_client: An httpx client of your own, for proxies, certificates or connection limits; it is not
             closed with this one. Its `base_url` may be left out.
 
     `SHEAF_LOG=info` logs one line per try to standard error, `SHEAF_LOG=debug` headers too; neither bodies
     nor keys. The logger is `sheaf_client`.
     """
+
+    transport: Transport
 
     def __init__(
         self,
@@ -146,14 +152,14 @@ class Sheaf(_Client, Resources):
         headers: Mapping[str, str] | None = None,
         binary: Literal["auto", "always", "never"] = "auto",
         middleware: Sequence[Middleware] = (),
+        adapters: Sequence[str] = (),
         http_client: httpx.Client | None = None,
     ) -> None:
         import httpx
 
         from sheaf_client._http import HTTPTransport
 
-        url = _base_url(base_url)
-        self._settings = _Settings(
+        self._settings = Settings(
             api_key=api_key or os.environ.get("SHEAF_API_KEY"),
             model=model,
             timeout=timeout,
@@ -161,13 +167,9 @@ class Sheaf(_Client, Resources):
             headers=headers or {},
             binary=binary,
             middleware=middleware,
+            adapters=adapters,
         )
-        log_as_told()
-        client = http_client or httpx.Client(base_url=url, follow_redirects=False)
-        if base_url is None and str(client.base_url):
-            url = str(client.base_url)
-        self._target = _without_secrets(url)
-        self.transport: Transport = HTTPTransport(client, own=http_client is None, base_url=url)
+        self._connect(HTTPTransport, base_url, http_client, httpx.Client)
 
     @classmethod
     def local(
@@ -181,7 +183,7 @@ class Sheaf(_Client, Resources):
         """
         from sheaf_client._local import LocalTransport, open_models
 
-        chosen = _Settings(**settings)
+        chosen = Settings(**settings)
         _check_middleware(chosen, over_http=False)
         held = open_models(models)
         return cls._make(LocalTransport(held, own=True), repr(held), chosen)
@@ -196,7 +198,7 @@ class Sheaf(_Client, Resources):
 
         client = httpx.Client(transport=ASGITransport(app), base_url="http://app")
         return cls._make(
-            HTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings)
+            HTTPTransport(client, own=True, base_url="http://app"), "ASGI app", Settings(**settings)
         )
 
     @cached_property
@@ -231,6 +233,8 @@ class AsyncSheaf(_Client, AsyncResources):
             forecast = await client.time_series.forecast(model="chronos", …)
     """
 
+    transport: AsyncTransport
+
     def __init__(
         self,
         base_url: str | None = None,
@@ -242,14 +246,14 @@ class AsyncSheaf(_Client, AsyncResources):
         headers: Mapping[str, str] | None = None,
         binary: Literal["auto", "always", "never"] = "auto",
         middleware: Sequence[AsyncMiddleware] = (),
+        adapters: Sequence[str] = (),
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         import httpx
 
         from sheaf_client._http import AsyncHTTPTransport
 
-        url = _base_url(base_url)
-        self._settings = _Settings(
+        self._settings = Settings(
             api_key=api_key or os.environ.get("SHEAF_API_KEY"),
             model=model,
             timeout=timeout,
@@ -257,13 +261,9 @@ class AsyncSheaf(_Client, AsyncResources):
             headers=headers or {},
             binary=binary,
             middleware=middleware,
+            adapters=adapters,
         )
-        log_as_told()
-        client = http_client or httpx.AsyncClient(base_url=url, follow_redirects=False)
-        if base_url is None and str(client.base_url):
-            url = str(client.base_url)
-        self._target = _without_secrets(url)
-        self.transport: AsyncTransport = AsyncHTTPTransport(client, own=http_client is None, base_url=url)
+        self._connect(AsyncHTTPTransport, base_url, http_client, httpx.AsyncClient)
 
     @classmethod
     def local(
@@ -272,7 +272,7 @@ class AsyncSheaf(_Client, AsyncResources):
         """A client whose models run in this process, loaded before this returns."""
         from sheaf_client._local import AsyncLocalTransport, open_models
 
-        chosen = _Settings(**settings)
+        chosen = Settings(**settings)
         _check_middleware(chosen, over_http=False)
         held = open_models(models)
         return cls._make(AsyncLocalTransport(held, own=True), repr(held), chosen)
@@ -287,7 +287,7 @@ class AsyncSheaf(_Client, AsyncResources):
 
         client = httpx.AsyncClient(transport=AsyncASGITransport(app), base_url="http://app")
         return cls._make(
-            AsyncHTTPTransport(client, own=True, base_url="http://app"), "ASGI app", _Settings(**settings)
+            AsyncHTTPTransport(client, own=True, base_url="http://app"), "ASGI app", Settings(**settings)
         )
 
     @cached_property
@@ -339,7 +339,7 @@ def _base_url(given: str | None) -> str:
     return (given or os.environ.get("SHEAF_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
 
 
-def _check_middleware(settings: _Settings, *, over_http: bool) -> None:
+def _check_middleware(settings: Settings, *, over_http: bool) -> None:
     if settings.middleware and not over_http:
         raise TypeError("a local client takes no middleware: nothing goes over HTTP")
 

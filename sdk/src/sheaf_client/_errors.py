@@ -21,6 +21,10 @@ class ClientClosedError(SheafError, RuntimeError):
     """The client was closed before this call."""
 
 
+class AdaptersNotTakenError(SheafError, TypeError):
+    """The client selects LoRA adapters, and the operation that was called takes none."""
+
+
 class TransportError(SheafError):
     """No answer came: the server could not be reached, or the connection broke."""
 

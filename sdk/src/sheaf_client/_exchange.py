@@ -28,12 +28,13 @@ from sheaf_client._errors import (
     SheafError,
 )
 from sheaf_client._middleware import Send
+from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._raw import RawResponse
 from sheaf_client._retry import RetryPolicy
 from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
 from sheaf_client._transport import Call, CallOptions, ManyCall
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
-from sheaf_client.contracts.events import ErrorEvent, ProgressEvent
+from sheaf_client.contracts.events import ErrorEvent
 from sheaf_client.contracts.models import ModelList
 from sheaf_client.contracts.problem import Problem
 
@@ -191,18 +192,18 @@ def translated() -> Generator[None, None, None]:
         raise ConnectionFailedError(f"The connection broke: {error}") from error
 
 
-class EventReader(Generic[ResponseT]):
+class EventReader(Generic[ResponseT, ProgressT_co]):
     """Turns the chunks of a stream into typed events and knows when the last one has come."""
 
-    def __init__(self, kind: type[ResponseT]) -> None:
-        self._kind = kind
+    def __init__(self, operation: Operation[Any, ResponseT, ProgressT_co]) -> None:
+        self._operation = operation
         self._parser = _sse.Parser()
         self.done = False
 
-    def feed(self, chunk: bytes) -> Iterator[Event[ResponseT]]:
+    def feed(self, chunk: bytes) -> Iterator[Event[ResponseT, ProgressT_co]]:
         """The events that this chunk completes; an `error` event is raised."""
         for event in self._parser.feed(chunk):
-            typed = _read_event(event, self._kind)
+            typed = _read_event(event, self._operation)
             self.done = isinstance(typed, ResultEvent)
             yield typed
             if self.done:
@@ -214,13 +215,15 @@ class EventReader(Generic[ResponseT]):
             raise BadResponseError("The stream ended without a result.")
 
 
-def _read_event(event: _sse.ServerSentEvent, kind: type[ResponseT]) -> Event[ResponseT]:
+def _read_event(
+    event: _sse.ServerSentEvent, operation: Operation[Any, ResponseT, ProgressT_co]
+) -> Event[ResponseT, ProgressT_co]:
     try:
         data = json.loads(event.data)
         if event.event == "progress":
-            return ProgressEvent.model_validate(data)
+            return operation.progress.model_validate(data)
         if event.event == "result":
-            return ResultEvent(kind.model_validate(data))
+            return ResultEvent(operation.response.model_validate(data))
         if event.event == "error":
             raise ProblemError.from_problem(ErrorEvent.model_validate(data).problem)
     except ValueError as error:

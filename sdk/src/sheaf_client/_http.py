@@ -12,6 +12,7 @@ import httpx
 from sheaf_client import _exchange as ex
 from sheaf_client._errors import ProblemError, SheafError
 from sheaf_client._middleware import Send, logged, through, through_async
+from sheaf_client._operation import ProgressT_co
 from sheaf_client._raw import AsyncRawStream, RawStream
 from sheaf_client._streaming import Event
 from sheaf_client._transport import Call, CallOptions, ManyCall, check_open
@@ -42,21 +43,21 @@ class HTTPTransport:
     def models(self, options: CallOptions) -> ModelList:
         return self._drive(ex.list_models(options), options)
 
-    def stream(self, call: Call[ResponseT]) -> Iterator[Event[ResponseT]]:
+    def stream(self, call: Call[ResponseT, ProgressT_co]) -> Iterator[Event[ResponseT, ProgressT_co]]:
         return self._events(call, lambda: self._open(call))
 
-    def raw_stream(self, call: Call[ResponseT]) -> RawStream[ResponseT]:
+    def raw_stream(self, call: Call[ResponseT, ProgressT_co]) -> RawStream[ResponseT, ProgressT_co]:
         return RawStream(lambda: self._open(call), lambda response: self._events(call, lambda: response))
 
     def _open(self, call: Call[Any]) -> httpx.Response:
         return self._drive(ex.open_stream(call), call.options)
 
     def _events(
-        self, call: Call[ResponseT], open_response: Callable[[], httpx.Response]
-    ) -> Iterator[Event[ResponseT]]:
+        self, call: Call[ResponseT, ProgressT_co], open_response: Callable[[], httpx.Response]
+    ) -> Iterator[Event[ResponseT, ProgressT_co]]:
         response = open_response()
         try:
-            reader = ex.EventReader(call.operation.response)
+            reader = ex.EventReader(call.operation)
             with ex.translated():
                 for chunk in response.iter_bytes():
                     yield from reader.feed(chunk)
@@ -127,10 +128,10 @@ class AsyncHTTPTransport:
     async def models(self, options: CallOptions) -> ModelList:
         return await self._drive(ex.list_models(options), options)
 
-    def stream(self, call: Call[ResponseT]) -> AsyncIterator[Event[ResponseT]]:
+    def stream(self, call: Call[ResponseT, ProgressT_co]) -> AsyncIterator[Event[ResponseT, ProgressT_co]]:
         return self._events(call, lambda: self._open(call))
 
-    def raw_stream(self, call: Call[ResponseT]) -> AsyncRawStream[ResponseT]:
+    def raw_stream(self, call: Call[ResponseT, ProgressT_co]) -> AsyncRawStream[ResponseT, ProgressT_co]:
         return AsyncRawStream(
             lambda: self._open(call), lambda response: self._events(call, lambda: _ready(response))
         )
@@ -139,11 +140,11 @@ class AsyncHTTPTransport:
         return await self._drive(ex.open_stream(call), call.options)
 
     async def _events(
-        self, call: Call[ResponseT], open_response: Callable[[], Awaitable[httpx.Response]]
-    ) -> AsyncIterator[Event[ResponseT]]:
+        self, call: Call[ResponseT, ProgressT_co], open_response: Callable[[], Awaitable[httpx.Response]]
+    ) -> AsyncIterator[Event[ResponseT, ProgressT_co]]:
         response = await open_response()
         try:
-            reader = ex.EventReader(call.operation.response)
+            reader = ex.EventReader(call.operation)
             with ex.translated():
                 async for chunk in response.aiter_bytes():
                     for event in reader.feed(chunk):

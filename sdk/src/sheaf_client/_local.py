@@ -9,12 +9,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from sheaf_client._errors import ProblemError
-from sheaf_client._streaming import Event
+from sheaf_client._operation import Operation, ProgressT_co
+from sheaf_client._streaming import Event, ResultEvent
 from sheaf_client._transport import Call, CallOptions, ManyCall, check_open
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.models import ModelList
 from sheaf_client.errors import DeadlineExceededError
 
@@ -72,9 +75,11 @@ class LocalTransport:
         except ProblemError as error:
             return error
 
-    def stream(self, call: Call[ResponseT]) -> Iterator[Event[ResponseT]]:
+    def stream(self, call: Call[ResponseT, ProgressT_co]) -> Iterator[Event[ResponseT, ProgressT_co]]:
         runtime = self._models.find(call.request.model_name, call.operation.model_type)
-        return runtime.iter_stream(call.request, timeout=call.options.timeout)
+        with closing(runtime.iter_stream(call.request, timeout=call.options.timeout)) as events:
+            for event in events:
+                yield _of(call.operation, event)
 
     def models(self, options: CallOptions) -> ModelList:  # noqa: ARG002 - nothing to wait for here
         return self._models.list()
@@ -108,9 +113,13 @@ class AsyncLocalTransport:
         runtime = self._models.find(call.requests[0].model_name, call.operation.model_type)
         return await runtime.predict_many(call.requests, timeout=call.options.timeout)
 
-    def stream(self, call: Call[ResponseT]) -> AsyncIterator[Event[ResponseT]]:
+    async def stream(
+        self, call: Call[ResponseT, ProgressT_co]
+    ) -> AsyncIterator[Event[ResponseT, ProgressT_co]]:
         runtime = self._models.find(call.request.model_name, call.operation.model_type)
-        return runtime.stream(call.request, timeout=call.options.timeout)
+        async with aclosing(runtime.stream(call.request, timeout=call.options.timeout)) as events:
+            async for event in events:
+                yield _of(call.operation, event)
 
     async def models(self, options: CallOptions) -> ModelList:  # noqa: ARG002 - nothing to wait for here
         return self._models.list()
@@ -119,6 +128,15 @@ class AsyncLocalTransport:
         self._closed = True
         if self._own:
             await asyncio.to_thread(self._held.stop)
+
+
+def _of(
+    operation: Operation[Any, ResponseT, ProgressT_co], event: ProgressEvent | ResultEvent[Any]
+) -> Event[ResponseT, ProgressT_co]:
+    """The event as the operation's own; a model with nothing to add tells its steps by the plain one."""
+    if isinstance(event, ResultEvent | operation.progress):
+        return event
+    return operation.progress(step=event.step, total_steps=event.total_steps)
 
 
 def _outcome(submitted: Future[Any] | ProblemError, deadline: float | None) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 
+from sheaf_client._operation import ProgressT_co
 from sheaf_client._streaming import AsyncStream, Event, Stream
 from sheaf_client.contracts.base import BaseResponse
 
@@ -41,13 +42,13 @@ class RawResponse(Generic[T]):
         return f"{type(self).__name__}({self.http_response.status_code}, request_id={self.request_id!r})"
 
 
-class RawStream(Generic[ResponseT]):
+class RawStream(Generic[ResponseT, ProgressT_co]):
     """A stream whose body is read as it comes; a context manager, which closes the connection."""
 
     def __init__(
         self,
         open_response: Callable[[], httpx.Response],
-        events: Callable[[httpx.Response], Iterator[Event[ResponseT]]],
+        events: Callable[[httpx.Response], Iterator[Event[ResponseT, ProgressT_co]]],
     ) -> None:
         self._open, self._events = open_response, events
         self._response: httpx.Response | None = None
@@ -68,7 +69,7 @@ class RawStream(Generic[ResponseT]):
         """The body, chunk by chunk, as the server sent it."""
         return self.http_response.iter_bytes()
 
-    def parse(self) -> Stream[ResponseT]:
+    def parse(self) -> Stream[ResponseT, ProgressT_co]:
         """The typed events of the same body."""
         response = self.http_response
         return Stream(lambda: self._events(response))
@@ -88,13 +89,13 @@ class RawStream(Generic[ResponseT]):
         self.close()
 
 
-class AsyncRawStream(Generic[ResponseT]):
+class AsyncRawStream(Generic[ResponseT, ProgressT_co]):
     """The asynchronous form of `RawStream`; the call is made on entering `async with`."""
 
     def __init__(
         self,
         open_response: Callable[[], Awaitable[httpx.Response]],
-        events: Callable[[httpx.Response], AsyncIterator[Event[ResponseT]]],
+        events: Callable[[httpx.Response], AsyncIterator[Event[ResponseT, ProgressT_co]]],
     ) -> None:
         self._open, self._events = open_response, events
         self._response: httpx.Response | None = None
@@ -117,7 +118,7 @@ class AsyncRawStream(Generic[ResponseT]):
         """The body, chunk by chunk, as the server sent it."""
         return self.http_response.aiter_bytes()
 
-    def parse(self) -> AsyncStream[ResponseT]:
+    def parse(self) -> AsyncStream[ResponseT, ProgressT_co]:
         """The typed events of the same body."""
         response = self.http_response
         return AsyncStream(lambda: self._events(response))
@@ -159,11 +160,15 @@ def raw_async(
     return cast("Callable[P, Coroutine[Any, Any, RawResponse[T]]]", method)
 
 
-def raw_stream(method: Callable[P, Stream[ResponseT]]) -> Callable[P, RawStream[ResponseT]]:
+def raw_stream(
+    method: Callable[P, Stream[ResponseT, ProgressT_co]],
+) -> Callable[P, RawStream[ResponseT, ProgressT_co]]:
     """A streaming method of a raw client, under its true type."""
-    return cast("Callable[P, RawStream[ResponseT]]", method)
+    return cast("Callable[P, RawStream[ResponseT, ProgressT_co]]", method)
 
 
-def raw_async_stream(method: Callable[P, AsyncStream[ResponseT]]) -> Callable[P, AsyncRawStream[ResponseT]]:
+def raw_async_stream(
+    method: Callable[P, AsyncStream[ResponseT, ProgressT_co]],
+) -> Callable[P, AsyncRawStream[ResponseT, ProgressT_co]]:
     """A streaming method of a raw asynchronous client, under its true type."""
-    return cast("Callable[P, AsyncRawStream[ResponseT]]", method)
+    return cast("Callable[P, AsyncRawStream[ResponseT, ProgressT_co]]", method)

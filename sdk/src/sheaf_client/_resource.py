@@ -8,10 +8,11 @@ from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import ValidationError
 
+from sheaf_client._adapters import Adapters
 from sheaf_client._errors import ProblemError
 from sheaf_client._faults import invalid_request
 from sheaf_client._inputs import as_body, expand, missing_as_none
-from sheaf_client._operation import Operation
+from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._streaming import AsyncStream, Stream
 from sheaf_client._strict import validate_strictly
 from sheaf_client._transport import AsyncTransport, Call, CallOptions, ManyCall, Transport
@@ -29,6 +30,9 @@ class Caller(Protocol):
     @property
     def model(self) -> str | None: ...
 
+    @property
+    def adapters(self) -> Adapters: ...
+
     def options(
         self, timeout: float | None = None, headers: Mapping[str, str] | None = None
     ) -> CallOptions: ...
@@ -41,6 +45,9 @@ class AsyncCaller(Protocol):
 
     @property
     def model(self) -> str | None: ...
+
+    @property
+    def adapters(self) -> Adapters: ...
 
     def options(
         self, timeout: float | None = None, headers: Mapping[str, str] | None = None
@@ -69,24 +76,37 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
 
 def _prepare(
     caller: Caller | AsyncCaller,
-    operation: Operation[Any, ResponseT],
+    operation: Operation[Any, ResponseT, ProgressT_co],
     whole: object,
     given: dict[str, Any],
-) -> Call[ResponseT]:
+) -> Call[ResponseT, ProgressT_co]:
     options = caller.options(given.pop("timeout", None), given.pop("extra_headers", None))
     if isinstance(whole, BaseRequest):
         if not isinstance(whole, operation.request):
             raise TypeError(f"this takes a {operation.request.__name__}, not a {type(whole).__name__}")
         if given:
             raise TypeError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
-        return Call(operation, whole, options)
+        return Call(operation, _completed(operation, whole, caller.adapters), options)
     model = given.pop("model", None) or caller.model
     if whole is not None:
         fields = expand(operation.request, whole)
         if both := fields.keys() & given.keys():
             raise TypeError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
         given = {**fields, **given}
+    given |= caller.adapters.fields(operation, given)
     return Call(operation, build_request(operation, model, given), options)
+
+
+def _completed(operation: Operation[Any, Any], request: BaseRequest, adapters: Adapters) -> BaseRequest:
+    """The request with the client's adapters, where it names none; the one given stays as it is."""
+    fields = adapters.fields(operation, request.model_fields_set)
+    if not fields:
+        return request
+    held = {name: getattr(request, name) for name in (*request.model_fields_set, "request_id")}
+    try:
+        return validate_strictly(type(request), held | fields)
+    except ValidationError as error:
+        raise invalid_request(error, held | fields) from None
 
 
 def _check_many(requests: Sequence[BaseRequest]) -> None:
@@ -113,17 +133,19 @@ class SyncResource:
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
         _check_many(requests)
-        return self._caller.transport.call_many(
-            ManyCall(operation, requests, self._caller.options(timeout, headers))
-        )
+        completed = [_completed(operation, request, self._caller.adapters) for request in requests]
+        call = ManyCall(operation, completed, self._caller.options(timeout, headers))
+        return self._caller.transport.call_many(call)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
-    ) -> Stream[ResponseT]:
+        self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
+    ) -> Stream[ResponseT, ProgressT_co]:
         call = _prepare(self._caller, operation, whole, given)
         if call.options.raw:
             call = replace(call, options=replace(call.options, raw=False))
-            return cast("Stream[ResponseT]", cast("Any", self._caller.transport).raw_stream(call))
+            return cast(
+                "Stream[ResponseT, ProgressT_co]", cast("Any", self._caller.transport).raw_stream(call)
+            )
         return Stream(lambda: self._caller.transport.stream(call))
 
 
@@ -146,14 +168,17 @@ class AsyncResource:
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
         _check_many(requests)
-        call = ManyCall(operation, requests, self._caller.options(timeout, headers))
+        completed = [_completed(operation, request, self._caller.adapters) for request in requests]
+        call = ManyCall(operation, completed, self._caller.options(timeout, headers))
         return await self._caller.transport.call_many(call)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
-    ) -> AsyncStream[ResponseT]:
+        self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
+    ) -> AsyncStream[ResponseT, ProgressT_co]:
         call = _prepare(self._caller, operation, whole, given)
         if call.options.raw:
             call = replace(call, options=replace(call.options, raw=False))
-            return cast("AsyncStream[ResponseT]", cast("Any", self._caller.transport).raw_stream(call))
+            return cast(
+                "AsyncStream[ResponseT, ProgressT_co]", cast("Any", self._caller.transport).raw_stream(call)
+            )
         return AsyncStream(lambda: self._caller.transport.stream(call))

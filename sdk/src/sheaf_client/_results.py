@@ -65,19 +65,35 @@ class Results(Model):
         labels: Labels | None = None if index is None else pd.Index(index, name=table["index"])
         return pd.DataFrame(columns, index=labels)
 
-    def to_ase(self, atoms: StructureLike | Model) -> Atoms:
-        """The atoms that were sent, with the answer as their calculator: energy, forces, stress.
+    def to_ase(self, atoms: StructureLike | Model | None = None) -> Atoms:
+        """The answer as atoms in space, positions in Å.
+
+        Where the answer is of atoms that were sent, these with the answer as their calculator: energy,
+        forces, stress. Where it holds a structure, the atoms of its first model in the order of its file;
+        their `arrays` have `atomtypes`, `residuenames`, `residuenumbers`, `chainids`, `occupancy` and
+        `bfactor`, each of shape (n_atoms,).
 
         Args:
-            atoms: What the request was made of, or the request itself; it is not changed.
+            atoms: What the request was made of, or the request itself; it is not changed, and what is given
+                back stands where the atoms are at the end, if the answer tells. A structure takes none.
 
         Raises:
-            TypeError: The answer says nothing of atoms, or `atoms` are none.
-            ValueError: The answer is of another number of atoms.
+            ImportError: ASE is not installed, or Biopython, which reads mmCIF.
+            TypeError: The answer says nothing of atoms, or `atoms` are none, or missing, or not needed.
+            ValueError: The answer is of another number of atoms, or its structure cannot be read.
         """
-        if "energy" not in type(self).model_fields:
-            raise TypeError(f"a {type(self).__name__} says nothing of atoms: it has no energy")
-        return _with_results(self, atoms)
+        from sheaf_client._atoms import read_structure, with_results
+
+        kind, held = type(self).__name__, self._results().get("ase")
+        if held is None and "energy" not in type(self).model_fields:
+            raise TypeError(f"a {kind} says nothing of atoms: it has neither energy nor structure")
+        if held is None:
+            if atoms is None:
+                raise TypeError(f"a {kind} is of the atoms that were sent; give them: to_ase(atoms)")
+            return with_results(self, atoms)
+        if atoms is not None:
+            raise TypeError(f"a {kind} has its own atoms; call to_ase() without any")
+        return read_structure(getattr(self, held["file"]), getattr(self, held["format"]))
 
     def to_xarray(self) -> Dataset:
         """The forecast on its grid: (time, lat, lon) at the surface, (time, level, lat, lon) above it.
@@ -126,7 +142,7 @@ def _columns(model: Model, field: str, names: str | Sequence[str] | None) -> dic
     rows = cast("Sequence[Any]", value)
     if turned:
         return {f"{field}_{place}": path for place, path in enumerate(rows)}
-    first = rows[0] if rows else None
+    first = rows[0] if len(rows) else None
     if isinstance(first, Model):
         fields = type(first).model_fields
         return {name: [getattr(row, name) for row in rows] for name in fields}
@@ -136,33 +152,6 @@ def _columns(model: Model, field: str, names: str | Sequence[str] | None) -> dic
     if labels is None:
         labels = [f"{field}_{place}" for place in range(len(cast("list[Any]", first)))]
     return {str(label): [row[place] for row in rows] for place, label in enumerate(labels)}
-
-
-def _with_results(model: Any, atoms: Any) -> Atoms:
-    import ase
-    from ase.calculators import singlepoint
-
-    from sheaf_client._inputs.structures import structure_fields
-
-    # ASE is typed in parts alone.
-    library, calculators = cast("Any", ase), cast("Any", singlepoint)
-    if isinstance(atoms, ase.Atoms):
-        held: Any = cast("Any", atoms).copy()
-    else:
-        wanted = ("atomic_numbers", "positions", "cell", "pbc")
-        fields = structure_fields(atoms)
-        if fields is None and isinstance(atoms, Model) and type(atoms).model_fields.keys() >= set(wanted):
-            fields = {name: getattr(atoms, name) for name in wanted}
-        if fields is None:
-            raise TypeError(f"a {type(atoms).__name__} holds no atoms")
-        numbers, positions = fields["atomic_numbers"], fields["positions"]
-        held = library.Atoms(numbers, positions, cell=fields["cell"], pbc=fields["pbc"])
-    if len(held) != model.n_atoms:
-        raise ValueError(f"the answer is of {model.n_atoms} atoms, these are {len(held)}")
-    known = ("energy", "forces", "stress")
-    results = {name: value for name in known if (value := getattr(model, name, None)) is not None}
-    held.calc = calculators.SinglePointCalculator(held, **results)
-    return cast("Atoms", held)
 
 
 def _dataset(model: Any) -> Dataset:

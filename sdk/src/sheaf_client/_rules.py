@@ -52,6 +52,8 @@ def _width(rows: Any) -> int:
 
 
 def _exactly_one_of(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if "unless" in spec and _get(model, spec["unless"]):
+        return
     if len(given := _given(model, spec["fields"])) != 1:
         yield (
             "exactly_one_of",
@@ -201,6 +203,27 @@ def _value_requires(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
         yield "value_requires", (spec["field"],), message
 
 
+def _numbers_when(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if _get(model, spec["when"]) != spec["equals"]:
+        return
+    for loc, items in _values(model, spec["field"]):
+        for i, item in enumerate(items):
+            if not isinstance(item, int | float):
+                message = f"Must be a number where {spec['when']} is {spec['equals']}."
+                yield "numbers_when", (*loc, i), message
+                return
+
+
+def _some_filled(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if not any(_get(model, name) for name in spec["fields"]):
+        yield "some_filled", (), f"At least one of {_listed(spec['fields'])} must not be empty."
+
+
+def _filled_with(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if _get(model, spec["of"]) and not _get(model, spec["field"]):
+        yield "filled_with", (spec["field"],), f"Must not be empty where {spec['of']} is not."
+
+
 def _needed_when_true(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
     flag: Any = _get(model, spec["flag"])
     flags = cast("list[bool]", flag if isinstance(flag, list) else [flag])
@@ -256,6 +279,9 @@ _RULES: dict[str, Callable[[Any, Mapping[str, Any]], Iterator[Finding]]] = {
     "length_is_width": _length_is_width,
     "same_keys": _same_keys,
     "value_requires": _value_requires,
+    "numbers_when": _numbers_when,
+    "some_filled": _some_filled,
+    "filled_with": _filled_with,
     "needed_when_true": _needed_when_true,
     "boxes": _boxes,
     "unique_by": _unique_by,

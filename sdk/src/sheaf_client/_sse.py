@@ -19,24 +19,27 @@ class Parser:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._text = ""
+        #: The pieces of the line that is still to end: events with tensors come in many chunks.
+        self._line: list[str] = []
+        self._held = ""
         self._data: list[str] = []
         self._event = ""
         self._id = ""
 
     def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
         # A lone CR at the end may be the first half of CRLF: it stays until the next chunk shows.
-        self._text += self._decoder.decode(chunk)
-        held = "\r" if self._text.endswith("\r") else ""
-        text = self._text[: len(self._text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
-        *lines, rest = text.split("\n")
-        self._text = rest + held
-        for line in lines:
-            event = self._line(line)
-            if event is not None:
-                yield event
+        text = self._held + self._decoder.decode(chunk)
+        self._held = "\r" if text.endswith("\r") else ""
+        text = text.removesuffix("\r").replace("\r\n", "\n").replace("\r", "\n")
+        for number, piece in enumerate(text.split("\n")):
+            if number > 0:
+                event = self._read("".join(self._line))
+                self._line.clear()
+                if event is not None:
+                    yield event
+            self._line.append(piece)
 
-    def _line(self, line: str) -> ServerSentEvent | None:
+    def _read(self, line: str) -> ServerSentEvent | None:
         if not line:
             event = (
                 ServerSentEvent(self._event or "message", "\n".join(self._data), self._id)

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from sheaf_client._errors import BadResponseError
+from sheaf_client._operation import ProgressT_co
 from sheaf_client.contracts.base import BaseResponse
-from sheaf_client.contracts.events import ProgressEvent
 
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 
@@ -32,10 +32,10 @@ class UnknownEvent:
     done: bool = False
 
 
-Event: TypeAlias = ProgressEvent | ResultEvent[ResponseT] | UnknownEvent
+Event: TypeAlias = ResultEvent[ResponseT] | ProgressT_co | UnknownEvent
 
 
-class Stream(Generic[ResponseT]):
+class Stream(Generic[ResponseT, ProgressT_co]):
     """The events of one call.
 
     A context manager, so that leaving early ends the work:
@@ -46,9 +46,9 @@ class Stream(Generic[ResponseT]):
         forecast = stream.final()
     """
 
-    def __init__(self, open_events: Callable[[], Iterator[Event[ResponseT]]]) -> None:
+    def __init__(self, open_events: Callable[[], Iterator[Event[ResponseT, ProgressT_co]]]) -> None:
         self._open_events = open_events
-        self._events: Iterator[Event[ResponseT]] | None = None
+        self._events: Iterator[Event[ResponseT, ProgressT_co]] | None = None
         self._response: ResponseT | None = None
 
     def __enter__(self) -> Self:
@@ -59,10 +59,10 @@ class Stream(Generic[ResponseT]):
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Event[ResponseT]]:
+    def __iter__(self) -> Iterator[Event[ResponseT, ProgressT_co]]:
         return self
 
-    def __next__(self) -> Event[ResponseT]:
+    def __next__(self) -> Event[ResponseT, ProgressT_co]:
         if self._events is None:
             self._events = self._open_events()
         event = next(self._events)
@@ -85,12 +85,12 @@ class Stream(Generic[ResponseT]):
             close()
 
 
-class AsyncStream(Generic[ResponseT]):
+class AsyncStream(Generic[ResponseT, ProgressT_co]):
     """The asynchronous form of `Stream`: `async with`, `async for`, `await stream.final()`."""
 
-    def __init__(self, open_events: Callable[[], AsyncIterator[Event[ResponseT]]]) -> None:
+    def __init__(self, open_events: Callable[[], AsyncIterator[Event[ResponseT, ProgressT_co]]]) -> None:
         self._open_events = open_events
-        self._events: AsyncIterator[Event[ResponseT]] | None = None
+        self._events: AsyncIterator[Event[ResponseT, ProgressT_co]] | None = None
         self._response: ResponseT | None = None
 
     async def __aenter__(self) -> Self:
@@ -101,10 +101,10 @@ class AsyncStream(Generic[ResponseT]):
     ) -> None:
         await self.close()
 
-    def __aiter__(self) -> AsyncIterator[Event[ResponseT]]:
+    def __aiter__(self) -> AsyncIterator[Event[ResponseT, ProgressT_co]]:
         return self
 
-    async def __anext__(self) -> Event[ResponseT]:
+    async def __anext__(self) -> Event[ResponseT, ProgressT_co]:
         if self._events is None:
             self._events = self._open_events()
         event = await anext(self._events)

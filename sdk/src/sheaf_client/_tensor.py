@@ -73,8 +73,11 @@ def to_bytes(array: NDArray[Any]) -> bytes:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
 
 
-def shaped(value: Any, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The array of that shape; raises `PydanticCustomError` where it does not fit or holds a NaN."""
+def shaped(value: Any, dtype: str, shape: tuple[int, ...], *, missing: bool = False) -> NDArray[Any]:
+    """The array of that shape; raises `PydanticCustomError` where it does not fit or holds no numbers.
+
+    With `missing` a NaN is a missing value; infinity is never a number.
+    """
     if isinstance(value, Flat):
         wire = np.dtype(dtype).newbyteorder("<")
         expected = wire.itemsize * int(np.prod(shape, dtype=np.int64))
@@ -94,7 +97,10 @@ def shaped(value: Any, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
                 {"shape": str(shape), "given": str(array.shape)},
             )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise PydanticCustomError("not_finite", "Must hold finite numbers alone.")
+        if not missing:
+            raise PydanticCustomError("not_finite", "Must hold finite numbers alone.")
+        if np.isinf(array).any():
+            raise PydanticCustomError("not_finite", "Must hold finite numbers, or NaN for missing ones.")
     return array
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from sheaf_client._errors import ClientClosedError, ProblemError
-from sheaf_client._operation import Operation
+from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._streaming import Event
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.models import ModelList
@@ -29,10 +29,10 @@ class CallOptions:
 
 
 @dataclass(frozen=True)
-class Call(Generic[ResponseT]):
+class Call(Generic[ResponseT, ProgressT_co]):
     """One typed request on its way."""
 
-    operation: Operation[Any, ResponseT]
+    operation: Operation[Any, ResponseT, ProgressT_co]
     request: BaseRequest
     options: CallOptions
 
@@ -60,7 +60,7 @@ class Transport(Protocol):
 
     def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]: ...
 
-    def stream(self, call: Call[ResponseT]) -> Iterator[Event[ResponseT]]: ...
+    def stream(self, call: Call[ResponseT, ProgressT_co]) -> Iterator[Event[ResponseT, ProgressT_co]]: ...
 
     def models(self, options: CallOptions) -> ModelList: ...
 
@@ -76,7 +76,9 @@ class AsyncTransport(Protocol):
 
     async def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]: ...
 
-    def stream(self, call: Call[ResponseT]) -> AsyncIterator[Event[ResponseT]]: ...
+    def stream(
+        self, call: Call[ResponseT, ProgressT_co]
+    ) -> AsyncIterator[Event[ResponseT, ProgressT_co]]: ...
 
     async def models(self, options: CallOptions) -> ModelList: ...
 

@@ -6,7 +6,14 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    PlainSerializer,
+    SerializationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from sheaf_client._context import WIRE
@@ -39,6 +46,23 @@ Timestamp: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A date-time with or without an offset; ISO 8601 on the wire."""
+
+
+def _read_existing(value: Any, read: ValidatorFunctionWrapHandler) -> str:
+    """Accept text that `read` accepts where it names a day that exists, and Python's own datetimes."""
+    text: str = read(value.isoformat() if isinstance(value, datetime) else value)
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise PydanticCustomError("bad_format", "No such day or time.") from None
+    return text
+
+
+existing_time = WrapValidator(_read_existing)
+"""The check of text that is a date or date-time."""
+
+IsoTimeLike: TypeAlias = datetime | str
+"""What a caller may give for an `IsoTime`: a datetime (pandas' own too) or ISO 8601 text."""
 
 TimestampLike: TypeAlias = datetime | str
 """What a caller may give for a `Timestamp`: a datetime (pandas' own too) or ISO 8601 text."""

@@ -57,6 +57,50 @@ def serve(
 
 
 @app.command()
+def batch(job: Annotated[Path, typer.Argument(help="YAML or JSON file of the job.")]) -> None:
+    """Answer files of requests: `sheaf batch job.yaml`."""
+    from sheaf.batch import BatchFailedError, BatchRunner, BatchSpec
+
+    try:
+        spec = BatchSpec.from_yaml(job)
+        report = BatchRunner(spec).run()
+    except (BatchFailedError, ValueError, OSError, ImportError) as error:
+        typer.echo(f"sheaf: {error}", err=True)
+        raise typer.Exit(1) from None
+    earlier = f", {report.resumed} from an earlier run" if report.resumed else ""
+    typer.echo(
+        f"{report.rows} rows: {report.answered} answered, {report.refused} refused{earlier}; "
+        f"{len(report.files)} files in {spec.sink.path} after {report.seconds:.1f} s"
+    )
+
+
+@app.command()
+def worker(
+    models: Annotated[list[str], typer.Argument(help="Names of backends, or YAML files of model specs.")],
+    queue: Annotated[str, typer.Option(help="sqlite:///jobs.db or redis://host:6379/0.")],
+    lease: Annotated[
+        float, typer.Option(help="Seconds after which a silent worker's jobs are others'.")
+    ] = 30,
+    max_attempts: Annotated[int, typer.Option(help="Attempts before a job is a dead letter.")] = 3,
+) -> None:
+    """Answer the jobs of a queue until a signal comes: `sheaf worker models.yaml --queue sqlite:///jobs.db`."""
+    import signal
+
+    from sheaf.worker import JobPolicy, QueueUnavailableError, SheafWorker, open_queue
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        with open_queue(queue, policy=JobPolicy(lease=lease, max_attempts=max_attempts)) as jobs:
+            running = SheafWorker(_read(models), jobs)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda _number, _frame: running.stop())
+            running.run()
+    except (QueueUnavailableError, ValueError, OSError, ImportError) as error:
+        typer.echo(f"sheaf: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
 def backends() -> None:
     """List the backends that can be served."""
     from sheaf.registry import backend_names, find_backend

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Self
 
+from sheaf.backends.operations import served_by
 from sheaf.engine import ModelRuntime
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
@@ -65,8 +66,11 @@ def describe(spec: ModelSpec, *, ready: bool) -> ModelInfo:
     """The public description of one model."""
     from sheaf.http._routes import OPERATIONS
 
+    served = served_by(spec.backend_class)
     paths = [
-        op.path.replace("{model_name}", spec.name) for op in OPERATIONS if op.model_type == spec.model_type
+        op.path.replace("{model_name}", spec.name)
+        for op in OPERATIONS
+        if op.model_type == spec.model_type and op.name in served
     ]
     return ModelInfo(
         name=spec.name, model_type=spec.model_type, backend=spec.backend_name, operations=paths, ready=ready

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, cast, runtime_c
 
 import yaml
 
+from sheaf.backends.operations import served_by
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 
 JSON: TypeAlias = dict[str, Any]
@@ -73,7 +74,7 @@ def generate(
     tags: list[JSON] = []
     paths: JSON = {path: item for path, item in whole["paths"].items() if not path.startswith(_MODEL)}
     for spec in deployed:
-        contract = _Contract(whole, spec.model_type)
+        contract = _Contract(whole, spec)
         schemas.update(contract.schemas())
         tags.append({"name": spec.name, "description": contract.summary})
         for path, item in contract.paths():
@@ -92,25 +93,27 @@ def generate(
 
 
 class _Contract:
-    """What one model type puts in the place of the unions over all types."""
+    """What the operations that one model serves put in the place of the unions over all types."""
 
-    def __init__(self, whole: JSON, model_type: str) -> None:
-        self.model_type = model_type
+    def __init__(self, whole: JSON, spec: ModelSpec) -> None:
         self._whole = whole
-        prefix = f"{_MODEL}/{model_type}/"
-        self._typed: JSON = {path: item for path, item in whole["paths"].items() if path.startswith(prefix)}
+        served = (f"{_MODEL}/{spec.model_type}/{name}" for name in served_by(spec.backend_class))
+        self._typed: JSON = {path: whole["paths"][path] for path in served if path in whole["paths"]}
         if not self._typed:
-            raise ValueError(f"the schema has no operation for model type {model_type!r}")
-        first: JSON = next(iter(self._typed.values()))["post"]
+            raise ValueError(f"the schema has no operation for model type {spec.model_type!r}")
+        operations: list[JSON] = [item["post"] for item in self._typed.values()]
+        first = operations[0]
         self.tag: str = first["tags"][0]
-        self.streams = any(item["post"]["x-sheaf-stream"] for item in self._typed.values())
-        self.request: str = _name(first["requestBody"]["content"][_JSON_TYPE]["schema"])
-        self.response: str = _name(first["responses"]["200"]["content"][_JSON_TYPE]["schema"])
+        self.streamed = [operation for operation in operations if operation["x-sheaf-stream"]]
+        self.requests = [_name(op["requestBody"]["content"][_JSON_TYPE]["schema"]) for op in operations]
+        self.responses = [_response(operation) for operation in operations]
         self.examples: JSON = first["requestBody"]["content"][_JSON_TYPE].get("examples", {})
-        stem = self.request.removesuffix("Request")
+        # Models of one type may serve different operations of it.
+        stem = "".join(request.removesuffix("Request") for request in self.requests)
+        several = len(operations) > 1
         self.names = {
-            "AnyRequest": self.request,
-            "AnyResponse": self.response,
+            "AnyRequest": f"Any{stem}Request" if several else self.requests[0],
+            "AnyResponse": f"Any{stem}Response" if several else self.responses[0],
             "AnyEvent": f"{stem}Event",
             "BatchRequest": f"{stem}BatchRequest",
             "BatchResponse": f"{stem}BatchResponse",
@@ -126,15 +129,26 @@ class _Contract:
         yield from self._typed.items()
         for path, item in self._whole["paths"].items():
             shared = path.startswith(_MODEL) and path.count("/") == 2
-            if shared and (self.streams or not path.endswith("/stream")):
+            if shared and (self.streamed or not path.endswith("/stream")):
                 yield path, item
 
     def schemas(self) -> JSON:
         """The event, batch request and batch response of this type."""
         known: JSON = self._whole["components"]["schemas"]
-        result = f"{self.response.removesuffix('Response')}ResultEvent"
-        event = {**known["AnyEvent"], "oneOf": [_ref("ProgressEvent"), _ref(result), _ref("ErrorEvent")]}
-        made: JSON = {self.names["AnyEvent"]: {"title": self.names["AnyEvent"], **event}}
+        made: JSON = {}
+        if self.streamed:
+            told = {_name(operation["x-sheaf-stream"]): None for operation in self.streamed}
+            results = [f"{_response(op).removesuffix('Response')}ResultEvent" for op in self.streamed]
+            events = [_ref(name) for name in (*told, *results, "ErrorEvent")]
+            made[self.names["AnyEvent"]] = {
+                **known["AnyEvent"],
+                "title": self.names["AnyEvent"],
+                "anyOf": events,
+            }
+        if len(self.requests) > 1:
+            for shared, own in (("AnyRequest", self.requests), ("AnyResponse", self.responses)):
+                text = f"{known[shared]['description'].split(' of ')[0]} of this model: see `operation`."
+                made[self.names[shared]] = {"description": text, "anyOf": [_ref(name) for name in own]}
         for shared in ("BatchRequest", "BatchResponse"):
             made[self.names[shared]] = {**self.narrow(known[shared]), "title": self.names[shared]}
         return made
@@ -222,6 +236,10 @@ def _reachable(document: JSON, components: JSON) -> JSON:
 
 def _ref(name: str) -> JSON:
     return {"$ref": f"{_SCHEMA}{name}"}
+
+
+def _response(operation: JSON) -> str:
+    return _name(operation["responses"]["200"]["content"][_JSON_TYPE]["schema"])
 
 
 def _name(node: JSON) -> str:

@@ -36,6 +36,8 @@ serve: Any = ray_serve
 
 #: Name of the application at `/`: the list of models, the document and its page.
 INDEX = "sheaf-index"
+#: Requests over the engine's limit that a replica takes in to refuse them.
+REFUSED_AT_ONCE = 64
 #: Seconds a replica may take to answer what it has accepted when it is replaced.
 DRAIN_SECONDS = 60.0
 
@@ -57,8 +59,11 @@ def build_app(spec: SpecLike, *, limits: Limits | None = None) -> Application:
         name=spec.name,
         num_replicas=resources.replicas,
         ray_actor_options=options,
-        # Below what the engine queues, Ray would hold requests back in its routers and starve every batch.
-        max_ongoing_requests=policy.max_queue + policy.max_batch_size,
+        # Below what the engine queues, Ray would hold requests back in its routers and starve every batch;
+        # the room above it lets the engine itself refuse what is too much, with its hint when to come back.
+        max_ongoing_requests=policy.max_queue + 2 * policy.max_batch_size + REFUSED_AT_ONCE,
+        # What not even a refusal is ready for waits in Ray's routers, and not without end.
+        max_queued_requests=policy.max_queue,
         # A new replica is up before its predecessor goes, so that an update leaves no gap.
         max_surge_percent=100,
         max_constructor_retry_count=1,

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import served_by
 from sheaf.cache import CacheConfig, cache_disabled
 from sheaf.lora import LoRAConfig
 from sheaf.registry import find_backend
@@ -67,6 +68,7 @@ class ModelSpec(BaseModel):
         cls: Any = self.backend_class  # given by the user, and not validated
         if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
             raise ValueError(f"{cls!r} is no ModelBackend")
+        served_by(self.backend_class)
         if not self.model_type:
             self.model_type = cls.model_type
         elif self.model_type != cls.model_type:

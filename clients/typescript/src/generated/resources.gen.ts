@@ -16,6 +16,8 @@ import type {
   GenomicRequest,
   SatelliteRequest,
   MaterialsRequest,
+  RelaxRequest,
+  MolecularDynamicsRequest,
   MolecularRequest,
   MultimodalEmbeddingRequest,
   MultimodalGenerationRequest,
@@ -40,6 +42,8 @@ import type {
   GenomicResponse,
   SatelliteResponse,
   MaterialsResponse,
+  RelaxResponse,
+  MolecularDynamicsResponse,
   MolecularResponse,
   MultimodalEmbeddingResponse,
   MultimodalGenerationResponse,
@@ -55,17 +59,25 @@ import type {
   TTSResponse,
   VideoResponse,
   WeatherResponse,
+  AudioProgress,
+  SoundProgress,
+  ProgressEvent,
+  ImageProgress,
+  AtomsProgress,
+  WeatherProgress,
 } from './types.gen.js';
 import * as contracts from './zod.gen.js';
 
 /** Where a server on this machine listens. */
 export const DEFAULT_BASE_URL = "http://127.0.0.1:8000";
 
-const AUDIO_TRANSCRIBE: Operation<AudioRequest, AudioResponse> = {
+const AUDIO_TRANSCRIBE: Operation<AudioRequest, AudioResponse, AudioProgress> = {
+  name: "audio.transcribe",
   modelType: "audio",
   path: "/{model_name}/audio/transcribe",
   request: { name: "AudioRequest", schema: contracts.zAudioRequest },
   response: { name: "AudioResponse", schema: contracts.zAudioResponse },
+  progress: { name: "AudioProgress", schema: contracts.zAudioProgress },
 };
 
 /** Transcribe or translate speech. */
@@ -96,16 +108,18 @@ export class Audio {
   }
 
   /** Transcribe speech and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<AudioRequest>, options?: CallOptions): Stream<AudioResponse> {
+  stream(request: Call<AudioRequest>, options?: CallOptions): Stream<AudioResponse, AudioProgress> {
     return this.#caller.stream(AUDIO_TRANSCRIBE, request, options);
   }
 }
 
-const AUDIO_GENERATION_GENERATE: Operation<AudioGenerationRequest, AudioGenerationResponse> = {
+const AUDIO_GENERATION_GENERATE: Operation<AudioGenerationRequest, AudioGenerationResponse, SoundProgress> = {
+  name: "audio_generation.generate",
   modelType: "audio_generation",
   path: "/{model_name}/audio_generation/generate",
   request: { name: "AudioGenerationRequest", schema: contracts.zAudioGenerationRequest },
   response: { name: "AudioGenerationResponse", schema: contracts.zAudioGenerationResponse },
+  progress: { name: "SoundProgress", schema: contracts.zSoundProgress },
 };
 
 /** Make music or sound from text. */
@@ -136,16 +150,18 @@ export class AudioGeneration {
   }
 
   /** Make audio from a prompt and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<AudioGenerationRequest>, options?: CallOptions): Stream<AudioGenerationResponse> {
+  stream(request: Call<AudioGenerationRequest>, options?: CallOptions): Stream<AudioGenerationResponse, SoundProgress> {
     return this.#caller.stream(AUDIO_GENERATION_GENERATE, request, options);
   }
 }
 
-const DEPTH_ESTIMATE: Operation<DepthRequest, DepthResponse> = {
+const DEPTH_ESTIMATE: Operation<DepthRequest, DepthResponse, ProgressEvent> = {
+  name: "depth.estimate",
   modelType: "depth",
   path: "/{model_name}/depth/estimate",
   request: { name: "DepthRequest", schema: contracts.zDepthRequest },
   response: { name: "DepthResponse", schema: contracts.zDepthResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Estimate depth from single images. */
@@ -176,11 +192,13 @@ export class Depth {
   }
 }
 
-const DETECTION_DETECT: Operation<DetectionRequest, DetectionResponse> = {
+const DETECTION_DETECT: Operation<DetectionRequest, DetectionResponse, ProgressEvent> = {
+  name: "detection.detect",
   modelType: "detection",
   path: "/{model_name}/detection/detect",
   request: { name: "DetectionRequest", schema: contracts.zDetectionRequest },
   response: { name: "DetectionResponse", schema: contracts.zDetectionResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Detect objects in images. */
@@ -211,11 +229,14 @@ export class Detection {
   }
 }
 
-const DIFFUSION_GENERATE: Operation<DiffusionRequest, DiffusionResponse> = {
+const DIFFUSION_GENERATE: Operation<DiffusionRequest, DiffusionResponse, ImageProgress> = {
+  name: "diffusion.generate",
   modelType: "diffusion",
   path: "/{model_name}/diffusion/generate",
   request: { name: "DiffusionRequest", schema: contracts.zDiffusionRequest },
   response: { name: "DiffusionResponse", schema: contracts.zDiffusionResponse },
+  progress: { name: "ImageProgress", schema: contracts.zImageProgress },
+  takesAdapters: true,
 };
 
 /** Generate images from text. */
@@ -246,16 +267,18 @@ export class Diffusion {
   }
 
   /** Generate images and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<DiffusionRequest>, options?: CallOptions): Stream<DiffusionResponse> {
+  stream(request: Call<DiffusionRequest>, options?: CallOptions): Stream<DiffusionResponse, ImageProgress> {
     return this.#caller.stream(DIFFUSION_GENERATE, request, options);
   }
 }
 
-const EMBEDDING_EMBED: Operation<EmbeddingRequest, EmbeddingResponse> = {
+const EMBEDDING_EMBED: Operation<EmbeddingRequest, EmbeddingResponse, ProgressEvent> = {
+  name: "embedding.embed",
   modelType: "embedding",
   path: "/{model_name}/embedding/embed",
   request: { name: "EmbeddingRequest", schema: contracts.zEmbeddingRequest },
   response: { name: "EmbeddingResponse", schema: contracts.zEmbeddingResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed texts or images. */
@@ -286,11 +309,13 @@ export class Embedding {
   }
 }
 
-const GENOMIC_EMBED: Operation<GenomicRequest, GenomicResponse> = {
+const GENOMIC_EMBED: Operation<GenomicRequest, GenomicResponse, ProgressEvent> = {
+  name: "genomic.embed",
   modelType: "genomic",
   path: "/{model_name}/genomic/embed",
   request: { name: "GenomicRequest", schema: contracts.zGenomicRequest },
   response: { name: "GenomicResponse", schema: contracts.zGenomicResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed DNA or RNA sequences. */
@@ -321,11 +346,13 @@ export class Genomic {
   }
 }
 
-const GEOSPATIAL_EMBED: Operation<SatelliteRequest, SatelliteResponse> = {
+const GEOSPATIAL_EMBED: Operation<SatelliteRequest, SatelliteResponse, ProgressEvent> = {
+  name: "geospatial.embed",
   modelType: "geospatial",
   path: "/{model_name}/geospatial/embed",
   request: { name: "SatelliteRequest", schema: contracts.zSatelliteRequest },
   response: { name: "SatelliteResponse", schema: contracts.zSatelliteResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed satellite scenes. */
@@ -356,14 +383,36 @@ export class Geospatial {
   }
 }
 
-const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse> = {
+const MATERIALS_COMPUTE: Operation<MaterialsRequest, MaterialsResponse, ProgressEvent> = {
+  name: "materials.compute",
   modelType: "materials",
   path: "/{model_name}/materials/compute",
   request: { name: "MaterialsRequest", schema: contracts.zMaterialsRequest },
   response: { name: "MaterialsResponse", schema: contracts.zMaterialsResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
-/** Compute energies and forces of atoms. */
+const MATERIALS_RELAX: Operation<RelaxRequest, RelaxResponse, AtomsProgress> = {
+  name: "materials.relax",
+  modelType: "materials",
+  operation: "relax",
+  path: "/{model_name}/materials/relax",
+  request: { name: "RelaxRequest", schema: contracts.zRelaxRequest },
+  response: { name: "RelaxResponse", schema: contracts.zRelaxResponse },
+  progress: { name: "AtomsProgress", schema: contracts.zAtomsProgress },
+};
+
+const MATERIALS_MOLECULAR_DYNAMICS: Operation<MolecularDynamicsRequest, MolecularDynamicsResponse, AtomsProgress> = {
+  name: "materials.molecular_dynamics",
+  modelType: "materials",
+  operation: "molecular_dynamics",
+  path: "/{model_name}/materials/molecular_dynamics",
+  request: { name: "MolecularDynamicsRequest", schema: contracts.zMolecularDynamicsRequest },
+  response: { name: "MolecularDynamicsResponse", schema: contracts.zMolecularDynamicsResponse },
+  progress: { name: "AtomsProgress", schema: contracts.zAtomsProgress },
+};
+
+/** Compute energies and forces of atoms, relax and simulate them. */
 export class Materials {
   readonly #caller: Caller;
 
@@ -372,7 +421,7 @@ export class Materials {
   }
 
   /**
-   * Compute a structure. Potential energy of molecules and crystals, with forces and stress on request.
+   * Compute a structure. Potential energy of molecules and crystals, with forces and stress on request: of one structure, given by its fields, or of each in a list of `structures`.
    *
    * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
    * @throws ModelNotFoundError No deployed model has this name.
@@ -391,16 +440,66 @@ export class Materials {
   }
 
   /** Compute a structure and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<MaterialsRequest>, options?: CallOptions): Stream<MaterialsResponse> {
+  stream(request: Call<MaterialsRequest>, options?: CallOptions): Stream<MaterialsResponse, ProgressEvent> {
     return this.#caller.stream(MATERIALS_COMPUTE, request, options);
+  }
+
+  /**
+   * Relax a structure. Move the atoms downhill until no force is larger than `fmax`; a stream tells each step.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  relax(request: Call<RelaxRequest>, options?: CallOptions): Answer<RelaxResponse> {
+    return this.#caller.call(MATERIALS_RELAX, request, options);
+  }
+
+  /** Relax a structure, many at once for one model: each request is answered or refused by itself, in their order. */
+  relaxMany(
+    requests: Call<RelaxRequest>[],
+    options?: CallOptions,
+  ): Promise<(RelaxResponse | ProblemError)[]> {
+    return this.#caller.callMany(MATERIALS_RELAX, requests, options);
+  }
+
+  /** Relax a structure and follow its progress: iterate over the events, or wait for `final()`. */
+  relaxStream(request: Call<RelaxRequest>, options?: CallOptions): Stream<RelaxResponse, AtomsProgress> {
+    return this.#caller.stream(MATERIALS_RELAX, request, options);
+  }
+
+  /**
+   * Simulate molecular dynamics. Follow the motion of the atoms over time; a stream tells each step.
+   *
+   * @throws InvalidRequestError The request breaks the contract, or this model cannot serve it.
+   * @throws ModelNotFoundError No deployed model has this name.
+   * @throws SheafError Any other refusal or failure.
+   */
+  molecularDynamics(request: Call<MolecularDynamicsRequest>, options?: CallOptions): Answer<MolecularDynamicsResponse> {
+    return this.#caller.call(MATERIALS_MOLECULAR_DYNAMICS, request, options);
+  }
+
+  /** Simulate molecular dynamics, many at once for one model: each request is answered or refused by itself, in their order. */
+  molecularDynamicsMany(
+    requests: Call<MolecularDynamicsRequest>[],
+    options?: CallOptions,
+  ): Promise<(MolecularDynamicsResponse | ProblemError)[]> {
+    return this.#caller.callMany(MATERIALS_MOLECULAR_DYNAMICS, requests, options);
+  }
+
+  /** Simulate molecular dynamics and follow its progress: iterate over the events, or wait for `final()`. */
+  molecularDynamicsStream(request: Call<MolecularDynamicsRequest>, options?: CallOptions): Stream<MolecularDynamicsResponse, AtomsProgress> {
+    return this.#caller.stream(MATERIALS_MOLECULAR_DYNAMICS, request, options);
   }
 }
 
-const MOLECULAR_EMBED: Operation<MolecularRequest, MolecularResponse> = {
+const MOLECULAR_EMBED: Operation<MolecularRequest, MolecularResponse, ProgressEvent> = {
+  name: "molecular.embed",
   modelType: "molecular",
   path: "/{model_name}/molecular/embed",
   request: { name: "MolecularRequest", schema: contracts.zMolecularRequest },
   response: { name: "MolecularResponse", schema: contracts.zMolecularResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed protein sequences. */
@@ -431,11 +530,13 @@ export class Molecular {
   }
 }
 
-const MULTIMODAL_EMBEDDING_EMBED: Operation<MultimodalEmbeddingRequest, MultimodalEmbeddingResponse> = {
+const MULTIMODAL_EMBEDDING_EMBED: Operation<MultimodalEmbeddingRequest, MultimodalEmbeddingResponse, ProgressEvent> = {
+  name: "multimodal_embedding.embed",
   modelType: "multimodal_embedding",
   path: "/{model_name}/multimodal_embedding/embed",
   request: { name: "MultimodalEmbeddingRequest", schema: contracts.zMultimodalEmbeddingRequest },
   response: { name: "MultimodalEmbeddingResponse", schema: contracts.zMultimodalEmbeddingResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed any of several modalities into one space. */
@@ -466,11 +567,14 @@ export class MultimodalEmbedding {
   }
 }
 
-const MULTIMODAL_GENERATION_GENERATE: Operation<MultimodalGenerationRequest, MultimodalGenerationResponse> = {
+const MULTIMODAL_GENERATION_GENERATE: Operation<MultimodalGenerationRequest, MultimodalGenerationResponse, ImageProgress> = {
+  name: "multimodal_generation.generate",
   modelType: "multimodal_generation",
   path: "/{model_name}/multimodal_generation/generate",
   request: { name: "MultimodalGenerationRequest", schema: contracts.zMultimodalGenerationRequest },
   response: { name: "MultimodalGenerationResponse", schema: contracts.zMultimodalGenerationResponse },
+  progress: { name: "ImageProgress", schema: contracts.zImageProgress },
+  takesAdapters: true,
 };
 
 /** Generate images from images and text. */
@@ -501,16 +605,18 @@ export class MultimodalGeneration {
   }
 
   /** Redraw an image and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<MultimodalGenerationRequest>, options?: CallOptions): Stream<MultimodalGenerationResponse> {
+  stream(request: Call<MultimodalGenerationRequest>, options?: CallOptions): Stream<MultimodalGenerationResponse, ImageProgress> {
     return this.#caller.stream(MULTIMODAL_GENERATION_GENERATE, request, options);
   }
 }
 
-const OPTICAL_FLOW_ESTIMATE: Operation<OpticalFlowRequest, OpticalFlowResponse> = {
+const OPTICAL_FLOW_ESTIMATE: Operation<OpticalFlowRequest, OpticalFlowResponse, ProgressEvent> = {
+  name: "optical_flow.estimate",
   modelType: "optical_flow",
   path: "/{model_name}/optical_flow/estimate",
   request: { name: "OpticalFlowRequest", schema: contracts.zOpticalFlowRequest },
   response: { name: "OpticalFlowResponse", schema: contracts.zOpticalFlowResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Estimate motion between frames. */
@@ -541,11 +647,13 @@ export class OpticalFlow {
   }
 }
 
-const POINT_CLOUD_INFER: Operation<PointCloudRequest, PointCloudResponse> = {
+const POINT_CLOUD_INFER: Operation<PointCloudRequest, PointCloudResponse, ProgressEvent> = {
+  name: "point_cloud.infer",
   modelType: "point_cloud",
   path: "/{model_name}/point_cloud/infer",
   request: { name: "PointCloudRequest", schema: contracts.zPointCloudRequest },
   response: { name: "PointCloudResponse", schema: contracts.zPointCloudResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed and classify point clouds. */
@@ -576,11 +684,13 @@ export class PointCloud {
   }
 }
 
-const POSE_ESTIMATE: Operation<PoseRequest, PoseResponse> = {
+const POSE_ESTIMATE: Operation<PoseRequest, PoseResponse, ProgressEvent> = {
+  name: "pose.estimate",
   modelType: "pose",
   path: "/{model_name}/pose/estimate",
   request: { name: "PoseRequest", schema: contracts.zPoseRequest },
   response: { name: "PoseResponse", schema: contracts.zPoseResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Estimate body poses. */
@@ -611,11 +721,13 @@ export class Pose {
   }
 }
 
-const PROTEIN_LANGUAGE_INFER: Operation<ProteinLanguageRequest, ProteinLanguageResponse> = {
+const PROTEIN_LANGUAGE_INFER: Operation<ProteinLanguageRequest, ProteinLanguageResponse, ProgressEvent> = {
+  name: "protein_language.infer",
   modelType: "protein_language",
   path: "/{model_name}/protein_language/infer",
   request: { name: "ProteinLanguageRequest", schema: contracts.zProteinLanguageRequest },
   response: { name: "ProteinLanguageResponse", schema: contracts.zProteinLanguageResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Run a protein language model. */
@@ -646,11 +758,13 @@ export class ProteinLanguage {
   }
 }
 
-const SEGMENTATION_SEGMENT: Operation<SegmentationRequest, SegmentationResponse> = {
+const SEGMENTATION_SEGMENT: Operation<SegmentationRequest, SegmentationResponse, ProgressEvent> = {
+  name: "segmentation.segment",
   modelType: "segmentation",
   path: "/{model_name}/segmentation/segment",
   request: { name: "SegmentationRequest", schema: contracts.zSegmentationRequest },
   response: { name: "SegmentationResponse", schema: contracts.zSegmentationResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Segment objects in images. */
@@ -681,11 +795,13 @@ export class Segmentation {
   }
 }
 
-const SMALL_MOLECULE_EMBED: Operation<SmallMoleculeRequest, SmallMoleculeResponse> = {
+const SMALL_MOLECULE_EMBED: Operation<SmallMoleculeRequest, SmallMoleculeResponse, ProgressEvent> = {
+  name: "small_molecule.embed",
   modelType: "small_molecule",
   path: "/{model_name}/small_molecule/embed",
   request: { name: "SmallMoleculeRequest", schema: contracts.zSmallMoleculeRequest },
   response: { name: "SmallMoleculeResponse", schema: contracts.zSmallMoleculeResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed small molecules. */
@@ -716,11 +832,13 @@ export class SmallMolecule {
   }
 }
 
-const STRUCTURE_FOLD: Operation<StructureRequest, StructureResponse> = {
+const STRUCTURE_FOLD: Operation<StructureRequest, StructureResponse, ProgressEvent> = {
+  name: "structure.fold",
   modelType: "structure",
   path: "/{model_name}/structure/fold",
   request: { name: "StructureRequest", schema: contracts.zStructureRequest },
   response: { name: "StructureResponse", schema: contracts.zStructureResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Predict protein structures. */
@@ -751,16 +869,18 @@ export class Structure {
   }
 
   /** Fold a protein or a complex and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<StructureRequest>, options?: CallOptions): Stream<StructureResponse> {
+  stream(request: Call<StructureRequest>, options?: CallOptions): Stream<StructureResponse, ProgressEvent> {
     return this.#caller.stream(STRUCTURE_FOLD, request, options);
   }
 }
 
-const TABULAR_PREDICT: Operation<TabularRequest, TabularResponse> = {
+const TABULAR_PREDICT: Operation<TabularRequest, TabularResponse, ProgressEvent> = {
+  name: "tabular.predict",
   modelType: "tabular",
   path: "/{model_name}/tabular/predict",
   request: { name: "TabularRequest", schema: contracts.zTabularRequest },
   response: { name: "TabularResponse", schema: contracts.zTabularResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Predict labels of table rows. */
@@ -791,11 +911,13 @@ export class Tabular {
   }
 }
 
-const TIME_SERIES_FORECAST: Operation<TimeSeriesRequest, TimeSeriesResponse> = {
+const TIME_SERIES_FORECAST: Operation<TimeSeriesRequest, TimeSeriesResponse, ProgressEvent> = {
+  name: "time_series.forecast",
   modelType: "time_series",
   path: "/{model_name}/time_series/forecast",
   request: { name: "TimeSeriesRequest", schema: contracts.zTimeSeriesRequest },
   response: { name: "TimeSeriesResponse", schema: contracts.zTimeSeriesResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Forecast time series. */
@@ -826,16 +948,18 @@ export class TimeSeries {
   }
 
   /** Forecast a series and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<TimeSeriesRequest>, options?: CallOptions): Stream<TimeSeriesResponse> {
+  stream(request: Call<TimeSeriesRequest>, options?: CallOptions): Stream<TimeSeriesResponse, ProgressEvent> {
     return this.#caller.stream(TIME_SERIES_FORECAST, request, options);
   }
 }
 
-const TTS_SYNTHESIZE: Operation<TTSRequest, TTSResponse> = {
+const TTS_SYNTHESIZE: Operation<TTSRequest, TTSResponse, SoundProgress> = {
+  name: "tts.synthesize",
   modelType: "tts",
   path: "/{model_name}/tts/synthesize",
   request: { name: "TTSRequest", schema: contracts.zTTSRequest },
   response: { name: "TTSResponse", schema: contracts.zTTSResponse },
+  progress: { name: "SoundProgress", schema: contracts.zSoundProgress },
 };
 
 /** Turn text into speech. */
@@ -866,16 +990,18 @@ export class Tts {
   }
 
   /** Speak a text and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<TTSRequest>, options?: CallOptions): Stream<TTSResponse> {
+  stream(request: Call<TTSRequest>, options?: CallOptions): Stream<TTSResponse, SoundProgress> {
     return this.#caller.stream(TTS_SYNTHESIZE, request, options);
   }
 }
 
-const VIDEO_INFER: Operation<VideoRequest, VideoResponse> = {
+const VIDEO_INFER: Operation<VideoRequest, VideoResponse, ProgressEvent> = {
+  name: "video.infer",
   modelType: "video",
   path: "/{model_name}/video/infer",
   request: { name: "VideoRequest", schema: contracts.zVideoRequest },
   response: { name: "VideoResponse", schema: contracts.zVideoResponse },
+  progress: { name: "ProgressEvent", schema: contracts.zProgressEvent },
 };
 
 /** Embed and classify video clips. */
@@ -906,16 +1032,18 @@ export class Video {
   }
 
   /** Embed or classify a clip and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<VideoRequest>, options?: CallOptions): Stream<VideoResponse> {
+  stream(request: Call<VideoRequest>, options?: CallOptions): Stream<VideoResponse, ProgressEvent> {
     return this.#caller.stream(VIDEO_INFER, request, options);
   }
 }
 
-const WEATHER_FORECAST: Operation<WeatherRequest, WeatherResponse> = {
+const WEATHER_FORECAST: Operation<WeatherRequest, WeatherResponse, WeatherProgress> = {
+  name: "weather.forecast",
   modelType: "weather",
   path: "/{model_name}/weather/forecast",
   request: { name: "WeatherRequest", schema: contracts.zWeatherRequest },
   response: { name: "WeatherResponse", schema: contracts.zWeatherResponse },
+  progress: { name: "WeatherProgress", schema: contracts.zWeatherProgress },
 };
 
 /** Forecast the weather. */
@@ -946,13 +1074,13 @@ export class Weather {
   }
 
   /** Forecast the atmosphere and follow its progress: iterate over the events, or wait for `final()`. */
-  stream(request: Call<WeatherRequest>, options?: CallOptions): Stream<WeatherResponse> {
+  stream(request: Call<WeatherRequest>, options?: CallOptions): Stream<WeatherResponse, WeatherProgress> {
     return this.#caller.stream(WEATHER_FORECAST, request, options);
   }
 }
 
 /** Every typed operation. */
-export const OPERATIONS = [AUDIO_TRANSCRIBE, AUDIO_GENERATION_GENERATE, DEPTH_ESTIMATE, DETECTION_DETECT, DIFFUSION_GENERATE, EMBEDDING_EMBED, GENOMIC_EMBED, GEOSPATIAL_EMBED, MATERIALS_COMPUTE, MOLECULAR_EMBED, MULTIMODAL_EMBEDDING_EMBED, MULTIMODAL_GENERATION_GENERATE, OPTICAL_FLOW_ESTIMATE, POINT_CLOUD_INFER, POSE_ESTIMATE, PROTEIN_LANGUAGE_INFER, SEGMENTATION_SEGMENT, SMALL_MOLECULE_EMBED, STRUCTURE_FOLD, TABULAR_PREDICT, TIME_SERIES_FORECAST, TTS_SYNTHESIZE, VIDEO_INFER, WEATHER_FORECAST, ] as const;
+export const OPERATIONS = [AUDIO_TRANSCRIBE, AUDIO_GENERATION_GENERATE, DEPTH_ESTIMATE, DETECTION_DETECT, DIFFUSION_GENERATE, EMBEDDING_EMBED, GENOMIC_EMBED, GEOSPATIAL_EMBED, MATERIALS_COMPUTE, MATERIALS_RELAX, MATERIALS_MOLECULAR_DYNAMICS, MOLECULAR_EMBED, MULTIMODAL_EMBEDDING_EMBED, MULTIMODAL_GENERATION_GENERATE, OPTICAL_FLOW_ESTIMATE, POINT_CLOUD_INFER, POSE_ESTIMATE, PROTEIN_LANGUAGE_INFER, SEGMENTATION_SEGMENT, SMALL_MOLECULE_EMBED, STRUCTURE_FOLD, TABULAR_PREDICT, TIME_SERIES_FORECAST, TTS_SYNTHESIZE, VIDEO_INFER, WEATHER_FORECAST, ] as const;
 
 /** What the client offers per model type. */
 export class Resources {
@@ -972,7 +1100,7 @@ export class Resources {
   readonly genomic: Genomic;
   /** Embed satellite scenes. */
   readonly geospatial: Geospatial;
-  /** Compute energies and forces of atoms. */
+  /** Compute energies and forces of atoms, relax and simulate them. */
   readonly materials: Materials;
   /** Embed protein sequences. */
   readonly molecular: Molecular;

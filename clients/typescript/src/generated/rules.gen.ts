@@ -5,12 +5,15 @@ export type Rule = { rule: string; [member: string]: string | number | boolean |
 
 /** The rules of each schema that has any. */
 export const RULES: Record<string, Rule[]> = {
+  SoundProgress: [
+    {"rule": "requires", "field": "audio", "needs": ["start_s"]},
+  ],
   DiffusionRequest: [
     {"rule": "unique", "field": "adapters"},
     {"rule": "same_length", "field": "adapter_weights", "as": "adapters"},
   ],
   EmbeddingRequest: [
-    {"rule": "at_least_one_of", "fields": ["texts", "images"]},
+    {"rule": "exactly_one_of", "fields": ["texts", "images"], "unless": "joint"},
     {"rule": "needed_when_true", "field": "texts", "flag": "joint"},
     {"rule": "needed_when_true", "field": "images", "flag": "joint"},
   ],
@@ -23,7 +26,24 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "requires", "field": "lon", "needs": ["lat"]},
   ],
   MaterialsRequest: [
+    {"rule": "exactly_one_of", "fields": ["atomic_numbers", "structures"]},
+    {"rule": "requires", "field": "atomic_numbers", "needs": ["positions"]},
+    {"rule": "requires", "field": "positions", "needs": ["atomic_numbers"]},
+    {"rule": "at_most_one_of", "fields": ["structures", "cell"]},
     {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  AtomicStructure: [
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  RelaxRequest: [
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+    {"rule": "needed_when_true", "field": "cell", "flag": "relax_cell"},
+  ],
+  MolecularDynamicsRequest: [
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+  ],
+  AtomsProgress: [
+    {"rule": "requires", "field": "positions", "needs": ["n_atoms"]},
   ],
   MultimodalEmbeddingRequest: [
     {"rule": "exactly_one_of", "fields": ["texts", "images", "audios", "depth_images", "thermal_images"]},
@@ -35,6 +55,9 @@ export const RULES: Record<string, Rule[]> = {
   PoseRequest: [
     {"rule": "boxes", "field": "bboxes"},
   ],
+  ProteinLanguageRequest: [
+    {"rule": "some_true", "fields": ["return_logits", "return_embeddings", "output_hidden_states"]},
+  ],
   SegmentationRequest: [
     {"rule": "at_least_one_of", "fields": ["point_coords", "box"]},
     {"rule": "requires", "field": "point_coords", "needs": ["point_labels"]},
@@ -43,6 +66,7 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "boxes", "field": "box"},
   ],
   StructureRequest: [
+    {"rule": "unique_by", "field": "chains", "member": "chain_id"},
     {"rule": "same_length", "field": "msa", "as": "chains"},
   ],
   TabularRequest: [
@@ -53,6 +77,7 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "rectangular", "field": "context_X"},
     {"rule": "rectangular", "field": "query_X"},
     {"rule": "same_length", "field": "context_y", "as": "context_X"},
+    {"rule": "numbers_when", "field": "context_y", "when": "task", "equals": "regression"},
     {"rule": "same_width", "field": "query_X", "as": "context_X"},
     {"rule": "length_is_width", "field": "feature_names", "of": "query_X"},
     {"rule": "unique", "field": "feature_names"},
@@ -76,16 +101,23 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "keys_within", "field": "future_covariates", "of": "past_covariates"},
   ],
   WeatherRequest: [
+    {"rule": "some_filled", "fields": ["surface_vars", "atmospheric_vars"]},
+    {"rule": "filled_with", "field": "pressure_levels", "of": "atmospheric_vars"},
     {"rule": "same_keys", "field": "prev_surface_vars", "as": "surface_vars"},
     {"rule": "same_keys", "field": "prev_atmospheric_vars", "as": "atmospheric_vars"},
     {"rule": "unique", "field": "lat"},
     {"rule": "unique", "field": "lon"},
     {"rule": "unique", "field": "pressure_levels"},
   ],
+  WeatherProgress: [
+    {"rule": "requires", "field": "surface_forecast", "needs": ["forecast_time", "n_lat", "n_lon"]},
+    {"rule": "requires", "field": "atmospheric_forecast", "needs": ["forecast_time", "n_levels", "n_lat", "n_lon"]},
+  ],
 };
 
 /** Where a request holds values of schemas that have rules of their own: path and schema. */
 export const NESTED: Record<string, [path: string, schema: string][]> = {
+  MaterialsRequest: [["structures.*", "AtomicStructure"]],
 };
 
 /** The fields of each request that hold arrays of numbers in which `null` marks a missing one. */

@@ -11,7 +11,8 @@ from itertools import pairwise
 from sheaf_client.contracts.time_series import Frequency
 
 _DAY = timedelta(days=1)
-_STEPS = {
+#: Time from one step to the next, for frequencies whose steps are all of one length.
+STEPS = {
     Frequency.TEN_SECONDLY: timedelta(seconds=10),
     Frequency.MINUTELY: timedelta(minutes=1),
     Frequency.FIVE_MINUTELY: timedelta(minutes=5),
@@ -25,7 +26,8 @@ _STEPS = {
     Frequency.DAILY: timedelta(days=1),
     Frequency.WEEKLY: timedelta(weeks=1),
 }
-_MONTHS = {Frequency.MONTHLY: 1, Frequency.QUARTERLY: 3, Frequency.YEARLY: 12}
+#: Months from one step to the next, for frequencies of the calendar.
+MONTHS = {Frequency.MONTHLY: 1, Frequency.QUARTERLY: 3, Frequency.YEARLY: 12}
 #: Days that a step of whole months may have.
 _DAYS = {Frequency.MONTHLY: (28, 31), Frequency.QUARTERLY: (89, 92), Frequency.YEARLY: (365, 366)}
 
@@ -43,7 +45,7 @@ def infer_frequency(series: Iterable[Sequence[datetime]]) -> Frequency:
     if common == _DAY:
         over_weekends = gaps[timedelta(days=3)] and not weekend
         return Frequency.BUSINESS_DAILY if over_weekends else Frequency.DAILY
-    for frequency, step in _STEPS.items():
+    for frequency, step in STEPS.items():
         if common == step:
             return frequency
     for frequency, (fewest, most) in _DAYS.items():
@@ -68,16 +70,16 @@ def from_grid(frequency: Frequency, time: datetime, zone: tzinfo | None) -> date
 
 
 def _within_a_day(frequency: Frequency) -> bool:
-    return _STEPS.get(frequency, _DAY) < _DAY
+    return STEPS.get(frequency, _DAY) < _DAY
 
 
 def place(frequency: Frequency, first: datetime, time: datetime) -> int | None:
     """Steps from `first` to `time`, both `to_grid`; None where `time` is not on the grid of `first`."""
-    if frequency in _STEPS:
-        steps, rest = divmod(time - first, _STEPS[frequency])
+    if frequency in STEPS:
+        steps, rest = divmod(time - first, STEPS[frequency])
         return None if rest else steps
-    if frequency in _MONTHS:
-        months, odd = divmod(12 * (time.year - first.year) + time.month - first.month, _MONTHS[frequency])
+    if frequency in MONTHS:
+        months, odd = divmod(12 * (time.year - first.year) + time.month - first.month, MONTHS[frequency])
         return None if odd else months
     weeks, days = divmod((time.date() - first.date()).days + first.weekday(), 7)
     if days > 4 or first.weekday() > 4 or time.time() != first.time():
@@ -87,11 +89,11 @@ def place(frequency: Frequency, first: datetime, time: datetime) -> int | None:
 
 def fill(frequency: Frequency, before: datetime, steps: int) -> datetime:
     """The time that lies `steps` after `before`, both `to_grid`."""
-    if frequency in _STEPS:
-        return before + steps * _STEPS[frequency]
-    if frequency in _MONTHS:
+    if frequency in STEPS:
+        return before + steps * STEPS[frequency]
+    if frequency in MONTHS:
         last = before.day == monthrange(before.year, before.month)[1]
-        year, month = divmod(12 * before.year + before.month - 1 + steps * _MONTHS[frequency], 12)
+        year, month = divmod(12 * before.year + before.month - 1 + steps * MONTHS[frequency], 12)
         most = monthrange(year, month + 1)[1]
         return before.replace(year=year, month=month + 1, day=most if last else min(before.day, most))
     weeks, days = divmod(before.weekday() + steps, 5)

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 from sheaf_client._base import Model
-from sheaf_client._inputs import grids, sequences, structures
+from sheaf_client._inputs import grids, sequences, structures, tables
 from sheaf_client._inputs.arrays import dense, plain
 from sheaf_client._inputs.frames import columns_of, is_frame
 from sheaf_client._inputs.media import encoded, is_media
@@ -35,6 +35,8 @@ class _Field:
     wants: str
     #: `list` or `dict` where the field holds many, `type` where it holds one.
     container: type = type
+    #: The contract of its items, where they are contracts.
+    part: type[Model] | None = None
 
 
 @cache
@@ -44,7 +46,7 @@ def _fields_of(contract: type[Model]) -> Mapping[str, _Field]:
     for name, info in contract.model_fields.items():
         binary = contract.__binary__.get(name)
         if binary is None:
-            found[name] = _Field(name, _wanted(info.annotation))
+            found[name] = _Field(name, _wanted(info.annotation), part=_part(info.annotation))
         else:
             many = {get_origin(branch) for branch in _branches(info.annotation)} & {list, dict}
             wants = "tensor" if binary.dtype else "media"
@@ -64,6 +66,12 @@ def _wanted(annotation: Any) -> str:
     return "plain"
 
 
+def _part(annotation: Any) -> type[Model] | None:
+    items = [i for b in _branches(annotation) if get_origin(_bare(b)) is list for i in get_args(_bare(b))]
+    parts = [item for item in items if isinstance(item, type) and issubclass(item, Model)]
+    return parts[0] if parts else None
+
+
 def _branches(annotation: Any) -> Sequence[Any]:
     bare = _bare(annotation)
     return get_args(bare) if get_origin(bare) in (types.UnionType, Union) else (bare,)
@@ -78,8 +86,11 @@ def as_body(contract: type[Model], given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         TypeError: One field is given under both of its names.
+        InvalidRequestError: Frames that belong together have other columns.
     """
     known = _fields_of(contract)
+    if known.keys() >= tables.FIELDS:
+        given = tables.table_fields(given)
     body: dict[str, Any] = {}
     for name, value in given.items():
         field = known.get(name)
@@ -96,6 +107,8 @@ def _fit(field: _Field, value: Any) -> Any:
     if field.wants in ("tensor", "media"):
         fit = dense if field.wants == "tensor" else encoded
         return _each(field.container, fit, value)
+    if field.part is not None and isinstance(value, list | tuple):
+        return [_fit_part(field.part, item) for item in cast("Sequence[Any]", value)]
     if field.wants == "mapping" and is_frame(value):
         return columns_of(value)
     if field.wants == "texts":
@@ -103,6 +116,14 @@ def _fit(field: _Field, value: Any) -> Any:
         if texts is not None:
             return next(iter(texts.values()))
     return plain(value)
+
+
+def _fit_part(contract: type[Model], value: Any) -> Any:
+    """One item of a list of contracts: its fields as a mapping, or an object that stands for all of them."""
+    if isinstance(value, Mapping):
+        return as_body(contract, cast("Mapping[str, Any]", value))
+    fields = None if isinstance(value, Model) else _taken_apart(contract, value)
+    return plain(value) if fields is None else as_body(contract, fields)
 
 
 def _each(container: type, fit: Callable[[Any], Any], value: Any) -> Any:
@@ -119,10 +140,9 @@ def expand(contract: type[Model], value: Any) -> dict[str, Any]:
     Raises:
         TypeError: The object stands for nothing that this contract has.
     """
+    if (fields := _taken_apart(contract, value)) is not None:
+        return fields
     known = _fields_of(contract)
-    for names, read in _WHOLE:
-        if names <= known.keys() and (fields := read(value)) is not None:
-            return fields
     media = [
         n for n, info in contract.model_fields.items() if known[n].wants == "media" and info.is_required()
     ]
@@ -130,3 +150,10 @@ def expand(contract: type[Model], value: Any) -> dict[str, Any]:
         return {media[0]: value}
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     raise TypeError(f"a {name} cannot stand for a {contract.__name__}; give its fields as keywords")
+
+
+def _taken_apart(contract: type[Model], value: Any) -> dict[str, Any] | None:
+    """The fields that the contract has and the object gives; None where it gives none."""
+    known = _fields_of(contract).keys()
+    read = (read(value) for names, read in _WHOLE if names <= known)
+    return next((fields for fields in read if fields is not None), None)

@@ -4,11 +4,24 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 from sheaf_client._wire import Timestamp as Timestamp
+from sheaf_client._wire import existing_time as existing_time
 
 ModelName: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=128, pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
 ]
 """Letters, digits, `.`, `_` and `-`; the first is a letter or a digit."""
+
+IsoTime: TypeAlias = Annotated[
+    Annotated[
+        str,
+        Field(
+            max_length=40,
+            pattern="^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ]([01][0-9]|2[0-3])(:[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$",
+        ),
+    ],
+    existing_time,
+]
+"""A date or date-time of ISO 8601 that exists; UTC where it has no offset."""
 
 AdapterName: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 """Name of a LoRA adapter, as the deployment gives it."""
@@ -26,15 +39,6 @@ BandName: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
 
 Wavelength: TypeAlias = Annotated[float, Field(le=1000000000, gt=0)]
 """Wavelength in nm."""
-
-AcquisitionTime: TypeAlias = Annotated[
-    str,
-    Field(
-        max_length=40,
-        pattern="^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ]([01][0-9]|2[0-3])(:[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$",
-    ),
-]
-"""ISO 8601 date or date-time, with or without an offset."""
 
 AtomicNumber: TypeAlias = Annotated[int, Field(ge=1, le=118)]
 """Protons of an element, 1 for hydrogen to 118 for oganesson."""

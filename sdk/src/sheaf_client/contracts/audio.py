@@ -9,6 +9,7 @@ from sheaf_client._base import Model
 from sheaf_client._media import AudioFile
 
 from .base import BaseRequest, BaseResponse
+from .events import ProgressEvent
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -107,6 +108,13 @@ class AudioSegment(Model):
     """Probability that the stretch holds no speech, 0…1."""
     words: list[WordTimestamp] | None = None
     """The words with their times, for `word_timestamps`."""
+
+
+class AudioProgress(ProgressEvent):
+    """One stretch of the recording is transcribed."""
+
+    segments: list[AudioSegment] = Field(default=[], validate_default=True)
+    """Stretches of speech transcribed since the event before, in order of time."""
 
 
 class TTSRequest(BaseRequest):

@@ -24,7 +24,7 @@ class EmbeddingRequest(BaseRequest):
         extra="forbid",
         json_schema_extra={
             "x-sheaf-rules": [
-                {"rule": "at_least_one_of", "fields": ["texts", "images_b64"]},
+                {"rule": "exactly_one_of", "fields": ["texts", "images_b64"], "unless": "joint"},
                 {"rule": "needed_when_true", "field": "texts", "flag": "joint"},
                 {"rule": "needed_when_true", "field": "images_b64", "flag": "joint"},
             ],

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
-from sheaf_client._media import ImageFile
+from sheaf_client._media import AudioFile, ImageFile
 
 from .problem import Problem
 
@@ -14,11 +14,6 @@ from .problem import Problem
 class ProgressEvent(Model):
     """One step of the work is done."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-sheaf-binary": {"preview": {"wire": "preview_b64", "container": "none", "media": "image"}}
-        },
-    )
     type: Literal["progress"] = "progress"
     """Kind of the event."""
     step: int = Field(ge=0)
@@ -27,15 +22,48 @@ class ProgressEvent(Model):
     """Steps in the whole work."""
     done: Literal[False] = False
     """Progress is never the last event."""
+
+
+class ImageProgress(ProgressEvent):
+    """One step towards an image is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-binary": {"preview": {"wire": "preview_b64", "container": "none", "media": "image"}}
+        },
+    )
     preview: ImageFile | None = Field(
         default=None, validation_alias="preview_b64", serialization_alias="preview_b64"
     )
-    """What the result looks like so far, from models that can show it."""
+    """What the image looks like so far, the first where there are several; after every `preview_interval` steps."""
 
     @property
     def preview_b64(self) -> str | None:
         """`preview` as base64 text."""
         text: str | None = self._base64("preview")
+        return text
+
+
+class SoundProgress(ProgressEvent):
+    """One step towards a sound is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-rules": [{"rule": "requires", "field": "audio_b64", "needs": ["start_s"]}],
+            "x-sheaf-binary": {"audio": {"wire": "audio_b64", "container": "none", "media": "audio"}},
+        },
+    )
+    audio: AudioFile | None = Field(
+        default=None, validation_alias="audio_b64", serialization_alias="audio_b64"
+    )
+    """What was made since the event before, as a WAV file of its own, from models that make sound piece by piece."""
+    start_s: float | None = Field(default=None, ge=0.0)
+    """Begin of `audio_b64`, in seconds from the start of the sound."""
+
+    @property
+    def audio_b64(self) -> str | None:
+        """`audio` as base64 text."""
+        text: str | None = self._base64("audio")
         return text
 
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client._tensor import Float32
+from sheaf_client._base import Model
+from sheaf_client._tensor import Float32, Float64
 from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
 
 from .base import BaseRequest, BaseResponse
+from .events import ProgressEvent
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from sheaf_client._inputs import ArrayLike
     from sheaf_client.contracts._types import ModelName
+    from sheaf_client.params._enums import EnsembleLike, OptimizerLike
+    from sheaf_client.params.materials import AtomicStructureParams
 
 
-class MaterialsRequest(BaseRequest):
+class AtomicStructure(Model):
     """Atoms, where they are, and the cell that repeats them."""
 
     model_config = ConfigDict(
@@ -34,8 +39,6 @@ class MaterialsRequest(BaseRequest):
             },
         },
     )
-    model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The contract this request follows."""
     atomic_numbers: list[AtomicNumber] = Field(max_length=100000, min_length=1)
     """Atomic numbers, shape (n_atoms,); an element that the model does not know is refused."""
     positions: Float32 = Field(validation_alias="positions_b64", serialization_alias="positions_b64")
@@ -44,10 +47,119 @@ class MaterialsRequest(BaseRequest):
     """Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true."""
     pbc: Periodicity = False
     """Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`."""
-    compute_forces: bool = True
-    """Whether to give the forces."""
-    compute_stress: bool = False
-    """Whether to give the stress, which is defined for periodic structures; a model refuses it for others."""
+
+    @property
+    def positions_b64(self) -> str:
+        """`positions` as base64 text."""
+        text: str = self._base64("positions")
+        return text
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            atomic_numbers: Sequence[AtomicNumber],
+            positions: bytes | str | ArrayLike,
+            cell: Sequence[Sequence[float]] | None = None,
+            pbc: bool | Sequence[bool] = False,
+        ) -> None: ...
+
+
+class StructureResult(Model):
+    """What the potential says of one of several structures."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-binary": {
+                "forces": {
+                    "wire": "forces_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_atoms", 3]},
+                },
+                "stress": {
+                    "wire": "stress_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": [6]},
+                },
+            }
+        },
+    )
+    energy: float
+    """Potential energy of all atoms of the structure (of one cell, where periodic), in eV."""
+    forces: Float32 | None = Field(
+        default=None, validation_alias="forces_b64", serialization_alias="forces_b64"
+    )
+    """Forces, shape (n_atoms, 3), in eV/Å, when the request asked for `compute_forces`."""
+    stress: Float32 | None = Field(
+        default=None, validation_alias="stress_b64", serialization_alias="stress_b64"
+    )
+    """Stress, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `compute_stress`."""
+    n_atoms: int = Field(ge=1)
+    """Number of atoms of the structure."""
+
+    @property
+    def forces_b64(self) -> str | None:
+        """`forces` as base64 text."""
+        text: str | None = self._base64("forces")
+        return text
+
+    @property
+    def stress_b64(self) -> str | None:
+        """`stress` as base64 text."""
+        text: str | None = self._base64("stress")
+        return text
+
+
+class Optimizer(StrEnum):
+    """How to go downhill."""
+
+    FIRE = "fire"
+    LBFGS = "lbfgs"
+    BFGS = "bfgs"
+
+
+class RelaxRequest(BaseRequest):
+    """A structure to relax, and when to stop."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "x-sheaf-rules": [
+                {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+                {"rule": "needed_when_true", "field": "cell", "flag": "relax_cell"},
+            ],
+            "x-sheaf-binary": {
+                "positions": {
+                    "wire": "positions_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["len(atomic_numbers)", 3]},
+                }
+            },
+        },
+    )
+    atomic_numbers: list[AtomicNumber] = Field(max_length=100000, min_length=1)
+    """Atomic numbers, shape (n_atoms,); an element that the model does not know is refused."""
+    positions: Float32 = Field(validation_alias="positions_b64", serialization_alias="positions_b64")
+    """Cartesian positions, shape (n_atoms, 3), in Å."""
+    cell: Cell | None = None
+    """Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true."""
+    pbc: Periodicity = False
+    """Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`."""
+    model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The contract this request follows."""
+    operation: Literal["relax"] = "relax"
+    """The operation that is asked for."""
+    fmax: float = Field(default=0.05, gt=0.0, le=1000.0)
+    """Largest force on an atom at which the structure counts as relaxed, in eV/Å."""
+    max_steps: int = Field(default=500, ge=1, le=100000)
+    """Most steps to take; a structure that is not relaxed by then is answered with `converged` false."""
+    relax_cell: bool = False
+    """Whether the lattice vectors move too; it needs a `cell`, and a model without stress refuses it."""
+    optimizer: Optimizer = Optimizer.FIRE
+    """How to go downhill."""
+    record_every: int = Field(default=1, ge=1, le=100000)
+    """Steps from one frame of the trajectory to the next; the start and the end are always frames."""
 
     @property
     def positions_b64(self) -> str:
@@ -64,20 +176,229 @@ class MaterialsRequest(BaseRequest):
             atomic_numbers: Sequence[AtomicNumber],
             positions: bytes | str | ArrayLike,
             request_id: UUID = ...,
+            cell: Sequence[Sequence[float]] | None = None,
+            pbc: bool | Sequence[bool] = False,
             model_type: Literal["materials"] = "materials",
+            operation: Literal["relax"] = "relax",
+            fmax: float = 0.05,
+            max_steps: int = 500,
+            relax_cell: bool = False,
+            optimizer: Optimizer | OptimizerLike = "fire",
+            record_every: int = 1,
+        ) -> None: ...
+
+
+class Ensemble(StrEnum):
+    """What is kept constant beside the number of atoms and the volume, the energy (`nve`) or the temperature (`nvt`)."""
+
+    NVE = "nve"
+    NVT = "nvt"
+
+
+class MolecularDynamicsRequest(BaseRequest):
+    """A structure to set in motion, for how long, and how warm."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "x-sheaf-rules": [{"rule": "needed_when_true", "field": "cell", "flag": "pbc"}],
+            "x-sheaf-binary": {
+                "positions": {
+                    "wire": "positions_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["len(atomic_numbers)", 3]},
+                },
+                "velocities": {
+                    "wire": "velocities_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["len(atomic_numbers)", 3]},
+                },
+            },
+        },
+    )
+    atomic_numbers: list[AtomicNumber] = Field(max_length=100000, min_length=1)
+    """Atomic numbers, shape (n_atoms,); an element that the model does not know is refused."""
+    positions: Float32 = Field(validation_alias="positions_b64", serialization_alias="positions_b64")
+    """Cartesian positions, shape (n_atoms, 3), in Å."""
+    cell: Cell | None = None
+    """Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true."""
+    pbc: Periodicity = False
+    """Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`."""
+    model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The contract this request follows."""
+    operation: Literal["molecular_dynamics"] = "molecular_dynamics"
+    """The operation that is asked for."""
+    n_steps: int = Field(ge=1, le=1000000)
+    """Steps to take, each `timestep_fs` long."""
+    ensemble: Ensemble = Ensemble.NVT
+    """`nvt` keeps the temperature by a Langevin thermostat, `nve` lets the energy be (velocity Verlet)."""
+    temperature_k: float = Field(default=300.0, ge=0.0, le=100000.0)
+    """Temperature of the thermostat, and that at which velocities are drawn where none are given, in K."""
+    timestep_fs: float = Field(default=1.0, gt=0.0, le=100.0)
+    """Length of a step, in fs."""
+    friction_per_fs: float = Field(default=0.01, gt=0.0, le=10.0)
+    """Friction of the Langevin thermostat, per fs; `nve` has none."""
+    velocities: Float32 | None = Field(
+        default=None, validation_alias="velocities_b64", serialization_alias="velocities_b64"
+    )
+    """Velocities at the start, shape (n_atoms, 3), in Å/fs; drawn at `temperature_k` where absent."""
+    seed: int | None = Field(default=None, ge=0, le=9007199254740991)
+    """Seed of the velocities that are drawn and of the thermostat, which makes the answer repeatable."""
+    record_every: int = Field(default=10, ge=1, le=1000000)
+    """Steps from one frame of the trajectory to the next; the start and the end are always frames."""
+
+    @property
+    def positions_b64(self) -> str:
+        """`positions` as base64 text."""
+        text: str = self._base64("positions")
+        return text
+
+    @property
+    def velocities_b64(self) -> str | None:
+        """`velocities` as base64 text."""
+        text: str | None = self._base64("velocities")
+        return text
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            atomic_numbers: Sequence[AtomicNumber],
+            positions: bytes | str | ArrayLike,
+            n_steps: int,
+            request_id: UUID = ...,
+            cell: Sequence[Sequence[float]] | None = None,
+            pbc: bool | Sequence[bool] = False,
+            model_type: Literal["materials"] = "materials",
+            operation: Literal["molecular_dynamics"] = "molecular_dynamics",
+            ensemble: Ensemble | EnsembleLike = "nvt",
+            temperature_k: float = 300.0,
+            timestep_fs: float = 1.0,
+            friction_per_fs: float = 0.01,
+            velocities: bytes | str | ArrayLike | None = None,
+            seed: int | None = None,
+            record_every: int = 10,
+        ) -> None: ...
+
+
+class AtomsProgress(ProgressEvent):
+    """One step of a relaxation or of a trajectory is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-rules": [{"rule": "requires", "field": "positions_b64", "needs": ["n_atoms"]}],
+            "x-sheaf-binary": {
+                "positions": {
+                    "wire": "positions_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_atoms", 3]},
+                }
+            },
+        },
+    )
+    positions: Float32 | None = Field(
+        default=None, validation_alias="positions_b64", serialization_alias="positions_b64"
+    )
+    """Cartesian positions after the step, shape (n_atoms, 3), in Å."""
+    n_atoms: int | None = Field(default=None, ge=1)
+    """Number of atoms."""
+    cell: Cell | None = None
+    """Lattice vectors after the step as rows, shape (3, 3), in Å, of a structure that has a cell."""
+    energy: float | None = None
+    """Potential energy of all atoms (of one cell, where periodic), in eV."""
+    max_force: float | None = Field(default=None, ge=0.0)
+    """Length of the longest force on an atom, in eV/Å."""
+    temperature_k: float | None = Field(default=None, ge=0.0)
+    """Temperature of the atoms' motion, in K, of molecular dynamics."""
+    time_fs: float | None = Field(default=None, ge=0.0)
+    """Time since the start, in fs, of molecular dynamics."""
+
+    @property
+    def positions_b64(self) -> str | None:
+        """`positions` as base64 text."""
+        text: str | None = self._base64("positions")
+        return text
+
+
+class MaterialsRequest(BaseRequest):
+    """
+    Atoms, where they are, and the cell that repeats them; or, in place of these four fields, a list of
+    structures that each have them.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "x-sheaf-rules": [
+                {"rule": "exactly_one_of", "fields": ["atomic_numbers", "structures"]},
+                {"rule": "requires", "field": "atomic_numbers", "needs": ["positions_b64"]},
+                {"rule": "requires", "field": "positions_b64", "needs": ["atomic_numbers"]},
+                {"rule": "at_most_one_of", "fields": ["structures", "cell"]},
+                {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+            ],
+            "x-sheaf-binary": {
+                "positions": {
+                    "wire": "positions_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["len(atomic_numbers)", 3]},
+                }
+            },
+        },
+    )
+    model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The contract this request follows."""
+    atomic_numbers: list[AtomicNumber] | None = Field(default=None, max_length=100000, min_length=1)
+    """
+    Atomic numbers, shape (n_atoms,); an element that the model does not know is refused. Exactly one of
+    `atomic_numbers` and `structures` is given.
+    """
+    positions: Float32 | None = Field(
+        default=None, validation_alias="positions_b64", serialization_alias="positions_b64"
+    )
+    """Cartesian positions, shape (n_atoms, 3), in Å; given together with `atomic_numbers`."""
+    cell: Cell | None = None
+    """Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true."""
+    pbc: Periodicity = False
+    """Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`."""
+    compute_forces: bool = True
+    """Whether to give the forces."""
+    compute_stress: bool = False
+    """Whether to give the stress, which is defined for periodic structures; a model refuses it for others."""
+    structures: list[AtomicStructure] | None = Field(default=None, max_length=1024, min_length=1)
+    """Structures to compute at once, shape (n_structures,), instead of one in the fields above; the answer holds `results`."""
+
+    @property
+    def positions_b64(self) -> str | None:
+        """`positions` as base64 text."""
+        text: str | None = self._base64("positions")
+        return text
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model_name: ModelName,
+            request_id: UUID = ...,
+            model_type: Literal["materials"] = "materials",
+            atomic_numbers: Sequence[AtomicNumber] | None = None,
+            positions: bytes | str | ArrayLike | None = None,
             cell: Sequence[Sequence[float]] | None = None,
             pbc: bool | Sequence[bool] = False,
             compute_forces: bool = True,
             compute_stress: bool = False,
+            structures: Sequence[AtomicStructure | AtomicStructureParams] | None = None,
         ) -> None: ...
 
 
 class MaterialsResponse(BaseResponse):
-    """What the potential says of the structure."""
+    """What the potential says of the structure, or of each of the structures."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "x-sheaf-results": {"numpy": ["forces"]},
+            "x-sheaf-results": {"numpy": ["forces"], "pandas": {"columns": ["results"]}},
             "x-sheaf-binary": {
                 "forces": {
                     "wire": "forces_b64",
@@ -95,17 +416,19 @@ class MaterialsResponse(BaseResponse):
     model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     energy: float
-    """Potential energy of all atoms (of one cell, where periodic), in eV."""
+    """Potential energy of all atoms (of one cell, where periodic), in eV; for `structures` the sum over them."""
     forces: Float32 | None = Field(
         default=None, validation_alias="forces_b64", serialization_alias="forces_b64"
     )
-    """Forces, shape (n_atoms, 3), in eV/Å, when the request asked for `compute_forces`."""
+    """Forces, shape (n_atoms, 3), in eV/Å, when the request asked for `compute_forces` of one structure."""
     stress: Float32 | None = Field(
         default=None, validation_alias="stress_b64", serialization_alias="stress_b64"
     )
-    """Stress, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `compute_stress`."""
+    """Stress, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `compute_stress` of one structure."""
     n_atoms: int = Field(ge=1)
-    """Number of atoms."""
+    """Number of atoms; for `structures` of all together."""
+    results: list[StructureResult] | None = None
+    """What the potential says of each of `structures`, shape (n_structures,), in their order, when the request gave them."""
 
     @property
     def forces_b64(self) -> str | None:
@@ -117,4 +440,257 @@ class MaterialsResponse(BaseResponse):
     def stress_b64(self) -> str | None:
         """`stress` as base64 text."""
         text: str | None = self._base64("stress")
+        return text
+
+
+class RelaxResponse(BaseResponse):
+    """The relaxed structure, and how it came there."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["positions"],
+                "pandas": {"index": "frame_steps", "columns": ["energies", "max_forces"]},
+            },
+            "x-sheaf-binary": {
+                "positions": {
+                    "wire": "positions_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_atoms", 3]},
+                },
+                "forces": {
+                    "wire": "forces_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_atoms", 3]},
+                },
+                "stress": {
+                    "wire": "stress_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": [6]},
+                },
+                "energies": {
+                    "wire": "energies_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float64", "shape": ["n_frames"]},
+                },
+                "max_forces": {
+                    "wire": "max_forces_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_frames"]},
+                },
+                "trajectory": {
+                    "wire": "trajectory_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_frames", "n_atoms", 3]},
+                },
+                "cells": {
+                    "wire": "cells_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float64", "shape": ["n_frames", 3, 3]},
+                },
+            },
+        },
+    )
+    model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The contract this response follows."""
+    operation: Literal["relax"] = "relax"
+    """The operation that was asked for."""
+    energy: float
+    """Potential energy at the end (of one cell, where periodic), in eV."""
+    positions: Float32 = Field(validation_alias="positions_b64", serialization_alias="positions_b64")
+    """Cartesian positions at the end, shape (n_atoms, 3), in Å."""
+    cell: Cell | None = None
+    """Lattice vectors at the end as rows, shape (3, 3), in Å; null where the request gave none."""
+    forces: Float32 = Field(validation_alias="forces_b64", serialization_alias="forces_b64")
+    """Forces at the end, shape (n_atoms, 3), in eV/Å."""
+    stress: Float32 | None = Field(
+        default=None, validation_alias="stress_b64", serialization_alias="stress_b64"
+    )
+    """Stress at the end, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `relax_cell`."""
+    converged: bool
+    """Whether no force on an atom is larger than `fmax`; with `relax_cell` the forces on the lattice vectors count too."""
+    n_steps: int = Field(ge=0)
+    """Steps taken."""
+    n_atoms: int = Field(ge=1)
+    """Number of atoms."""
+    n_frames: int = Field(ge=1)
+    """Frames of the trajectory, the start and the end among them."""
+    frame_steps: list[int]
+    """Step of each frame, shape (n_frames,), 0 for the start."""
+    energies: Float64 = Field(validation_alias="energies_b64", serialization_alias="energies_b64")
+    """Potential energy of each frame, shape (n_frames,), in eV."""
+    max_forces: Float32 = Field(validation_alias="max_forces_b64", serialization_alias="max_forces_b64")
+    """Largest force on an atom in each frame, shape (n_frames,), in eV/Å."""
+    trajectory: Float32 = Field(validation_alias="trajectory_b64", serialization_alias="trajectory_b64")
+    """Cartesian positions of each frame, shape (n_frames, n_atoms, 3), in Å."""
+    cells: Float64 | None = Field(default=None, validation_alias="cells_b64", serialization_alias="cells_b64")
+    """Lattice vectors of each frame as rows, shape (n_frames, 3, 3), in Å, when the request asked for `relax_cell`."""
+
+    @property
+    def positions_b64(self) -> str:
+        """`positions` as base64 text."""
+        text: str = self._base64("positions")
+        return text
+
+    @property
+    def forces_b64(self) -> str:
+        """`forces` as base64 text."""
+        text: str = self._base64("forces")
+        return text
+
+    @property
+    def stress_b64(self) -> str | None:
+        """`stress` as base64 text."""
+        text: str | None = self._base64("stress")
+        return text
+
+    @property
+    def energies_b64(self) -> str:
+        """`energies` as base64 text."""
+        text: str = self._base64("energies")
+        return text
+
+    @property
+    def max_forces_b64(self) -> str:
+        """`max_forces` as base64 text."""
+        text: str = self._base64("max_forces")
+        return text
+
+    @property
+    def trajectory_b64(self) -> str:
+        """`trajectory` as base64 text."""
+        text: str = self._base64("trajectory")
+        return text
+
+    @property
+    def cells_b64(self) -> str | None:
+        """`cells` as base64 text."""
+        text: str | None = self._base64("cells")
+        return text
+
+
+class MolecularDynamicsResponse(BaseResponse):
+    """Where the atoms are at the end, and how they came there."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["trajectory"],
+                "pandas": {
+                    "index": "frame_steps",
+                    "columns": ["energies", "kinetic_energies", "temperatures"],
+                },
+            },
+            "x-sheaf-binary": {
+                "positions": {
+                    "wire": "positions_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_atoms", 3]},
+                },
+                "velocities": {
+                    "wire": "velocities_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_atoms", 3]},
+                },
+                "forces": {
+                    "wire": "forces_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_atoms", 3]},
+                },
+                "energies": {
+                    "wire": "energies_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float64", "shape": ["n_frames"]},
+                },
+                "kinetic_energies": {
+                    "wire": "kinetic_energies_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float64", "shape": ["n_frames"]},
+                },
+                "temperatures": {
+                    "wire": "temperatures_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_frames"]},
+                },
+                "trajectory": {
+                    "wire": "trajectory_b64",
+                    "container": "none",
+                    "tensor": {"dtype": "float32", "shape": ["n_frames", "n_atoms", 3]},
+                },
+            },
+        },
+    )
+    model_type: Literal["materials"] = "materials"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The contract this response follows."""
+    operation: Literal["molecular_dynamics"] = "molecular_dynamics"
+    """The operation that was asked for."""
+    energy: float
+    """Potential energy at the end (of one cell, where periodic), in eV."""
+    positions: Float32 = Field(validation_alias="positions_b64", serialization_alias="positions_b64")
+    """Cartesian positions at the end, shape (n_atoms, 3), in Å."""
+    velocities: Float32 = Field(validation_alias="velocities_b64", serialization_alias="velocities_b64")
+    """Velocities at the end, shape (n_atoms, 3), in Å/fs; with them another request goes on from here."""
+    cell: Cell | None = None
+    """Lattice vectors at the end as rows, shape (3, 3), in Å; null where the request gave none."""
+    forces: Float32 = Field(validation_alias="forces_b64", serialization_alias="forces_b64")
+    """Forces at the end, shape (n_atoms, 3), in eV/Å."""
+    n_steps: int = Field(ge=0)
+    """Steps taken."""
+    n_atoms: int = Field(ge=1)
+    """Number of atoms."""
+    n_frames: int = Field(ge=1)
+    """Frames of the trajectory, the start and the end among them."""
+    frame_steps: list[int]
+    """Step of each frame, shape (n_frames,), 0 for the start."""
+    energies: Float64 = Field(validation_alias="energies_b64", serialization_alias="energies_b64")
+    """Potential energy of each frame, shape (n_frames,), in eV."""
+    kinetic_energies: Float64 = Field(
+        validation_alias="kinetic_energies_b64", serialization_alias="kinetic_energies_b64"
+    )
+    """Kinetic energy of each frame, shape (n_frames,), in eV."""
+    temperatures: Float32 = Field(validation_alias="temperatures_b64", serialization_alias="temperatures_b64")
+    """Temperature of each frame by its kinetic energy, shape (n_frames,), in K."""
+    trajectory: Float32 = Field(validation_alias="trajectory_b64", serialization_alias="trajectory_b64")
+    """Cartesian positions of each frame, shape (n_frames, n_atoms, 3), in Å."""
+
+    @property
+    def positions_b64(self) -> str:
+        """`positions` as base64 text."""
+        text: str = self._base64("positions")
+        return text
+
+    @property
+    def velocities_b64(self) -> str:
+        """`velocities` as base64 text."""
+        text: str = self._base64("velocities")
+        return text
+
+    @property
+    def forces_b64(self) -> str:
+        """`forces` as base64 text."""
+        text: str = self._base64("forces")
+        return text
+
+    @property
+    def energies_b64(self) -> str:
+        """`energies` as base64 text."""
+        text: str = self._base64("energies")
+        return text
+
+    @property
+    def kinetic_energies_b64(self) -> str:
+        """`kinetic_energies` as base64 text."""
+        text: str = self._base64("kinetic_energies")
+        return text
+
+    @property
+    def temperatures_b64(self) -> str:
+        """`temperatures` as base64 text."""
+        text: str = self._base64("temperatures")
+        return text
+
+    @property
+    def trajectory_b64(self) -> str:
+        """`trajectory` as base64 text."""
+        text: str = self._base64("trajectory")
         return text

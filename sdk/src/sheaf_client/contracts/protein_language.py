@@ -21,6 +21,14 @@ class ProteinLanguageRequest(BaseRequest):
 
     model_config = ConfigDict(
         extra="forbid",
+        json_schema_extra={
+            "x-sheaf-rules": [
+                {
+                    "rule": "some_true",
+                    "fields": ["return_logits", "return_embeddings", "output_hidden_states"],
+                }
+            ]
+        },
     )
     model_type: Literal["protein_language"] = "protein_language"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
-from sheaf_client.contracts._types import AcquisitionTime, BandName, Wavelength
+from sheaf_client.contracts._types import BandName, IsoTime, Wavelength
 
 from .base import BaseRequest, BaseResponse
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sheaf_client._inputs import ArrayLike
+    from sheaf_client._wire import IsoTimeLike
     from sheaf_client.contracts._types import ModelName
 
 
@@ -63,8 +64,8 @@ class SatelliteRequest(BaseRequest):
     """Latitude of the scene's centre, in degrees north; given together with `lon`."""
     lon: float | None = Field(default=None, ge=-180.0, le=180.0)
     """Longitude of the scene's centre, in degrees east; given together with `lat`."""
-    timestamps: list[AcquisitionTime] | None = Field(default=None, max_length=1024, min_length=1)
-    """Times of the acquisitions, shape (n_time,), each an ISO 8601 date or date-time; UTC where it has no offset."""
+    timestamps: list[IsoTime] | None = Field(default=None, max_length=1024, min_length=1)
+    """Times of the acquisitions, shape (n_time,)."""
     pooling: Literal["mean", "cls"] = "mean"
     """
     How the vector is formed: `mean` over all patches, or `cls`, the model's class token. A model
@@ -97,7 +98,7 @@ class SatelliteRequest(BaseRequest):
             gsd: float = 10.0,
             lat: float | None = None,
             lon: float | None = None,
-            timestamps: Sequence[AcquisitionTime] | None = None,
+            timestamps: Sequence[IsoTimeLike] | None = None,
             pooling: Literal["mean", "cls"] = "mean",
             normalize: bool = True,
         ) -> None: ...

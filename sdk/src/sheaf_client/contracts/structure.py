@@ -29,13 +29,22 @@ class ChainInput(Model):
     sequence: ChainSequence
     """Residues in one-letter codes, shape (n_residues,), up to 4,096."""
 
+    if TYPE_CHECKING:
+
+        def __init__(self, *, chain_id: str, sequence: ChainSequence) -> None: ...
+
 
 class StructureRequest(BaseRequest):
     """The chains to fold, and how much work to put into it."""
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"x-sheaf-rules": [{"rule": "same_length", "field": "msa", "as": "chains"}]},
+        json_schema_extra={
+            "x-sheaf-rules": [
+                {"rule": "unique_by", "field": "chains", "member": "chain_id"},
+                {"rule": "same_length", "field": "msa", "as": "chains"},
+            ]
+        },
     )
     model_type: Literal["structure"] = "structure"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
@@ -79,7 +88,13 @@ class StructureResponse(BaseResponse):
     """The structure and the model's confidence in it."""
 
     model_config = ConfigDict(
-        json_schema_extra={"x-sheaf-results": {"numpy": ["plddt"], "pandas": {"columns": ["plddt"]}}},
+        json_schema_extra={
+            "x-sheaf-results": {
+                "numpy": ["plddt"],
+                "pandas": {"columns": ["plddt"]},
+                "ase": {"file": "structure", "format": "structure_format"},
+            }
+        },
     )
     model_type: Literal["structure"] = "structure"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""

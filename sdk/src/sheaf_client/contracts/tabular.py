@@ -37,6 +37,7 @@ class TabularRequest(BaseRequest):
                 {"rule": "rectangular", "field": "context_X"},
                 {"rule": "rectangular", "field": "query_X"},
                 {"rule": "same_length", "field": "context_y", "as": "context_X"},
+                {"rule": "numbers_when", "field": "context_y", "when": "task", "equals": "regression"},
                 {"rule": "same_width", "field": "query_X", "as": "context_X"},
                 {"rule": "length_is_width", "field": "feature_names", "of": "query_X"},
                 {"rule": "unique", "field": "feature_names"},

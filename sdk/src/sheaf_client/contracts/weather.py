@@ -7,27 +7,32 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
-from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
+from sheaf_client.contracts._types import GridLatitude, GridLongitude, IsoTime, PressureLevel
 
 from .base import BaseRequest, BaseResponse
+from .events import ProgressEvent
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from sheaf_client._inputs import ArrayLike
+    from sheaf_client._wire import IsoTimeLike
     from sheaf_client.contracts._types import ModelName
 
 
 class WeatherRequest(BaseRequest):
     """
-    The atmosphere now and one model step before, on a grid of latitudes and longitudes. Names of
-    variables and their units are the model's own.
+    The atmosphere now and one model step before, on a grid of latitudes and longitudes: at least one
+    variable, of the surface or on pressure levels, the same ones now and before. Names of variables and
+    their units are the model's own.
     """
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
             "x-sheaf-rules": [
+                {"rule": "some_filled", "fields": ["surface_vars", "atmospheric_vars"]},
+                {"rule": "filled_with", "field": "pressure_levels", "of": "atmospheric_vars"},
                 {"rule": "same_keys", "field": "prev_surface_vars", "as": "surface_vars"},
                 {"rule": "same_keys", "field": "prev_atmospheric_vars", "as": "atmospheric_vars"},
                 {"rule": "unique", "field": "lat"},
@@ -38,7 +43,7 @@ class WeatherRequest(BaseRequest):
                 "surface_vars": {
                     "wire": "surface_vars",
                     "container": "dict",
-                    "tensor": {"dtype": "float32", "shape": ["len(lat)", "len(lon)"]},
+                    "tensor": {"dtype": "float32", "shape": ["len(lat)", "len(lon)"], "missing": True},
                 },
                 "atmospheric_vars": {
                     "wire": "atmospheric_vars",
@@ -48,7 +53,7 @@ class WeatherRequest(BaseRequest):
                 "prev_surface_vars": {
                     "wire": "prev_surface_vars",
                     "container": "dict",
-                    "tensor": {"dtype": "float32", "shape": ["len(lat)", "len(lon)"]},
+                    "tensor": {"dtype": "float32", "shape": ["len(lat)", "len(lon)"], "missing": True},
                 },
                 "prev_atmospheric_vars": {
                     "wire": "prev_atmospheric_vars",
@@ -60,25 +65,22 @@ class WeatherRequest(BaseRequest):
     )
     model_type: Literal["weather"] = "weather"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this request follows."""
-    surface_vars: dict[str, Float32] = Field(max_length=256, min_length=1)
-    """Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit."""
-    atmospheric_vars: dict[str, Float32] = Field(max_length=256, min_length=1)
+    surface_vars: dict[str, Float32] = Field(max_length=256)
+    """Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land."""
+    atmospheric_vars: dict[str, Float32] = Field(max_length=256)
     """Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit."""
-    prev_surface_vars: dict[str, Float32] = Field(max_length=256, min_length=1)
+    prev_surface_vars: dict[str, Float32] = Field(max_length=256)
     """The variables of `surface_vars` one model step earlier, in the same shapes and units."""
-    prev_atmospheric_vars: dict[str, Float32] = Field(max_length=256, min_length=1)
+    prev_atmospheric_vars: dict[str, Float32] = Field(max_length=256)
     """The variables of `atmospheric_vars` one model step earlier, in the same shapes and units."""
     lat: list[GridLatitude] = Field(max_length=4096, min_length=1)
     """Latitudes of the grid, shape (n_lat,), in degrees north, in the order of the arrays' rows."""
     lon: list[GridLongitude] = Field(max_length=8192, min_length=1)
     """Longitudes of the grid, shape (n_lon,), in degrees east, in the order of the arrays' columns."""
-    pressure_levels: list[PressureLevel] = Field(max_length=256, min_length=1)
-    """Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis."""
-    current_time: str = Field(
-        max_length=40,
-        pattern="^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ]([01][0-9]|2[0-3])(:[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$",
-    )
-    """Time of the current state, an ISO 8601 date or date-time; UTC where it has no offset."""
+    pressure_levels: list[PressureLevel] = Field(max_length=256)
+    """Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis; empty where there are no `atmospheric_vars`."""
+    current_time: IsoTime
+    """Time of the current state."""
     n_steps: int = Field(default=1, ge=1, le=1000)
     """Model steps to forecast, each `step_hours` of the response long."""
 
@@ -95,11 +97,56 @@ class WeatherRequest(BaseRequest):
             lat: Sequence[GridLatitude],
             lon: Sequence[GridLongitude],
             pressure_levels: Sequence[PressureLevel],
-            current_time: str,
+            current_time: IsoTimeLike,
             request_id: UUID = ...,
             model_type: Literal["weather"] = "weather",
             n_steps: int = 1,
         ) -> None: ...
+
+
+class WeatherProgress(ProgressEvent):
+    """One step of the forecast is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-sheaf-rules": [
+                {
+                    "rule": "requires",
+                    "field": "surface_forecast",
+                    "needs": ["forecast_time", "n_lat", "n_lon"],
+                },
+                {
+                    "rule": "requires",
+                    "field": "atmospheric_forecast",
+                    "needs": ["forecast_time", "n_levels", "n_lat", "n_lon"],
+                },
+            ],
+            "x-sheaf-binary": {
+                "surface_forecast": {
+                    "wire": "surface_forecast",
+                    "container": "dict",
+                    "tensor": {"dtype": "float32", "shape": ["n_lat", "n_lon"], "missing": True},
+                },
+                "atmospheric_forecast": {
+                    "wire": "atmospheric_forecast",
+                    "container": "dict",
+                    "tensor": {"dtype": "float32", "shape": ["n_levels", "n_lat", "n_lon"]},
+                },
+            },
+        },
+    )
+    forecast_time: str | None = None
+    """Time of the finished step, ISO 8601 in the manner of the request's `current_time`."""
+    surface_forecast: dict[str, Float32] | None = None
+    """Surface variables of the step by name, each of shape (n_lat, n_lon), in the units of the request."""
+    atmospheric_forecast: dict[str, Float32] | None = None
+    """Variables of the step on pressure levels by name, each of shape (n_levels, n_lat, n_lon), in the units of the request."""
+    n_lat: int | None = Field(default=None, ge=1)
+    """Latitudes of the grid, those of the request."""
+    n_lon: int | None = Field(default=None, ge=1)
+    """Longitudes of the grid, those of the request."""
+    n_levels: int | None = Field(default=None, ge=1)
+    """Pressure levels, those of the request."""
 
 
 class WeatherResponse(BaseResponse):
@@ -111,7 +158,7 @@ class WeatherResponse(BaseResponse):
                 "surface_forecasts": {
                     "wire": "surface_forecasts",
                     "container": "list_dict",
-                    "tensor": {"dtype": "float32", "shape": ["len(lat)", "len(lon)"]},
+                    "tensor": {"dtype": "float32", "shape": ["len(lat)", "len(lon)"], "missing": True},
                 },
                 "atmospheric_forecasts": {
                     "wire": "atmospheric_forecasts",
@@ -124,7 +171,7 @@ class WeatherResponse(BaseResponse):
     model_type: Literal["weather"] = "weather"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The contract this response follows."""
     surface_forecasts: list[dict[str, Float32]]
-    """Surface variables by name for each step, shape (n_steps,) of (n_lat, n_lon), in the units of the request."""
+    """Surface variables by name for each step, shape (n_steps,) of (n_lat, n_lon), in the units of the request; NaN where there is no value."""
     atmospheric_forecasts: list[dict[str, Float32]]
     """Variables on pressure levels by name for each step, shape (n_steps,) of (n_levels, n_lat, n_lon), in the units of the request."""
     lat: list[float]

@@ -33,6 +33,15 @@ ModelTypeLike: TypeAlias = Literal[
     "weather",
     "neural_operator",
 ]
+OptimizerLike: TypeAlias = Literal[
+    "fire",
+    "lbfgs",
+    "bfgs",
+]
+EnsembleLike: TypeAlias = Literal[
+    "nve",
+    "nvt",
+]
 FrequencyLike: TypeAlias = Literal[
     "10s",
     "1min",

@@ -217,7 +217,7 @@ class Resources:
 
     @cached_property
     def materials(self) -> Materials:
-        """Compute energies and forces of atoms."""
+        """Compute energies and forces of atoms, relax and simulate them."""
         from sheaf_client.resources.materials import Materials
 
         return Materials(cast(Caller, self))
@@ -392,7 +392,7 @@ class RawResources:
 
     @cached_property
     def materials(self) -> RawMaterials:
-        """Compute energies and forces of atoms."""
+        """Compute energies and forces of atoms, relax and simulate them."""
         from sheaf_client.resources.materials import Materials, RawMaterials
 
         return RawMaterials(Materials(self._caller))
@@ -564,7 +564,7 @@ class AsyncResources:
 
     @cached_property
     def materials(self) -> AsyncMaterials:
-        """Compute energies and forces of atoms."""
+        """Compute energies and forces of atoms, relax and simulate them."""
         from sheaf_client.resources.materials import AsyncMaterials
 
         return AsyncMaterials(cast(AsyncCaller, self))
@@ -739,7 +739,7 @@ class AsyncRawResources:
 
     @cached_property
     def materials(self) -> AsyncRawMaterials:
-        """Compute energies and forces of atoms."""
+        """Compute energies and forces of atoms, relax and simulate them."""
         from sheaf_client.resources.materials import AsyncMaterials, AsyncRawMaterials
 
         return AsyncRawMaterials(AsyncMaterials(self._caller))

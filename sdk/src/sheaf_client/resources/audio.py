@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.audio import AudioRequest, AudioResponse
+from sheaf_client.contracts.audio import AudioProgress, AudioRequest, AudioResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import AudioFileLike
     from sheaf_client._streaming import AsyncStream, Stream
 
-TRANSCRIBE: Operation[AudioRequest, AudioResponse] = Operation(
+TRANSCRIBE: Operation[AudioRequest, AudioResponse, AudioProgress] = Operation(
     model_type="audio",
     name="transcribe",
     path="/{model_name}/audio/transcribe",
     request=AudioRequest,
     response=AudioResponse,
+    progress=AudioProgress,
 )
 
 
@@ -124,7 +125,7 @@ class Audio(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[AudioResponse]: ...
+    ) -> Stream[AudioResponse, AudioProgress]: ...
     @overload
     def stream(
         self,
@@ -141,7 +142,7 @@ class Audio(SyncResource):
         beam_size: int = 5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[AudioResponse]: ...
+    ) -> Stream[AudioResponse, AudioProgress]: ...
     @overload
     def stream(
         self,
@@ -158,8 +159,8 @@ class Audio(SyncResource):
         beam_size: int = 5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[AudioResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioResponse]:
+    ) -> Stream[AudioResponse, AudioProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioResponse, AudioProgress]:
         """Transcribe speech and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -294,7 +295,7 @@ class AsyncAudio(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[AudioResponse]: ...
+    ) -> AsyncStream[AudioResponse, AudioProgress]: ...
     @overload
     def stream(
         self,
@@ -311,7 +312,7 @@ class AsyncAudio(AsyncResource):
         beam_size: int = 5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[AudioResponse]: ...
+    ) -> AsyncStream[AudioResponse, AudioProgress]: ...
     @overload
     def stream(
         self,
@@ -328,8 +329,8 @@ class AsyncAudio(AsyncResource):
         beam_size: int = 5,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[AudioResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[AudioResponse]:
+    ) -> AsyncStream[AudioResponse, AudioProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[AudioResponse, AudioProgress]:
         """Transcribe speech and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

@@ -11,17 +11,19 @@ from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.audio_generation import AudioGenerationRequest, AudioGenerationResponse
+from sheaf_client.contracts.events import SoundProgress
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._streaming import AsyncStream, Stream
 
-GENERATE: Operation[AudioGenerationRequest, AudioGenerationResponse] = Operation(
+GENERATE: Operation[AudioGenerationRequest, AudioGenerationResponse, SoundProgress] = Operation(
     model_type="audio_generation",
     name="generate",
     path="/{model_name}/audio_generation/generate",
     request=AudioGenerationRequest,
     response=AudioGenerationResponse,
+    progress=SoundProgress,
 )
 
 
@@ -102,7 +104,7 @@ class AudioGeneration(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[AudioGenerationResponse]: ...
+    ) -> Stream[AudioGenerationResponse, SoundProgress]: ...
     @overload
     def stream(
         self,
@@ -117,8 +119,8 @@ class AudioGeneration(SyncResource):
         seed: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[AudioGenerationResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioGenerationResponse]:
+    ) -> Stream[AudioGenerationResponse, SoundProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioGenerationResponse, SoundProgress]:
         """Make audio from a prompt and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -230,7 +232,7 @@ class AsyncAudioGeneration(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[AudioGenerationResponse]: ...
+    ) -> AsyncStream[AudioGenerationResponse, SoundProgress]: ...
     @overload
     def stream(
         self,
@@ -245,8 +247,10 @@ class AsyncAudioGeneration(AsyncResource):
         seed: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[AudioGenerationResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[AudioGenerationResponse]:
+    ) -> AsyncStream[AudioGenerationResponse, SoundProgress]: ...
+    def stream(
+        self, whole: object = None, /, **given: Any
+    ) -> AsyncStream[AudioGenerationResponse, SoundProgress]:
         """Make audio from a prompt and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

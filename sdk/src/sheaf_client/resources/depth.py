@@ -11,17 +11,19 @@ from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.depth import DepthRequest, DepthResponse
+from sheaf_client.contracts.events import ProgressEvent
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ImageFileLike
 
-ESTIMATE: Operation[DepthRequest, DepthResponse] = Operation(
+ESTIMATE: Operation[DepthRequest, DepthResponse, ProgressEvent] = Operation(
     model_type="depth",
     name="estimate",
     path="/{model_name}/depth/estimate",
     request=DepthRequest,
     response=DepthResponse,
+    progress=ProgressEvent,
 )
 
 

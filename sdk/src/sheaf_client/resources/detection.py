@@ -11,17 +11,19 @@ from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
+from sheaf_client.contracts.events import ProgressEvent
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ImageFileLike
 
-DETECT: Operation[DetectionRequest, DetectionResponse] = Operation(
+DETECT: Operation[DetectionRequest, DetectionResponse, ProgressEvent] = Operation(
     model_type="detection",
     name="detect",
     path="/{model_name}/detection/detect",
     request=DetectionRequest,
     response=DetectionResponse,
+    progress=ProgressEvent,
 )
 
 

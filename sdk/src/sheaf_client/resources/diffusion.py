@@ -11,6 +11,7 @@ from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.diffusion import DiffusionRequest, DiffusionResponse
+from sheaf_client.contracts.events import ImageProgress
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import AdapterName
 
-GENERATE: Operation[DiffusionRequest, DiffusionResponse] = Operation(
+GENERATE: Operation[DiffusionRequest, DiffusionResponse, ImageProgress] = Operation(
     model_type="diffusion",
     name="generate",
     path="/{model_name}/diffusion/generate",
     request=DiffusionRequest,
     response=DiffusionResponse,
+    progress=ImageProgress,
 )
 
 
@@ -116,7 +118,7 @@ class Diffusion(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[DiffusionResponse]: ...
+    ) -> Stream[DiffusionResponse, ImageProgress]: ...
     @overload
     def stream(
         self,
@@ -137,8 +139,8 @@ class Diffusion(SyncResource):
         preview_interval: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[DiffusionResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[DiffusionResponse]:
+    ) -> Stream[DiffusionResponse, ImageProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[DiffusionResponse, ImageProgress]:
         """Generate images and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -268,7 +270,7 @@ class AsyncDiffusion(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[DiffusionResponse]: ...
+    ) -> AsyncStream[DiffusionResponse, ImageProgress]: ...
     @overload
     def stream(
         self,
@@ -289,8 +291,8 @@ class AsyncDiffusion(AsyncResource):
         preview_interval: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[DiffusionResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[DiffusionResponse]:
+    ) -> AsyncStream[DiffusionResponse, ImageProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[DiffusionResponse, ImageProgress]:
         """Generate images and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

@@ -11,18 +11,20 @@ from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
+from sheaf_client.contracts.events import ProgressEvent
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client.contracts._types import EmbeddingText
 
-EMBED: Operation[EmbeddingRequest, EmbeddingResponse] = Operation(
+EMBED: Operation[EmbeddingRequest, EmbeddingResponse, ProgressEvent] = Operation(
     model_type="embedding",
     name="embed",
     path="/{model_name}/embedding/embed",
     request=EmbeddingRequest,
     response=EmbeddingResponse,
+    progress=ProgressEvent,
 )
 
 

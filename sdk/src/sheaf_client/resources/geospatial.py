@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client.contracts._types import AcquisitionTime, BandName, Wavelength
+    from sheaf_client._wire import IsoTimeLike
+    from sheaf_client.contracts._types import BandName, Wavelength
 
-EMBED: Operation[SatelliteRequest, SatelliteResponse] = Operation(
+EMBED: Operation[SatelliteRequest, SatelliteResponse, ProgressEvent] = Operation(
     model_type="geospatial",
     name="embed",
     path="/{model_name}/geospatial/embed",
     request=SatelliteRequest,
     response=SatelliteResponse,
+    progress=ProgressEvent,
 )
 
 
@@ -54,7 +57,7 @@ class Geospatial(SyncResource):
         gsd: float = 10.0,
         lat: float | None = None,
         lon: float | None = None,
-        timestamps: Sequence[AcquisitionTime] | ArrayLike | None = None,
+        timestamps: Sequence[IsoTimeLike] | ArrayLike | None = None,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = True,
         timeout: float | None = None,
@@ -76,7 +79,7 @@ class Geospatial(SyncResource):
             gsd: Ground sample distance, the side of a pixel on the ground, in m. Default: `10.0`.
             lat: Latitude of the scene's centre, in degrees north; given together with `lon`.
             lon: Longitude of the scene's centre, in degrees east; given together with `lat`.
-            timestamps: Times of the acquisitions, shape (n_time,), each an ISO 8601 date or date-time; UTC where it has no offset.
+            timestamps: Times of the acquisitions, shape (n_time,).
             pooling: How the vector is formed: `mean` over all patches, or `cls`, the model's class token. A model without a class token refuses `cls`. Default: `'mean'`.
             normalize: Whether to scale the vector to Euclidean length 1. Default: `True`.
             timeout: Seconds to wait for this call.
@@ -146,7 +149,7 @@ class AsyncGeospatial(AsyncResource):
         gsd: float = 10.0,
         lat: float | None = None,
         lon: float | None = None,
-        timestamps: Sequence[AcquisitionTime] | ArrayLike | None = None,
+        timestamps: Sequence[IsoTimeLike] | ArrayLike | None = None,
         pooling: Literal["mean", "cls"] = "mean",
         normalize: bool = True,
         timeout: float | None = None,
@@ -168,7 +171,7 @@ class AsyncGeospatial(AsyncResource):
             gsd: Ground sample distance, the side of a pixel on the ground, in m. Default: `10.0`.
             lat: Latitude of the scene's centre, in degrees north; given together with `lon`.
             lon: Longitude of the scene's centre, in degrees east; given together with `lat`.
-            timestamps: Times of the acquisitions, shape (n_time,), each an ISO 8601 date or date-time; UTC where it has no offset.
+            timestamps: Times of the acquisitions, shape (n_time,).
             pooling: How the vector is formed: `mean` over all patches, or `cls`, the model's class token. A model without a class token refuses `cls`. Default: `'mean'`.
             normalize: Whether to scale the vector to Euclidean length 1. Default: `True`.
             timeout: Seconds to wait for this call.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.molecular import MolecularRequest, MolecularResponse
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from sheaf_client._inputs import ArrayLike, SequencesLike
     from sheaf_client.contracts._types import ProteinSequence
 
-EMBED: Operation[MolecularRequest, MolecularResponse] = Operation(
+EMBED: Operation[MolecularRequest, MolecularResponse, ProgressEvent] = Operation(
     model_type="molecular",
     name="embed",
     path="/{model_name}/molecular/embed",
     request=MolecularRequest,
     response=MolecularResponse,
+    progress=ProgressEvent,
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.multimodal_embedding import (
     MultimodalEmbeddingRequest,
     MultimodalEmbeddingResponse,
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from sheaf_client._inputs import ArrayLike, AudioFileLike, ImageFileLike
     from sheaf_client.contracts._types import EmbeddingText
 
-EMBED: Operation[MultimodalEmbeddingRequest, MultimodalEmbeddingResponse] = Operation(
+EMBED: Operation[MultimodalEmbeddingRequest, MultimodalEmbeddingResponse, ProgressEvent] = Operation(
     model_type="multimodal_embedding",
     name="embed",
     path="/{model_name}/multimodal_embedding/embed",
     request=MultimodalEmbeddingRequest,
     response=MultimodalEmbeddingResponse,
+    progress=ProgressEvent,
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ImageProgress
 from sheaf_client.contracts.multimodal_generation import (
     MultimodalGenerationRequest,
     MultimodalGenerationResponse,
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client.contracts._types import AdapterName
 
-GENERATE: Operation[MultimodalGenerationRequest, MultimodalGenerationResponse] = Operation(
+GENERATE: Operation[MultimodalGenerationRequest, MultimodalGenerationResponse, ImageProgress] = Operation(
     model_type="multimodal_generation",
     name="generate",
     path="/{model_name}/multimodal_generation/generate",
     request=MultimodalGenerationRequest,
     response=MultimodalGenerationResponse,
+    progress=ImageProgress,
 )
 
 
@@ -143,7 +145,7 @@ class MultimodalGeneration(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MultimodalGenerationResponse]: ...
+    ) -> Stream[MultimodalGenerationResponse, ImageProgress]: ...
     @overload
     def stream(
         self,
@@ -165,7 +167,7 @@ class MultimodalGeneration(SyncResource):
         preview_interval: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MultimodalGenerationResponse]: ...
+    ) -> Stream[MultimodalGenerationResponse, ImageProgress]: ...
     @overload
     def stream(
         self,
@@ -187,8 +189,10 @@ class MultimodalGeneration(SyncResource):
         preview_interval: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[MultimodalGenerationResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[MultimodalGenerationResponse]:
+    ) -> Stream[MultimodalGenerationResponse, ImageProgress]: ...
+    def stream(
+        self, whole: object = None, /, **given: Any
+    ) -> Stream[MultimodalGenerationResponse, ImageProgress]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -343,7 +347,7 @@ class AsyncMultimodalGeneration(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MultimodalGenerationResponse]: ...
+    ) -> AsyncStream[MultimodalGenerationResponse, ImageProgress]: ...
     @overload
     def stream(
         self,
@@ -365,7 +369,7 @@ class AsyncMultimodalGeneration(AsyncResource):
         preview_interval: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MultimodalGenerationResponse]: ...
+    ) -> AsyncStream[MultimodalGenerationResponse, ImageProgress]: ...
     @overload
     def stream(
         self,
@@ -387,8 +391,10 @@ class AsyncMultimodalGeneration(AsyncResource):
         preview_interval: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[MultimodalGenerationResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MultimodalGenerationResponse]:
+    ) -> AsyncStream[MultimodalGenerationResponse, ImageProgress]: ...
+    def stream(
+        self, whole: object = None, /, **given: Any
+    ) -> AsyncStream[MultimodalGenerationResponse, ImageProgress]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

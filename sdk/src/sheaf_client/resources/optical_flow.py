@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ImageFileLike
 
-ESTIMATE: Operation[OpticalFlowRequest, OpticalFlowResponse] = Operation(
+ESTIMATE: Operation[OpticalFlowRequest, OpticalFlowResponse, ProgressEvent] = Operation(
     model_type="optical_flow",
     name="estimate",
     path="/{model_name}/optical_flow/estimate",
     request=OpticalFlowRequest,
     response=OpticalFlowResponse,
+    progress=ProgressEvent,
 )
 
 

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.point_cloud import PointCloudRequest, PointCloudResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
 
-INFER: Operation[PointCloudRequest, PointCloudResponse] = Operation(
+INFER: Operation[PointCloudRequest, PointCloudResponse, ProgressEvent] = Operation(
     model_type="point_cloud",
     name="infer",
     path="/{model_name}/point_cloud/infer",
     request=PointCloudRequest,
     response=PointCloudResponse,
+    progress=ProgressEvent,
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.pose import PoseRequest, PoseResponse
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client.params._types import PersonBoxLike
 
-ESTIMATE: Operation[PoseRequest, PoseResponse] = Operation(
+ESTIMATE: Operation[PoseRequest, PoseResponse, ProgressEvent] = Operation(
     model_type="pose",
     name="estimate",
     path="/{model_name}/pose/estimate",
     request=PoseRequest,
     response=PoseResponse,
+    progress=ProgressEvent,
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from sheaf_client._inputs import ArrayLike, SequencesLike
     from sheaf_client.contracts._types import ProteinSequence
 
-INFER: Operation[ProteinLanguageRequest, ProteinLanguageResponse] = Operation(
+INFER: Operation[ProteinLanguageRequest, ProteinLanguageResponse, ProgressEvent] = Operation(
     model_type="protein_language",
     name="infer",
     path="/{model_name}/protein_language/infer",
     request=ProteinLanguageRequest,
     response=ProteinLanguageResponse,
+    progress=ProgressEvent,
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.segmentation import SegmentationRequest, SegmentationResponse
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from sheaf_client.contracts._types import PointLabel
     from sheaf_client.params._types import ImagePointLike
 
-SEGMENT: Operation[SegmentationRequest, SegmentationResponse] = Operation(
+SEGMENT: Operation[SegmentationRequest, SegmentationResponse, ProgressEvent] = Operation(
     model_type="segmentation",
     name="segment",
     path="/{model_name}/segmentation/segment",
     request=SegmentationRequest,
     response=SegmentationResponse,
+    progress=ProgressEvent,
 )
 
 

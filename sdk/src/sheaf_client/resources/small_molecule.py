@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.small_molecule import SmallMoleculeRequest, SmallMoleculeResponse
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from sheaf_client._inputs import ArrayLike, MoleculesLike
     from sheaf_client.contracts._types import Smiles
 
-EMBED: Operation[SmallMoleculeRequest, SmallMoleculeResponse] = Operation(
+EMBED: Operation[SmallMoleculeRequest, SmallMoleculeResponse, ProgressEvent] = Operation(
     model_type="small_molecule",
     name="embed",
     path="/{model_name}/small_molecule/embed",
     request=SmallMoleculeRequest,
     response=SmallMoleculeResponse,
+    progress=ProgressEvent,
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.structure import ChainInput, StructureRequest, StructureResponse
 
 if TYPE_CHECKING:
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from sheaf_client.params._types import AlignmentLike
     from sheaf_client.params.structure import ChainInputParams
 
-FOLD: Operation[StructureRequest, StructureResponse] = Operation(
+FOLD: Operation[StructureRequest, StructureResponse, ProgressEvent] = Operation(
     model_type="structure",
     name="fold",
     path="/{model_name}/structure/fold",
     request=StructureRequest,
     response=StructureResponse,
+    progress=ProgressEvent,
 )
 
 
@@ -123,7 +125,7 @@ class Structure(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[StructureResponse]: ...
+    ) -> Stream[StructureResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -139,7 +141,7 @@ class Structure(SyncResource):
         output_format: Literal["mmcif", "pdb"] = "mmcif",
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[StructureResponse]: ...
+    ) -> Stream[StructureResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -155,8 +157,8 @@ class Structure(SyncResource):
         output_format: Literal["mmcif", "pdb"] = "mmcif",
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[StructureResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[StructureResponse]:
+    ) -> Stream[StructureResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[StructureResponse, ProgressEvent]:
         """Fold a protein or a complex and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -287,7 +289,7 @@ class AsyncStructure(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[StructureResponse]: ...
+    ) -> AsyncStream[StructureResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -303,7 +305,7 @@ class AsyncStructure(AsyncResource):
         output_format: Literal["mmcif", "pdb"] = "mmcif",
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[StructureResponse]: ...
+    ) -> AsyncStream[StructureResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -319,8 +321,8 @@ class AsyncStructure(AsyncResource):
         output_format: Literal["mmcif", "pdb"] = "mmcif",
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[StructureResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[StructureResponse]:
+    ) -> AsyncStream[StructureResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[StructureResponse, ProgressEvent]:
         """Fold a protein or a complex and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

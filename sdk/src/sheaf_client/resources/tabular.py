@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.tabular import TabularRequest, TabularResponse
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from sheaf_client.contracts._types import FeatureIndex, FeatureName, QuantileLevel, TabularLabel
     from sheaf_client.params._types import TabularRowLike
 
-PREDICT: Operation[TabularRequest, TabularResponse] = Operation(
+PREDICT: Operation[TabularRequest, TabularResponse, ProgressEvent] = Operation(
     model_type="tabular",
     name="predict",
     path="/{model_name}/tabular/predict",
     request=TabularRequest,
     response=TabularResponse,
+    progress=ProgressEvent,
 )
 
 

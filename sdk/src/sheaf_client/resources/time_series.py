@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._extensions.forecast_frame import AsyncForecastFrame, ForecastFrame
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.features import FeatureRef
 from sheaf_client.contracts.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from sheaf_client.params._types import CovariatesLike, SeriesLike, StaticCovariatesLike
     from sheaf_client.params.features import FeatureRefParams
 
-FORECAST: Operation[TimeSeriesRequest, TimeSeriesResponse] = Operation(
+FORECAST: Operation[TimeSeriesRequest, TimeSeriesResponse, ProgressEvent] = Operation(
     model_type="time_series",
     name="forecast",
     path="/{model_name}/time_series/forecast",
     request=TimeSeriesRequest,
     response=TimeSeriesResponse,
+    progress=ProgressEvent,
 )
 
 
@@ -127,7 +129,7 @@ class TimeSeries(ForecastFrame):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[TimeSeriesResponse]: ...
+    ) -> Stream[TimeSeriesResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -151,8 +153,8 @@ class TimeSeries(ForecastFrame):
         item_id: str | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[TimeSeriesResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[TimeSeriesResponse]:
+    ) -> Stream[TimeSeriesResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[TimeSeriesResponse, ProgressEvent]:
         """Forecast a series and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -291,7 +293,7 @@ class AsyncTimeSeries(AsyncForecastFrame):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[TimeSeriesResponse]: ...
+    ) -> AsyncStream[TimeSeriesResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -315,8 +317,8 @@ class AsyncTimeSeries(AsyncForecastFrame):
         item_id: str | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[TimeSeriesResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TimeSeriesResponse]:
+    ) -> AsyncStream[TimeSeriesResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TimeSeriesResponse, ProgressEvent]:
         """Forecast a series and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

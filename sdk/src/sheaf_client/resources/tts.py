@@ -11,17 +11,19 @@ from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
 from sheaf_client.contracts.audio import TTSRequest, TTSResponse
+from sheaf_client.contracts.events import SoundProgress
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._streaming import AsyncStream, Stream
 
-SYNTHESIZE: Operation[TTSRequest, TTSResponse] = Operation(
+SYNTHESIZE: Operation[TTSRequest, TTSResponse, SoundProgress] = Operation(
     model_type="tts",
     name="synthesize",
     path="/{model_name}/tts/synthesize",
     request=TTSRequest,
     response=TTSResponse,
+    progress=SoundProgress,
 )
 
 
@@ -98,7 +100,7 @@ class Tts(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[TTSResponse]: ...
+    ) -> Stream[TTSResponse, SoundProgress]: ...
     @overload
     def stream(
         self,
@@ -111,8 +113,8 @@ class Tts(SyncResource):
         seed: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[TTSResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[TTSResponse]:
+    ) -> Stream[TTSResponse, SoundProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[TTSResponse, SoundProgress]:
         """Speak a text and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -218,7 +220,7 @@ class AsyncTts(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[TTSResponse]: ...
+    ) -> AsyncStream[TTSResponse, SoundProgress]: ...
     @overload
     def stream(
         self,
@@ -231,8 +233,8 @@ class AsyncTts(AsyncResource):
         seed: int | None = None,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[TTSResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TTSResponse]:
+    ) -> AsyncStream[TTSResponse, SoundProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TTSResponse, SoundProgress]:
         """Speak a text and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.video import VideoRequest, VideoResponse
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from sheaf_client._inputs import ArrayLike, ImageFileLike
     from sheaf_client._streaming import AsyncStream, Stream
 
-INFER: Operation[VideoRequest, VideoResponse] = Operation(
+INFER: Operation[VideoRequest, VideoResponse, ProgressEvent] = Operation(
     model_type="video",
     name="infer",
     path="/{model_name}/video/infer",
     request=VideoRequest,
     response=VideoResponse,
+    progress=ProgressEvent,
 )
 
 
@@ -99,7 +101,7 @@ class Video(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[VideoResponse]: ...
+    ) -> Stream[VideoResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -112,8 +114,8 @@ class Video(SyncResource):
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[VideoResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[VideoResponse]:
+    ) -> Stream[VideoResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[VideoResponse, ProgressEvent]:
         """Embed or classify a clip and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -219,7 +221,7 @@ class AsyncVideo(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[VideoResponse]: ...
+    ) -> AsyncStream[VideoResponse, ProgressEvent]: ...
     @overload
     def stream(
         self,
@@ -232,8 +234,8 @@ class AsyncVideo(AsyncResource):
         normalize: bool = True,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[VideoResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[VideoResponse]:
+    ) -> AsyncStream[VideoResponse, ProgressEvent]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[VideoResponse, ProgressEvent]:
         """Embed or classify a clip and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.

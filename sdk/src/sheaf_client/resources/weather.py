@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any, overload
 from sheaf_client._operation import Operation
 from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.weather import WeatherRequest, WeatherResponse
+from sheaf_client.contracts.weather import WeatherProgress, WeatherRequest, WeatherResponse
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, GridLike
     from sheaf_client._streaming import AsyncStream, Stream
+    from sheaf_client._wire import IsoTimeLike
     from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
 
-FORECAST: Operation[WeatherRequest, WeatherResponse] = Operation(
+FORECAST: Operation[WeatherRequest, WeatherResponse, WeatherProgress] = Operation(
     model_type="weather",
     name="forecast",
     path="/{model_name}/weather/forecast",
     request=WeatherRequest,
     response=WeatherResponse,
+    progress=WeatherProgress,
 )
 
 
@@ -52,7 +54,7 @@ class Weather(SyncResource):
         lat: Sequence[GridLatitude] | ArrayLike,
         lon: Sequence[GridLongitude] | ArrayLike,
         pressure_levels: Sequence[PressureLevel] | ArrayLike,
-        current_time: str,
+        current_time: IsoTimeLike,
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -74,14 +76,14 @@ class Weather(SyncResource):
         Args:
             whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
-            surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
+            surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
             prev_surface_vars: The variables of `surface_vars` one model step earlier, in the same shapes and units.
             prev_atmospheric_vars: The variables of `atmospheric_vars` one model step earlier, in the same shapes and units.
             lat: Latitudes of the grid, shape (n_lat,), in degrees north, in the order of the arrays' rows.
             lon: Longitudes of the grid, shape (n_lon,), in degrees east, in the order of the arrays' columns.
-            pressure_levels: Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis.
-            current_time: Time of the current state, an ISO 8601 date or date-time; UTC where it has no offset.
+            pressure_levels: Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis; empty where there are no `atmospheric_vars`.
+            current_time: Time of the current state.
             n_steps: Model steps to forecast, each `step_hours` of the response long. Default: `1`.
             timeout: Seconds to wait for this call.
             extra_headers: Headers for this call alone.
@@ -121,7 +123,7 @@ class Weather(SyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[WeatherResponse]: ...
+    ) -> Stream[WeatherResponse, WeatherProgress]: ...
     @overload
     def stream(
         self,
@@ -135,11 +137,11 @@ class Weather(SyncResource):
         lat: Sequence[GridLatitude] | ArrayLike,
         lon: Sequence[GridLongitude] | ArrayLike,
         pressure_levels: Sequence[PressureLevel] | ArrayLike,
-        current_time: str,
+        current_time: IsoTimeLike,
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[WeatherResponse]: ...
+    ) -> Stream[WeatherResponse, WeatherProgress]: ...
     @overload
     def stream(
         self,
@@ -150,8 +152,8 @@ class Weather(SyncResource):
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> Stream[WeatherResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[WeatherResponse]:
+    ) -> Stream[WeatherResponse, WeatherProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> Stream[WeatherResponse, WeatherProgress]:
         """Forecast the atmosphere and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -159,14 +161,14 @@ class Weather(SyncResource):
         Args:
             whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
-            surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
+            surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
             prev_surface_vars: The variables of `surface_vars` one model step earlier, in the same shapes and units.
             prev_atmospheric_vars: The variables of `atmospheric_vars` one model step earlier, in the same shapes and units.
             lat: Latitudes of the grid, shape (n_lat,), in degrees north, in the order of the arrays' rows.
             lon: Longitudes of the grid, shape (n_lon,), in degrees east, in the order of the arrays' columns.
-            pressure_levels: Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis.
-            current_time: Time of the current state, an ISO 8601 date or date-time; UTC where it has no offset.
+            pressure_levels: Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis; empty where there are no `atmospheric_vars`.
+            current_time: Time of the current state.
             n_steps: Model steps to forecast, each `step_hours` of the response long. Default: `1`.
             timeout: Seconds to wait for this call.
             extra_headers: Headers for this call alone.
@@ -214,7 +216,7 @@ class AsyncWeather(AsyncResource):
         lat: Sequence[GridLatitude] | ArrayLike,
         lon: Sequence[GridLongitude] | ArrayLike,
         pressure_levels: Sequence[PressureLevel] | ArrayLike,
-        current_time: str,
+        current_time: IsoTimeLike,
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
@@ -236,14 +238,14 @@ class AsyncWeather(AsyncResource):
         Args:
             whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
-            surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
+            surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
             prev_surface_vars: The variables of `surface_vars` one model step earlier, in the same shapes and units.
             prev_atmospheric_vars: The variables of `atmospheric_vars` one model step earlier, in the same shapes and units.
             lat: Latitudes of the grid, shape (n_lat,), in degrees north, in the order of the arrays' rows.
             lon: Longitudes of the grid, shape (n_lon,), in degrees east, in the order of the arrays' columns.
-            pressure_levels: Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis.
-            current_time: Time of the current state, an ISO 8601 date or date-time; UTC where it has no offset.
+            pressure_levels: Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis; empty where there are no `atmospheric_vars`.
+            current_time: Time of the current state.
             n_steps: Model steps to forecast, each `step_hours` of the response long. Default: `1`.
             timeout: Seconds to wait for this call.
             extra_headers: Headers for this call alone.
@@ -283,7 +285,7 @@ class AsyncWeather(AsyncResource):
         *,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[WeatherResponse]: ...
+    ) -> AsyncStream[WeatherResponse, WeatherProgress]: ...
     @overload
     def stream(
         self,
@@ -297,11 +299,11 @@ class AsyncWeather(AsyncResource):
         lat: Sequence[GridLatitude] | ArrayLike,
         lon: Sequence[GridLongitude] | ArrayLike,
         pressure_levels: Sequence[PressureLevel] | ArrayLike,
-        current_time: str,
+        current_time: IsoTimeLike,
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[WeatherResponse]: ...
+    ) -> AsyncStream[WeatherResponse, WeatherProgress]: ...
     @overload
     def stream(
         self,
@@ -312,8 +314,8 @@ class AsyncWeather(AsyncResource):
         n_steps: int = 1,
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
-    ) -> AsyncStream[WeatherResponse]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[WeatherResponse]:
+    ) -> AsyncStream[WeatherResponse, WeatherProgress]: ...
+    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[WeatherResponse, WeatherProgress]:
         """Forecast the atmosphere and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
@@ -321,14 +323,14 @@ class AsyncWeather(AsyncResource):
         Args:
             whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
-            surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit.
+            surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
             prev_surface_vars: The variables of `surface_vars` one model step earlier, in the same shapes and units.
             prev_atmospheric_vars: The variables of `atmospheric_vars` one model step earlier, in the same shapes and units.
             lat: Latitudes of the grid, shape (n_lat,), in degrees north, in the order of the arrays' rows.
             lon: Longitudes of the grid, shape (n_lon,), in degrees east, in the order of the arrays' columns.
-            pressure_levels: Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis.
-            current_time: Time of the current state, an ISO 8601 date or date-time; UTC where it has no offset.
+            pressure_levels: Pressure of the levels, shape (n_levels,), in hPa, in the order of the arrays' first axis; empty where there are no `atmospheric_vars`.
+            current_time: Time of the current state.
             n_steps: Model steps to forecast, each `step_hours` of the response long. Default: `1`.
             timeout: Seconds to wait for this call.
             extra_headers: Headers for this call alone.

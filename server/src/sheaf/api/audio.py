@@ -3,6 +3,7 @@
 """The public names of the contracts in `audio`."""
 
 from sheaf_client.contracts.audio import (
+    AudioProgress,
     AudioRequest,
     AudioResponse,
     AudioSegment,
@@ -10,11 +11,14 @@ from sheaf_client.contracts.audio import (
     TTSResponse,
     WordTimestamp,
 )
+from sheaf_client.contracts.events import SoundProgress
 
 __all__ = [
+    "AudioProgress",
     "AudioRequest",
     "AudioResponse",
     "AudioSegment",
+    "SoundProgress",
     "TTSRequest",
     "TTSResponse",
     "WordTimestamp",

@@ -3,8 +3,10 @@
 """The public names of the contracts in `audio_generation`."""
 
 from sheaf_client.contracts.audio_generation import AudioGenerationRequest, AudioGenerationResponse
+from sheaf_client.contracts.events import SoundProgress
 
 __all__ = [
     "AudioGenerationRequest",
     "AudioGenerationResponse",
+    "SoundProgress",
 ]

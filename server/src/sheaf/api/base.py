@@ -3,11 +3,13 @@
 """The public names of the contracts in `base`."""
 
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Metadata, ModelType, Usage
+from sheaf_client.contracts.events import ProgressEvent
 
 __all__ = [
     "BaseRequest",
     "BaseResponse",
     "Metadata",
     "ModelType",
+    "ProgressEvent",
     "Usage",
 ]

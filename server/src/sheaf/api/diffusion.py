@@ -4,9 +4,11 @@
 
 from sheaf_client.contracts._types import AdapterName
 from sheaf_client.contracts.diffusion import DiffusionRequest, DiffusionResponse
+from sheaf_client.contracts.events import ImageProgress
 
 __all__ = [
     "AdapterName",
     "DiffusionRequest",
     "DiffusionResponse",
+    "ImageProgress",
 ]

@@ -3,12 +3,33 @@
 """The public names of the contracts in `materials`."""
 
 from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
-from sheaf_client.contracts.materials import MaterialsRequest, MaterialsResponse
+from sheaf_client.contracts.materials import (
+    AtomicStructure,
+    AtomsProgress,
+    Ensemble,
+    MaterialsRequest,
+    MaterialsResponse,
+    MolecularDynamicsRequest,
+    MolecularDynamicsResponse,
+    Optimizer,
+    RelaxRequest,
+    RelaxResponse,
+    StructureResult,
+)
 
 __all__ = [
     "AtomicNumber",
+    "AtomicStructure",
+    "AtomsProgress",
     "Cell",
+    "Ensemble",
     "MaterialsRequest",
     "MaterialsResponse",
+    "MolecularDynamicsRequest",
+    "MolecularDynamicsResponse",
+    "Optimizer",
     "Periodicity",
+    "RelaxRequest",
+    "RelaxResponse",
+    "StructureResult",
 ]

@@ -3,6 +3,7 @@
 """The public names of the contracts in `multimodal_generation`."""
 
 from sheaf_client.contracts._types import AdapterName
+from sheaf_client.contracts.events import ImageProgress
 from sheaf_client.contracts.multimodal_generation import (
     MultimodalGenerationRequest,
     MultimodalGenerationResponse,
@@ -10,6 +11,7 @@ from sheaf_client.contracts.multimodal_generation import (
 
 __all__ = [
     "AdapterName",
+    "ImageProgress",
     "MultimodalGenerationRequest",
     "MultimodalGenerationResponse",
 ]

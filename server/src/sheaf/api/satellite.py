@@ -2,12 +2,12 @@
 
 """The public names of the contracts in `satellite`."""
 
-from sheaf_client.contracts._types import AcquisitionTime, BandName, Wavelength
+from sheaf_client.contracts._types import BandName, IsoTime, Wavelength
 from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
 
 __all__ = [
-    "AcquisitionTime",
     "BandName",
+    "IsoTime",
     "SatelliteRequest",
     "SatelliteResponse",
     "Wavelength",

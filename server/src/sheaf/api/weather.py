@@ -2,13 +2,15 @@
 
 """The public names of the contracts in `weather`."""
 
-from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
-from sheaf_client.contracts.weather import WeatherRequest, WeatherResponse
+from sheaf_client.contracts._types import GridLatitude, GridLongitude, IsoTime, PressureLevel
+from sheaf_client.contracts.weather import WeatherProgress, WeatherRequest, WeatherResponse
 
 __all__ = [
     "GridLatitude",
     "GridLongitude",
+    "IsoTime",
     "PressureLevel",
+    "WeatherProgress",
     "WeatherRequest",
     "WeatherResponse",
 ]

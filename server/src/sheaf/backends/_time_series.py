@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sheaf.api.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends.base import respond
+from sheaf_client._extensions.calendar import MONTHS, STEPS
 from sheaf_client.contracts.base import Metadata
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
@@ -25,21 +26,6 @@ Array = npt.NDArray[np.floating]
 #: Most numbers in the sample paths of one answer: about 20 MB of JSON.
 MAX_SAMPLE_VALUES = 1_000_000
 
-_STEPS = {
-    Frequency.TEN_SECONDLY: timedelta(seconds=10),
-    Frequency.MINUTELY: timedelta(minutes=1),
-    Frequency.FIVE_MINUTELY: timedelta(minutes=5),
-    Frequency.TEN_MINUTELY: timedelta(minutes=10),
-    Frequency.FIFTEEN_MINUTELY: timedelta(minutes=15),
-    Frequency.HALF_HOURLY: timedelta(minutes=30),
-    Frequency.HOURLY: timedelta(hours=1),
-    Frequency.FOUR_HOURLY: timedelta(hours=4),
-    Frequency.SIX_HOURLY: timedelta(hours=6),
-    Frequency.TWELVE_HOURLY: timedelta(hours=12),
-    Frequency.DAILY: timedelta(days=1),
-    Frequency.WEEKLY: timedelta(weeks=1),
-}
-_MONTHS = {Frequency.MONTHLY: 1, Frequency.QUARTERLY: 3, Frequency.YEARLY: 12}
 _YEAR = 12
 
 
@@ -189,12 +175,12 @@ def _steps_after(request: TimeSeriesRequest, steps: Iterable[int]) -> list[datet
     try:
         if frequency is Frequency.BUSINESS_DAILY:
             return [_add_business_days(last, offset + step) for step in steps]
-        if frequency in _MONTHS:
+        if frequency in MONTHS:
             # A year of dates tells the 28th of each month from month ends that begin in February.
             recent = observed[-_YEAR:]
             day = 31 if all(_is_month_end(time) for time in recent) else max(time.day for time in recent)
-            return [_add_months(last, (offset + step) * _MONTHS[frequency], day) for step in steps]
-        return [_add_time(last, (offset + step) * _STEPS[frequency]) for step in steps]
+            return [_add_months(last, (offset + step) * MONTHS[frequency], day) for step in steps]
+        return [_add_time(last, (offset + step) * STEPS[frequency]) for step in steps]
     except (OverflowError, ValueError):
         raise refuse("/horizon", "The forecast runs past the year 9999.", "out_of_range") from None
 

@@ -40,6 +40,9 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     #: The contract this backend follows, as in the schema.
     model_type: ClassVar[str]
 
+    #: Operations of the contract that it serves, by their names in the schema; the first alone where empty.
+    operations: ClassVar[frozenset[str]] = frozenset()
+
     #: Whether the members of a batch are padded to the longest: the engine then counts a batch as its longest
     #: member's `cost` times its size, and puts near-equal costs together.
     padded: ClassVar[bool] = False
@@ -58,7 +61,7 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     @abstractmethod
     def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
-        """Answer requests that share a `batch_key` in one pass, in their order.
+        """Answer requests of one operation that share a `batch_key` in one pass, in their order.
 
         An exception in the place of a response refuses that request alone; an exception raised makes the
         engine run the batch again in halves until the culprit stands alone.

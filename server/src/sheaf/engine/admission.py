@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import refuse_unserved
 from sheaf.engine.execution import as_problem
 from sheaf.lora import ActiveAdapters
 from sheaf.spec import ModelSpec
@@ -20,6 +21,7 @@ def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> Activ
     if request.model_type != spec.model_type:
         fault = Fault(code="mismatch", path="/model_type", message=f"This model serves {spec.model_type}.")
         raise InvalidRequestError("The request is for another model type.", errors=[fault])
+    refuse_unserved(type(backend), request)
     if getattr(request, "feature_ref", None) is not None:
         fault = Fault(
             code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."

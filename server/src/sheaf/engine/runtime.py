@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.operations import operation_of
 from sheaf.engine.admission import admit
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
@@ -173,7 +174,7 @@ class ModelRuntime:
 
     def iter_stream(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """`stream` for threads."""
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout)
@@ -239,6 +240,8 @@ class ModelRuntime:
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend
         key, bucket = backend.batch_key(request), self.spec.batch_policy.bucket_by
+        if backend.operations:
+            key = (key, operation_of(request))
         if bucket:
             key = (key, bucket_value(request, bucket))
         if adapters and not backend.mixes_adapters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeAlias
 
 from sheaf.engine.jobs import StreamEvent
@@ -17,7 +17,7 @@ Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Callable[[], object]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
-def iterate(open_stream: Open, timeout: float | None) -> Iterator[Event]:
+def iterate(open_stream: Open, timeout: float | None) -> Generator[Event, None, None]:
     """The events of a stream, waiting in this thread; an error is raised."""
     events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
     cancel = open_stream(events.put)

@@ -44,6 +44,8 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     genomic.EMBED,
     geospatial.EMBED,
     materials.COMPUTE,
+    materials.RELAX,
+    materials.MOLECULAR_DYNAMICS,
     molecular.EMBED,
     multimodal_embedding.EMBED,
     multimodal_generation.GENERATE,

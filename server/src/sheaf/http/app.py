@@ -26,14 +26,14 @@ from starlette.types import ASGIApp, Lifespan
 
 from sheaf.engine import ModelRuntime
 from sheaf.engine.streams import Event
-from sheaf.http._routes import OPERATIONS
-from sheaf.http.bodies import decode, decode_value, parse_batch, read_body
+from sheaf.http.bodies import OFFLOAD, decode, decode_value, parse_batch, parsed, read_body
 from sheaf.http.docs import docs_routes
 from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.metrics import Metrics, metrics_endpoint
+from sheaf.http.operations import AnyOperation, Operations
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
 from sheaf_client import ProblemError, ResultEvent
-from sheaf_client._operation import Operation
+from sheaf_client._binary import binary_size
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.events import ErrorEvent
 from sheaf_client.contracts.models import Health, ModelList
@@ -109,8 +109,6 @@ class _Endpoints:
     def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
         self._limits = limits
-        self._by_name = {(op.model_type, op.name): op for op in OPERATIONS}
-        self._first = {op.model_type: op for op in reversed(OPERATIONS)}
 
     async def list_models(self, request: Request) -> Response:
         request.scope["sheaf.route"] = "models"
@@ -129,9 +127,9 @@ class _Endpoints:
 
     async def operation(self, request: Request) -> Response:
         runtime = self._runtime(request, "operation")
-        asked = (request.path_params["model_type"], request.path_params["operation"])
-        operation = self._by_name.get(asked)
-        if operation is None or operation.model_type != runtime.spec.model_type:
+        model_type = request.path_params["model_type"]
+        operation = Operations(model_type).named(request.path_params["operation"])
+        if operation is None or model_type != runtime.spec.model_type:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
             )
@@ -139,10 +137,10 @@ class _Endpoints:
 
     async def predict(self, request: Request) -> Response:
         runtime = self._runtime(request, "predict")
-        return await self._predict(request, runtime, self._first[runtime.spec.model_type])
+        return await self._predict(request, runtime, None)
 
     async def _predict(
-        self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]
+        self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None
     ) -> Response:
         timeout = self._timeout(request)
         contract = await self._read(request, runtime, operation)
@@ -151,10 +149,10 @@ class _Endpoints:
 
     async def batch(self, request: Request) -> Response:
         runtime = self._runtime(request, "batch")
-        kind = self._first[runtime.spec.model_type].request
+        operations = Operations(runtime.spec.model_type)
         timeout = self._timeout(request)
         items = parse_batch(await read_body(request, self._limits.max_body))
-        read = [_attempt(item, kind, runtime.spec.name) for item in items]
+        read = [_attempt(item, operations, runtime.spec.name) for item in items]
         sound = [item for item in read if not isinstance(item, ProblemError)]
         answers = iter(await while_connected(request, partial(runtime.predict_many, sound, timeout=timeout)))
         outcomes = [item if isinstance(item, ProblemError) else next(answers) for item in read]
@@ -163,7 +161,7 @@ class _Endpoints:
     async def stream(self, request: Request) -> Response:
         runtime = self._runtime(request, "stream")
         timeout = self._timeout(request)
-        contract = await self._read(request, runtime, self._first[runtime.spec.model_type])
+        contract = await self._read(request, runtime, None)
         events = runtime.stream(contract, timeout=timeout)
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await anext(events)
@@ -172,10 +170,14 @@ class _Endpoints:
         )
 
     async def _read(
-        self, request: Request, runtime: ModelRuntime, operation: Operation[Any, Any]
+        self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None
     ) -> BaseRequest:
+        """The contract in the body: of the operation, or where there is none of that which the body names."""
         runtime.check_open()
         body = await read_body(request, self._limits.max_body)
+        if operation is None:
+            operations = Operations(runtime.spec.model_type)
+            operation = operations.only or operations.asked_for(await parsed(body))
         contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
         if "x-request-id" not in request.headers:
             request.scope["sheaf.request_id"] = str(contract.request_id)
@@ -233,10 +235,10 @@ async def _server_sent(first: Event, rest: AsyncGenerator[Event, None]) -> Async
     """The events in their order on the wire, each with its number; an error is the last event."""
     number = 0
     try:
-        yield _event(first, number)
+        yield await _event(first, number)
         async for event in rest:
             number += 1
-            yield _event(event, number)
+            yield await _event(event, number)
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
         yield ServerSentEvent(
@@ -246,11 +248,14 @@ async def _server_sent(first: Event, rest: AsyncGenerator[Event, None]) -> Async
         await rest.aclose()
 
 
-def _event(event: Event, number: int) -> ServerSentEvent:
+async def _event(event: Event, number: int) -> ServerSentEvent:
+    told = event.response if isinstance(event, ResultEvent) else event
+    # Others are served while tensors and files become text.
+    large = binary_size(told) > OFFLOAD
+    data = await anyio.to_thread.run_sync(told.model_dump_json) if large else told.model_dump_json()
     if isinstance(event, ResultEvent):
-        data = '{"type":"result","done":true,' + event.response.model_dump_json()[1:]
-        return ServerSentEvent(data, event="result", id=str(number))
-    return ServerSentEvent(event.model_dump_json(), event=event.type, id=str(number))
+        data = '{"type":"result","done":true,' + data[1:]
+    return ServerSentEvent(data, event=event.type, id=str(number))
 
 
 async def _answer(request: Request, encode: Callable[[], tuple[bytes, str]]) -> Response:
@@ -263,8 +268,9 @@ async def _answer(request: Request, encode: Callable[[], tuple[bytes, str]]) -> 
     return Response(content, media_type=media, headers=headers)
 
 
-def _attempt(item: Any, kind: type[BaseRequest], model_name: str) -> BaseRequest | ProblemError:
+def _attempt(item: Any, operations: Operations, model_name: str) -> BaseRequest | ProblemError:
     try:
+        kind: type[BaseRequest] = operations.asked_for(item).request
         return decode_value(item, kind, model_name)
     except ProblemError as error:
         return error

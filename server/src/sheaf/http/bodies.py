@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -23,10 +23,11 @@ from sheaf_client.errors import (
     UnsupportedMediaTypeError,
 )
 
+T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=BaseRequest)
 
-#: Bodies over this many bytes are decoded on a worker thread, so that others are served meanwhile.
-_OFFLOAD = 128 * 1024
+#: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
+OFFLOAD = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,16 @@ async def read_body(request: Request, limit: int) -> Body:
 
 async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
-    read = partial(_decode, body, kind, model_name)
-    return await anyio.to_thread.run_sync(read) if len(body.content) > _OFFLOAD else read()
+    return await _run(body, partial(_decode, body, kind, model_name))
+
+
+async def parsed(body: Body) -> Any:
+    """The plain value of a body; raises `MalformedRequestError` with the place."""
+    return await _run(body, body.parse)
+
+
+async def _run(body: Body, read: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(read) if len(body.content) > OFFLOAD else read()
 
 
 def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:

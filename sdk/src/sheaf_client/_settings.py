@@ -1,0 +1,65 @@
+"""What a client was made with: the keywords of its making, and the options that they give each call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from sheaf_client._adapters import Adapters
+from sheaf_client._transport import CallOptions
+
+if TYPE_CHECKING:
+    from sheaf_client._middleware import AsyncMiddleware, Middleware
+
+#: Seconds a call may take in all unless the caller says otherwise.
+DEFAULT_TIMEOUT = 60.0
+
+
+class ClientSettings(TypedDict, total=False):
+    """Keywords of `with_options`, `local` and `asgi`; they mean what they mean for `Sheaf`."""
+
+    api_key: str | None
+    model: str | None
+    timeout: float | None
+    max_retries: int
+    headers: Mapping[str, str]
+    binary: Literal["auto", "always", "never"]
+    middleware: Sequence[Middleware] | Sequence[AsyncMiddleware]
+    adapters: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a client was made with; `with_options` makes another from it."""
+
+    api_key: str | None = field(default=None, repr=False)
+    model: str | None = None
+    timeout: float | None = DEFAULT_TIMEOUT
+    max_retries: int = 2
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    binary: Literal["auto", "always", "never"] = "auto"
+    middleware: Sequence[Callable[..., Any]] = ()
+    adapters: Sequence[str] = ()
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        _ = self.selection  # refuses what cannot be read, before anything is connected or loaded
+
+    @cached_property
+    def selection(self) -> Adapters:
+        """The adapters as calls get them."""
+        return Adapters.read(self.adapters)
+
+    def call(self, timeout: float | None, headers: Mapping[str, str] | None) -> CallOptions:
+        """The options of one call: these, with the call's own over them."""
+        key = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return CallOptions(
+            timeout=self.timeout if timeout is None else timeout,
+            max_retries=self.max_retries,
+            headers={**key, **self.headers, **(headers or {})},
+            binary=self.binary,
+            middleware=self.middleware,
+            raw=self.raw,
+        )

@@ -1,0 +1,145 @@
+"""What one process of a batch job does: hold a model, and turn parts of the input into files of answers."""
+
+from __future__ import annotations
+
+import io
+import logging
+import posixpath
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
+
+from sheaf.batch.files import CHUNK, UNFINISHED, Part, read, resolve
+from sheaf.batch.spec import BatchSpec
+from sheaf.engine import ModelRuntime
+from sheaf.records import outcome_members, read_request
+from sheaf_client import ProblemError
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.errors import RequestTooLargeError, UnavailableError
+
+log = logging.getLogger("sheaf.batch")
+
+#: Seconds that a model may take to be loaded anew.
+PATIENCE = 300.0
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row whose answer is on its way, or whose refusal is known."""
+
+    index: int
+    request_id: UUID
+    answer: Future[Any] | Exception
+
+
+class PartWorker:
+    """A loaded model that answers parts, one after another; Ray Data keeps a pool of them."""
+
+    def __init__(self, job: BatchSpec) -> None:
+        self._job = job
+        self._runtime = ModelRuntime(job.spec)
+        self._runtime.start()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Answer the parts that a batch of rows describes; give back one row of counts for each."""
+        columns = {name: column.tolist() for name, column in batch.items()}
+        described = (
+            dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+        )
+        counts = [self.answer(Part(**part)) for part in described]
+        return {name: [count[name] for count in counts] for name in ("rows", "refused", "failure")}
+
+    def answer(self, part: Part) -> dict[str, Any]:
+        """Write a part's file, which is not to be seen before it is whole.
+
+        Returns the `rows` and how many were `refused`; with `on_error="fail"` the line of the first that
+        was is the `failure`, and there is no file.
+        """
+        filesystem, folder = resolve(self._job.sink.path)
+        unfinished = posixpath.join(folder, f"{UNFINISHED}{part.name}-{uuid4().hex}")
+        refused, failure = 0, b""
+        with filesystem.open_output_stream(unfinished, compression=None) as file:
+            out = io.BufferedWriter(file, CHUNK)
+            for row in self._answered(part):
+                outcome = _outcome(row)
+                line = _line(row, outcome)
+                if isinstance(outcome, Exception):
+                    refused += 1
+                    if self._job.on_error == "fail":
+                        failure = line
+                        break
+                out.write(line)
+            out.flush()
+            out.detach()
+        if failure:
+            filesystem.delete_file(unfinished)
+        else:
+            filesystem.move(unfinished, posixpath.join(folder, part.name))
+        return {"rows": part.rows, "refused": refused, "failure": failure.decode()}
+
+    def _answered(self, part: Part) -> Iterator[_Row]:
+        """The part's rows in order; while one is awaited, those after it are in the engine already."""
+        begun: deque[_Row] = deque()
+        try:
+            for index, content in read(part, self._job.source.max_row_bytes):
+                begun.append(self._begin(index, content))
+                if len(begun) >= self._job.window:
+                    yield begun.popleft()
+            while begun:
+                yield begun.popleft()
+        finally:
+            for row in begun:
+                if isinstance(row.answer, Future):
+                    row.answer.cancel()
+
+    def _begin(self, index: int, content: bytes | None) -> _Row:
+        # The same row gets the same identifier in every run, so that a run again writes the same lines.
+        made_up = uuid5(NAMESPACE_OID, f"{index}:{(content or b'').decode('utf-8', 'replace')}")
+        if content is None:
+            limit = self._job.source.max_row_bytes
+            return _Row(index, made_up, RequestTooLargeError(f"The row is longer than {limit} bytes."))
+        try:
+            request = read_request(content, self._job.spec, made_up)
+        except ProblemError as error:
+            return _Row(index, UUID(error.request_id) if error.request_id else made_up, error)
+        return _Row(index, request.request_id, self._submit(request))
+
+    def _submit(self, request: BaseRequest) -> Future[Any] | Exception:
+        """Put a request in line; waits for a model that is being loaded anew, which is no fault of a row.
+
+        Raises `UnavailableError` where that takes too long: the job ends, and may go on later.
+        """
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._runtime.submit(request)
+            except UnavailableError as error:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(min(1.0, error.retry_after or 0.1))
+            except ProblemError as error:
+                return error
+            except Exception as error:
+                log.exception("request %s could not be put in line", request.request_id)
+                return error
+
+
+def _outcome(row: _Row) -> BaseResponse | Exception:
+    if isinstance(row.answer, Exception):
+        return row.answer
+    try:
+        response: BaseResponse = row.answer.result()
+    except Exception as error:  # noqa: BLE001 - whatever befell this row, the others go on
+        return error
+    return response
+
+
+def _line(row: _Row, outcome: BaseResponse | Exception) -> bytes:
+    if isinstance(outcome, ProblemError):
+        outcome.request_id = str(row.request_id)
+    head = f'{{"index":{row.index},"request_id":"{row.request_id}",'
+    return b"".join((head.encode(), outcome_members(outcome), b"}\n"))

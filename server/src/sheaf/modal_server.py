@@ -1,0 +1,173 @@
+"""Models on Modal: one container class over the same ASGI app as the embedded server.
+
+Needs the extra `modal`, which is imported when the app is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from importlib.metadata import metadata, requires
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.types import ASGIApp
+
+from sheaf.http import create_app
+from sheaf.http.app import Limits
+from sheaf.local import LocalModels
+from sheaf.spec import ModelSpec, SpecLike, as_specs
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+#: Packages whose source on this machine goes into the image.
+_PACKAGES = {"sheaf-serve": "sheaf", "sheaf-client": "sheaf_client"}
+
+
+class ModalServer:
+    """Models in containers of Modal, which come and go with the load.
+
+        server = ModalServer(["statsforecast"], extras=["statsforecast"])
+        print(server.deploy())
+
+    With `app = server.app` in a module, `modal deploy module.py` does the same. The settings and the models
+    travel with the deployment, so backends must be importable in the image: registered ones are.
+
+    Args:
+        models: Specs, or names of backends whose defaults will do; one container holds them all.
+        name: Name of the app on Modal.
+        image: The `modal.Image` of the containers, with Sheaf and the models' libraries in it. When absent
+            one is made of this machine's Sheaf and the needs of `extras`, with this Python's version.
+        extras: Extras of `sheaf-serve` that the image gets.
+        gpu: GPU of a container as Modal names it, such as `"L4"`; needed where a model asks for one.
+        secrets: `modal.Secret`s whose variables the containers see.
+        limits: Sizes and times that are accepted.
+        public: Let anyone call it. Otherwise callers send a proxy token of the workspace, as the headers
+            `Modal-Key` and `Modal-Secret`.
+        options: Further settings of `modal.App.cls`, such as `volumes`, `region`, `min_containers`.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[SpecLike] | SpecLike,
+        *,
+        name: str = "sheaf",
+        image: Any = None,
+        extras: Sequence[str] = (),
+        gpu: str | list[str] | None = None,
+        secrets: Sequence[Any] = (),
+        limits: Limits | None = None,
+        public: bool = False,
+        **options: Any,
+    ) -> None:
+        self.specs: list[ModelSpec] = as_specs(models)
+        if gpu is None and (hungry := [s.name for s in self.specs if s.resources.num_gpus]):
+            raise ValueError(f"{hungry[0]} asks for a GPU: say which, such as gpu='L4'")
+        self._name, self._image, self._extras = name, image, tuple(extras)
+        self._limits, self._public = limits or Limits(), public
+        resources = [spec.resources for spec in self.specs]
+        memory = sum(r.memory_gb or 0 for r in resources)
+        self._options: dict[str, Any] = {
+            "cpu": sum(r.num_cpus for r in resources) or None,
+            "memory": int(memory * 1024) or None,
+            "gpu": gpu,
+            "secrets": list(secrets),
+            **options,
+        }
+
+    @property
+    def concurrency(self) -> tuple[int, int]:
+        """Requests that a container takes at most, and those beyond which Modal starts another.
+
+        The first is what the engines may hold: below it Modal would hold requests back and starve every
+        batch. The second is a batch that runs and one in line for each model, which keeps it busy.
+        """
+        policies = [spec.batch_policy for spec in self.specs]
+        most = sum(p.max_queue + p.max_batch_size for p in policies)
+        return most, sum(min(2 * p.max_batch_size, p.max_queue + p.max_batch_size) for p in policies)
+
+    @cached_property
+    def app(self) -> Any:
+        """The `modal.App`."""
+        _ = self.container  # registers itself
+        return self._app
+
+    @cached_property
+    def container(self) -> Any:
+        """The `modal.Cls` that runs the models; its one endpoint is `web`."""
+        modal = _modal()
+        most, target = self.concurrency
+        concurrent = modal.concurrent(max_inputs=most, target_inputs=target)
+        image = self._image if self._image is not None else default_image(self._extras)
+        cls = self._app.cls(image=image, serialized=True, **self._options)
+        return cls(concurrent(_container(self.specs, self._limits, public=self._public)))
+
+    @cached_property
+    def _app(self) -> Any:
+        return _modal().App(self._name)
+
+    def deploy(self, **options: Any) -> str | None:
+        """Deploy to the workspace that `modal setup` chose; the URL of the models.
+
+        Args:
+            options: Settings of `modal.App.deploy`, such as `environment_name`.
+        """
+        self.app.deploy(**options)
+        url: str | None = self.container().web.get_web_url()
+        return url
+
+
+def default_image(extras: Sequence[str] = ()) -> Any:
+    """A Debian image with this machine's Sheaf, what it needs, and what the extras need."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    image = _modal().Image.debian_slim(python_version=python)
+    return image.pip_install(*requirements(extras)).add_local_python_source(*_PACKAGES.values())
+
+
+def requirements(extras: Sequence[str] = ()) -> list[str]:
+    """What `sheaf-serve` with these extras needs of the package index; `ValueError` for an unknown one."""
+    from packaging.requirements import Requirement
+
+    offered: list[str] = metadata("sheaf-serve").get_all("Provides-Extra") or []
+    if unknown := sorted(set(extras) - set(offered)):
+        raise ValueError(f"sheaf-serve has no extra {unknown[0]!r}; it has {', '.join(sorted(offered))}")
+    needs = [Requirement(line) for package in _PACKAGES for line in requires(package) or ()]
+    wanted = {
+        _without_marker(need)
+        for need in needs
+        if need.name not in _PACKAGES
+        and (need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)))
+    }
+    return sorted(wanted)
+
+
+def _without_marker(need: Requirement) -> str:
+    extras = f"[{','.join(sorted(need.extras))}]" if need.extras else ""
+    return f"{need.name}{extras}{need.specifier}"
+
+
+def _container(specs: Sequence[ModelSpec], limits: Limits, *, public: bool) -> type:
+    """The class that a container makes one object of. It holds runtimes, and nothing else of its own."""
+
+    class Models:
+        def start(self) -> None:
+            self._models = LocalModels.start(specs)
+
+        def stop(self) -> None:
+            self._models.stop()
+
+        def web(self) -> ASGIApp:
+            return create_app(self._models, limits=limits)
+
+    modal, cls = _modal(), cast("Any", Models)
+    cls.start = modal.enter()(cls.start)
+    cls.stop = modal.exit()(cls.stop)
+    cls.web = modal.asgi_app(requires_proxy_auth=not public)(cls.web)
+    return Models
+
+
+def _modal() -> Any:
+    """Imported when it is used, and without types: its decorators are annotated only in part."""
+    return importlib.import_module("modal")

@@ -1,0 +1,91 @@
+"""A request as a line of JSON and its outcome as another: what batch jobs and queue workers share."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, cast
+from uuid import UUID
+
+import pydantic_core
+from pydantic import ValidationError
+
+from sheaf.spec import ModelSpec
+from sheaf_client import ProblemError
+from sheaf_client._binary import validate_unpacked
+from sheaf_client._faults import invalid_request
+from sheaf_client._operation import Operation
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.problem import Fault
+from sheaf_client.errors import BackendError, InvalidRequestError, MalformedRequestError
+
+
+@cache
+def contract_of(model_type: str) -> Operation[Any, Any]:
+    """The operation whose `request` and `response` a model of this type takes and gives."""
+    from sheaf.http._routes import OPERATIONS
+
+    return next(operation for operation in OPERATIONS if operation.model_type == model_type)
+
+
+def read_request(content: bytes, spec: ModelSpec, request_id: UUID) -> BaseRequest:
+    """The request in a line of JSON; `model_name` and `request_id` are filled in where they are absent.
+
+    Raises:
+        MalformedRequestError: The bytes are not JSON.
+        InvalidRequestError: The contract does not allow it, or it names another model.
+    """
+    kind: type[BaseRequest] = contract_of(spec.model_type).request
+    try:
+        request = kind.model_validate_json(content, strict=True, by_alias=True, by_name=False)
+    except ValidationError:
+        # The slow path fills in a missing name, and tells every fault by its place.
+        request = _read_value(parse(content), kind, spec.name, request_id)
+    if request.model_name != spec.name:
+        fault = Fault(code="mismatch", path="/model_name", message=f"The model here is {spec.name}.")
+        raise InvalidRequestError(
+            "The request names another model.", errors=[fault], request_id=str(request.request_id)
+        )
+    if "request_id" not in request.model_fields_set:
+        return request.model_copy(update={"request_id": request_id})
+    return request
+
+
+def parse(content: bytes) -> Any:
+    """The value of a line of JSON; raises `MalformedRequestError` with the place."""
+    try:
+        return pydantic_core.from_json(content)
+    except ValueError as error:
+        raise MalformedRequestError(f"This is not valid JSON: {error}.") from None
+
+
+def _read_value(value: Any, kind: type[BaseRequest], model_name: str, request_id: UUID) -> BaseRequest:
+    content: Any = value
+    if isinstance(value, dict):
+        content = {"model_name": model_name, "request_id": str(request_id), **cast("dict[str, Any]", value)}
+        given = content["request_id"]
+    else:
+        given = None
+    try:
+        return validate_unpacked(kind, content, strict=True, by_name=False)
+    except ValidationError as error:
+        raise invalid_request(error, content, given if _is_uuid(given) else str(request_id)) from None
+
+
+def _is_uuid(value: Any) -> bool:
+    try:
+        UUID(value)
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def outcome_members(outcome: BaseResponse | BaseException) -> bytes:
+    """`"response": {…}` or `"problem": {…}` as JSON text, to be put between the braces of a line.
+
+    What is no `ProblemError` becomes an opaque `backend_failed`: its text may tell of the inside.
+    """
+    if isinstance(outcome, BaseResponse):
+        return b'"response":' + outcome.model_dump_json().encode()
+    if not isinstance(outcome, ProblemError):
+        outcome = BackendError("The model failed on this request.")
+    return b'"problem":' + outcome.to_problem().model_dump_json(exclude_none=True).encode()

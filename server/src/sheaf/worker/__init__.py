@@ -1,0 +1,27 @@
+"""Background jobs: a queue of requests, and workers that hold the models which answer them."""
+
+from sheaf.worker.queue import (
+    Job,
+    JobNotFoundError,
+    JobPolicy,
+    JobQueue,
+    JobStatus,
+    Lease,
+    QueueUnavailableError,
+)
+from sheaf.worker.sqlite import SqliteQueue
+from sheaf.worker.urls import open_queue
+from sheaf.worker.worker import SheafWorker
+
+__all__ = [
+    "Job",
+    "JobNotFoundError",
+    "JobPolicy",
+    "JobQueue",
+    "JobStatus",
+    "Lease",
+    "QueueUnavailableError",
+    "SheafWorker",
+    "SqliteQueue",
+    "open_queue",
+]

@@ -1,0 +1,263 @@
+"""What a job queue does: at least once, each job is leased to a worker, and its outcome is kept for a while.
+
+    queued ──lease──▶ running ──finish──▶ completed (a response) · failed (a refusal)
+      ▲                  │
+      └──lapse · retry───┴──attempts used up──▶ dead
+
+Every lease has a token of its own. Whatever a worker says of a job counts only while its token is the
+job's: a late word, or one said twice because its reply was lost, changes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+from uuid import uuid4
+
+import pydantic_core
+
+from sheaf.records import contract_of, outcome_members
+from sheaf_client import ProblemError, SheafError
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.problem import Problem
+from sheaf_client.errors import DeadlineExceededError, InternalServerError
+
+
+class QueueUnavailableError(SheafError):
+    """The queue cannot be reached now; the call may be repeated."""
+
+
+class JobNotFoundError(SheafError, LookupError):
+    """No job has this identifier, or its result has expired."""
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    DEAD = "dead"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+@dataclass(frozen=True)
+class JobPolicy:
+    """How a queue treats its jobs; times in seconds.
+
+    Attributes:
+        lease: how long a worker keeps a job without a sign of life; workers send one three times as often.
+        max_attempts: how often a job is begun before it is a dead letter.
+        backoff: pause after a first failed attempt; it doubles with each, with jitter.
+        max_backoff: longest such pause.
+        keep: how long outcomes are kept.
+        keep_dead: how long dead letters are kept.
+    """
+
+    lease: float = 30.0
+    max_attempts: int = 3
+    backoff: float = 1.0
+    max_backoff: float = 60.0
+    keep: float = 86400.0
+    keep_dead: float = 7 * 86400.0
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ValueError("max_attempts must be 1 or more")
+        if self.lease <= 0:
+            raise ValueError("lease must be more than 0 seconds")
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after a failed attempt, the first being 1."""
+        longest = min(self.max_backoff, self.backoff * 2.0 ** min(attempt - 1, 30))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A job in a worker's hands.
+
+    Attributes:
+        id: the job.
+        model: name of the model that shall answer.
+        body: the request as JSON.
+        attempt: which attempt this is, from 1.
+        token: what proves that the job is still this worker's.
+        remaining: seconds until the job's deadline, or None.
+        entry: where the queue itself holds the job.
+    """
+
+    id: str
+    model: str
+    body: bytes
+    attempt: int
+    token: str
+    remaining: float | None = None
+    entry: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its owner sees it; `created` and `finished` in seconds since the epoch."""
+
+    id: str
+    model: str
+    status: JobStatus
+    attempts: int
+    created: float
+    finished: float | None = None
+    outcome: bytes | None = None
+
+    @property
+    def response(self) -> Any:
+        """The typed response of a completed job, else None."""
+        value = self._members().get("response")
+        if value is None:
+            return None
+        kind: type[BaseResponse] = contract_of(value["model_type"]).response
+        return kind.model_validate_json(pydantic_core.to_json(value))
+
+    @property
+    def problem(self) -> ProblemError | None:
+        """Why the job failed or is dead; of a job that is tried again, what went wrong the last time."""
+        value = self._members().get("problem")
+        return None if value is None else ProblemError.from_problem(Problem.model_validate(value))
+
+    def result(self) -> Any:
+        """The response; raises the problem of a job that has none, `ValueError` while it is unfinished."""
+        if not self.status.final:
+            raise ValueError(f"job {self.id} is {self.status}")
+        if self.status is JobStatus.COMPLETED:
+            return self.response
+        raise self.problem or InternalServerError("The job has no outcome.")
+
+    def _members(self) -> dict[str, Any]:
+        return pydantic_core.from_json(self.outcome) if self.outcome else {}
+
+
+class JobQueue(ABC):
+    """A queue of requests. All methods may be called from any thread, and raise `QueueUnavailableError`."""
+
+    def __init__(self, policy: JobPolicy | None) -> None:
+        self.policy = policy or JobPolicy()
+
+    def enqueue(
+        self,
+        request: BaseRequest | Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> str:
+        """Put a request in line for the model it names; the identifier of the job.
+
+        Args:
+            request: A contract, or its members as JSON has them; the worker checks those.
+            idempotency_key: A second call with the same key, while the first job is known, gives that job.
+            timeout: Seconds within which the answer must be there; after them the job has failed.
+
+        Raises:
+            ValueError: The request names no model.
+        """
+        job = str(uuid4())
+        if isinstance(request, BaseRequest):
+            model, body = request.model_name, request.model_dump_json().encode()
+        else:
+            named = request.get("model_name")
+            if not isinstance(named, str) or not named:
+                raise ValueError("the request names no model: give `model_name`")
+            model, body = named, pydantic_core.to_json({"request_id": job, **request}, bytes_mode="base64")
+        if timeout is not None and not timeout > 0:
+            raise ValueError("timeout must be more than 0 seconds")
+        return self._add(job, model, body, idempotency_key, timeout)
+
+    def wait(self, job: str, timeout: float | None = None) -> Job:
+        """The job once it is finished; raises `TimeoutError` when that takes longer than `timeout`."""
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = 0.01
+        while not (found := self.get(job)).status.final:
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"job {job} is {found.status} after {timeout} s")
+            time.sleep(pause)
+            pause = min(0.5, 1.5 * pause)
+        return found
+
+    @abstractmethod
+    def get(self, job: str) -> Job:
+        """The job as it stands; raises `JobNotFoundError`."""
+
+    @abstractmethod
+    def depth(self, model: str | None = None) -> int:
+        """Jobs that wait, for one model or for all; those that run or are finished do not count."""
+
+    @abstractmethod
+    def dead_letters(self, limit: int = 100) -> Sequence[Job]:
+        """Jobs whose attempts are used up or that cannot be read, newest first."""
+
+    @abstractmethod
+    def requeue(self, job: str) -> None:
+        """Put a dead job in line again with all its attempts; raises `JobNotFoundError` if it is not dead."""
+
+    @abstractmethod
+    def lease(self, wanted: Mapping[str, int], wait: float) -> list[Lease]:
+        """Take jobs, at most so many per model, waiting up to `wait` seconds for the first.
+
+        Jobs whose worker has been silent for longer than a lease are among them, until their attempts are
+        used up.
+        """
+
+    @abstractmethod
+    def extend(self, leases: Sequence[Lease]) -> list[bool]:
+        """Give a sign of life; for each lease whether it still holds."""
+
+    @abstractmethod
+    def finish(self, lease: Lease, status: JobStatus, outcome: bytes) -> bool:
+        """Keep the outcome of a job; False, and nothing changes, where the lease holds no more.
+
+        Said again after a lost reply it is True again.
+        """
+
+    @abstractmethod
+    def retry(self, lease: Lease, outcome: bytes) -> bool:
+        """Put a job back after a failed attempt and a pause, or among the dead after the last one."""
+
+    @abstractmethod
+    def give_back(self, lease: Lease) -> bool:
+        """Put a job back that was not begun: it counts as no attempt."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the connection."""
+
+    @abstractmethod
+    def _add(self, job: str, model: str, body: bytes, key: str | None, timeout: float | None) -> str: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def problem_outcome(error: BaseException) -> bytes:
+    """An error as the outcome of a job."""
+    return b"{" + outcome_members(error) + b"}"
+
+
+def response_outcome(response: BaseResponse) -> bytes:
+    """A response as the outcome of a job."""
+    return b"{" + outcome_members(response) + b"}"
+
+
+#: Outcomes that the queue itself decides.
+EXPIRED = problem_outcome(DeadlineExceededError("The deadline passed before a worker could begin."))
+LOST = problem_outcome(InternalServerError("Each worker that began this job was lost."))

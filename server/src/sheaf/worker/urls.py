@@ -1,0 +1,23 @@
+"""Queues by their URL, so that a command line can name one."""
+
+from __future__ import annotations
+
+from sheaf.worker.queue import JobPolicy, JobQueue
+from sheaf.worker.sqlite import SqliteQueue
+
+
+def open_queue(url: str, *, policy: JobPolicy | None = None) -> JobQueue:
+    """The queue at `sqlite:///jobs.db` (`sqlite:////var/jobs.db` for an absolute path) or `redis://host`.
+
+    Raises:
+        ValueError: The URL is for neither.
+        QueueUnavailableError: The queue cannot be reached.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "sqlite" and len(rest) > 1 and rest[0] == "/":
+        return SqliteQueue(rest[1:], policy=policy)
+    if separator and scheme in ("redis", "rediss", "unix"):
+        from sheaf.worker.redis_streams import RedisQueue
+
+        return RedisQueue(url, policy=policy)
+    raise ValueError(f"{url!r} is no queue: give sqlite:///jobs.db or redis://host:6379/0")

@@ -1,0 +1,103 @@
+"""Batch jobs on a real Ray cluster: every row once, in order, whatever befalls a row or a worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sheaf import ModelSpec
+from sheaf.batch import BatchFailedError, BatchReport, BatchRunner, BatchSpec, JsonlSink, JsonlSource
+from sheaf.cli import app
+from sheaf.spec import ResourceConfig
+from tests.backends import Broken, Echo, Fragile, Mortal
+from tests.contract.targets import ray_cluster
+
+pytestmark = pytest.mark.ray
+
+SMALL = ResourceConfig(num_cpus=0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    with ray_cluster():
+        yield
+
+
+def write(path: Path, *values: float) -> str:
+    rows = ({"history": [0.0, value], "horizon": 1, "frequency": "1h"} for value in values)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def run(tmp_path: Path, backend: type[Echo], source: str, kwargs: Any = None, **job: Any) -> BatchReport:
+    spec = ModelSpec(name="m", backend_cls=backend, backend_kwargs=kwargs or {}, resources=SMALL)
+    sink = JsonlSink(path=str(tmp_path / "out"))
+    return BatchRunner(BatchSpec(spec=spec, source=JsonlSource(path=source), sink=sink, **job)).run()
+
+
+def outcomes(report: BatchReport) -> list[Any]:
+    """Of each row its forecast or its problem's code; every row is where it belongs."""
+    rows = [json.loads(line) for file in report.files for line in Path(file).read_text().splitlines()]
+    assert [row["index"] for row in rows] == list(range(report.rows))
+    return [row["response"]["mean"][0] if "response" in row else row["problem"]["code"] for row in rows]
+
+
+def test_two_workers_answer_every_row_in_order(tmp_path: Path) -> None:
+    values = [float(i) for i in range(100)]
+    expected: list[Any] = list(values)
+    expected[13] = "invalid"
+    report = run(tmp_path, Fragile, write(tmp_path / "in.jsonl", *values), num_workers=2, rows_per_file=8)
+    assert outcomes(report) == expected
+    assert (report.rows, report.answered, report.refused, report.resumed) == (100, 99, 1, 0)
+    assert len(report.files) == 13
+
+
+def test_a_killed_worker_costs_no_row_and_doubles_none(tmp_path: Path) -> None:
+    values = [float(i) for i in range(90, 110)]
+    source = write(tmp_path / "in.jsonl", *values)
+    report = run(tmp_path, Mortal, source, {"grave": str(tmp_path / "grave")}, rows_per_file=4)
+    assert (tmp_path / "grave").exists()
+    assert outcomes(report) == values
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["_job.json", *(f"part-{number:06d}.jsonl" for number in range(5))]
+
+
+def test_a_job_that_failed_goes_on_where_it_ended(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", 1.0, 2.0, 3.0, 666.0, 5.0, 6.0)
+    with pytest.raises(BatchFailedError, match=r'"index":3.*backend_failed') as failure:
+        run(tmp_path, Fragile, source, on_error="fail", rows_per_file=2)
+    assert "secret" not in str(failure.value)
+    first = tmp_path / "out/part-000000.jsonl"
+    written = first.stat().st_mtime_ns
+    report = run(tmp_path, Fragile, source, on_error="record", rows_per_file=2)
+    assert outcomes(report) == [1.0, 2.0, 3.0, "backend_failed", 5.0, 6.0]
+    assert first.stat().st_mtime_ns == written
+    assert report.resumed >= 2
+    assert report.answered + report.refused + report.resumed == 6
+    assert run(tmp_path, Fragile, source, rows_per_file=2).resumed == 6
+    with pytest.raises(ValueError, match="input differ"):
+        run(tmp_path, Fragile, write(tmp_path / "in.jsonl", 7.0), rows_per_file=2)
+
+
+def test_a_model_that_does_not_load_ends_the_job_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(BatchFailedError, match="no checkpoint at /models/none"):
+        run(tmp_path, Broken, write(tmp_path / "in.jsonl", 1.0))
+
+
+def test_the_command_runs_a_job_file_with_a_real_model(tmp_path: Path) -> None:
+    season = [112.0, 118.0, 132.0, 129.0, 121.0, 135.0, 148.0, 148.0, 136.0, 119.0, 104.0, 118.0]
+    row = {"history": season * 3, "horizon": 3, "frequency": "1M"}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "job.yaml").write_text(
+        f"spec: statsforecast\nsource: {{path: {tmp_path}/*.jsonl}}\nsink: {{path: {tmp_path}/out}}\n"
+    )
+    done = CliRunner().invoke(app, ["batch", str(tmp_path / "job.yaml")])
+    assert done.exit_code == 0, done.output
+    assert "1 rows: 1 answered, 0 refused" in done.output
+    (made,) = (json.loads(line) for line in (tmp_path / "out/part-000000.jsonl").read_text().splitlines())
+    assert len(made["response"]["mean"]) == 3

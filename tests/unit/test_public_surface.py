@@ -1,0 +1,69 @@
+"""The names that users' code and documentation import, each from the place they know it by."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from sheaf.http._routes import OPERATIONS
+from sheaf.registry import backend_names, find_backend
+
+SURFACE = {
+    "sheaf": ["ModelServer", "ModelSpec", "ResourceConfig", "build_app"],
+    "sheaf.api.audio": [
+        "AudioRequest",
+        "AudioResponse",
+        "AudioSegment",
+        "TTSRequest",
+        "TTSResponse",
+        "WordTimestamp",
+    ],
+    "sheaf.api.base": ["BaseRequest", "BaseResponse", "ModelType"],
+    "sheaf.api.satellite": ["SatelliteRequest", "SatelliteResponse"],
+    "sheaf.api.structure": ["ChainInput", "StructureRequest", "StructureResponse"],
+    "sheaf.api.time_series": [
+        "FeatureRef",
+        "Frequency",
+        "OutputMode",
+        "TimeSeriesRequest",
+        "TimeSeriesResponse",
+    ],
+    "sheaf.api.union": ["AnyRequest", "AnyResponse"],
+    "sheaf.backends.base": ["ModelBackend"],
+    "sheaf.batch": ["BatchRunner", "BatchSpec", "JsonlSink", "JsonlSource"],
+    "sheaf.cache": ["CacheConfig"],
+    "sheaf.lora": [
+        *("LoRAAdapter", "LoRAConfig", "bucket_with_adapter_resolution"),
+        *("parse_source", "resolve_active_adapters"),
+    ],
+    "sheaf.modal_server": ["ModalServer"],
+    "sheaf.openapi": ["generate"],
+    "sheaf.registry": ["register_backend"],
+    "sheaf.scheduling.batch": ["BatchPolicy", "bucket_requests"],
+    "sheaf.server": ["ModelServer", "build_app"],
+    "sheaf.spec": ["ModelSpec", "ResourceConfig"],
+    "sheaf.worker": ["SheafWorker"],
+    "sheaf_client": ["AsyncSheaf", "Sheaf"],
+}
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_the_names_are_where_users_import_them(module: str) -> None:
+    held = importlib.import_module(module)
+    assert [name for name in SURFACE[module] if not hasattr(held, name)] == []
+    assert all(getattr(held, name).__doc__ for name in SURFACE[module] if not name.startswith("Any"))
+
+
+def test_every_contract_is_exported_by_its_file() -> None:
+    for operation in OPERATIONS:
+        for kind in (operation.request, operation.response):
+            file = kind.__module__.rpartition(".")[2]
+            assert getattr(importlib.import_module(f"sheaf.api.{file}"), kind.__name__) is kind
+
+
+def test_every_backend_can_be_named() -> None:
+    names = backend_names()
+    assert {"chronos2", "statsforecast"} <= set(names)
+    served = {operation.model_type for operation in OPERATIONS}
+    assert {find_backend(name).model_type for name in names} <= served
