@@ -22,8 +22,8 @@ CODEGEN = [
     "pyyaml>=6.0",
 ]
 TESTING = [
-    *("hypothesis>=6.100", "playwright>=1.50", "psutil>=6", "pytest>=8.3", "pytest-timeout>=2.3"),
-    "schemathesis>=4.0",
+    *("hypothesis>=6.100", "playwright>=1.50", "promql-parser>=0.5", "psutil>=6", "pytest>=8.3"),
+    *("pytest-timeout>=2.3", "schemathesis>=4.0"),
 ]
 #: What people of these fields hold; the client recognises it and never imports it.
 HELD = [
@@ -48,7 +48,7 @@ def install_project(session: nox.Session, *extras: str) -> None:
 
 def install_everything(session: nox.Session) -> None:
     session.install(TORCH)
-    install_project(session, "time-series", "ray", "batch", "jobs", "modal")
+    install_project(session, "time-series", "ray", "batch", "jobs", "modal", "otel")
     session.install("-c", "constraints.txt", *CODEGEN, *TESTING, *HELD, *CHECKERS, "matplotlib>=3.8")
 
 

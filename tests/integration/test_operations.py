@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -24,6 +26,7 @@ from sheaf.api.materials import (
     StructureResult,
 )
 from sheaf.backends.base import ModelBackend, respond
+from sheaf.records import contract_of, read_request
 from sheaf.spec import ModelSpec
 from sheaf_client import ResultEvent, Sheaf
 from sheaf_client._binary import MSGPACK_TYPE, pack
@@ -212,6 +215,17 @@ def test_a_batch_may_mix_operations_and_no_call_of_the_model_does(http: httpx.Cl
         *("compute", "relax", 422, "compute", "relax")
     ]
     assert all(len(kinds) == 1 for kinds in Argon.calls)
+
+
+def test_a_line_of_a_job_names_its_operation() -> None:
+    spec = ModelSpec(name=NAME, backend_cls=Argon)
+    for more, kind in (({}, MaterialsRequest), ({"operation": "relax"}, RelaxRequest)):
+        assert type(read_request(json.dumps(body(**more)).encode(), spec, uuid4())) is kind
+    with pytest.raises(InvalidRequestError) as caught:
+        read_request(json.dumps(body(operation="anneal")).encode(), spec, uuid4())
+    assert [(fault.code, fault.path) for fault in caught.value.errors] == [("not_allowed", "/operation")]
+    relaxed = Argon().predict(RelaxRequest(model_name=NAME, atomic_numbers=[18], positions=np.zeros((1, 3))))
+    assert contract_of("materials", json.loads(relaxed.model_dump_json())).response is RelaxResponse
 
 
 def test_a_backend_cannot_name_an_operation_that_its_contract_has_not() -> None:

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from sheaf.http._routes import OPERATIONS
+from tests.contract.echo import name_of
 
 DOCUMENT = json.loads(files("sheaf").joinpath("http", "document", "openapi.json").read_text(encoding="utf-8"))
 TYPESCRIPT = Path(__file__).parents[2] / "clients/typescript"
@@ -64,7 +65,7 @@ def _samples() -> Iterator[Sample]:
             yield Sample(operation["operationId"], sample["lang"], sample["source"], tuple(requests), path)
 
 
-RESPONSES = {operation.model_type: operation.response for operation in OPERATIONS}
+RESPONSES = {name_of(operation): operation.response for operation in OPERATIONS}
 SAMPLES = {sample.name: sample for sample in _samples()}
 
 
@@ -107,7 +108,8 @@ def _check_body(sample: Sample, output: str) -> None:
     if sample.requests:
         assert [answer["model_name"] for answer in answers] == [r["model_name"] for r in sample.requests]
         for answer, request in zip(answers, sample.requests, strict=True):
-            contract = RESPONSES[request["model_type"]].model_validate(answer)
+            asked = ".".join(request[name] for name in ("model_type", "operation") if name in request)
+            contract = RESPONSES[asked].model_validate(answer)
             assert len(getattr(contract, "mean", ())) == request.get("horizon", 0)
     elif "models" in answers[0]:
         assert "statsforecast" in [model["name"] for model in answers[0]["models"]]

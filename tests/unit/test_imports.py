@@ -34,7 +34,7 @@ def loaded_by(statement: str) -> set[str]:
             "from sheaf.registry import backend_names; backend_names()",
             {"torch", "ray", "statsforecast", "pandas"},
         ),
-        ("from sheaf.local import LocalModels", {"ray", "torch", "httpx", "uvicorn"}),
+        ("from sheaf.local import LocalModels", {"ray", "torch", "httpx", "uvicorn", "opentelemetry"}),
         ("from sheaf.batch import BatchRunner", {"ray", "torch", "uvicorn"}),
         ("from sheaf.worker import SheafWorker", {"redis", "ray", "torch", "uvicorn"}),
         ("from sheaf.modal_server import ModalServer", {"modal", "ray", "torch"}),
@@ -51,7 +51,8 @@ ALLOWED = {
     "scheduling": {"scheduling"},
     "backends": {"api", "backends", "lora", "registry"},
     "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
-    "http": {"engine", "http"},
+    "http": {"engine", "http", "observability"},
+    "observability": {"engine", "environment", "observability"},
 }
 
 

@@ -32,6 +32,7 @@ from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._raw import RawResponse
 from sheaf_client._retry import RetryPolicy
 from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
+from sheaf_client._tracing import put_trace
 from sheaf_client._transport import Call, CallOptions, ManyCall
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ErrorEvent
@@ -137,6 +138,7 @@ def _headers(
     if request_id is not None:
         # The same on every try, so that a server can tell a repetition.
         headers |= {"content-type": media, "x-request-id": request_id, "idempotency-key": request_id}
+    put_trace(headers)
     return headers
 
 

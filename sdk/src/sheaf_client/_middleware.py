@@ -27,7 +27,7 @@ logger = logging.getLogger("sheaf_client")
 _SHOWN = frozenset(
     {
         *("accept", "accept-encoding", "content-encoding", "content-length", "content-type"),
-        *("idempotency-key", "retry-after", "x-request-id", "x-sheaf-timeout"),
+        *("idempotency-key", "retry-after", "traceparent", "x-request-id", "x-sheaf-timeout"),
     }
 )
 

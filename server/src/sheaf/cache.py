@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from pydantic import BaseModel, ConfigDict, Field
 
-#: What switches a `…_DISABLED` variable off again.
-_FALSE = frozenset({"", "0", "false", "no", "off"})
+from sheaf.environment import switched_on
 
 
 class CacheConfig(BaseModel):
@@ -30,4 +27,4 @@ class CacheConfig(BaseModel):
 
 def cache_disabled() -> bool:
     """Whether the environment turns caches off."""
-    return os.environ.get("SHEAF_CACHE_DISABLED", "").strip().lower() not in _FALSE
+    return switched_on("SHEAF_CACHE_DISABLED")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +41,6 @@ def serve(
     from sheaf.embedded import EmbeddedServer
     from sheaf.http.app import Limits
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         specs = _read(models)
         limits = Limits(origins=tuple(allow_origin or ()))
@@ -60,7 +58,9 @@ def serve(
 def batch(job: Annotated[Path, typer.Argument(help="YAML or JSON file of the job.")]) -> None:
     """Answer files of requests: `sheaf batch job.yaml`."""
     from sheaf.batch import BatchFailedError, BatchRunner, BatchSpec
+    from sheaf.observability import configure_logging
 
+    configure_logging(whole_process=True)
     try:
         spec = BatchSpec.from_yaml(job)
         report = BatchRunner(spec).run()
@@ -86,9 +86,11 @@ def worker(
     """Answer the jobs of a queue until a signal comes: `sheaf worker models.yaml --queue sqlite:///jobs.db`."""
     import signal
 
+    from sheaf.observability import configure_logging, start_tracing
     from sheaf.worker import JobPolicy, QueueUnavailableError, SheafWorker, open_queue
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logging(default="info", whole_process=True)
+    start_tracing()
     try:
         with open_queue(queue, policy=JobPolicy(lease=lease, max_attempts=max_attempts)) as jobs:
             running = SheafWorker(_read(models), jobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ import uvicorn
 from sheaf.http import create_app
 from sheaf.http.app import Limits
 from sheaf.local import LocalModels
+from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.spec import ModelSpec, SpecLike
 
 log = logging.getLogger("sheaf.embedded")
@@ -46,7 +48,7 @@ class EmbeddedServer:
         port: int = DEFAULT_PORT,
         limits: Limits | None = None,
     ) -> None:
-        self._models = LocalModels(models)
+        self._models = LocalModels(models, Telemetry())
         self._host, self._port = host, port
         self._limits = limits or Limits()
         self._socket: socket.socket | None = None
@@ -67,6 +69,11 @@ class EmbeddedServer:
 
     def run(self) -> None:
         """Serve in this thread until a signal ends it; raises what the loading of a model raised."""
+        configure_logging(default="info", whole_process=True)
+        start_tracing()
+        if threading.current_thread() is threading.main_thread():
+            # uvicorn dies by the signal that stopped it; models are let go of and spans sent before that.
+            signal.signal(signal.SIGTERM, _end)
         self._listen()
         server = self._make_server()
         loading = threading.Thread(target=self._load, name="sheaf-load", daemon=True)
@@ -79,6 +86,7 @@ class EmbeddedServer:
             raise self._failure
 
     def __enter__(self) -> Self:
+        configure_logging()
         for runtime in self._models.runtimes.values():
             runtime.start()
         self._listen()
@@ -130,9 +138,14 @@ class EmbeddedServer:
             create_app(self._models, limits=self._limits),
             log_level="warning",
             access_log=False,
+            log_config=None,
             server_header=False,
             timeout_graceful_shutdown=10,
             lifespan="off",
         )
         self._server = uvicorn.Server(config)
         return self._server
+
+
+def _end(number: int, frame: object) -> None:  # noqa: ARG001 - what signals give
+    raise SystemExit(0)

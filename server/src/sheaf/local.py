@@ -8,6 +8,7 @@ from typing import Self
 
 from sheaf.backends.operations import served_by
 from sheaf.engine import ModelRuntime
+from sheaf.observability import Telemetry, process_telemetry
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
@@ -15,15 +16,17 @@ from sheaf_client.errors import InvalidRequestError, ModelNotFoundError
 
 
 class LocalModels:
-    """Runtimes by the names of their models."""
+    """Runtimes by the names of their models, under the eyes of `telemetry`, by default the process's."""
 
-    def __init__(self, models: Iterable[SpecLike] | SpecLike) -> None:
-        self.runtimes = {spec.name: ModelRuntime(spec) for spec in as_specs(models)}
+    def __init__(self, models: Iterable[SpecLike] | SpecLike, telemetry: Telemetry | None = None) -> None:
+        self.telemetry = telemetry or process_telemetry()
+        self.runtimes = {spec.name: ModelRuntime(spec, self.telemetry) for spec in as_specs(models)}
+        self.telemetry.watch(self)
 
     @classmethod
-    def start(cls, models: Iterable[SpecLike] | SpecLike) -> Self:
+    def start(cls, models: Iterable[SpecLike] | SpecLike, telemetry: Telemetry | None = None) -> Self:
         """Load all models; where one fails, those loaded before it are let go."""
-        held = cls(models)
+        held = cls(models, telemetry)
         with contextlib.ExitStack() as loaded:
             for runtime in held.runtimes.values():
                 loaded.callback(runtime.stop)
@@ -57,6 +60,7 @@ class LocalModels:
         """Let every model finish what waits, then let go of it."""
         for runtime in self.runtimes.values():
             runtime.stop()
+        self.telemetry.forget(self)
 
     def __repr__(self) -> str:
         return f"local: {', '.join(sorted(self.runtimes))}"

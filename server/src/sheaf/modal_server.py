@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from sheaf.http import create_app
 from sheaf.http.app import Limits
 from sheaf.local import LocalModels
+from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 
 if TYPE_CHECKING:
@@ -153,7 +154,9 @@ def _container(specs: Sequence[ModelSpec], limits: Limits, *, public: bool) -> t
 
     class Models:
         def start(self) -> None:
-            self._models = LocalModels.start(specs)
+            configure_logging(default="info")
+            start_tracing()
+            self._models = LocalModels.start(specs, Telemetry())
 
         def stop(self) -> None:
             self._models.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
@@ -19,12 +18,20 @@ from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import BackendError, InvalidRequestError, MalformedRequestError
 
 
-@cache
-def contract_of(model_type: str) -> Operation[Any, Any]:
-    """The operation whose `request` and `response` a model of this type takes and gives."""
-    from sheaf.http._routes import OPERATIONS
+def contract_of(model_type: str, value: Any) -> Operation[Any, Any]:
+    """The operation that a request or a response is of; raises `InvalidRequestError` where there is none."""
+    from sheaf.http.operations import operations_of
 
-    return next(operation for operation in OPERATIONS if operation.model_type == model_type)
+    return operations_of(model_type).asked_for(value)
+
+
+def _kind(model_type: str, content: bytes) -> type[BaseRequest]:
+    """The contract of the request in a line of JSON, which is read for it where there are several."""
+    from sheaf.http.operations import operations_of
+
+    operations = operations_of(model_type)
+    kind: type[BaseRequest] = (operations.only or operations.asked_for(parse(content))).request
+    return kind
 
 
 def read_request(content: bytes, spec: ModelSpec, request_id: UUID) -> BaseRequest:
@@ -34,7 +41,7 @@ def read_request(content: bytes, spec: ModelSpec, request_id: UUID) -> BaseReque
         MalformedRequestError: The bytes are not JSON.
         InvalidRequestError: The contract does not allow it, or it names another model.
     """
-    kind: type[BaseRequest] = contract_of(spec.model_type).request
+    kind = _kind(spec.model_type, content)
     try:
         request = kind.model_validate_json(content, strict=True, by_alias=True, by_name=False)
     except ValidationError:

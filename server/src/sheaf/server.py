@@ -20,6 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sheaf.http import create_app
 from sheaf.http.app import Limits
 from sheaf.local import LocalModels, describe
+from sheaf.observability import Telemetry, configure_logging, start_tracing
+from sheaf.observability.ray_export import export_to_ray
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.errors import ModelNotFoundError
@@ -79,7 +81,11 @@ class _ModelReplica:
 
     def __init__(self, spec: ModelSpec, limits: Limits) -> None:
         self._limits = limits
-        self._models = LocalModels.start(spec)
+        configure_logging()
+        start_tracing()
+        telemetry = Telemetry()
+        self._models = LocalModels.start(spec, telemetry)
+        export_to_ray(telemetry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return _at_root(create_app(self._models, limits=self._limits))
@@ -97,6 +103,7 @@ class _Index:
     """What is at `/`: `/models`, `/docs`, `/openapi.json`; and a 404 for models that are not there."""
 
     def __init__(self) -> None:
+        configure_logging()
         self._models = _DeployedModels()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -111,6 +118,7 @@ class _DeployedModels:
 
     def __init__(self) -> None:
         self.infos: list[ModelInfo] = []
+        self.telemetry = Telemetry()
 
     def get(self, name: str) -> ModelRuntime:
         raise ModelNotFoundError(f"No model is called {name[:128]!r}.")

@@ -125,7 +125,8 @@ def as_problem(error: Exception, request: BaseRequest) -> ProblemError:
     if isinstance(error, ProblemError):
         error.request_id = error.request_id or request_id
         return error
-    log.error("model %s failed on request %s", request.model_name, request_id, exc_info=error)
+    facts = {"model": request.model_name, "request_id": request_id}
+    log.error("model %s failed on request %s", *facts.values(), exc_info=error, extra=facts)
     breach = isinstance(error, ValidationError)
     text = "The model's answer breaks its contract." if breach else "The model failed on this request."
     problem = BackendError(text, request_id=request_id)

@@ -18,11 +18,11 @@ StreamEvent: TypeAlias = ProgressEvent | ResultEvent[Any] | ProblemError
 class PredictJob:
     """A request that shares batches. It is settled exactly once; whoever comes later comes too late."""
 
-    __slots__ = ("_outlets", "queue_seconds", "request", "retried", "trace")
+    __slots__ = ("_outlets", "call", "queue_seconds", "request", "retried")
 
-    def __init__(self, request: BaseRequest, outlet: Outlet, trace: Any = None) -> None:
+    def __init__(self, request: BaseRequest, outlet: Outlet, call: Any = None) -> None:
         self.request = request
-        self.trace = trace
+        self.call = call
         self.queue_seconds = 0.0
         #: Whether it was in a batch that took the model down with it.
         self.retried = False
@@ -50,22 +50,24 @@ class StreamJob:
     """A stream with steps of its own: each turn in the line runs one step."""
 
     __slots__ = (
-        *("cancelled", "compute_seconds", "emit", "events", "owner", "queue_seconds", "request", "trace"),
+        *("call", "cancelled", "compute_seconds", "emit", "events", "failed", "owner", "queue_seconds"),
+        "request",
     )
 
     def __init__(
         self,
         request: BaseRequest,
         emit: Callable[[StreamEvent], None],
-        trace: Any = None,
+        call: Any = None,
     ) -> None:
         self.request = request
         #: The model's own iterator, from its first step on, and the backend that gave it.
         self.events: Iterator[ProgressEvent | BaseResponse] | None = None
         self.owner: object = None
         self.emit = emit
-        self.trace = trace
+        self.call = call
         self.cancelled = threading.Event()
+        self.failed = False
         self.compute_seconds = 0.0
         self.queue_seconds = 0.0
 
@@ -78,6 +80,7 @@ class StreamJob:
         if self.cancelled.is_set():
             return False
         self.cancelled.set()
+        self.failed = isinstance(outcome, ProblemError)
         self.emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
         return True
 

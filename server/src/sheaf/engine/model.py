@@ -118,7 +118,7 @@ class LoadedModel:
             more = run_step(self.backend, job, clock=self._clock)
         except Died as died:
             self._broken, more = str(died.reason), False
-        self._record([entry], started, failures=0)
+        self._record([entry], started, failures=int(job.failed))
         if more:
             entry.arrived = self._clock()
             return [entry]
@@ -133,6 +133,7 @@ class LoadedModel:
         try:
             failures, largest = run_batch(backend, jobs, clock=self._clock)
         except Died as died:
+            self._record(entries, started, failures=len(died.unanswered))
             return self._rescue(entries, died) if backend is self.backend else []
         if backend is not self.backend:
             return []  # given up as hung meanwhile: what it says counts no more
@@ -175,11 +176,11 @@ class LoadedModel:
                 size=len(entries),
                 cost=sum(costs),
                 padded_cost=cost_of(costs, padded=self.padded),
-                queue_seconds=[entry.item.queue_seconds for entry in entries],
+                queue_seconds=[max(0.0, started - entry.arrived) for entry in entries],
                 seconds=seconds,
                 ended=time.time(),
                 failures=failures,
-                traces=[entry.item.trace for entry in entries],
+                calls=[entry.item.call for entry in entries],
             )
         )
         return seconds

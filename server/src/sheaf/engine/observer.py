@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from sheaf.engine.answers import Outcome
 from sheaf_client.contracts.base import BaseRequest
 
 
@@ -18,11 +20,11 @@ class BatchRecord:
         size: Requests in the batch.
         cost: Sum of their costs, in the backend's unit.
         padded_cost: What the model computed for it; above `cost` where members were padded.
-        queue_seconds: How long each member had waited.
+        queue_seconds: How long each member had waited for this turn.
         seconds: How long the call took.
         ended: When it was over, by `time.time()`.
         failures: Members that the model failed on.
-        traces: What `Observer.trace` gave for each member.
+        calls: What `Observer.began` gave for each member.
     """
 
     model: str
@@ -33,7 +35,7 @@ class BatchRecord:
     seconds: float
     ended: float
     failures: int
-    traces: Sequence[Any]
+    calls: Sequence[Any]
 
 
 class Observer:
@@ -42,9 +44,21 @@ class Observer:
     This class does nothing; hosts override what they need.
     """
 
-    def trace(self, request: BaseRequest) -> Any:  # noqa: ARG002 - for those who override it
-        """What shall travel with a request through the line, such as the caller's span."""
+    def began(self, model: str, request: BaseRequest, *, streamed: bool) -> Any:  # noqa: ARG002
+        """A request has come, in its caller's context; what is returned travels with it."""
         return None
+
+    def ended(self, call: Any, outcome: Outcome | None) -> None:
+        """A request has its answer or its error; None where the caller left. Once for each that began.
+
+        Args:
+            call: What `began` gave for it.
+            outcome: What the caller is told.
+        """
+
+    def phase(self, call: Any, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Surrounds a part of a request's work outside of the model, such as `feast.resolve`."""
+        return nullcontext()
 
     def executed(self, batch: BatchRecord) -> None:
         """A call of the model is over."""

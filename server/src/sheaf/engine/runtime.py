@@ -23,6 +23,7 @@ from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.engine.watch import Departure, Watch
 from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
@@ -119,14 +120,15 @@ class ModelRuntime:
         """Answer one request, waiting in this thread."""
         waiter = Waiter()
         leave = self._open(request, waiter, Terms(timeout, priority, tenant), here=self.backend.inline)
-        outcome: Outcome | None = None
         try:
             outcome = waiter.wait(timeout)
-        finally:
-            if outcome is None:
-                leave()
+        except BaseException:
+            leave()
+            raise
         if outcome is None:
-            raise _late(request)
+            late = _late(request)
+            leave(late)
+            raise late
         return unwrap(outcome)
 
     async def predict(
@@ -141,8 +143,9 @@ class ModelRuntime:
             async with asyncio.timeout(timeout):
                 return unwrap(await future)
         except TimeoutError:
-            leave()
-            raise _late(request) from None
+            late = _late(request)
+            leave(late)
+            raise late from None
         except asyncio.CancelledError:
             leave()
             raise
@@ -179,34 +182,35 @@ class ModelRuntime:
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout)
 
-    def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Leave:
+    def _open(
+        self,
+        request: BaseRequest,
+        outlet: Outlet,
+        terms: Terms,
+        *,
+        here: bool = False,
+        streamed: bool = False,
+    ) -> Departure:
         """Have a request answered into an outlet; returns what a caller that leaves must call.
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        try:
-            adapters = self._admit(request)
-            if self._shared is None or not self.backend.deterministic(request):
-                return self._enter(request, adapters, terms, outlet, here=here)[1]
-            deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            asked = self._shared.ask(
-                request,
-                outlet,
-                deadline,
-                lambda landing: self._enter(request, adapters, terms, landing, here=here),
-            )
-        except ProblemError as error:
-            self._observer.refused(self.spec.name, error.code)
-            raise
-        self._observer.cached(self.spec.name, hit=asked.hit)
-        return asked.leave
+        with Watch(self._observer, self.spec.name, request, streamed=streamed) as watch:
+            adapters, outlet = self._admit(request), watch.outlet(outlet)
 
-    def _enter(
-        self, request: BaseRequest, adapters: ActiveAdapters, terms: Terms, outlet: Outlet, *, here: bool
-    ) -> tuple[Entry[Job], Leave]:
+            def enter(outlet: Outlet) -> tuple[Entry[Job], Leave]:
+                job = PredictJob(request, outlet, watch.call)
+                return self._enter(job, self._entry(job, adapters, terms), here=here)
+
+            if self._shared is None or not self.backend.deterministic(request):
+                return watch.departure(enter(outlet)[1])
+            deadline = None if terms.timeout is None else self._clock() + terms.timeout
+            asked = self._shared.ask(request, outlet, deadline, enter)
+            self._observer.cached(self.spec.name, hit=asked.hit)
+            return watch.departure(asked.leave)
+
+    def _enter(self, job: PredictJob, entry: Entry[Job], *, here: bool) -> tuple[Entry[Job], Leave]:
         lane = self._open_lane()
-        job = PredictJob(request, outlet, self._observer.trace(request))
-        entry = self._entry(job, adapters, terms)
         if not (here and lane.run_here(entry)):
             lane.submit(entry)
 
@@ -218,24 +222,21 @@ class ModelRuntime:
 
     def _open_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
-    ) -> Callable[[], object]:
+    ) -> Departure:
         if not self.backend.streams():
             emit(ProgressEvent(step=0, total_steps=1))
 
             def finish(outcome: Outcome) -> None:
                 emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
-            return self._open(request, finish, terms)
-        try:
+            return self._open(request, finish, terms, streamed=True)
+        with Watch(self._observer, self.spec.name, request, streamed=True) as watch:
             adapters = self._admit(request)
-            job = StreamJob(request, emit, self._observer.trace(request))
+            job = StreamJob(request, watch.emitter(emit), watch.call)
             entry = self._entry(job, adapters, terms)
             entry.key = job  # a step runs alone
             self._open_lane().submit(entry)
-        except ProblemError as error:
-            self._observer.refused(self.spec.name, error.code)
-            raise
-        return job.abandon
+            return watch.departure(job.abandon)
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend

@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeAlias
 
 from sheaf.engine.jobs import StreamEvent
+from sheaf.engine.watch import Departure
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError
 
 #: Starts a stream that calls back with its events; returns what cancels it.
-Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Callable[[], object]]
+Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Departure]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
@@ -26,7 +27,7 @@ def iterate(open_stream: Open, timeout: float | None) -> Generator[Event, None, 
             try:
                 event = events.get(timeout=timeout)
             except queue.Empty:
-                raise _late() from None
+                raise _late(cancel) from None
             if isinstance(event, ProblemError):
                 raise event
             yield event
@@ -54,7 +55,7 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
                 async with asyncio.timeout_at(deadline):
                     event = await events.get()
             except TimeoutError:
-                raise _late() from None
+                raise _late(cancel) from None
             if isinstance(event, ProblemError):
                 raise event
             yield event
@@ -64,5 +65,7 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
         cancel()
 
 
-def _late() -> DeadlineExceededError:
-    return DeadlineExceededError("The deadline passed while the model was at work.")
+def _late(cancel: Departure) -> DeadlineExceededError:
+    late = DeadlineExceededError("The deadline passed while the model was at work.")
+    cancel(late)
+    return late

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
-from prometheus_client import CollectorRegistry
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,9 +28,10 @@ from sheaf.engine.streams import Event
 from sheaf.http.bodies import OFFLOAD, decode, decode_value, parse_batch, parsed, read_body
 from sheaf.http.docs import docs_routes
 from sheaf.http.encodings import MIN_COMPRESSED, compressed, encode_batch, encode_response
-from sheaf.http.metrics import Metrics, metrics_endpoint
-from sheaf.http.operations import AnyOperation, Operations
+from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import ProblemBoundary, as_problem, on_http_exception
+from sheaf.http.telemetry import Observed, metrics_endpoint
+from sheaf.observability import Telemetry
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client._binary import binary_size
 from sheaf_client.contracts.base import BaseRequest
@@ -65,17 +65,19 @@ class Models(Protocol):
 
     def list(self) -> ModelList: ...
 
+    @property
+    def telemetry(self) -> Telemetry: ...
+
 
 def create_app(
     models: Models, *, limits: Limits | None = None, lifespan: Lifespan[Any] | None = None
 ) -> ASGIApp:
     """The app over `models`. Loading and stopping them is the host's business, in `lifespan` or before."""
-    registry = CollectorRegistry()
     limits = limits or Limits()
     endpoints = _Endpoints(models, limits)
     routes = [
         Route("/models", endpoints.list_models, methods=["GET"]),
-        Route("/metrics", metrics_endpoint(registry), methods=["GET"]),
+        Route("/metrics", metrics_endpoint(models.telemetry), methods=["GET"]),
         *docs_routes(),
         Route("/{model_name}/health", endpoints.health, methods=["GET"]),
         Route("/{model_name}/ready", endpoints.ready, methods=["GET"]),
@@ -84,7 +86,7 @@ def create_app(
         Route("/{model_name}/batch", endpoints.batch, methods=["POST"]),
         Route("/{model_name}/{model_type}/{operation}", endpoints.operation, methods=["POST"]),
     ]
-    middleware = [Middleware(Metrics, registry=registry), Middleware(ProblemBoundary)]
+    middleware = [Middleware(Observed, telemetry=models.telemetry), Middleware(ProblemBoundary)]
     if limits.origins:
         # Outermost, so that refusals can be read by pages too.
         middleware.insert(
@@ -128,7 +130,7 @@ class _Endpoints:
     async def operation(self, request: Request) -> Response:
         runtime = self._runtime(request, "operation")
         model_type = request.path_params["model_type"]
-        operation = Operations(model_type).named(request.path_params["operation"])
+        operation = operations_of(model_type).named(request.path_params["operation"])
         if operation is None or model_type != runtime.spec.model_type:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
@@ -149,10 +151,13 @@ class _Endpoints:
 
     async def batch(self, request: Request) -> Response:
         runtime = self._runtime(request, "batch")
-        operations = Operations(runtime.spec.model_type)
+        operations = operations_of(runtime.spec.model_type)
         timeout = self._timeout(request)
         items = parse_batch(await read_body(request, self._limits.max_body))
         read = [_attempt(item, operations, runtime.spec.name) for item in items]
+        for item in read:
+            if isinstance(item, ProblemError):
+                self._models.telemetry.refused(runtime.spec.name, item.code)
         sound = [item for item in read if not isinstance(item, ProblemError)]
         answers = iter(await while_connected(request, partial(runtime.predict_many, sound, timeout=timeout)))
         outcomes = [item if isinstance(item, ProblemError) else next(answers) for item in read]
@@ -176,7 +181,7 @@ class _Endpoints:
         runtime.check_open()
         body = await read_body(request, self._limits.max_body)
         if operation is None:
-            operations = Operations(runtime.spec.model_type)
+            operations = operations_of(runtime.spec.model_type)
             operation = operations.only or operations.asked_for(await parsed(body))
         contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
         if "x-request-id" not in request.headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeAlias, cast
 
 from sheaf.http._routes import OPERATIONS
@@ -10,6 +11,12 @@ from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
 AnyOperation: TypeAlias = Operation[Any, Any]
+
+
+@cache
+def operations_of(model_type: str) -> Operations:
+    """The operations of a model type."""
+    return Operations(model_type)
 
 
 class Operations:

@@ -82,6 +82,7 @@ class ProblemBoundary:
             if started:
                 raise
             problem = as_problem(error)
+            scope["sheaf.code"] = problem.code
             problem.request_id = scope["sheaf.request_id"]
             await problem_response(problem)(scope, receive, send_on)
 

@@ -124,7 +124,7 @@ class Job:
         value = self._members().get("response")
         if value is None:
             return None
-        kind: type[BaseResponse] = contract_of(value["model_type"]).response
+        kind: type[BaseResponse] = contract_of(value["model_type"], value).response
         return kind.model_validate_json(pydantic_core.to_json(value))
 
     @property

@@ -1,0 +1,170 @@
+"""What Prometheus reads: the list of metrics, and how each event counts. Labels have few values by design."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from sheaf.engine.observer import BatchRecord
+from sheaf.observability.cells import Cells, Metric
+from sheaf_client.errors import BY_CODE
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+REQUESTS: Final = Metric(
+    "sheaf_requests_total",
+    "counter",
+    ("model", "route", "status"),
+    "Requests over HTTP by their status; 499 where the client left, and a stream by how it ended.",
+)
+REQUEST_SECONDS: Final = Metric(
+    "sheaf_request_duration_seconds",
+    "histogram",
+    ("model", "route"),
+    "Time from a request's head to the end of its answer, streams included.",
+    _SECONDS,
+)
+PREDICTIONS: Final = Metric(
+    "sheaf_predictions_total",
+    "counter",
+    ("model", "mode", "outcome"),
+    "Requests to a model, however they came: over HTTP, each of a batch, in this process. `mode` is "
+    "`predict` or `stream`; `outcome` is `ok`, `cancelled` where the caller left, or a problem's code.",
+)
+PREDICTION_SECONDS: Final = Metric(
+    "sheaf_prediction_duration_seconds",
+    "histogram",
+    ("model", "mode"),
+    "Time from a request's arrival at the model's line to its answer or error.",
+    _SECONDS,
+)
+REFUSED: Final = Metric(
+    "sheaf_refused_total",
+    "counter",
+    ("model", "code"),
+    "Requests refused before the model saw them, by the code of the problem.",
+)
+FAILURES: Final = Metric(
+    "sheaf_failures_total", "counter", ("model",), "Requests that the model failed on, or died of."
+)
+BATCH_SIZE: Final = Metric(
+    "sheaf_batch_size", "histogram", ("model",), "Requests in each call of the model.", _SIZES
+)
+QUEUE_SECONDS: Final = Metric(
+    "sheaf_queue_seconds",
+    "histogram",
+    ("model",),
+    "How long each request, or step of a stream, waited for its turn.",
+    _SECONDS,
+)
+DEVICE_SECONDS: Final = Metric(
+    "sheaf_device_seconds_total", "counter", ("model",), "Time that the model was at work."
+)
+COST: Final = Metric(
+    "sheaf_batch_cost_total", "counter", ("model",), "Cost of what was asked, in the backend's own measure."
+)
+PADDED_COST: Final = Metric(
+    "sheaf_batch_padded_cost_total",
+    "counter",
+    ("model",),
+    "Cost of what was computed; what exceeds sheaf_batch_cost_total is padding.",
+)
+CACHE_REQUESTS: Final = Metric(
+    "sheaf_cache_requests_total",
+    "counter",
+    ("model", "outcome"),
+    "Questions to the cache: `hit` where no call of the request's own was needed, else `miss`.",
+)
+RELOADS: Final = Metric(
+    "sheaf_reloads_total", "counter", ("model",), "Times that a model that died or hung was loaded anew."
+)
+CACHE_BYTES: Final = Metric("sheaf_cache_bytes", "gauge", ("model",), "Bytes of the answers kept.")
+QUEUE_DEPTH: Final = Metric("sheaf_queue_depth", "gauge", ("model",), "Requests that wait.")
+READY: Final = Metric(
+    "sheaf_model_ready", "gauge", ("model",), "1 where the model is loaded and accepts requests, else 0."
+)
+
+#: Every metric, in the order of the documentation.
+METRICS: Final[Sequence[Metric]] = (
+    *(REQUESTS, REQUEST_SECONDS, PREDICTIONS, PREDICTION_SECONDS, REFUSED, FAILURES),
+    *(BATCH_SIZE, QUEUE_SECONDS, QUEUE_DEPTH, DEVICE_SECONDS, COST, PADDED_COST),
+    *(CACHE_REQUESTS, CACHE_BYTES, READY, RELOADS),
+)
+#: How a request may end. What a backend makes up must not make new series.
+_ENDINGS = frozenset({"ok", "cancelled", *BY_CODE})
+#: Codes of problems that count as failures of the model.
+_FAILED = frozenset({"backend_failed", "internal"})
+
+
+class Metrics:
+    """The counts of one registry. Every method may run on any thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        cells = Cells(METRICS)
+        registry.register(cells)
+        self._lock = cells.lock
+        counts, distributions = cells.counts, cells.distributions
+        self._requests, self._request_seconds = counts[REQUESTS.name], distributions[REQUEST_SECONDS.name]
+        self._predictions = counts[PREDICTIONS.name]
+        self._prediction_seconds = distributions[PREDICTION_SECONDS.name]
+        self._refused, self._failures = counts[REFUSED.name], counts[FAILURES.name]
+        self._sizes, self._waited = distributions[BATCH_SIZE.name], distributions[QUEUE_SECONDS.name]
+        self._device_seconds = counts[DEVICE_SECONDS.name]
+        self._cost, self._padded_cost = counts[COST.name], counts[PADDED_COST.name]
+        self._cache, self._reloads = counts[CACHE_REQUESTS.name], counts[RELOADS.name]
+
+    def expect(self, model: str, *, cached: bool) -> None:
+        """Let a model's series begin at zero, so that their first event is seen as an increase."""
+        own = (model,)
+        with self._lock:
+            for count in (self._failures, self._device_seconds, self._cost, self._padded_cost, self._reloads):
+                count.add(own, 0)
+            for outcome in ("hit", "miss") if cached else ():
+                self._cache.add((model, outcome), 0)
+            for distribution in (self._sizes, self._waited):
+                distribution.expect(own)
+
+    def answered(self, model: str, route: str, status: int, seconds: float) -> None:
+        """A request over HTTP is over."""
+        with self._lock:
+            self._requests.add((model, route, str(status)))
+            self._request_seconds.observe((model, route), seconds)
+
+    def predicted(self, model: str, mode: str, outcome: str, seconds: float) -> None:
+        """A request to a model is over."""
+        outcome = outcome if outcome in _ENDINGS else "internal"
+        with self._lock:
+            self._predictions.add((model, mode, outcome))
+            self._prediction_seconds.observe((model, mode), seconds)
+            if outcome in _FAILED:
+                self._failures.add((model,))
+
+    def executed(self, batch: BatchRecord) -> None:
+        """A call of the model is over."""
+        own = (batch.model,)
+        with self._lock:
+            self._sizes.observe(own, batch.size)
+            self._device_seconds.add(own, batch.seconds)
+            self._cost.add(own, batch.cost)
+            self._padded_cost.add(own, batch.padded_cost)
+            for seconds in batch.queue_seconds:
+                self._waited.observe(own, seconds)
+
+    def cached(self, model: str, *, hit: bool) -> None:
+        """The cache was asked."""
+        with self._lock:
+            self._cache.add((model, "hit" if hit else "miss"))
+
+    def refused(self, model: str, code: str) -> None:
+        """A request was refused before the model saw it."""
+        with self._lock:
+            self._refused.add((model, code if code in BY_CODE else "internal"))
+
+    def reloaded(self, model: str) -> None:
+        """A model was loaded anew."""
+        with self._lock:
+            self._reloads.add((model,))
