@@ -125,6 +125,7 @@ def _operation(task: Task, op: Operation) -> JSON:
         "parameters": [
             {"$ref": "#/components/parameters/RequestId"},
             {"$ref": "#/components/parameters/Timeout"},
+            {"$ref": "#/components/parameters/Priority"},
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": component(op.request)}}},
         "responses": {

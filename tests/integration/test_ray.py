@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from sheaf import ModelServer, ModelSpec, build_app
+from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.server import UpdateFailedError
 from sheaf.spec import ResourceConfig
 from sheaf_client import Sheaf
@@ -149,3 +150,16 @@ def test_one_replica_batches_what_its_callers_send(server: ModelServer) -> None:
 def test_build_app_gives_an_application() -> None:
     application = build_app("statsforecast")
     assert type(application).__name__ == "Application"
+
+
+def test_keys_hold_in_replicas(server: ModelServer) -> None:
+    from ray import serve
+
+    access = Access(keys=(ApiKey(name="ann", sha256=hash_of("secret"), models=("closed",)),))
+    serve.run(build_app(spec(name="closed"), access=access), name="closed", route_prefix="/closed")
+    body = {"history": [1.0, 2.0], "horizon": 1, "frequency": "1h"}
+    url = f"{server.url}/closed/predict"
+    assert httpx.post(url, json=body).status_code == 401
+    assert httpx.post(url, json=body, headers={"x-api-key": "secret"}).json()["mean"] == [2.0]
+    assert httpx.get(f"{server.url}/closed/ready").status_code == 200
+    serve.delete("closed")

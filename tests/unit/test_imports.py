@@ -51,7 +51,7 @@ ALLOWED = {
     "scheduling": {"scheduling"},
     "backends": {"api", "backends", "lora", "registry"},
     "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
-    "http": {"engine", "http", "observability"},
+    "http": {"engine", "http", "observability", "registry", "spec"},
     "observability": {"engine", "environment", "observability"},
 }
 

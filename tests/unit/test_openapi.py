@@ -109,7 +109,7 @@ def test_components_are_exactly_those_referred_to(document: dict[str, Any]) -> N
     assert set(refs(document)) == kept
     assert "#/components/schemas/AnyRequest" not in kept
     assert "#/components/schemas/TabularRequest" not in kept
-    assert list(document["components"]["securitySchemes"]) == ["bearer"]
+    assert list(document["components"]["securitySchemes"]) == ["api_key", "bearer"]
 
 
 def test_models_of_one_type_have_the_operations_that_they_serve() -> None:

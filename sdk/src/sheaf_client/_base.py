@@ -42,6 +42,8 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
+        if not (self.__binary__ or self.__rules__):
+            return self
         faults = shape_tensors(self, self.__binary__)
         faults += [
             InitErrorDetails(

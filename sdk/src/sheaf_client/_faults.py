@@ -18,6 +18,8 @@ from sheaf_client.errors import InvalidRequestError
 
 #: Most faults that are told; a long series of wrong numbers is one mistake.
 MAX_FAULTS = 20
+#: Longest path and message of a fault.
+MAX_TEXT = 512
 
 _CODES = {
     "missing": "missing",
@@ -51,7 +53,8 @@ class Found:
 
     def fault(self) -> Fault:
         message = self.message if self.message.endswith(".") else f"{self.message}."
-        return Fault(code=self.code, path=pointer(self.path), message=message)
+        # Names of members come from the caller, who may have made them as long as a body.
+        return Fault(code=self.code, path=pointer(self.path)[:MAX_TEXT], message=message[:MAX_TEXT])
 
 
 def pointer(loc: Iterable[str | int]) -> str:

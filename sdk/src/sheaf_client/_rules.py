@@ -12,7 +12,13 @@ from typing import Any, LiteralString, cast
 Loc = tuple[str | int, ...]
 #: Code, location and message of one fault.
 Finding = tuple[LiteralString, Loc, str]
-Rule = Callable[[Any], Iterator[Finding]]
+Rule = Callable[[Any], Iterable[Finding]]
+#: Rules that say nothing of a `field` that is not given, as most are not.
+_OF_VALUES = {
+    *("requires", "rectangular", "some_present", "index_within", "items_within", "unique", "unique_by"),
+    *("increasing", "same_length", "length_equals", "keys_within", "same_keys", "same_width"),
+    *("length_is_width", "boxes"),
+}
 
 
 def compile_rules(specs: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
@@ -22,7 +28,10 @@ def compile_rules(specs: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
 
 def _bind(spec: Mapping[str, Any]) -> Rule:
     check = _RULES[spec["rule"]]
-    return lambda model: check(model, spec)
+    if spec["rule"] not in _OF_VALUES:
+        return lambda model: check(model, spec)
+    name: str = spec["field"].partition(".*")[0].removesuffix("_b64")
+    return lambda model: () if getattr(model, name) is None else check(model, spec)
 
 
 def _values(model: Any, path: str) -> Iterator[tuple[Loc, Any]]:

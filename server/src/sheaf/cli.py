@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from enum import Enum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from sheaf.http.keys import Access
     from sheaf.spec import ModelSpec
 
 app = typer.Typer(
     help="Serve foundation models that are not text LLMs.", no_args_is_help=True, add_completion=False
 )
+
+
+keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
+app.add_typer(keys, name="key")
 
 
 class Form(Enum):
@@ -39,12 +45,14 @@ def serve(
 ) -> None:
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
     from sheaf.embedded import EmbeddedServer
-    from sheaf.http.app import Limits
+    from sheaf.http.limits import Limits
 
     try:
         specs = _read(models)
         limits = Limits(origins=tuple(allow_origin or ()))
-        server = EmbeddedServer(specs, host=host, port=port, limits=limits)
+        server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=_access(models))
+        if not server.access.keys and not _is_loopback(host):
+            typer.echo(_OPEN_WARNING.format(host=host), err=True)
         typer.echo(
             f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs"
         )
@@ -52,6 +60,25 @@ def serve(
     except (ValueError, OSError, ImportError) as error:
         typer.echo(f"sheaf: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+@keys.command("new")
+def new_key(
+    name: Annotated[str, typer.Argument(help="Who shall bear it: letters, digits, `.`, `_` and `-`.")],
+) -> None:
+    """Make a key: it is shown once, and the line below it goes into the server's keys."""
+    from sheaf.http.keys import ApiKey, hash_of
+    from sheaf.http.keys import new_key as make
+
+    secret = make()
+    try:
+        key = ApiKey(name=name, sha256=hash_of(secret))
+    except ValueError as error:
+        typer.echo(f"sheaf: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"key (give it to {key.name}; it is not kept):\n  {secret}")
+    typer.echo(f"for SHEAF_API_KEYS:\n  {key.name}:{key.sha256}")
+    typer.echo(f"for a file of keys:\n  - {{name: {key.name}, sha256: {key.sha256}}}")
 
 
 @app.command()
@@ -139,6 +166,29 @@ def _read(models: list[str]) -> list[ModelSpec]:
     return as_specs(
         [spec for name in models for spec in (read_specs(Path(name)) if _is_file(name) else as_specs(name))]
     )
+
+
+def _access(models: list[str]) -> Access | None:
+    """The `access` of the one file that has it."""
+    from sheaf.http.keys import read_access
+
+    found = [access for name in models if _is_file(name) and (access := read_access(Path(name)))]
+    if len(found) > 1:
+        raise ValueError("two files say who may call; keep `access` in one")
+    return found[0] if found else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+_OPEN_WARNING = (
+    "sheaf: WARNING: {host} can be reached from other machines and there are no API keys: anybody may call "
+    "these models. Make one with `sheaf key new NAME`."
+)
 
 
 def _is_file(name: str) -> bool:

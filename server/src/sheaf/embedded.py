@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import socket
 import threading
@@ -15,12 +14,12 @@ from typing import Self
 import uvicorn
 
 from sheaf.http import create_app
-from sheaf.http.app import Limits
+from sheaf.http.keys import Access
+from sheaf.http.limits import Limits
+from sheaf.http.protocol import bounded_protocol
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry, configure_logging, start_tracing
-from sheaf.spec import ModelSpec, SpecLike
-
-log = logging.getLogger("sheaf.embedded")
+from sheaf.spec import ModelSpec, SpecLike, as_specs
 
 DEFAULT_PORT = 8000
 
@@ -38,6 +37,7 @@ class EmbeddedServer:
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
         limits: Sizes and times that are accepted.
+        access: Who may call, and who may change models; `SHEAF_API_KEYS` and `SHEAF_ADMIN_KEY` add to it.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         limits: Limits | None = None,
+        access: Access | None = None,
     ) -> None:
-        self._models = LocalModels(models, Telemetry())
+        self._access = Access.from_environment(access)
+        self._models = LocalModels([self._access.weigh(spec) for spec in as_specs(models)], Telemetry())
         self._host, self._port = host, port
         self._limits = limits or Limits()
         self._socket: socket.socket | None = None
@@ -61,6 +63,11 @@ class EmbeddedServer:
         """Base URL of the server, once it listens."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
+
+    @property
+    def access(self) -> Access:
+        """Who may call, with what the environment adds."""
+        return self._access
 
     @property
     def specs(self) -> list[ModelSpec]:
@@ -87,8 +94,7 @@ class EmbeddedServer:
 
     def __enter__(self) -> Self:
         configure_logging()
-        for runtime in self._models.runtimes.values():
-            runtime.start()
+        self._models.start_all()
         self._listen()
         server = self._make_server()
         self._thread = threading.Thread(
@@ -112,10 +118,7 @@ class EmbeddedServer:
     def _load(self) -> None:
         """Load the models while the server already answers `/health`; a failure ends it."""
         try:
-            for runtime in self._models.runtimes.values():
-                started = time.perf_counter()
-                runtime.start()
-                log.info("%s is ready after %.1f s", runtime.spec.name, time.perf_counter() - started)
+            self._models.start_all()
         except Exception as error:  # noqa: BLE001 - told by `run`, in the thread that asked
             self._failure = error
             if self._server is not None:
@@ -134,12 +137,16 @@ class EmbeddedServer:
         return self._socket
 
     def _make_server(self) -> uvicorn.Server:
+        app = create_app(self._models, limits=self._limits, access=self._access, changeable=self._models)
         config = uvicorn.Config(
-            create_app(self._models, limits=self._limits),
+            app,
+            http=bounded_protocol(self._limits),
+            ws="none",
             log_level="warning",
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=10,
             lifespan="off",
         )

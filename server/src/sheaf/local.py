@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from sheaf.backends.operations import served_by
@@ -14,13 +17,20 @@ from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, ModelNotFoundError
 
+log = logging.getLogger("sheaf.local")
+
 
 class LocalModels:
-    """Runtimes by the names of their models, under the eyes of `telemetry`, by default the process's."""
+    """Runtimes by the names of their models, which can be changed while others answer.
+
+    They are under the eyes of `telemetry`, by default the process's.
+    """
 
     def __init__(self, models: Iterable[SpecLike] | SpecLike, telemetry: Telemetry | None = None) -> None:
         self.telemetry = telemetry or process_telemetry()
+        #: Replaced as a whole where it changes, so that whoever reads it needs no lock.
         self.runtimes = {spec.name: ModelRuntime(spec, self.telemetry) for spec in as_specs(models)}
+        self._change = threading.Lock()
         self.telemetry.watch(self)
 
     @classmethod
@@ -33,6 +43,56 @@ class LocalModels:
                 runtime.start()
             loaded.pop_all()
         return held
+
+    def start_all(self) -> None:
+        """Load the models that are not loaded yet, one after another; raises what that raises."""
+        for name in list(self.runtimes):
+            with self._change:
+                runtime = self.runtimes.get(name)
+                if runtime is not None and not runtime.ready:
+                    started = time.perf_counter()
+                    runtime.start()
+                    log.info("%s is ready after %.1f s", name, time.perf_counter() - started)
+
+    def load(self, spec: SpecLike) -> None:
+        """Load one more model; raises `ValueError` where the name is taken, and what its loading raises."""
+        (spec,) = as_specs(spec)
+        with self._change:
+            if spec.name in self.runtimes:
+                raise ValueError(f"two models are called {spec.name!r}")
+            self._put(spec)
+
+    def update(self, spec: SpecLike) -> None:
+        """Replace the model of that name with no request dropped.
+
+        The new version is loaded first, so for a while both are in memory; then it takes over at once, and
+        the old one finishes what it has accepted. Where the new one does not come up, what its loading raised
+        is raised here, and the old one goes on serving. Raises `ModelNotFoundError` for an unknown name.
+        """
+        (spec,) = as_specs(spec)
+        with self._change:
+            self.get(spec.name)
+            self._put(spec)
+
+    def put(self, spec: SpecLike) -> bool:
+        """`load` or `update`, whichever it is; whether the name is new."""
+        (spec,) = as_specs(spec)
+        with self._change:
+            new = spec.name not in self.runtimes
+            self._put(spec)
+        return new
+
+    def unload(self, name: str) -> None:
+        """Finish what waits for a model, then let go of it; raises `ModelNotFoundError`."""
+        with self._change:
+            runtime = self.get(name)
+            self.runtimes = {key: value for key, value in self.runtimes.items() if key != name}
+            runtime.stop()
+
+    def specs(self) -> Sequence[ModelSpec]:
+        """What is deployed, in order of names."""
+        runtimes = self.runtimes
+        return [runtimes[name].spec for name in sorted(runtimes)]
 
     def get(self, name: str) -> ModelRuntime:
         """The model of that name; raises `ModelNotFoundError`."""
@@ -53,7 +113,7 @@ class LocalModels:
 
     def list(self) -> ModelList:
         """What is deployed, in order of names."""
-        runtimes = (self.runtimes[name] for name in sorted(self.runtimes))
+        runtimes = [runtime for _, runtime in sorted(self.runtimes.items())]
         return ModelList(models=[describe(runtime.spec, ready=runtime.ready) for runtime in runtimes])
 
     def stop(self) -> None:
@@ -61,6 +121,14 @@ class LocalModels:
         for runtime in self.runtimes.values():
             runtime.stop()
         self.telemetry.forget(self)
+
+    def _put(self, spec: ModelSpec) -> None:
+        new = ModelRuntime(spec, self.telemetry)
+        new.start()
+        old = self.runtimes.get(spec.name)
+        self.runtimes = {**self.runtimes, spec.name: new}
+        if old is not None:
+            old.hand_over(new)
 
     def __repr__(self) -> str:
         return f"local: {', '.join(sorted(self.runtimes))}"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.types import ASGIApp
 
 from sheaf.http import create_app
-from sheaf.http.app import Limits
+from sheaf.http.keys import Access
+from sheaf.http.limits import Limits
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.spec import ModelSpec, SpecLike, as_specs
@@ -45,6 +46,8 @@ class ModalServer:
         gpu: GPU of a container as Modal names it, such as `"L4"`; needed where a model asks for one.
         secrets: `modal.Secret`s whose variables the containers see.
         limits: Sizes and times that are accepted.
+        access: Who may call, besides what `SHEAF_API_KEYS` says here and among the `secrets`. Each container
+            counts its callers' requests for itself.
         public: Let anyone call it. Otherwise callers send a proxy token of the workspace, as the headers
             `Modal-Key` and `Modal-Secret`.
         options: Further settings of `modal.App.cls`, such as `volumes`, `region`, `min_containers`.
@@ -60,10 +63,12 @@ class ModalServer:
         gpu: str | list[str] | None = None,
         secrets: Sequence[Any] = (),
         limits: Limits | None = None,
+        access: Access | None = None,
         public: bool = False,
         **options: Any,
     ) -> None:
-        self.specs: list[ModelSpec] = as_specs(models)
+        self._access = Access.from_environment(access)
+        self.specs: list[ModelSpec] = [self._access.weigh(spec) for spec in as_specs(models)]
         if gpu is None and (hungry := [s.name for s in self.specs if s.resources.num_gpus]):
             raise ValueError(f"{hungry[0]} asks for a GPU: say which, such as gpu='L4'")
         self._name, self._image, self._extras = name, image, tuple(extras)
@@ -103,7 +108,7 @@ class ModalServer:
         concurrent = modal.concurrent(max_inputs=most, target_inputs=target)
         image = self._image if self._image is not None else default_image(self._extras)
         cls = self._app.cls(image=image, serialized=True, **self._options)
-        return cls(concurrent(_container(self.specs, self._limits, public=self._public)))
+        return cls(concurrent(_container(self.specs, self._limits, self._access, public=self._public)))
 
     @cached_property
     def _app(self) -> Any:
@@ -149,7 +154,7 @@ def _without_marker(need: Requirement) -> str:
     return f"{need.name}{extras}{need.specifier}"
 
 
-def _container(specs: Sequence[ModelSpec], limits: Limits, *, public: bool) -> type:
+def _container(specs: Sequence[ModelSpec], limits: Limits, access: Access, *, public: bool) -> type:
     """The class that a container makes one object of. It holds runtimes, and nothing else of its own."""
 
     class Models:
@@ -162,7 +167,7 @@ def _container(specs: Sequence[ModelSpec], limits: Limits, *, public: bool) -> t
             self._models.stop()
 
         def web(self) -> ASGIApp:
-            return create_app(self._models, limits=limits)
+            return create_app(self._models, limits=limits, access=Access.from_environment(access))
 
     modal, cls = _modal(), cast("Any", Models)
     cls.start = modal.enter()(cls.start)

@@ -18,7 +18,8 @@ from ray.serve.schema import ApplicationStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sheaf.http import create_app
-from sheaf.http.app import Limits
+from sheaf.http.keys import Access
+from sheaf.http.limits import Limits
 from sheaf.local import LocalModels, describe
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.observability.ray_export import export_to_ray
@@ -48,9 +49,15 @@ class UpdateFailedError(RuntimeError):
     """The new version of a model did not come up; the old one goes on serving."""
 
 
-def build_app(spec: SpecLike, *, limits: Limits | None = None) -> Application:
-    """The Ray Serve application of one model, for `serve.run` or a KubeRay configuration."""
+def build_app(spec: SpecLike, *, limits: Limits | None = None, access: Access | None = None) -> Application:
+    """The Ray Serve application of one model, for `serve.run` or a KubeRay configuration.
+
+    Who may call is settled here, with what the environment of this process says: replicas have another one.
+    Each replica counts its callers' requests for itself.
+    """
+    access = Access.from_environment(access)
     (spec,) = as_specs(spec)
+    spec = access.weigh(spec)
     resources = spec.resources
     options: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
     if resources.memory_gb is not None:
@@ -70,7 +77,7 @@ def build_app(spec: SpecLike, *, limits: Limits | None = None) -> Application:
         max_surge_percent=100,
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
-    ).bind(spec, limits or Limits())
+    ).bind(spec, limits or Limits(), access)
     return application
 
 
@@ -79,8 +86,8 @@ def build_app(spec: SpecLike, *, limits: Limits | None = None) -> Application:
 class _ModelReplica:
     """One replica: a model and the app over it."""
 
-    def __init__(self, spec: ModelSpec, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, spec: ModelSpec, limits: Limits, access: Access) -> None:
+        self._limits, self._access = limits, access
         configure_logging()
         start_tracing()
         telemetry = Telemetry()
@@ -88,7 +95,7 @@ class _ModelReplica:
         export_to_ray(telemetry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return _at_root(create_app(self._models, limits=self._limits))
+        return _at_root(create_app(self._models, limits=self._limits, access=self._access))
 
     async def check_health(self) -> None:
         """Ray replaces a replica whose model cannot answer any more."""
@@ -102,15 +109,16 @@ class _ModelReplica:
 class _Index:
     """What is at `/`: `/models`, `/docs`, `/openapi.json`; and a 404 for models that are not there."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access) -> None:
         configure_logging()
         self._models = _DeployedModels()
+        self._access = access
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._models.infos = ModelList.model_validate(user_config).models
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return _at_root(create_app(self._models))
+        return _at_root(create_app(self._models, access=self._access))
 
 
 class _DeployedModels:
@@ -145,6 +153,7 @@ class ModelServer:
         host: Address the proxies listen on.
         port: Port the proxies listen on.
         limits: Sizes and times that are accepted.
+        access: Who may call; `SHEAF_API_KEYS` adds to it. Models are changed by `update`, not by routes.
     """
 
     def __init__(
@@ -154,7 +163,9 @@ class ModelServer:
         host: str = "127.0.0.1",
         port: int = 8000,
         limits: Limits | None = None,
+        access: Access | None = None,
     ) -> None:
+        self._access = Access.from_environment(access)
         self._specs = {spec.name: spec for spec in as_specs(models)}
         self._host, self._port = host, port
         self._limits = limits
@@ -177,7 +188,7 @@ class ModelServer:
         serve.start(http_options={"host": self._host, "port": self._port})
         # All at once: one after another, each would wait for the start of the processes before it.
         targets = (
-            serve.RunTarget(build_app(spec, limits=self._limits), name=name, route_prefix=f"/{name}")
+            serve.RunTarget(self._build(spec), name=name, route_prefix=f"/{name}")
             for name, spec in self._specs.items()
         )
         serve.run_many(list(targets))
@@ -215,12 +226,17 @@ class ModelServer:
         serve.shutdown()
 
     def _deploy(self, spec: ModelSpec) -> None:
-        serve.run(build_app(spec, limits=self._limits), name=spec.name, route_prefix=f"/{spec.name}")
+        serve.run(self._build(spec), name=spec.name, route_prefix=f"/{spec.name}")
+
+    def _build(self, spec: ModelSpec) -> Application:
+        return build_app(spec, limits=self._limits, access=self._access)
 
     def _publish(self) -> None:
         index: Any = _Index
         listed = ModelList(models=[describe(self._specs[name], ready=False) for name in sorted(self._specs)])
-        serve.run(index.options(user_config=listed.model_dump()).bind(), name=INDEX, route_prefix="/")
+        serve.run(
+            index.options(user_config=listed.model_dump()).bind(self._access), name=INDEX, route_prefix="/"
+        )
 
 
 def _at_root(app: ASGIApp) -> ASGIApp:

@@ -18,7 +18,9 @@ from sheaf.scheduling.batch import BatchPolicy
 from sheaf_client.contracts._types import ModelName
 
 #: Names that would hide the server's own routes.
-_RESERVED = frozenset({"models", "docs", "metrics", "openapi.json", "openapi-3.2.json", "health", "ready"})
+_RESERVED = frozenset(
+    {"admin", "models", "docs", "metrics", "openapi.json", "openapi-3.2.json", "health", "ready"}
+)
 
 
 class ResourceConfig(BaseModel):

@@ -50,6 +50,14 @@ export class MethodNotAllowedError extends ProblemError {
   static override readonly retryable: boolean = false;
 }
 
+/** The body came too slowly (408). */
+export class SlowRequestError extends ProblemError {
+  static override readonly code: string = "too_slow";
+  static override readonly status: number = 408;
+  static override readonly title: string = "The body came too slowly";
+  static override readonly retryable: boolean = true;
+}
+
 /** The body is too large (413). */
 export class RequestTooLargeError extends ProblemError {
   static override readonly code: string = "too_large";
@@ -138,6 +146,7 @@ export const BY_CODE: Record<string, ProblemKind> = {
   not_found: NotFoundError,
   model_not_found: ModelNotFoundError,
   method_not_allowed: MethodNotAllowedError,
+  too_slow: SlowRequestError,
   too_large: RequestTooLargeError,
   unsupported_media_type: UnsupportedMediaTypeError,
   invalid: InvalidRequestError,
@@ -161,6 +170,7 @@ export const FAULT_CODES: Record<string, string> = {
   bad_format: "The text does not have the form expected (UUID, timestamp, base64, pattern).",
   too_short: "The list, object or text has too few items.",
   too_long: "The list, object or text has too many items.",
+  too_large_media: "The file's header asks for more pixels, or a longer sound, than the server accepts.",
   mismatch: "The value contradicts another part of the request, such as its URL.",
   unsupported: "The contract allows it, this model does not.",
   no_feature_store: "A feature reference was sent to a deployment without a feature store.",

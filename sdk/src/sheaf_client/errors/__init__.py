@@ -15,6 +15,7 @@ __all__ = [
     "NotFoundError",
     "ModelNotFoundError",
     "MethodNotAllowedError",
+    "SlowRequestError",
     "RequestTooLargeError",
     "UnsupportedMediaTypeError",
     "InvalidRequestError",
@@ -82,6 +83,15 @@ class MethodNotAllowedError(ProblemError):
     status: ClassVar[int] = 405
     title: ClassVar[str] = "Method not allowed"
     retryable: ClassVar[bool] = False
+
+
+class SlowRequestError(ProblemError):
+    """The body came too slowly (408)."""
+
+    code: ClassVar[str] = "too_slow"
+    status: ClassVar[int] = 408
+    title: ClassVar[str] = "The body came too slowly"
+    retryable: ClassVar[bool] = True
 
 
 class RequestTooLargeError(ProblemError):
@@ -181,6 +191,7 @@ BY_CODE: dict[str, type[ProblemError]] = {
     "not_found": NotFoundError,
     "model_not_found": ModelNotFoundError,
     "method_not_allowed": MethodNotAllowedError,
+    "too_slow": SlowRequestError,
     "too_large": RequestTooLargeError,
     "unsupported_media_type": UnsupportedMediaTypeError,
     "invalid": InvalidRequestError,
@@ -204,6 +215,7 @@ FAULT_CODES: dict[str, str] = {
     "bad_format": "The text does not have the form expected (UUID, timestamp, base64, pattern).",
     "too_short": "The list, object or text has too few items.",
     "too_long": "The list, object or text has too many items.",
+    "too_large_media": "The file\u0027s header asks for more pixels, or a longer sound, than the server accepts.",
     "mismatch": "The value contradicts another part of the request, such as its URL.",
     "unsupported": "The contract allows it, this model does not.",
     "no_feature_store": "A feature reference was sent to a deployment without a feature store.",

@@ -51,6 +51,7 @@ class Mailbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # All that it holds of the loop is weak, or the loop would live for as long as its mailbox.
         self._loop = weakref.ref(loop)
+        self._thread = threading.get_ident()
         self._letters: deque[tuple[weakref.ref[asyncio.Future[Any]], Outcome]] = deque()
         self._called = False
 
@@ -59,6 +60,10 @@ class Mailbox:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def put(outcome: Outcome) -> None:
+            if threading.get_ident() == self._thread:  # answered where it was asked
+                if not future.done():
+                    future.set_result(outcome)
+                return
             self._letters.append((weakref.ref(future), outcome))
             loop = self._loop()
             if not self._called and loop is not None:

@@ -53,6 +53,7 @@ class ModelRuntime:
         self._clock = time.monotonic
         self._model = LoadedModel(spec, self._observer, self._clock)
         self._lane: Lane | None = None
+        self._successor: ModelRuntime | None = None
         config = spec.active_cache
         self._shared = SharedCalls(AnswerCache(config)) if config else None
 
@@ -95,9 +96,20 @@ class ModelRuntime:
         if lane is not None:
             lane.close(drain=drain)
 
+    def hand_over(self, successor: ModelRuntime) -> None:
+        """Have another runtime answer from now on: finish what waits here, let go of the model.
+
+        Whoever still holds this runtime is answered by its successor, so that no request is lost.
+        """
+        self._successor = successor
+        self.stop()
+
     def check_open(self) -> None:
         """Raise `UnavailableError` where requests cannot be taken now; hosts ask before reading a body."""
-        self._open_lane()
+        if self._successor is not None:
+            self._successor.check_open()
+        else:
+            self._open_lane()
 
     def submit(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
@@ -136,7 +148,7 @@ class ModelRuntime:
     ) -> Any:
         """Answer one request; cancelling the caller frees its place."""
         future, outlet = mailbox().outlet()
-        leave = self._open(request, outlet, Terms(timeout, priority, tenant))
+        leave = self._open(request, outlet, Terms(timeout, priority, tenant), here=self.backend.inline)
         try:
             if timeout is None:
                 return unwrap(await future)
@@ -184,32 +196,34 @@ class ModelRuntime:
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
 
-    def _open(
-        self,
-        request: BaseRequest,
-        outlet: Outlet,
-        terms: Terms,
-        *,
-        here: bool = False,
-        streamed: bool = False,
-    ) -> Departure:
+    def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Departure:
         """Have a request answered into an outlet; returns what a caller that leaves must call.
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        with Watch(self._observer, self.spec.name, request, streamed=streamed) as watch, opaque(request):
-            adapters, outlet = self._admit(request), watch.outlet(outlet)
+        with Watch(self._observer, self.spec.name, request, streamed=False) as watch, opaque(request):
+            return watch.departure(self._ask(request, watch.outlet(outlet), terms, watch, here=here))
+
+    def _ask(
+        self, request: BaseRequest, outlet: Outlet, terms: Terms, watch: Watch, *, here: bool = False
+    ) -> Leave:
+        try:
+            adapters = self._admit(request)
 
             def enter(outlet: Outlet) -> tuple[Entry[Job], Leave]:
                 job = PredictJob(request, outlet, watch.call)
                 return self._enter(job, self._entry(job, adapters, terms), here=here)
 
             if self._shared is None or not self.backend.deterministic(request):
-                return watch.departure(enter(outlet)[1])
+                return enter(outlet)[1]
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
             asked = self._shared.ask(request, outlet, deadline, enter)
-            self._observer.cached(self.spec.name, hit=asked.hit)
-            return watch.departure(asked.leave)
+        except UnavailableError:
+            if self._successor is None:
+                raise
+            return self._successor._ask(request, outlet, terms, watch, here=here)  # noqa: SLF001 - one of us
+        self._observer.cached(self.spec.name, hit=asked.hit)
+        return asked.leave
 
     def _enter(self, job: PredictJob, entry: Entry[Job], *, here: bool) -> tuple[Entry[Job], Leave]:
         lane = self._open_lane()
@@ -225,20 +239,30 @@ class ModelRuntime:
     def _open_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
     ) -> Departure:
+        with Watch(self._observer, self.spec.name, request, streamed=True) as watch, opaque(request):
+            return watch.departure(self._begin_stream(request, watch.emitter(emit), terms, watch))
+
+    def _begin_stream(
+        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch
+    ) -> Leave:
         if not self.backend.streams():
             emit(ProgressEvent(step=0, total_steps=1))
 
             def finish(outcome: Outcome) -> None:
                 emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
-            return self._open(request, finish, terms, streamed=True)
-        with Watch(self._observer, self.spec.name, request, streamed=True) as watch, opaque(request):
+            return self._ask(request, finish, terms, watch)
+        try:
             adapters = self._admit(request)
-            job = StreamJob(request, watch.emitter(emit), watch.call)
+            job = StreamJob(request, emit, watch.call)
             entry = self._entry(job, adapters, terms)
             entry.key = job  # a step runs alone
             self._open_lane().submit(entry)
-            return watch.departure(job.abandon)
+        except UnavailableError:
+            if self._successor is None:
+                raise
+            return self._successor._begin_stream(request, emit, terms, watch)  # noqa: SLF001 - one of us
+        return job.abandon
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend

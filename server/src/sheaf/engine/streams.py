@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeAlias
 
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.watch import Departure
 from sheaf_client import ProblemError, ResultEvent
+from sheaf_client._binary import binary_size
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError
 
@@ -21,17 +22,61 @@ Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Departure]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
+#: Events, and bytes of their arrays, that a slow reader may fall behind.
+MAX_PENDING, MAX_PENDING_BYTES = 256, 64 * 2**20
+
+
+class Pending:
+    """Events on their way to a reader, few enough that one who does not read costs no more memory.
+
+    The model never waits for a reader: where too much waits, the oldest progress is dropped. The end of a
+    stream never is.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[StreamEvent, int]] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def put(self, event: StreamEvent) -> None:
+        """Add an event; the end of the stream is the last, so what is dropped for it is progress."""
+        size = binary_size(event) if isinstance(event, ProgressEvent) else 0
+        with self._lock:
+            self._events.append((event, size))
+            self._bytes += size
+            while len(self._events) > 1 and (
+                len(self._events) > MAX_PENDING or self._bytes > MAX_PENDING_BYTES
+            ):
+                self._bytes -= self._events.popleft()[1]
+
+    def take(self) -> StreamEvent | None:
+        """The oldest event; None where the one that a `put` told of was dropped."""
+        with self._lock:
+            if not self._events:
+                return None
+            event, size = self._events.popleft()
+            self._bytes -= size
+            return event
+
+
 def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Generator[Event, None, None]:
     """The events of a stream, waiting in this thread; an error is raised."""
-    events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
+    pending = Pending()
+    there = threading.Semaphore(0)
+
+    def emit(event: StreamEvent) -> None:
+        pending.put(event)
+        there.release()
+
     end = None if timeout is None else time.monotonic() + timeout
-    cancel = open_stream(events.put)
+    cancel = open_stream(emit)
     try:
         while True:
-            try:
-                event = events.get(timeout=None if end is None else _until(end))
-            except queue.Empty:
-                raise _late(cancel, request_id) from None
+            if not there.acquire(timeout=None if end is None else _until(end)):
+                raise _late(cancel, request_id)
+            event = pending.take()
+            if event is None:
+                continue
             if isinstance(event, ProblemError):
                 raise event
             yield event
@@ -44,12 +89,14 @@ def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Genera
 async def aiterate(open_stream: Open, timeout: float | None, request_id: str) -> AsyncGenerator[Event, None]:
     """The events of a stream, waiting in the running event loop; an error is raised."""
     loop = asyncio.get_running_loop()
-    events: asyncio.Queue[StreamEvent] = asyncio.Queue()
+    pending = Pending()
+    there = asyncio.Semaphore(0)
 
     def emit(event: StreamEvent) -> None:
+        pending.put(event)
         # The loop may be closed when a caller left in haste; then nobody waits for the event.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(events.put_nowait, event)
+            loop.call_soon_threadsafe(there.release)
 
     deadline = None if timeout is None else loop.time() + timeout
     cancel = open_stream(emit)
@@ -57,9 +104,12 @@ async def aiterate(open_stream: Open, timeout: float | None, request_id: str) ->
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    event = await events.get()
+                    await there.acquire()
             except TimeoutError:
                 raise _late(cancel, request_id) from None
+            event = pending.take()
+            if event is None:
+                continue
             if isinstance(event, ProblemError):
                 raise event
             yield event

@@ -1,33 +1,44 @@
-"""Reads request bodies into contracts: size and type are checked before anything is decoded."""
+"""Reads request bodies into contracts: size, time, type and depth are checked before anything is decoded."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import anyio
+import anyio.to_thread
 import pydantic_core
 from pydantic import ValidationError
 from starlette.requests import Request
+from starlette.types import Receive
 
 from sheaf.http.encodings import JSON_TYPE, decompressor, media_type, too_large
+from sheaf.http.limits import Limits
+from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
+from sheaf.http.problems import header
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
-from sheaf_client._faults import invalid_request, pointer
+from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     InvalidRequestError,
     MalformedRequestError,
+    SlowRequestError,
+    UnavailableError,
     UnsupportedMediaTypeError,
 )
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=BaseRequest)
+ContentT = TypeVar("ContentT", bytes, bytearray)
 
 #: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
 OFFLOAD = 128 * 1024
+#: Pieces of a body that may be small, and the bytes that the others must have on average.
+_FREE_CHUNKS, _MIN_CHUNK = 4096, 64
 
 
 @dataclass(frozen=True)
@@ -37,11 +48,20 @@ class Body:
     content: bytes
     packed: bool
 
-    def read(self, kind: type[RequestT]) -> RequestT:
+    def check_depth(self, limit: int) -> None:
+        """Raise `MalformedRequestError` where lists and objects go deeper than `limit`."""
+        if (is_msgpack_deeper if self.packed else is_json_deeper)(self.content, limit):
+            raise MalformedRequestError(f"The body nests deeper than {limit}, or in too many places.")
+
+    def read(self, kind: type[RequestT], model_name: str) -> RequestT:
         """The contract in the body; raises `ValidationError`, or `MalformedRequestError` for broken bytes."""
         if self.packed:
             return _from_value(kind, self.parse())
-        return kind.model_validate_json(self.content, strict=True, by_alias=True, by_name=False)
+        content = self.content
+        if b'"model_name"' not in content and content.startswith(b"{"):
+            # The URL names it; names of models need no quoting.
+            content = b'{"model_name":"%b",%b' % (model_name.encode("ascii"), content[1:])
+        return kind.model_validate_json(content, strict=True, by_alias=True, by_name=False)
 
     def parse(self) -> Any:
         """The plain value of the body; raises `MalformedRequestError` with the place."""
@@ -52,47 +72,78 @@ class Body:
             raise MalformedRequestError(f"The body is not valid {name}: {error}.") from None
 
 
-async def read_body(request: Request, limit: int) -> Body:
-    """The body, by its content type, at most `limit` bytes long as sent and when decompressed."""
-    media = media_type(request.headers.get("content-type", ""))
+async def read_body(request: Request, limits: Limits) -> Body:
+    """The body, by its content type: within the limits on its size, its time and its depth."""
+    media = media_type(header(request.scope, b"content-type"))
     if media not in (JSON_TYPE, MSGPACK_TYPE):
         raise UnsupportedMediaTypeError(
             f"Send {JSON_TYPE} or {MSGPACK_TYPE}, not {media[:80] or 'a body without a content type'}."
         )
-    decompress = decompressor(request.headers.get("content-encoding", "identity"), limit)
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise too_large(limit)
-        chunks.append(chunk)
-    content = b"".join(chunks)
+    decompress = decompressor(header(request.scope, b"content-encoding"), limits.max_body)
+    declared = header(request.scope, b"content-length")
+    if declared.isdigit() and int(declared) > limits.max_body:
+        raise too_large(limits.max_body)
+    content = await _receive(request.receive, limits)
     if decompress is not None:
         content = await anyio.to_thread.run_sync(decompress, content)
-    return Body(content, media == MSGPACK_TYPE)
+    body = Body(content, media == MSGPACK_TYPE)
+    await offload(len(content), partial(body.check_depth, limits.max_depth))
+    return body
+
+
+async def _receive(receive: Receive, limits: Limits) -> bytes:
+    """The bytes of a body as they come; raises where there are too many, or they come too slowly."""
+    loop = asyncio.get_running_loop()
+    # Two bounds: on each pause, and on the whole, which grows with what has come.
+    now = loop.time()
+    end = now + limits.body_timeout
+    try:
+        async with asyncio.timeout_at(now + limits.idle_timeout) as pause:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                whole: bytes = message.get("body", b"")
+                return _within(whole, limits.max_body)
+            content, chunks = bytearray(), 0
+            while message["type"] == "http.request":
+                content += message.get("body", b"")
+                chunks += 1
+                _within(content, limits.max_body)
+                if not message.get("more_body", False):
+                    return bytes(content)
+                if chunks > _FREE_CHUNKS + len(content) // _MIN_CHUNK:
+                    raise MalformedRequestError("The body comes in too many small pieces.")
+                latest = end + len(content) / limits.min_rate
+                pause.reschedule(min(loop.time() + limits.idle_timeout, latest))
+                message = await receive()
+    except TimeoutError:
+        raise SlowRequestError("The body did not come in time.") from None
+    raise UnavailableError("The client went away.")
+
+
+def _within(content: ContentT, limit: int) -> ContentT:
+    if len(content) > limit:
+        raise too_large(limit)
+    return content
+
+
+async def offload(size: int, work: Callable[[], T]) -> T:
+    """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up."""
+    return await anyio.to_thread.run_sync(work) if size > OFFLOAD else work()
 
 
 async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
-    return await _run(body, partial(_decode, body, kind, model_name))
+    return await offload(len(body.content), partial(_decode, body, kind, model_name))
 
 
 async def parsed(body: Body) -> Any:
     """The plain value of a body; raises `MalformedRequestError` with the place."""
-    return await _run(body, body.parse)
-
-
-async def _run(body: Body, read: Callable[[], T]) -> T:
-    return await anyio.to_thread.run_sync(read) if len(body.content) > OFFLOAD else read()
+    return await offload(len(body.content), body.parse)
 
 
 def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     try:
-        return _named(body.read(kind), model_name)
+        return _named(body.read(kind, model_name), model_name)
     except ValidationError:
         # The slow path tells every fault by its place, and lets the URL stand for a missing model_name.
         return decode_value(body.parse(), kind, model_name)
@@ -120,7 +171,7 @@ def _named(request: RequestT, model_name: str) -> RequestT:
     return request
 
 
-def parse_batch(body: Body, limit: int = 1024) -> Sequence[Any]:
+def parse_batch(body: Body, limit: int) -> Sequence[Any]:
     """The items of `{"requests": […]}`, not yet decoded."""
     content = _members(body.parse())
     items = content.get("requests")
@@ -131,7 +182,7 @@ def parse_batch(body: Body, limit: int = 1024) -> Sequence[Any]:
             message="Must be an array.",
         )
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
-    if unknown := sorted(set(content) - {"requests"}):
+    if unknown := sorted(str(key)[:MAX_TEXT] for key in content.keys() - {"requests"}):
         fault = Fault(
             code="unknown_field", path=pointer(unknown[:1]), message="A batch has `requests` alone."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import zstandard
@@ -27,35 +27,35 @@ def media_type(header: str) -> str:
 
 def wants_msgpack(accept: str) -> bool:
     """Whether an Accept header prefers MessagePack; it must name it, since JSON is the default."""
+    if MSGPACK_TYPE not in accept:
+        return False
     quality = _qualities(accept)
     mine = quality.get(MSGPACK_TYPE, 0.0)
     return mine > 0 and mine >= quality.get(JSON_TYPE, 0.0)
 
 
-def encode_response(answer: BaseResponse, headers: Mapping[str, str]) -> tuple[bytes, str]:
-    """An answer as the caller accepts it, and its content type."""
-    if wants_msgpack(headers.get("accept", "")):
+def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, str]:
+    """An answer as the Accept header asks for it, and its content type."""
+    if wants_msgpack(accept):
         return pack(answer), MSGPACK_TYPE
     return answer.model_dump_json().encode(), JSON_TYPE
 
 
-def encode_batch(
-    outcomes: list[BaseResponse | ProblemError], headers: Mapping[str, str]
-) -> tuple[bytes, str]:
-    """The answers and refusals of a batch, as the caller accepts them."""
+def encode_batch(outcomes: list[BaseResponse | ProblemError], accept: str) -> tuple[bytes, str]:
+    """The answers and refusals of a batch, as the Accept header asks for them."""
     documents = [o.to_problem() if isinstance(o, ProblemError) else o for o in outcomes]
-    if wants_msgpack(headers.get("accept", "")):
+    if wants_msgpack(accept):
         return pack(documents, key="responses"), MSGPACK_TYPE
     return b'{"responses":[' + b",".join(d.model_dump_json().encode() for d in documents) + b"]}", JSON_TYPE
 
 
-def compressed(content: bytes, headers: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
+def compressed(content: bytes, accept_encoding: str) -> bytes | None:
     """A large answer compressed by zstd where the caller takes that; gzip would cost more than it saves."""
-    if len(content) < MIN_COMPRESSED or _qualities(headers.get("accept-encoding", "")).get("zstd", 0.0) <= 0:
-        return content, {}
+    if len(content) < MIN_COMPRESSED or _qualities(accept_encoding).get("zstd", 0.0) <= 0:
+        return None
     packed = zstandard.ZstdCompressor(level=1).compress(content)
     # Numbers as raw bytes hardly shrink: then the caller is spared the work.
-    return (packed, {"content-encoding": "zstd"}) if len(packed) < 0.9 * len(content) else (content, {})
+    return packed if len(packed) < 0.9 * len(content) else None
 
 
 def decompressor(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
@@ -95,7 +95,8 @@ def _gunzip(content: bytes, bound: int) -> bytes:
 
 
 def _unzstd(content: bytes, bound: int) -> bytes:
-    with zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(content) as stream:
+    # The window that RFC 9659 lets senders use; a larger one is memory that a few bytes ask for.
+    with zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(content) as stream:
         parts: list[Any] = []
         left = bound + 1
         while left > 0 and (part := stream.read(min(left, 2**20))):

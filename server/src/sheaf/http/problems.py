@@ -9,7 +9,6 @@ from collections.abc import MutableMapping
 from typing import Any
 from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +22,14 @@ log = logging.getLogger("sheaf.http")
 PROBLEM_TYPE = "application/problem+json"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
+#: On every answer that does not say otherwise. What is served here is data, save for the page at `/docs`.
+_SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
 
 
 def problem_response(error: ProblemError) -> Response:
@@ -30,6 +37,8 @@ def problem_response(error: ProblemError) -> Response:
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
+    if error.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="sheaf"'
     body = error.to_problem().model_dump_json(exclude_none=True)
     return Response(body, status_code=error.status, media_type=PROBLEM_TYPE, headers=headers)
 
@@ -64,16 +73,22 @@ class ProblemBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["sheaf.request_id"] = _request_id(scope)
+        given = header(scope, b"x-request-id")
+        # The caller's identifier where it is printable and short, else one of our own.
+        scope["sheaf.request_id"] = given if _REQUEST_ID.fullmatch(given) else str(uuid4())
         started = False
 
         async def send_on(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = scope["sheaf.request_id"]
-                headers.setdefault("x-content-type-options", "nosniff")
+                headers: list[tuple[bytes, bytes]] = list(message["headers"])
+                there = {name for name, _ in headers}
+                headers += [header for header in _SECURITY if header[0] not in there]
+                headers.append((b"x-request-id", scope["sheaf.request_id"].encode("ascii")))
+                if "sheaf.caller" in scope:
+                    headers += scope["sheaf.caller"].headers()
+                message["headers"] = headers
             await send(message)
 
         try:
@@ -87,7 +102,10 @@ class ProblemBoundary:
             await problem_response(problem)(scope, receive, send_on)
 
 
-def _request_id(scope: MutableMapping[str, Any]) -> str:
-    """The caller's identifier where it is printable and short, else one of our own."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else str(uuid4())
+def header(scope: MutableMapping[str, Any], name: bytes) -> str:
+    """The first header of that lower-case name; empty where there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return ""

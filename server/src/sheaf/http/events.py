@@ -1,0 +1,58 @@
+"""A stream's events as Server-Sent Events, in their order on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import Response
+
+from sheaf.engine.streams import Event
+from sheaf.http.bodies import offload
+from sheaf.http.gate import Caller
+from sheaf.http.limits import Limits
+from sheaf.http.problems import as_problem
+from sheaf_client import ResultEvent
+from sheaf_client._binary import binary_size
+from sheaf_client.contracts.events import ErrorEvent
+
+
+def event_response(
+    first: Event, rest: AsyncGenerator[Event, None], limits: Limits, caller: Caller
+) -> Response:
+    """The events as a response; a client that takes none of them for too long ends the stream."""
+    return EventSourceResponse(
+        _server_sent(first, rest, caller),
+        ping=limits.keep_alive,
+        send_timeout=limits.write_timeout,
+        headers={"cache-control": "no-store"},
+    )
+
+
+async def _server_sent(
+    first: Event, rest: AsyncGenerator[Event, None], caller: Caller
+) -> AsyncIterator[ServerSentEvent]:
+    """The events, each with its number; an error is the last event."""
+    number = 0
+    try:
+        yield await _event(first, number, caller)
+        async for event in rest:
+            number += 1
+            yield await _event(event, number, caller)
+    except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
+        problem = as_problem(error).to_problem()
+        yield ServerSentEvent(
+            ErrorEvent(problem=problem).model_dump_json(exclude_none=True), event="error", id=str(number + 1)
+        )
+    finally:
+        await rest.aclose()
+
+
+async def _event(event: Event, number: int, caller: Caller) -> ServerSentEvent:
+    told = event.response if isinstance(event, ResultEvent) else event
+    # Others are served while tensors and files become text.
+    data = await offload(binary_size(told), told.model_dump_json)
+    if isinstance(event, ResultEvent):
+        caller.charge(event.response)
+        data = '{"type":"result","done":true,' + data[1:]
+    return ServerSentEvent(data, event=event.type, id=str(number))

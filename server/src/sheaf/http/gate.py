@@ -1,0 +1,156 @@
+"""Lets in who may come in: a key for everything but what is open, and a caller for what follows.
+
+It stands before the routes, so a route that somebody adds is closed until it is named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sheaf.http.keys import Access
+from sheaf.http.problems import header
+from sheaf.http.quotas import Account, open_accounts
+from sheaf_client.contracts.base import BaseResponse
+from sheaf_client.contracts.problem import Fault
+from sheaf_client.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+
+#: Bounds of `X-Sheaf-Priority`.
+LOWEST, HIGHEST = -10, 10
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request: the bearer of a key, or anybody where there are no keys."""
+
+    max_priority: int = 0
+    account: Account | None = None
+
+    @property
+    def tenant(self) -> str:
+        """The name of the key; empty for anybody."""
+        return self.account.key.name if self.account else ""
+
+    def may_call(self, model: str) -> bool:
+        """Whether the key allows that model."""
+        return self.account is None or self.account.key.models is None or model in self.account.key.models
+
+    def check_model(self, model: str) -> None:
+        """Raise `PermissionDeniedError` where the key does not allow that model."""
+        if not self.may_call(model):
+            raise PermissionDeniedError("This key may not call that model.")
+
+    def priority(self, scope: MutableMapping[str, Any]) -> int:
+        """The urgency that the header asks for, lowered to what is allowed."""
+        given = header(scope, b"x-sheaf-priority")
+        if not given:
+            return min(0, self.max_priority)
+        digits = given.removeprefix("-")
+        asked = int(given) if digits.isascii() and digits.isdigit() and len(digits) < 4 else HIGHEST + 1
+        if not LOWEST <= asked <= HIGHEST:
+            text = f"X-Sheaf-Priority must be a whole number from {LOWEST} to {HIGHEST}."
+            fault = Fault(code="out_of_range", path="", message=text)
+            raise InvalidRequestError("The priority header is invalid.", errors=[fault])
+        return min(asked, self.max_priority)
+
+    def charge(self, answer: BaseResponse) -> None:
+        """Book the answer's share of the model's time."""
+        usage = answer.metadata.usage
+        if self.account is not None and usage is not None:
+            self.account.charge(usage.compute_seconds / max(1, usage.batch_size))
+
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """What the caller may still ask for, for the answer's head."""
+        left = self.account.headers() if self.account else {}
+        return [(name.encode("ascii"), value.encode("ascii")) for name, value in left.items()]
+
+
+class Gate:
+    """The layer before the routes; puts a `Caller` into the scope as `sheaf.caller`."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+        accounts = open_accounts(access.keys)
+        self._callers = {key.name: Caller(key.max_priority, accounts[key.name]) for key in access.keys}
+        self._anybody = Caller(max_priority=access.max_priority)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if path == "/admin" or path.startswith("/admin/"):
+            self._check_admin(_secret(scope))
+        elif self._access.keys and not self._is_open(scope["method"], path):
+            caller = scope["sheaf.caller"] = self._find(_secret(scope))
+            await self._count(caller.account, scope, receive, send)
+            return
+        scope["sheaf.caller"] = self._anybody
+        await self._app(scope, receive, send)
+
+    async def _count(self, account: Account | None, scope: Scope, receive: Receive, send: Send) -> None:
+        assert account is not None  # noqa: S101 - `_find` gives callers with keys alone
+        account.take()
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        account.begin()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            account.end()
+
+    def _is_open(self, method: str, path: str) -> bool:
+        if method not in ("GET", "HEAD"):
+            return False
+        access = self._access
+        top, _, rest = path[1:].partition("/")
+        if rest in ("health", "ready"):
+            return True
+        return (
+            (access.open_metrics and path == "/metrics")
+            or (access.open_models and path == "/models")
+            or (access.open_docs and (top == "docs" or path in ("/openapi.json", "/openapi-3.2.json")))
+        )
+
+    def _find(self, secret: str) -> Caller:
+        key = self._access.find(secret) if secret else None
+        if key is None:
+            if secret and self._access.is_admin(secret):
+                raise PermissionDeniedError("The admin's key is for /admin alone.")
+            raise _unauthenticated(secret)
+        return self._callers[key.name]
+
+    def _check_admin(self, secret: str) -> None:
+        access = self._access
+        if access.admin is not None and secret and access.is_admin(secret):
+            return
+        known = bool(secret) and access.find(secret) is not None
+        if access.admin is None and (known or not access.keys):
+            raise NotFoundError("There is no such route.")
+        if known:
+            raise PermissionDeniedError("This key may not change models.")
+        raise _unauthenticated(secret)
+
+
+def _secret(scope: MutableMapping[str, Any]) -> str:
+    """The key that a request carries; empty where there is none."""
+    scheme, _, token = header(scope, b"authorization").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return header(scope, b"x-api-key").strip()
+
+
+def _unauthenticated(secret: str) -> AuthenticationError:
+    if secret:
+        return AuthenticationError("The API key is not known here.")
+    return AuthenticationError("Send an API key: `Authorization: Bearer …` or `X-API-Key`.")

@@ -1,0 +1,171 @@
+"""uvicorn's HTTP protocol with bounds on what no app sees: heads of requests, and clients that do not read.
+
+An app is called once a head is complete, and its answers go into a buffer of the connection; so a client
+that dribbles a head, or asks for answers and takes none, can be ended here alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, cast
+from uuid import uuid4
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from sheaf.http.limits import Limits
+from sheaf.http.problems import PROBLEM_TYPE
+from sheaf_client.contracts.problem import Problem
+
+
+def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """The protocol with these limits, as uvicorn's `http` setting takes it."""
+    return cast("type[asyncio.Protocol]", partial(BoundedProtocol, limits=limits))
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection, made by uvicorn.
+
+    A timer runs while no request is being answered: whatever is under way then (a head, the rest of a body
+    that nobody waits for, a pause) has `head_timeout` to become a request. Another runs while the client
+    has more of an answer to take than fits into the buffer.
+    """
+
+    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._in_head = False
+        self._head = 0  # bytes that came, counted where the head did not end with them
+        self._parsed = 0  # bytes of the parts that are complete
+        self._refusal: tuple[int, str, str] | None = None
+        self._overdue: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None
+
+    @property
+    def _answering(self) -> bool:
+        cycle = cast("Any", self.cycle)  # None before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        in_head = self._in_head
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if in_head and self._in_head:
+            self._head += len(data)
+            if self._head > self._limits.max_head:
+                self._refuse(*_HEAD_TOO_LARGE)
+                return
+        if self._answering:
+            self._expect_nothing()
+        else:
+            self._expect()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head, self._parsed = True, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count_head(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_unread()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._abort_unread()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what is no HTTP, and where a check below raised."""
+        self._refuse(*(self._refusal or (400, "malformed", msg)))
+
+    def _count_head(self, size: int) -> None:
+        self._parsed += size
+        if self._parsed > self._limits.max_head or len(self.headers) > self._limits.max_headers:
+            self._refusal = _HEAD_TOO_LARGE
+            raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Write a problem document and close; where an answer has begun, only close."""
+        self._expect_nothing()
+        if not self._answering or not self.cycle.response_started:
+            request_id = str(uuid4())
+            problem = Problem(
+                type=f"/problems/{code}", title=detail, status=status, code=code, request_id=request_id
+            )
+            body = problem.model_dump_json(exclude_none=True).encode()
+            head = (
+                f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {PROBLEM_TYPE}\r\n"
+                f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
+        self._abort_unread()
+
+    def _expect(self) -> None:
+        if self._overdue is None:
+            self._overdue = self.loop.call_later(self._limits.head_timeout, self._late)
+
+    def _expect_nothing(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _late(self) -> None:
+        self._overdue = None
+        if self._in_head:
+            self._refuse(408, "too_slow", "The request's head did not come in time.")
+        else:
+            self.transport.close()
+            self._abort_unread()
+
+    def _look(self, size: int) -> None:
+        """After a while, end a connection whose client has not taken enough of `size` waiting bytes."""
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if size - left < self._limits.min_rate * self._limits.write_timeout:
+                self.transport.abort()
+            else:
+                self._look(left)
+
+        self._reading = self.loop.call_later(self._limits.write_timeout, look)
+
+    def _abort_unread(self) -> None:
+        """A connection that closes waits for its client to take the rest, but not for ever."""
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(self._limits.write_timeout, self.transport.abort)
+
+
+_HEAD_TOO_LARGE = (431, "too_large", "The request's head is too large.")
+_REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}

@@ -1,0 +1,68 @@
+"""What the tests of the HTTP surface share: a server on a free port, and plain sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from sheaf.embedded import EmbeddedServer
+from sheaf.http.keys import Access
+from sheaf.http.limits import Limits
+from sheaf.spec import ModelSpec, SpecLike
+from tests.backends import Echo
+
+GOOD: dict[str, Any] = {"history": [1.0, 2.0], "horizon": 2, "frequency": "1h"}
+ECHO = ModelSpec(name="echo", backend_cls=Echo)
+Serve = Callable[..., EmbeddedServer]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """`serve(models, limits, access)` starts a server that runs until the test ends."""
+    for name in ("SHEAF_API_KEYS", "SHEAF_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with ExitStack() as stack:
+
+        def start(
+            models: list[SpecLike] | SpecLike = ECHO,
+            limits: Limits | None = None,
+            access: Access | None = None,
+        ) -> EmbeddedServer:
+            return stack.enter_context(EmbeddedServer(models, port=0, limits=limits, access=access))
+
+        yield start
+
+
+def head(path: str = "/echo/predict", **headers: str) -> bytes:
+    """The head of a POST in JSON, ended by an empty line."""
+    lines = {"host": "x", "content-type": "application/json", **headers}
+    text = f"POST {path} HTTP/1.1\r\n" + "".join(f"{key}: {value}\r\n" for key, value in lines.items())
+    return (text + "\r\n").encode()
+
+
+def whole(body: Any = GOOD, path: str = "/echo/predict", **headers: str) -> bytes:
+    """A whole request."""
+    content = json.dumps(body).encode()
+    return head(path, **{"content-length": str(len(content)), **headers}) + content
+
+
+def connect(server: EmbeddedServer) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    connection.settimeout(20)
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the server closes the connection; it must do so."""
+    parts: list[bytes] = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)

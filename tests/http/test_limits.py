@@ -1,0 +1,267 @@
+"""What is refused before it is decoded: depth, files by their headers, and batches that are too long."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import os
+import random
+import struct
+import wave
+import zlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import zstandard
+from PIL import Image
+
+from sheaf.http._routes import OPERATIONS
+from sheaf.http.bodies import Body
+from sheaf.http.limits import Limits
+from sheaf.http.media_headers import image_size, sound_size
+from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
+from sheaf.spec import ModelSpec
+from sheaf_client._binary import BinaryField, each
+from tests.contract.echo import EchoBackend
+from tests.http.conftest import GOOD, Serve
+
+JSON = {"content-type": "application/json"}
+PACKED = {"content-type": "application/msgpack"}
+CASES = Path(__file__).parents[2] / "schema" / "cases"
+WITH_MEDIA = [
+    (operation, field)
+    for operation in OPERATIONS
+    for field in operation.request.__binary__.values()
+    if field.dtype is None
+]
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for level in range(depth):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("depth", [0, 1, 63, 64, 65, 66, 900])
+def test_depth_is_told_without_decoding(depth: int) -> None:
+    value = nested(depth)
+    assert is_json_deeper(json.dumps(value).encode(), 64) == (depth > 64)
+    assert is_msgpack_deeper(msgspec.msgpack.encode(value), 64) == (depth > 64)
+    # Beside wide values, and in text, where brackets mean nothing.
+    beside = {"x": [[1, 2.5, None, True, "é", -7, 70_000]] * 50, "b": b"\xdd" * 300, "deep": value}
+    assert is_msgpack_deeper(msgspec.msgpack.encode(beside), 65) == (depth > 64)
+    text = {"s": '"[[[' * 100 + '\\"{', "deep": value, "list": [[]] * 100}
+    assert is_json_deeper(json.dumps(text).encode(), 65) == (depth > 64)
+
+
+def test_depth_of_any_value_is_its_depth() -> None:
+    chance = random.Random(7)
+
+    def grow(left: int) -> Any:
+        kind = chance.randrange(10) if left else chance.randrange(7)
+        if kind > 8:
+            return {f"k{i}": grow(left - 1) for i in range(chance.choice([0, 1, 3, 20]))}
+        if kind > 6:
+            return [grow(left - 1) for _ in range(chance.choice([0, 1, 3, 20]))]
+        return [None, True, chance.random(), chance.randrange(-(2**40), 2**40), "x" * 300, "[", 3][kind]
+
+    def depth_of(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 0
+        members = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(depth_of, members), default=0)
+
+    for _ in range(300):
+        value, most = grow(6), chance.randrange(1, 7)
+        assert is_json_deeper(json.dumps(value).encode(), most) == (depth_of(value) > most)
+        assert is_msgpack_deeper(msgspec.msgpack.encode(value), most) == (depth_of(value) > most)
+
+
+def test_broken_bytes_are_left_to_the_decoders() -> None:
+    for _ in range(2000):
+        noise = os.urandom(120)
+        is_json_deeper(noise, 2)
+        is_msgpack_deeper(noise, 2)
+
+
+@pytest.mark.parametrize("route", ["predict", "stream", "batch"])
+def test_a_deep_body_is_refused(serve: Serve, route: str) -> None:
+    server = serve(limits=Limits(max_depth=8))
+    for content, headers in (
+        (json.dumps({**GOOD, "x": nested(9)}).encode(), JSON),
+        (msgspec.msgpack.encode({**GOOD, "x": nested(9)}), PACKED),
+        (gzip.compress(json.dumps({**GOOD, "x": nested(9)}).encode()), {**JSON, "content-encoding": "gzip"}),
+    ):
+        answer = httpx.post(f"{server.url}/echo/{route}", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+        assert "deeper than 8" in answer.json()["detail"]
+
+
+def test_many_lists_are_refused_before_they_take_their_memory() -> None:
+    assert is_json_deeper(b"[" + b"[]," * 2_000_000 + b"[]]", 64)
+    assert is_msgpack_deeper(b"\xdd" + struct.pack(">I", 4_000_000) + b"\x90" * 4_000_000, 64)
+    assert not is_msgpack_deeper(msgspec.msgpack.encode([1.5] * 1_000_000), 64)
+
+
+def test_a_batch_is_bounded(serve: Serve) -> None:
+    server = serve(limits=Limits(max_batch=2))
+    answer = httpx.post(f"{server.url}/echo/batch", json={"requests": [GOOD] * 3})
+    assert answer.json()["errors"][0] == {
+        "code": "too_long",
+        "path": "/requests",
+        "message": "Must have 1 to 2 items.",
+    }
+
+
+def test_a_bomb_is_not_unpacked_further_than_the_limit(serve: Serve) -> None:
+    server = serve(limits=Limits(max_body=2**20))
+    spaces = b" " * (64 * 2**20)
+    for name, bomb in (("gzip", gzip.compress(spaces)), ("zstd", zstandard.compress(spaces))):
+        headers = {**JSON, "content-encoding": name}
+        assert httpx.post(f"{server.url}/echo/predict", content=bomb, headers=headers).status_code == 413
+    # A frame whose window is over what RFC 9659 allows asks for that much memory.
+    wide = zstandard.ZstdCompressionParameters(window_log=27)
+    frame = zstandard.ZstdCompressor(compression_params=wide)
+    stream = frame.compressobj()
+    content = stream.compress(json.dumps(GOOD).encode()) + stream.flush()
+    headers = {**JSON, "content-encoding": "zstd"}
+    assert httpx.post(f"{server.url}/echo/predict", content=content, headers=headers).status_code == 400
+
+
+def encoded(form: str, size: tuple[int, int] = (37, 23), **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True, "exif": b"Exif\0\0" + b"\xff\xc0" * 40}),
+        ("GIF", {}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"exif": b"Exif\0\0"}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"big_tiff": True}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("JPEG2000", {}),
+        ("AVIF", {}),
+    ],
+    ids=str,
+)
+def test_headers_tell_what_the_decoder_finds(form: str, options: dict[str, Any]) -> None:
+    file = encoded(form, **options)
+    assert image_size(file) == Image.open(io.BytesIO(file)).size == (37, 23)
+    for cut in range(0, len(file), max(1, len(file) // 50)):
+        image_size(file[:cut])
+
+
+def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
+    """A few bytes that any decoder takes for an image of these sides."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def wav(rate: int = 16_000, frames: int = 160, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(channels)
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        sound.writeframes(b"\0\0" * frames * channels)
+    return file.getvalue()
+
+
+def test_sounds_tell_their_length() -> None:
+    size = sound_size(wav(8000, 4000, channels=2))
+    assert size is not None
+    assert (size.rate, size.frames, size.missing) == (8000, 4000, 0)
+    piped = wav().replace(struct.pack("<4sI", b"data", 320), struct.pack("<4sI", b"data", 0xFFFFFFFF))
+    size = sound_size(piped)
+    assert size is not None
+    assert (size.frames, size.missing) == (160, 0)
+    flac = b"fLaC\0\0\0\x22" + bytes(10) + ((44_100 << 44) | 44_100 * 10).to_bytes(8, "big") + bytes(16)
+    size = sound_size(flac)
+    assert size is not None
+    assert size.frames / size.rate == 10
+
+
+LYING = wav().replace(struct.pack("<4sI", b"data", 320), struct.pack("<4sI", b"data", 32_000_000))
+BAD_MEDIA = [
+    (png_bomb(), "too_large_media"),
+    (png_bomb(0, 5), "bad_format"),
+    (wav(rate=1, frames=4000), "too_large_media"),
+    (wav().replace(struct.pack("<II", 16_000, 32_000), struct.pack("<II", 0, 0)), "out_of_range"),
+    (wav().replace(struct.pack("<II", 16_000, 32_000), struct.pack("<II", 2**31, 2**31)), "out_of_range"),
+    (LYING, "bad_format"),
+]
+
+
+@pytest.mark.parametrize(
+    ("operation", "field"), WITH_MEDIA, ids=[f"{op.model_type}-{field.name}" for op, field in WITH_MEDIA]
+)
+def test_every_media_field_of_every_contract_is_looked_at(operation: Any, field: BinaryField) -> None:
+    from sheaf.http.media import check_media
+    from sheaf_client.errors import InvalidRequestError
+
+    for file in sorted((CASES / operation.model_type / "valid").glob("*.json")):
+        body = json.loads(file.read_text())["request"]
+        if body.get(field.wire):
+            break
+    else:
+        pytest.fail("no case has this field")
+    for bad, code in BAD_MEDIA:
+        text = base64.b64encode(bad).decode()
+        places: list[str] = []
+
+        def spoil(_: Any, loc: Any, text: str = text, places: list[str] = places) -> str:
+            places.append("/" + "/".join(map(str, loc)))
+            return text
+
+        spoilt = {**body, field.wire: each(body[field.wire], spoil, (field.wire,))}
+        request = Body(json.dumps(spoilt).encode(), packed=False).read(operation.request, "x")
+        with pytest.raises(InvalidRequestError) as caught:
+            check_media(request, Limits())
+        found = [(fault.code, fault.path) for fault in caught.value.errors]
+        assert found == [(code, place) for place in places][:20]
+
+
+def test_a_bomb_is_refused_over_the_wire_in_both_encodings(serve: Serve) -> None:
+    operation, field = next((op, f) for op, f in WITH_MEDIA if op.model_type == "detection")
+    spec = ModelSpec(name="m", backend_cls=EchoBackend.of(operation.model_type))
+    server = serve(spec, limits=Limits(max_pixels=1000))
+    good = {field.wire: base64.b64encode(encoded("PNG", (20, 20))).decode()}
+    assert httpx.post(f"{server.url}/m/predict", json=good).status_code == 200
+    big = encoded("JPEG", (40, 40))
+    answers = [
+        httpx.post(f"{server.url}/m/predict", json={field.wire: base64.b64encode(big).decode()}),
+        httpx.post(
+            f"{server.url}/m/predict", content=msgspec.msgpack.encode({field.wire: big}), headers=PACKED
+        ),
+    ]
+    items = {"requests": [good, {field.wire: base64.b64encode(big).decode()}]}
+    batch = httpx.post(f"{server.url}/m/batch", json=items).json()["responses"]
+    for problem in (*(answer.json() for answer in answers), batch[1]):
+        assert (problem["status"], problem["code"]) == (422, "invalid")
+        assert problem["errors"][0]["code"] == "too_large_media"
+        assert problem["errors"][0]["path"] == f"/{field.wire}"
+    assert "code" not in batch[0]
+
+
+def test_members_of_any_kind_are_told_and_not_repeated_at_length(serve: Serve) -> None:
+    server = serve()
+    for body in ({"requests": [GOOD], 1: 2, "b": 3}, {"requests": [GOOD], "x" * 100_000: 1}):
+        content = msgspec.msgpack.encode(body)
+        answer = httpx.post(f"{server.url}/echo/batch", content=content, headers=PACKED)
+        assert answer.json()["errors"][0]["code"] == "unknown_field"
+        assert len(answer.content) < 5000
