@@ -327,3 +327,19 @@ def test_a_feature_reference_needs_a_feature_store(make_request: MakeRequest) ->
     with running(Echo) as (runtime, _), pytest.raises(InvalidRequestError) as caught:
         runtime.submit(make_request(history=None, feature_ref=reference))
     assert [(f.code, f.path) for f in caught.value.errors] == [("no_feature_store", "/feature_ref")]
+
+
+def test_stopping_waits_for_no_window(make_request: MakeRequest, caplog: pytest.LogCaptureFixture) -> None:
+    for window in (60_000, 70_000.3, 80_000.7):
+        with running(Echo, wait="always", timeout_ms=window) as (runtime, backend):
+            futures = [runtime.submit(make_request(float(i))) for i in range(3)]
+            runtime.stop()
+            assert [f.result(0).mean[0] for f in futures] == [0, 1, 2]
+            assert backend.sizes == [3]
+    assert not caplog.records
+
+
+def test_the_steps_of_a_stream_wait_for_no_window(make_request: MakeRequest) -> None:
+    with running(Stepping, wait="always", timeout_ms=60_000) as (runtime, _):
+        events = list(runtime.iter_stream(make_request(horizon=3), timeout=20))
+    assert [e.type for e in events] == ["progress"] * 3 + ["result"]
