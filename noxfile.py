@@ -22,8 +22,8 @@ CODEGEN = [
     "pyyaml>=6.0",
 ]
 TESTING = [
-    *("hypothesis>=6.100", "playwright>=1.50", "promql-parser>=0.5", "pytest>=8.3", "pytest-timeout>=2.3"),
-    "schemathesis>=4.0",
+    *("hypothesis>=6.100", "playwright>=1.50", "promql-parser>=0.5", "psutil>=6", "pytest>=8.3"),
+    *("pytest-timeout>=2.3", "schemathesis>=4.0"),
 ]
 #: What people of these fields hold; the client recognises it and never imports it.
 HELD = [

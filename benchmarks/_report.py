@@ -63,9 +63,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
 
 
-def goal(name: str, value: float, limit: float, unit: str) -> dict[str, Any]:
-    """A figure beside the most it may be."""
-    return {"goal": name, "value": round(value, 4), "limit": limit, "unit": unit, "met": value <= limit}
+def goal(name: str, value: float, limit: float, unit: str, *, least: bool = False) -> dict[str, Any]:
+    """A figure beside the most it may be, or with `least` the least it must be."""
+    met = value >= limit if least else value <= limit
+    return {
+        "goal": name,
+        "value": round(value, 4),
+        "limit": limit,
+        "unit": unit,
+        "bound": "at least" if least else "at most",
+        "met": met,
+    }
 
 
 def report(benchmark: str, text: str, goals: Sequence[dict[str, Any]], figures: dict[str, Any]) -> None:
@@ -73,8 +81,7 @@ def report(benchmark: str, text: str, goals: Sequence[dict[str, Any]], figures: 
     print(text)
     for entry in goals:
         verdict = "met" if entry["met"] else "MISSED"
-        print(
-            f"{verdict:>6}  {entry['goal']}: {entry['value']:g} {entry['unit']}, at most {entry['limit']:g}"
-        )
+        bound = f"{entry['bound']} {entry['limit']:g}"
+        print(f"{verdict:>6}  {entry['goal']}: {entry['value']:g} {entry['unit']}, {bound}")
     content = {"benchmark": benchmark, "goals": list(goals), "figures": figures, "machine": machine()}
     sys.stdout.write(json.dumps(content) + "\n")

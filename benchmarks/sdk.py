@@ -1,10 +1,10 @@
 """What the client costs: its import, the first client, and a call beside the same call by bare httpx.
 
-    python benchmarks/sdk.py [--rounds 15] [--calls 1000] [--peers benchmarks/.peers/bin/python]
+    python benchmarks/sdk.py [--rounds 15] [--calls 1000] [--peers benchmarks/.peers/clients/bin/python]
 
 openai and huggingface_hub are measured beside it where a virtual environment has them:
 
-    python -m venv benchmarks/.peers && benchmarks/.peers/bin/pip install openai huggingface_hub
+    python benchmarks/_peers.py clients
 
 Every import is timed in an interpreter of its own; the server of the calls is a process of its own, and
 answers each with the same bytes.
@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 from benchmarks._report import goal, interleaved, median_ms, report, table
 
-PEERS = Path(__file__).parent / ".peers/bin/python"
+PEERS = Path(__file__).parent / ".peers/clients/bin/python"
 NOWHERE = "http://127.0.0.1:9"
 #: label → the statements timed in a fresh interpreter; the first group needs this project, the second peers.
 OURS = {

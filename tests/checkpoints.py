@@ -16,15 +16,23 @@ CHRONOS2_LEVELS = [0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99]
 
 
 def make_chronos_bolt(
-    path: str | Path, *, context_length: int = 512, block_length: int = 64, seed: int = 0
+    path: str | Path,
+    *,
+    context_length: int = 512,
+    block_length: int = 64,
+    seed: int = 0,
+    sizes: dict[str, int] | None = None,
 ) -> Path:
-    """A Chronos-Bolt of two layers at `path`."""
+    """A Chronos-Bolt at `path`: of two layers, or of other `sizes` in the terms of T5's configuration."""
     import torch
     from chronos.chronos_bolt import ChronosBoltModelForForecasting
     from transformers import T5Config
 
     config = T5Config(
-        architectures=["ChronosBoltModelForForecasting"], vocab_size=2, reg_token_id=1, **_T5_SIZES
+        architectures=["ChronosBoltModelForForecasting"],
+        vocab_size=2,
+        reg_token_id=1,
+        **{**_T5_SIZES, **(sizes or {})},
     )
     config.chronos_pipeline_class = "ChronosBoltPipeline"
     config.chronos_config = {

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from benchmarks._servers import StartError, Target, serving
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -40,3 +45,81 @@ def test_sdk_says_that_it_skips_peers_that_are_not_there(tmp_path: Path) -> None
     ].keys()
     assert content["figures"]["calls"].keys() == {"httpx", "keywords", "contract"}
     assert [goal["limit"] for goal in content["goals"]][1:] == [700, 1.3]
+
+
+def test_overhead_measures_calls_of_this_process_and_of_a_server(tmp_path: Path) -> None:
+    options = ["--seconds", "0.2", "--callers", "1,2", "--repeats", "1", "--rounds", "20"]
+    text, content = run("overhead.py", *options, "--only", "engine,async,starlette,embedded", folder=tmp_path)
+    figures = content["figures"]
+    assert figures["servers"].keys() == {"engine", "async", "starlette", "embedded"}
+    for by_count in figures["servers"].values():
+        assert by_count.keys() == {"1", "2"}
+        assert all(seen["rate"] > 0 and seen["failed"] == 0 for seen in by_count.values())
+    sizes = figures["answer_bytes"]
+    assert sizes.keys() == {"starlette", "embedded"}
+    assert max(sizes.values()) - min(sizes.values()) < 20
+    assert figures["skipped"] == {}
+    # The ratio is of the worst number of callers.
+    last = content["goals"][-1]
+    ratios = {
+        count: figures["servers"]["embedded"][count]["rate"] / seen["rate"]
+        for count, seen in figures["servers"]["starlette"].items()
+    }
+    assert last["value"] == round(min(ratios.values()), 4)
+    assert figures["load"] in text
+
+
+def test_overload_tells_what_was_answered_refused_and_given_up(tmp_path: Path) -> None:
+    options = [
+        "--seconds",
+        "1",
+        "--service-ms",
+        "20",
+        "--batch",
+        "2",
+        "--deadline",
+        "0.2",
+        "--only",
+        "embedded",
+    ]
+    text, content = run("overload.py", *options, folder=tmp_path)
+    seen = content["figures"]["targets"]["embedded"]
+    assert content["figures"]["queue"] == 10
+    assert 0 < seen["peak"] <= 110
+    # Four times the peak does not fit: some of it is refused, and every request is accounted for.
+    assert seen["sent"] == sum(seen["outcomes"].values())
+    assert seen["refused_count"] > 0
+    assert seen["retry_after_count"] == seen["refused_count"]
+    assert seen["good_count"] <= seen["sent"] - seen["refused_count"]
+    assert seen["memory"]["most"] >= seen["memory"]["start"] > 0
+    assert "refused (429, 503)" in text
+
+
+@pytest.mark.torch
+def test_forecast_measures_the_bare_loop_and_the_same_model_served(tmp_path: Path) -> None:
+    options = ["--seconds", "0.4", "--callers", "1,2", "--repeats", "1", "--batches", "1,2"]
+    _, content = run("forecast.py", *options, "--only", "local,embedded", folder=tmp_path)
+    figures = content["figures"]
+    assert figures["best_bare"] == max(seen["rate"] for seen in figures["bare"].values())
+    assert figures["targets"].keys() == {"local", "embedded"}
+    for by_count in figures["targets"].values():
+        assert all(seen["rate"] > 0 and seen["failed"] == 0 for seen in by_count.values())
+
+
+def test_a_server_that_does_not_come_up_is_told_with_its_last_words() -> None:
+    target = Target([sys.executable, "-c", "raise SystemExit('no such model {port}')"], "/", {})
+    with pytest.raises(StartError, match="no such model"), serving(target):
+        pass
+
+
+def test_the_client_keeps_its_rate_whatever_the_server_does(tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text("{}")
+    command = [sys.executable, str(BENCHMARKS / "_client.py")]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        options = ["--rate", "50", "--deadline", "0.1", "--seconds", "1"]
+        seen = json.loads(subprocess.check_output([*command, url, str(body), *options], timeout=60))
+    assert seen["outcomes"].keys() == {"hung up"}
+    assert 20 < seen["sent"] < 90
+    assert seen["good"] == {}

@@ -1,8 +1,9 @@
 """What a backend is: one model, loaded once, that answers batches of typed requests.
 
-The engine calls `load` once and then every other method from one thread of the model's own, except
-`check`, `batch_key` and `cost`, which must be quick, must not touch the model's state, and may run on any
-thread.
+The engine calls `load` once and then every other method from one thread of the model's own (or from that of
+a lone caller, where `inline` allows it), except `check`, `resolve_adapters`, `batch_key`, `cost` and
+`deterministic`, which must be quick, must not touch the model's state, and may run on any thread. A model
+that dies or hangs is let go and made anew by the constructor and `load`.
 """
 
 from __future__ import annotations

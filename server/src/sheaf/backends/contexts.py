@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -26,6 +26,9 @@ def content_key(*parts: Any) -> str:
     Args:
         parts: Text, bytes, numbers, None, lists, mappings and arrays. An array counts with its dtype and
             shape; two NaN of the same bits are equal.
+
+    Raises:
+        TypeError: A part is none of these, such as an array of Python objects.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(_encoder.encode([_plain(part) for part in parts]))
@@ -34,6 +37,8 @@ def content_key(*parts: Any) -> str:
 
 def _plain(part: Any) -> Any:
     if hasattr(part, "tobytes") and hasattr(part, "dtype"):
+        if part.dtype.hasobject:
+            raise TypeError("an array of objects has no content to tell it by")
         return ["array", str(part.dtype), list(part.shape), part.tobytes()]
     if isinstance(part, list | tuple):
         return [_plain(item) for item in part]  # pyright: ignore[reportUnknownVariableType]
@@ -71,14 +76,8 @@ class ContextCache:
 
     def get(self, key: str) -> Any | None:
         """The context of that key, now the most recently used; None where it is not kept."""
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                self.misses += 1
-                return None
-            self.hits += 1
-            self._kept.move_to_end(key)
-            return found.value
+        found = self._find(key)
+        return None if found is None else found.value
 
     def put(self, key: str, value: object, size: int) -> None:
         """Keep a context of `size` bytes; one larger than the bound is not kept."""
@@ -93,17 +92,28 @@ class ContextCache:
 
     def get_or_make(self, key: str, make: Callable[[], T], size_of: Callable[[T], int]) -> T:
         """The context of that key, made and kept where it is not there."""
-        found: T | None = self.get(key)
-        if found is None:
-            found = make()
-            self.put(key, found, size_of(found))
-        return found
+        found = self._find(key)
+        if found is not None:
+            return cast("T", found.value)
+        made = make()
+        self.put(key, made, size_of(made))
+        return made
 
     def clear(self) -> None:
         """Let go of everything."""
         with self._lock:
             self._kept.clear()
             self.size = 0
+
+    def _find(self, key: str) -> _Context | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                self.misses += 1
+            else:
+                self.hits += 1
+                self._kept.move_to_end(key)
+            return found
 
     def _drop(self, key: str) -> None:
         dropped = self._kept.pop(key, None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import refuse_unserved
 from sheaf.engine.execution import as_problem
@@ -13,7 +16,7 @@ from sheaf_client.errors import InvalidRequestError
 
 
 def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> ActiveAdapters:
-    """Raise `InvalidRequestError`, or `BackendError` where the backend's own check is at fault.
+    """Raise `InvalidRequestError`, or what the backend's own checks raise.
 
     Returns:
         The adapters that the request runs with.
@@ -27,9 +30,15 @@ def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> Activ
             code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."
         )
         raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
+    backend.check(request)
+    return backend.resolve_adapters(request, spec.lora)
+
+
+@contextmanager
+def opaque(request: BaseRequest) -> Generator[None]:
+    """What goes wrong on a request's way into the line names it, and says nothing of the inside."""
     try:
-        backend.check(request)
-        return backend.resolve_adapters(request, spec.lora)
+        yield
     except Exception as error:  # noqa: BLE001 - a backend's mistake must not look like the caller's
         problem = as_problem(error, request)
         raise problem from problem.__cause__

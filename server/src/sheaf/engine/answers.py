@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -48,34 +49,37 @@ class Mailbox:
     """Carries outcomes into one event loop, with one wake-up for all that came meanwhile."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        # All that it holds of the loop is weak, or the loop would live for as long as its mailbox.
+        self._loop = weakref.ref(loop)
         self._thread = threading.get_ident()
-        self._letters: deque[tuple[asyncio.Future[Any], Outcome]] = deque()
+        self._letters: deque[tuple[weakref.ref[asyncio.Future[Any]], Outcome]] = deque()
         self._called = False
 
     def outlet(self) -> tuple[asyncio.Future[Any], Outlet]:
-        """A future of this loop and the outlet that fills it from any thread."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+        """A future of the running loop and the outlet that fills it from any thread."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def put(outcome: Outcome) -> None:
             if threading.get_ident() == self._thread:  # answered where it was asked
                 if not future.done():
                     future.set_result(outcome)
                 return
-            self._letters.append((future, outcome))
-            if not self._called:
+            self._letters.append((weakref.ref(future), outcome))
+            loop = self._loop()
+            if not self._called and loop is not None:
                 self._called = True
-                # The loop may be gone when a caller left in haste; then nobody waits.
+                # The loop may be closed when a caller left in haste; then nobody waits.
                 with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._empty)
+                    loop.call_soon_threadsafe(self._empty)
 
         return future, put
 
     def _empty(self) -> None:
         self._called = False
         while self._letters:
-            future, outcome = self._letters.popleft()
-            if not future.done():
+            letter, outcome = self._letters.popleft()
+            future = letter()
+            if future is not None and not future.done():
                 future.set_result(outcome)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sheaf.backends.base import BackendDiedError, ModelBackend
-from sheaf.engine.jobs import PredictJob, StreamJob
+from sheaf.engine.jobs import Job, PredictJob, StreamJob
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
 from sheaf_client.contracts.events import ProgressEvent
@@ -33,12 +33,12 @@ class Died(Exception):  # noqa: N818 - it is an event of the engine, told to nob
 
 def run_batch(
     backend: ModelBackend, jobs: Sequence[PredictJob], *, clock: Callable[[], float]
-) -> tuple[int, int]:
+) -> tuple[int, list[list[PredictJob]] | None]:
     """Answer every job, each with its response or its own error.
 
     Returns:
-        How many jobs failed, and how many members the largest call had that the memory was enough for
-        (all of them where it never ran out).
+        How many jobs failed; and, where memory ran out, the jobs of each call that fitted after that
+        (None where it never ran out).
 
     Raises:
         Died: The model cannot go on; some jobs are unanswered.
@@ -50,7 +50,7 @@ def run_batch(
     except Died:
         _answer(run.outcomes, clock() - started, len(jobs))
         raise
-    return _answer(run.outcomes, clock() - started, len(jobs)), run.largest or len(jobs)
+    return _answer(run.outcomes, clock() - started, len(jobs)), run.fitted
 
 
 class _Run:
@@ -59,9 +59,8 @@ class _Run:
     def __init__(self, backend: ModelBackend) -> None:
         self._backend = backend
         self.outcomes: list[tuple[PredictJob, BaseResponse | Exception]] = []
-        #: Members of the largest call that fitted into memory, once one did not; else 0.
-        self.largest = 0
-        self._out_of_memory = False
+        #: The calls that fitted into memory, once one did not.
+        self.fitted: list[list[PredictJob]] | None = None
 
     def predict(self, jobs: list[PredictJob]) -> None:
         requests = [job.request for job in jobs]
@@ -70,16 +69,16 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
             self._recover(jobs, error)
         else:
-            if self._out_of_memory:
-                self.largest = max(self.largest, len(jobs))
+            if self.fitted is not None:
+                self.fitted.append(jobs)
             self.outcomes += zip(jobs, outcomes, strict=True)
 
     def _recover(self, jobs: list[PredictJob], error: Exception) -> None:
-        if isinstance(error, BackendDiedError) or self._backend.is_fatal(error):
+        dead, out_of_memory = _diagnose(self._backend, error)
+        if dead:
             raise Died(error, jobs) from error
-        if self._backend.is_out_of_memory(error):
-            self._out_of_memory = True
-            self._backend.free_memory()
+        if out_of_memory and self.fitted is None:
+            self.fitted = []
         if len(jobs) == 1:
             self.outcomes.append((jobs[0], error))
             return
@@ -99,10 +98,12 @@ def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float
     """
     started = clock()
     try:
-        event = next(job.events, None) if job.events is not None else None
+        if job.events is None:
+            job.events, job.owner = iter(backend.stream(job.request)), backend
+        event = next(job.events, None)
     except Exception as error:
         job.settle(as_problem(error, job.request))
-        if isinstance(error, BackendDiedError) or backend.is_fatal(error):
+        if _diagnose(backend, error)[0]:
             raise Died(error, []) from error
         return False
     job.compute_seconds += clock() - started
@@ -111,19 +112,36 @@ def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float
             job.emit(event)
         return not job.settled
     if event is None:
-        text = "The model's stream ended without a result."
-        job.settle(BackendError(text, request_id=str(job.request.request_id)))
+        job.settle(BackendError("The model's stream ended without a result."))
     else:
-        _put_usage(event, job.compute_seconds, job.queue_seconds, 1)
-        job.settle(event)
+        _settle(job, _checked([event], [job.request])[0], job.compute_seconds, 1)
     return False
 
 
-def as_problem(error: Exception, request: BaseRequest) -> ProblemError:
+def _diagnose(backend: ModelBackend, error: Exception) -> tuple[bool, bool]:
+    """Whether the model died of an error, and whether memory ran out; what that left is given back."""
+    try:
+        died = isinstance(error, BackendDiedError) or backend.is_fatal(error)
+        out_of_memory = not died and backend.is_out_of_memory(error)
+    except Exception:
+        log.exception("a backend could not say what its error means")
+        return False, False
+    try:
+        if out_of_memory:
+            backend.free_memory()
+    except Exception:
+        log.exception("a backend could not give back its memory; loading it anew")
+        died = True
+    return died, out_of_memory
+
+
+def as_problem(error: BaseException, request: BaseRequest) -> ProblemError:
     """The error a caller may see; refusals pass, anything else becomes an opaque `BackendError`."""
     request_id = str(request.request_id)
     if isinstance(error, ProblemError):
-        error.request_id = error.request_id or request_id
+        if error.request_id not in {None, request_id}:
+            return readdressed(error, request)  # one error for several requests
+        error.request_id = request_id
         return error
     facts = {"model": request.model_name, "request_id": request_id}
     log.error("model %s failed on request %s", *facts.values(), exc_info=error, extra=facts)
@@ -134,18 +152,32 @@ def as_problem(error: Exception, request: BaseRequest) -> ProblemError:
     return problem
 
 
+def readdressed(error: ProblemError, request: BaseRequest) -> ProblemError:
+    """An error for one caller of several; an exception must not be raised in two threads."""
+    own = type(error)(
+        error.detail, errors=error.errors, retry_after=error.retry_after, request_id=str(request.request_id)
+    )
+    own.__cause__ = error.__cause__
+    return own
+
+
 def _answer(
     outcomes: Sequence[tuple[PredictJob, BaseResponse | Exception]], seconds: float, size: int
 ) -> int:
-    failures = 0
-    for job, outcome in outcomes:
-        if isinstance(outcome, Exception):
-            failures += 1
-            job.settle(as_problem(outcome, job.request))
-        else:
-            _put_usage(outcome, seconds, job.queue_seconds, size)
-            job.settle(outcome)
-    return failures
+    """Settle every job; returns how many failed."""
+    return sum(not _settle(job, outcome, seconds, size) for job, outcome in outcomes)
+
+
+def _settle(job: Job, outcome: BaseResponse | Exception, seconds: float, size: int) -> bool:
+    """Tell a job's caller; False where there was no answer to tell."""
+    try:
+        if isinstance(outcome, BaseResponse):
+            usage = Usage(compute_seconds=seconds, queue_seconds=job.queue_seconds, batch_size=size)
+            outcome.metadata.usage = usage
+    except Exception as error:  # noqa: BLE001 - a response that was made past its own validation
+        outcome = error
+    job.settle(as_problem(outcome, job.request) if isinstance(outcome, Exception) else outcome)
+    return not isinstance(outcome, Exception)
 
 
 def _checked(outcomes: list[Any], requests: list[BaseRequest]) -> list[BaseResponse | Exception]:
@@ -159,7 +191,3 @@ def _checked(outcomes: list[Any], requests: list[BaseRequest]) -> list[BaseRespo
         elif not isinstance(outcome, Exception):
             outcomes[index] = TypeError(f"backend gave a {type(outcome).__name__} for a response")
     return outcomes
-
-
-def _put_usage(response: BaseResponse, compute: float, queue: float, size: int) -> None:
-    response.metadata.usage = Usage(compute_seconds=compute, queue_seconds=queue, batch_size=size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -15,17 +14,15 @@ from sheaf_client.contracts.events import ProgressEvent
 StreamEvent: TypeAlias = ProgressEvent | ResultEvent[Any] | ProblemError
 
 
-class PredictJob:
-    """A request that shares batches. It is settled exactly once; whoever comes later comes too late."""
+class _Job:
+    """A request with one place for its outcome, used once: whoever comes later comes too late."""
 
-    __slots__ = ("_outlets", "call", "queue_seconds", "request", "retried")
+    __slots__ = ("_outlets", "call", "queue_seconds", "request")
 
-    def __init__(self, request: BaseRequest, outlet: Outlet, call: Any = None) -> None:
+    def __init__(self, request: BaseRequest, outlet: Outlet, call: Any) -> None:
         self.request = request
         self.call = call
         self.queue_seconds = 0.0
-        #: Whether it was in a batch that took the model down with it.
-        self.retried = False
         self._outlets = [outlet]
 
     @property
@@ -38,61 +35,50 @@ class PredictJob:
             outlet = self._outlets.pop()  # one thread alone gets it
         except IndexError:
             return False
+        if isinstance(outcome, ProblemError):
+            outcome.request_id = outcome.request_id or str(self.request.request_id)
         outlet(outcome)
         return True
 
     def abandon(self) -> None:
-        """The caller has left: nobody is told."""
+        """The caller has left: nobody is told, and no step of a stream follows."""
         self._outlets.clear()
 
 
-class StreamJob:
+class PredictJob(_Job):
+    """A request that shares batches."""
+
+    __slots__ = ("retried",)
+
+    def __init__(self, request: BaseRequest, outlet: Outlet, call: Any = None) -> None:
+        super().__init__(request, outlet, call)
+        #: Whether it was in a batch that took the model down with it.
+        self.retried = False
+
+
+class StreamJob(_Job):
     """A stream with steps of its own: each turn in the line runs one step."""
 
-    __slots__ = (
-        *("call", "cancelled", "compute_seconds", "emit", "events", "failed", "owner", "queue_seconds"),
-        "request",
-    )
+    __slots__ = ("compute_seconds", "emit", "events", "failed", "owner")
 
-    def __init__(
-        self,
-        request: BaseRequest,
-        emit: Callable[[StreamEvent], None],
-        call: Any = None,
-    ) -> None:
-        self.request = request
+    def __init__(self, request: BaseRequest, emit: Callable[[StreamEvent], None], call: Any = None) -> None:
+        super().__init__(request, self._end, call)
         #: The model's own iterator, from its first step on, and the backend that gave it.
         self.events: Iterator[ProgressEvent | BaseResponse] | None = None
         self.owner: object = None
         self.emit = emit
-        self.call = call
-        self.cancelled = threading.Event()
         self.failed = False
         self.compute_seconds = 0.0
-        self.queue_seconds = 0.0
-
-    @property
-    def settled(self) -> bool:
-        return self.cancelled.is_set()
-
-    def settle(self, outcome: Outcome) -> bool:
-        """End the stream with its result or its error; False where it has ended."""
-        if self.cancelled.is_set():
-            return False
-        self.cancelled.set()
-        self.failed = isinstance(outcome, ProblemError)
-        self.emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
-        return True
-
-    def abandon(self) -> None:
-        """The caller has left: no step follows."""
-        self.cancelled.set()
 
     def close(self) -> None:
         """Let the model's own iterator clean up."""
         close = getattr(self.events, "close", None)
         if close is not None:
             close()
+
+    def _end(self, outcome: Outcome) -> None:
+        self.failed = isinstance(outcome, ProblemError)
+        self.emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
 
 Job: TypeAlias = PredictJob | StreamJob

@@ -8,6 +8,7 @@ A thread whose call does not come back is given up, and another takes its place.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sheaf.engine.jobs import Job
+from sheaf.engine.jobs import Job, StreamJob
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.pace import Pace
 from sheaf.scheduling.queue import Entry, WaitingLine
@@ -30,7 +31,7 @@ log = logging.getLogger("sheaf.engine")
 
 
 class Model(Protocol):
-    """What a lane needs of the model whose jobs it runs; all but `max_cost` on the lane's thread."""
+    """What a lane needs of the model whose jobs it runs; all but `hung` on its thread or a guest's."""
 
     @property
     def padded(self) -> bool: ...
@@ -53,7 +54,11 @@ class Model(Protocol):
         ...
 
     def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
-        """A call did not come back: settle its jobs and go on with a model loaded anew."""
+        """A call did not come back: settle its jobs; `mend` follows. Runs beside the thread in that call."""
+        ...
+
+    def unload(self) -> None:
+        """Let go of the model: nothing follows."""
         ...
 
 
@@ -78,6 +83,7 @@ class Lane:
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._state = "open"
         self._closing = threading.Event()
+        self._ended = threading.Event()
         self._running: _Running | None = None
         self._guest = False
         self._thread = self._make_thread()
@@ -102,7 +108,7 @@ class Lane:
             late: list[Entry[Job]] = []
             if len(self._line) >= self._policy.max_queue:
                 # Requests whose deadline has passed hold no place against those that can still be served.
-                late = self._line.expire(self._clock())
+                late = self._let_go(self._line.expire(self._clock()))
             full = len(self._line) >= self._policy.max_queue
             if not full:
                 self._line.add(entry)
@@ -130,17 +136,16 @@ class Lane:
         return future
 
     def close(self, *, drain: bool) -> None:
-        """Take no more jobs; finish what waits, or with `drain=False` refuse it; then end the thread."""
+        """Take no more jobs; finish what waits, or with `drain=False` refuse it; then unload and end."""
         with self._lock:
-            if self._state == "open":
-                self._state = "draining"
-            refused = [] if drain else self._line.clear()
+            if self._state == "open" or (self._state == "draining" and not drain):
+                self._state = "draining" if drain else "refusing"
+            refused = self._refused()
             self._closing.set()
             self._rouse()
-        for entry in refused:
-            entry.item.settle(UnavailableError("The model was stopped."))
-        while (thread := self._thread).is_alive() and threading.current_thread() is not thread:
-            thread.join(0.5)  # the watch may put another thread in its place meanwhile
+        _tell_stopped(refused)
+        if threading.current_thread() is not self._thread:
+            self._ended.wait()
 
     def run_here(self, entry: Entry[Job]) -> bool:
         """Run a lone job on the caller's thread; False where others wait or run, and nothing was done."""
@@ -151,38 +156,46 @@ class Lane:
             self._asleep = False
             running = self._running = _Running(self._clock(), [entry])
             self._guest = True
-        again = self._run_batch(running.batch)
-        with self._lock:
-            if self._settle(running, again):
-                self._guest = False
-                self._asleep = True
-                if len(self._line) or self._calls or self._state != "open" or not self._model.ready:
-                    self._rouse()
+        again: list[Entry[Job]] = []
+        try:
+            again = self._run_batch(running.batch)
+        finally:
+            with self._lock:
+                if self._settle(running, again):
+                    self._guest = False
+                    self._asleep = True
+                    if len(self._line) or self._calls or self._state != "open" or not self._model.ready:
+                        self._rouse()
         return True
 
     def _run(self) -> None:
-        thread = threading.current_thread()
-        while True:
+        while self._thread is threading.current_thread():  # else it was given up while it ran
             if not self._model.ready:
-                self._model.mend(self._closing.wait)
+                self._model.mend(self._rest)
             with self._lock:
-                if self._thread is not thread:
-                    return  # given up while it ran
+                refused = self._refused()
                 now = self._clock()
-                late = self._line.expire(now)
+                late = self._let_go(self._line.expire(now))
                 work, seconds = self._next(now)
-                if work is None and seconds is None and self._state != "open" and not late:
+                idle = work is None and not late and not refused
+                over = idle and seconds is None and self._state != "open"
+                if over:
                     self._state = "closed"
-                    return
-                self._asleep = work is None and not late
+                else:
+                    self._asleep = idle
+            _tell_stopped(refused)
             _tell_late(late)
+            if over:
+                self._model.unload()
+                self._ended.set()
+                return
             if isinstance(work, _Running):
                 again = self._run_batch(work.batch)
                 with self._lock:
                     self._settle(work, again)
             elif work is not None:
                 _make_call(*work)
-            elif not late:
+            elif idle:
                 self._sleep(seconds)
 
     def _next(self, now: float) -> tuple[_Running | _Call | None, float | None]:
@@ -191,18 +204,22 @@ class Lane:
             return self._calls.pop(0), None
         seconds = self._line.wait_for(now)
         if seconds is None or (seconds > 0 and self._state == "open"):
-            return None, seconds
-        batch = self._line.take(now if seconds == 0 else now + seconds, self._model.max_cost())
+            # Deadlines are kept while a window is open, too.
+            return None, None if seconds is None else min(seconds, self._line.next_deadline - now)
+        # Once closed, nothing waits for its window.
+        batch = self._line.take(now if seconds == 0 else math.inf, self._model.max_cost())
         self._running = _Running(now, batch)
         return self._running, None
 
     def _run_batch(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
         try:
             return self._model.run(batch)
-        except BaseException:
+        except BaseException as error:
             log.exception("a job broke out of its lane")
             for entry in batch:
                 entry.item.settle(InternalServerError("The engine failed on this request."))
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is not self._thread:
+                raise  # the guest's own
             return []
 
     def _settle(self, running: _Running, again: Sequence[Entry[Job]]) -> bool:
@@ -217,13 +234,41 @@ class Lane:
             self._line.add(entry)
         return True
 
-    def _sleep(self, seconds: float | None) -> None:
-        if not self._wake.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+    def _refused(self) -> list[Entry[Job]]:
+        """What waits and will not be served any more."""
+        return self._let_go(self._line.clear()) if self._state == "refusing" else []
+
+    def _let_go(self, entries: list[Entry[Job]]) -> list[Entry[Job]]:
+        """Have streams that left the line clean up on the lane's thread."""
+        for entry in entries:
+            if isinstance(entry.item, StreamJob) and entry.item.events is not None:
+                self._calls.append((entry.item.close, Future()))
+                self._rouse()
+        return entries
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait while the model cannot run, and tell those whose time runs out; True once the lane closes."""
+        end = self._clock() + seconds
+        while True:
             with self._lock:
-                if self._asleep:
-                    self._asleep = False
-                else:  # roused between the time-out and here
-                    self._wake.acquire()
+                now = self._clock()
+                late = self._let_go(self._line.expire(now))
+                until = min(end, self._line.next_deadline)
+            _tell_late(late)
+            if self._closing.wait(max(0.0, until - now)):
+                return True
+            if now >= end:
+                return False
+
+    def _sleep(self, seconds: float | None) -> None:
+        if self._wake.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+            return
+        with self._lock:
+            if self._asleep:
+                self._asleep = False
+                return
+        # Roused between the time-out and here; or a guest is at work, who rouses this thread after it.
+        self._wake.acquire()
 
     def _rouse(self) -> None:
         if self._asleep:
@@ -235,9 +280,7 @@ class Lane:
 
     def _watch(self, limit: float) -> None:
         """Give up on a thread whose call takes longer than the limit."""
-        while self._state != "closed":
-            if self._closing.wait(min(limit / 8, 5.0)):
-                time.sleep(min(limit / 8, 0.2))
+        while not self._ended.wait(min(limit / 8, 5.0)):
             with self._lock:
                 if self._running is None or self._clock() - self._running.since < limit:
                     continue
@@ -274,3 +317,8 @@ def _make_call(function: Callable[[], Any], future: Future[Any]) -> None:
 def _tell_late(entries: Sequence[Entry[Job]]) -> None:
     for entry in entries:
         entry.item.settle(DeadlineExceededError("The deadline passed before the model could begin."))
+
+
+def _tell_stopped(entries: Sequence[Entry[Job]]) -> None:
+    for entry in entries:
+        entry.item.settle(UnavailableError("The model was stopped."))

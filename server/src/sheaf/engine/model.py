@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from sheaf.backends.base import ModelBackend
-from sheaf.engine.execution import Died, run_batch, run_step
+from sheaf.engine.execution import Died, as_problem, run_batch, run_step
 from sheaf.engine.jobs import Job, PredictJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.scheduling.latency import LatencyModel
@@ -36,6 +36,7 @@ class LoadedModel:
         self.latency = LatencyModel()
         self.memory = MemoryBound()
         self._broken: str | None = None
+        self._loaded = False
         #: Seconds until the next attempt to load, once one has failed.
         self.pause: float | None = None
 
@@ -46,8 +47,19 @@ class LoadedModel:
 
     def load(self) -> None:
         """Load the weights and warm up; raises what that raises."""
+        self._loaded = True  # from its first moment on there is something to let go of
         self.backend.load()
         self.backend.warm_up()
+        self._broken = self.pause = None
+
+    def unload(self) -> None:
+        """Let go of the weights."""
+        loaded, self._loaded = self._loaded, False
+        try:
+            if loaded:
+                self.backend.unload()
+        except Exception:
+            log.exception("model %s could not be unloaded", self._spec.name)
 
     def max_cost(self) -> float:
         """The most that a batch may cost: what fits into memory, and into the target of the policy."""
@@ -72,32 +84,27 @@ class LoadedModel:
     def mend(self, closing: Callable[[float], bool]) -> None:
         """Load the model anew where it died, as often as it takes; nothing is lost of what waits."""
         pause = _FIRST_PAUSE
-        while self._broken is not None:
-            try:
-                self.backend.unload()
-            except Exception:
-                log.exception("model %s could not be unloaded", self._spec.name)
+        while (reason := self._broken) is not None:
+            if self.pause is not None and closing(0):
+                return
+            self.unload()
             try:
                 self.backend = self._spec.make_backend()
                 self.load()
-            except Exception:
+            except BaseException:
                 log.exception("model %s could not be loaded anew; next try in %.1f s", self._spec.name, pause)
                 self.pause = pause
                 if closing(pause):
                     return
                 pause = min(2 * pause, _LAST_PAUSE)
             else:
-                self._observer.reloaded(self._spec.name, self._broken)
-                self._broken = self.pause = None
+                self._observer.reloaded(self._spec.name, reason)
 
     def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
         """A call did not come back: its jobs fail, and its backend is left to the thread that is in it."""
-        self._broken = "hung"
-        self.backend = self._spec.make_backend()
+        self._broken, self._loaded = "hung", False
         for entry in batch:
-            request_id = str(entry.item.request.request_id)
-            text = f"The model did not come back within {seconds:g} s."
-            entry.item.settle(BackendError(text, request_id=request_id))
+            entry.item.settle(BackendError(f"The model did not come back within {seconds:g} s."))
 
     def check_open(self) -> None:
         """Raise `UnavailableError` where a model that died could not be loaded again."""
@@ -105,20 +112,18 @@ class LoadedModel:
             raise UnavailableError("The model is being loaded anew.", retry_after=self.pause)
 
     def _run_step(self, entry: Entry[Job], job: StreamJob) -> list[Entry[Job]]:
-        started = self._clock()
-        if job.settled:
-            job.close()
-            return []
-        if job.events is None:
-            job.events, job.owner = iter(self.backend.stream(job.request)), self.backend
-        elif job.owner is not self.backend:
+        backend, started = self.backend, self._clock()
+        if job.events is not None and job.owner is not backend:
             job.settle(BackendError("The model was loaded anew while this stream ran."))
             return []
-        try:
-            more = run_step(self.backend, job, clock=self._clock)
-        except Died as died:
-            self._broken, more = str(died.reason), False
-        self._record([entry], started, failures=int(job.failed))
+        more = False
+        if not job.settled:
+            try:
+                more = run_step(backend, job, clock=self._clock)
+            except Died as died:
+                if self._serves(backend):
+                    self._died(died)
+            self._record([entry], started, failures=int(job.failed))
         if more:
             entry.arrived = self._clock()
             return [entry]
@@ -131,36 +136,46 @@ class LoadedModel:
         backend, started = self.backend, self._clock()
         jobs = [cast("PredictJob", entry.item) for entry in entries]
         try:
-            failures, largest = run_batch(backend, jobs, clock=self._clock)
+            failures, fitted = run_batch(backend, jobs, clock=self._clock)
         except Died as died:
+            if not self._serves(backend):
+                return []
             self._record(entries, started, failures=len(died.unanswered))
-            return self._rescue(entries, died) if backend is self.backend else []
-        if backend is not self.backend:
-            return []  # given up as hung meanwhile: what it says counts no more
-        costs = [entry.cost for entry in entries]
+            return self._rescue(entries, died)
+        if not self._serves(backend):
+            return []
         seconds = self._record(entries, started, failures)
-        cost = cost_of(costs, padded=self.padded)
-        if largest < len(jobs):
-            # As much of the batch as went through at once.
-            self.memory.shrink(cost * largest / len(jobs))
-        else:
+        costs = {id(entry.item): entry.cost for entry in entries}
+        if fitted is None:
+            cost = self._cost(costs.values())
             self.memory.fitted(cost)
             self.latency.observe(cost, seconds)
+        elif fitted:  # where nobody fitted even alone, it is the requests that are too large
+            self.memory.shrink(max(self._cost(costs[id(job)] for job in call) for call in fitted))
         return []
+
+    def _serves(self, backend: ModelBackend) -> bool:
+        """Whether a backend was not given up as hung meanwhile: what it says then counts no more."""
+        return backend is self.backend and self._broken is None
+
+    def _cost(self, costs: Iterable[float]) -> float:
+        return cost_of(list(costs), padded=self.padded)
+
+    def _died(self, died: Died) -> None:
+        log.error("model %s died; loading it anew", self._spec.name, exc_info=died.reason)
+        self._broken = type(died.reason).__name__
 
     def _rescue(self, entries: Sequence[Entry[Job]], died: Died) -> list[Entry[Job]]:
         """Who was in the call that killed the model runs once more, alone; who kills it twice is refused."""
-        log.error("model %s died; loading it anew", self._spec.name, exc_info=died.reason)
-        self._broken = f"{type(died.reason).__name__}"
+        self._died(died)
         unanswered = set(map(id, died.unanswered))
         again: list[Entry[Job]] = []
         for entry in entries:
             job = entry.item
-            if not isinstance(job, PredictJob) or id(job) not in unanswered:
+            if not isinstance(job, PredictJob) or job.settled or id(job) not in unanswered:
                 continue
             if job.retried:
-                text = "The model failed on this request."
-                job.settle(BackendError(text, request_id=str(job.request.request_id)))
+                job.settle(as_problem(died.reason, job.request))
             else:
                 job.retried = True
                 entry.key = job
@@ -175,7 +190,7 @@ class LoadedModel:
                 model=self._spec.name,
                 size=len(entries),
                 cost=sum(costs),
-                padded_cost=cost_of(costs, padded=self.padded),
+                padded_cost=self._cost(costs),
                 queue_seconds=[max(0.0, started - entry.arrived) for entry in entries],
                 seconds=seconds,
                 ended=time.time(),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sheaf.engine.answers import Outcome
 from sheaf_client.contracts.base import BaseRequest
+
+T = TypeVar("T")
+
+log = logging.getLogger("sheaf.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +76,39 @@ class Observer:
 
     def reloaded(self, model: str, reason: str) -> None:
         """A model died or hung and was loaded anew."""
+
+
+class Sheltered(Observer):
+    """Another observer, whose mistakes are logged and cost no request its answer."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def began(self, model: str, request: BaseRequest, *, streamed: bool) -> Any:
+        return self._tell(lambda: self._observer.began(model, request, streamed=streamed))
+
+    def ended(self, call: Any, outcome: Outcome | None) -> None:
+        self._tell(lambda: self._observer.ended(call, outcome))
+
+    def phase(self, call: Any, name: str) -> AbstractContextManager[None]:
+        return self._tell(lambda: self._observer.phase(call, name)) or nullcontext()
+
+    def executed(self, batch: BatchRecord) -> None:
+        self._tell(lambda: self._observer.executed(batch))
+
+    def cached(self, model: str, *, hit: bool) -> None:
+        self._tell(lambda: self._observer.cached(model, hit=hit))
+
+    def refused(self, model: str, code: str) -> None:
+        self._tell(lambda: self._observer.refused(model, code))
+
+    def reloaded(self, model: str, reason: str) -> None:
+        self._tell(lambda: self._observer.reloaded(model, reason))
+
+    @staticmethod
+    def _tell(tell: Callable[[], T]) -> T | None:
+        try:
+            return tell()
+        except Exception:
+            log.exception("an observer of the engine failed")
+            return None

@@ -6,6 +6,7 @@ admit (checks, deadline) → cache → schedule → execute → respond
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
@@ -14,13 +15,13 @@ from typing import Any
 
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import operation_of
-from sheaf.engine.admission import admit
+from sheaf.engine.admission import admit, opaque
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
 from sheaf.engine.jobs import Job, PredictJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
 from sheaf.engine.model import LoadedModel
-from sheaf.engine.observer import Observer
+from sheaf.engine.observer import Observer, Sheltered
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
 from sheaf.engine.watch import Departure, Watch
@@ -48,7 +49,7 @@ class ModelRuntime:
 
     def __init__(self, spec: ModelSpec, observer: Observer | None = None) -> None:
         self.spec = spec
-        self._observer = observer or Observer()
+        self._observer = Sheltered(observer or Observer())
         self._clock = time.monotonic
         self._model = LoadedModel(spec, self._observer, self._clock)
         self._lane: Lane | None = None
@@ -94,7 +95,6 @@ class ModelRuntime:
         lane, self._lane = self._lane, None
         if lane is not None:
             lane.close(drain=drain)
-            self.backend.unload()
 
     def hand_over(self, successor: ModelRuntime) -> None:
         """Have another runtime answer from now on: finish what waits here, let go of the model.
@@ -185,21 +185,23 @@ class ModelRuntime:
     ) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps."""
         terms = Terms(timeout, priority, tenant)
-        return aiterate(lambda emit: self._open_stream(request, emit, terms), timeout)
+        return aiterate(
+            lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id)
+        )
 
     def iter_stream(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
     ) -> Generator[Event, None, None]:
         """`stream` for threads."""
         terms = Terms(timeout, priority, tenant)
-        return iterate(lambda emit: self._open_stream(request, emit, terms), timeout)
+        return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
 
     def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Departure:
         """Have a request answered into an outlet; returns what a caller that leaves must call.
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        with Watch(self._observer, self.spec.name, request, streamed=False) as watch:
+        with Watch(self._observer, self.spec.name, request, streamed=False) as watch, opaque(request):
             return watch.departure(self._ask(request, watch.outlet(outlet), terms, watch, here=here))
 
     def _ask(
@@ -237,7 +239,7 @@ class ModelRuntime:
     def _open_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
     ) -> Departure:
-        with Watch(self._observer, self.spec.name, request, streamed=True) as watch:
+        with Watch(self._observer, self.spec.name, request, streamed=True) as watch, opaque(request):
             return watch.departure(self._begin_stream(request, watch.emitter(emit), terms, watch))
 
     def _begin_stream(
@@ -271,8 +273,12 @@ class ModelRuntime:
             key = (key, bucket_value(request, bucket))
         if adapters and not backend.mixes_adapters:
             key = (key, adapters)
+        hash(key)
+        cost = float(backend.cost(request))
+        if not 0 <= cost < math.inf:
+            raise ValueError(f"a request cannot cost {cost}")
         deadline = None if terms.timeout is None else now + terms.timeout
-        return Entry(job, key, backend.cost(request), now, deadline, terms.priority, terms.tenant)
+        return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant)
 
     def _admit(self, request: BaseRequest) -> ActiveAdapters:
         self._open_lane()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from typing import TypeAlias
 
 from sheaf.engine.answers import Outcome, Outlet
 from sheaf.engine.cache import AnswerCache, readdress, request_key
+from sheaf.engine.execution import as_problem, readdressed
 from sheaf.engine.jobs import Job
 from sheaf.scheduling.queue import Entry
 from sheaf_client import ProblemError
 from sheaf_client._binary import pack
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
+
+log = logging.getLogger("sheaf.engine")
 
 #: What a caller that goes away calls, so that its place is free.
 Leave: TypeAlias = Callable[[], None]
@@ -53,9 +57,12 @@ class SharedCalls:
         if not joined:
             try:
                 entry, flight.give_up = enter(flight.land)
-            except ProblemError as error:
+            except BaseException as error:
+                problem = as_problem(error, request)
                 flight.leave(outlet)
-                flight.land(error)  # whoever joined meanwhile is refused too
+                flight.land(problem)  # whoever joined meanwhile is refused too
+                if isinstance(error, Exception):
+                    raise problem from problem.__cause__
                 raise
             flight.entered(entry)
         return Asked(lambda: flight.leave(outlet), hit=joined)
@@ -112,25 +119,29 @@ class _Flight:
 
     def land(self, outcome: Outcome) -> None:
         """Tell everyone who waits, each an answer or an error of its own, and keep the answer."""
-        packed: bytes | None = None
-        if isinstance(outcome, BaseResponse):
-            packed = pack(outcome)
-            self._shared.cache.put(self._key, type(outcome), packed)
+        packed = self._keep(outcome) if isinstance(outcome, BaseResponse) else None
         self._shared.landed(self._key, self)
         with self._lock:
             waiting, self._waiting = self._waiting or [], None
+        whole = True  # the answer itself goes to one caller; the others get copies
         for request, outlet in waiting:
-            if isinstance(outcome, ProblemError):
-                outlet(_readdressed(outcome, request))
-            elif packed is not None:
-                first = outcome.request_id == request.request_id
-                outlet(outcome if first else readdress(type(outcome), packed, request))
+            try:
+                if isinstance(outcome, ProblemError):
+                    own: Outcome = readdressed(outcome, request)
+                elif whole and outcome.request_id == request.request_id:
+                    own, whole = outcome, False
+                else:
+                    own = readdress(type(outcome), packed or pack(outcome), request)
+            except Exception as error:  # noqa: BLE001 - an answer that cannot be copied
+                own = as_problem(error, request)
+            outlet(own)
 
-
-def _readdressed(error: ProblemError, request: BaseRequest) -> ProblemError:
-    """An error for one caller of several; an exception must not be raised in two threads."""
-    own = type(error)(
-        error.detail, errors=error.errors, retry_after=error.retry_after, request_id=str(request.request_id)
-    )
-    own.__cause__ = error.__cause__
-    return own
+    def _keep(self, answer: BaseResponse) -> bytes | None:
+        """The answer packed, and kept; None where it cannot be packed."""
+        try:
+            packed = pack(answer)
+        except Exception:
+            log.exception("an answer of model %s cannot be kept", answer.model_name)
+            return None
+        self._shared.cache.put(self._key, type(answer), packed)
+        return packed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeAlias
@@ -57,7 +59,7 @@ class Pending:
             return event
 
 
-def iterate(open_stream: Open, timeout: float | None) -> Generator[Event, None, None]:
+def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Generator[Event, None, None]:
     """The events of a stream, waiting in this thread; an error is raised."""
     pending = Pending()
     there = threading.Semaphore(0)
@@ -66,11 +68,12 @@ def iterate(open_stream: Open, timeout: float | None) -> Generator[Event, None, 
         pending.put(event)
         there.release()
 
+    end = None if timeout is None else time.monotonic() + timeout
     cancel = open_stream(emit)
     try:
         while True:
-            if not there.acquire(timeout=None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
-                raise _late(cancel)
+            if not there.acquire(timeout=None if end is None else _until(end)):
+                raise _late(cancel, request_id)
             event = pending.take()
             if event is None:
                 continue
@@ -83,7 +86,7 @@ def iterate(open_stream: Open, timeout: float | None) -> Generator[Event, None, 
         cancel()
 
 
-async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[Event, None]:
+async def aiterate(open_stream: Open, timeout: float | None, request_id: str) -> AsyncGenerator[Event, None]:
     """The events of a stream, waiting in the running event loop; an error is raised."""
     loop = asyncio.get_running_loop()
     pending = Pending()
@@ -91,19 +94,19 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
 
     def emit(event: StreamEvent) -> None:
         pending.put(event)
-        # The loop may be gone when a caller left in haste; then nobody waits for the event.
-        if not loop.is_closed():
+        # The loop may be closed when a caller left in haste; then nobody waits for the event.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(there.release)
 
-    cancel = open_stream(emit)
     deadline = None if timeout is None else loop.time() + timeout
+    cancel = open_stream(emit)
     try:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
                     await there.acquire()
             except TimeoutError:
-                raise _late(cancel) from None
+                raise _late(cancel, request_id) from None
             event = pending.take()
             if event is None:
                 continue
@@ -116,7 +119,11 @@ async def aiterate(open_stream: Open, timeout: float | None) -> AsyncGenerator[E
         cancel()
 
 
-def _late(cancel: Departure) -> DeadlineExceededError:
-    late = DeadlineExceededError("The deadline passed while the model was at work.")
+def _until(end: float) -> float:
+    return min(max(0.0, end - time.monotonic()), threading.TIMEOUT_MAX)
+
+
+def _late(cancel: Departure, request_id: str) -> DeadlineExceededError:
+    late = DeadlineExceededError("The deadline passed while the model was at work.", request_id=request_id)
     cancel(late)
     return late

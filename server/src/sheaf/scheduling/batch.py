@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 T = TypeVar("T")
 
+Weight = Annotated[float, Field(ge=0.001, le=1000)]
+
 
 class BatchPolicy(BaseModel):
     """How requests of one model form batches."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_batch_size: int = Field(default=32, gt=0, description="Most requests in one call of the model.")
     timeout_ms: float = Field(
@@ -48,9 +50,10 @@ class BatchPolicy(BaseModel):
         description="Seconds that one step of priority is worth: a request of priority 1 is served as if it "
         "had arrived so much earlier, so urgency goes first and nothing waits for ever.",
     )
-    tenant_weights: dict[str, float] = Field(
+    tenant_weights: dict[str, Weight] = Field(
         default_factory=dict,
-        description="Share of the device's time of each tenant relative to the others; 1 where not named.",
+        description="Share of the device's time of each tenant relative to the others, from 0.001 to 1000; "
+        "1 where not named.",
     )
     call_timeout_s: float | None = Field(
         default=900.0,

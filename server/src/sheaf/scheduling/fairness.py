@@ -1,7 +1,8 @@
 """Shares a model's time between tenants: deficit round robin over the seconds that the device worked.
 
 Tenants take turns; each turn is worth `quantum` seconds times the tenant's weight. What a batch really took
-is charged afterwards, so a tenant may fall into debt by one batch at most, and repays it by waiting.
+is charged afterwards, so a tenant may fall into debt by one batch at most, the longest it was in, and
+repays it by waiting.
 After M. Shreedhar and G. Varghese, "Efficient Fair Queuing Using Deficit Round-Robin", SIGCOMM 1995.
 """
 
@@ -58,16 +59,22 @@ class FairShare:
         self._forgive(rounds * self._quantum)
         return self.turn()
 
-    def charge(self, tenant: str, seconds: float) -> None:
-        """Subtract what the device really worked for a tenant, if others are waiting meanwhile."""
-        if tenant not in self._deficits:
-            if self._ring:
-                self._debts[tenant] = self._debts.get(tenant, 0.0) - seconds
-        elif len(self._ring) > 1:
-            self._deficits[tenant] -= seconds
-        else:
-            self._deficits[tenant] = 0.0
-            self._forgive(seconds)
+    def has_turn(self, tenant: str) -> bool:
+        """Whether a tenant that waits has time left of its turn."""
+        return self._deficits[tenant] > 0
+
+    def charge(self, used: Mapping[str, float]) -> None:
+        """Subtract the seconds that a batch worked for each tenant, if others are waiting meanwhile."""
+        batch = sum(used.values())
+        for tenant, seconds in used.items():
+            if tenant not in self._deficits:
+                if self._ring:
+                    self._debts[tenant] = _less(self._debts.get(tenant, 0.0), seconds, batch)
+            elif len(self._ring) > 1:
+                self._deficits[tenant] = _less(self._deficits[tenant], seconds, batch)
+            else:
+                self._deficits[tenant] = 0.0
+                self._forgive(seconds)
 
     def _forgive(self, seconds: float) -> None:
         """Time that went to others repays what those who wait for nothing owe."""
@@ -80,3 +87,8 @@ class FairShare:
 
     def _rounds_until_positive(self, tenant: str) -> int:
         return math.floor(-self._deficits[tenant] / self._turn_of(tenant)) + 1
+
+
+def _less(deficit: float, seconds: float, batch: float) -> float:
+    """A deficit after a charge. Who rides in the room of others falls no deeper than by one such batch."""
+    return max(deficit - seconds, min(deficit, -batch))

@@ -53,5 +53,6 @@ class LatencyModel:
         if not self._weight:
             return 0.0
         slope, offset = self.line
-        room = math.inf if slope == 0 else max(0.0, (seconds - offset) / slope)
-        return min(room, 2 * self._largest)
+        if offset >= seconds:
+            return 0.0
+        return min((seconds - offset) / slope if slope else math.inf, 2 * self._largest)

@@ -18,19 +18,19 @@ class Packable(Protocol):
 P = TypeVar("P", bound=Packable)
 
 
-def pack(
-    leader: P,
+def join(
+    batch: list[P],
     others: Sequence[P],
     *,
     size: int,
     max_cost: float,
     padded: bool,
     max_overtakes: int,
-) -> list[P]:
-    """The batch that `leader` leads, and a count on each entry that a less urgent one overtook.
+) -> None:
+    """Extend a batch, and count on each entry that stays when a less urgent one of `others` went before it.
 
     Args:
-        leader: Runs in any case, even alone over `max_cost`.
+        batch: Who runs in any case: its leader, even alone over `max_cost`, and who has joined it.
         others: Entries that may join, the most urgent first.
         size: Most entries in the batch.
         max_cost: Most cost of the batch: the sum of its members' costs, or where the model pads them to a
@@ -38,38 +38,35 @@ def pack(
         padded: Prefer members whose cost is near to the leader's, since the rest is computed for nothing.
         max_overtakes: An entry overtaken so often is taken next; until it fits, nobody less urgent goes.
     """
-    batch = [leader]
-    total = longest = leader.cost
+    before = len(batch)
+    near = batch[0].cost
+    total, longest = sum(entry.cost for entry in batch), max(entry.cost for entry in batch)
     barrier: P | None = None
     order = others
-    if padded and len(others) >= size:
+    if padded and len(others) > size - before:
         # Stable: equally near ones stay in order of urgency; those overtaken too often come first.
-        order = sorted(
-            others, key=lambda e: -1.0 if e.overtaken >= max_overtakes else abs(e.cost - leader.cost)
-        )
+        order = sorted(others, key=lambda e: -1.0 if e.overtaken >= max_overtakes else abs(e.cost - near))
     for entry in order:
         if len(batch) >= size:
             break
         if barrier is not None and barrier < entry:
             continue
         if padded:
-            longest_then = max(longest, entry.cost)
-            fits = longest_then * (len(batch) + 1) <= max_cost
+            fits = max(longest, entry.cost) * (len(batch) + 1) <= max_cost
         else:
-            longest_then = longest
             fits = total + entry.cost <= max_cost
         if fits:
             batch.append(entry)
-            total, longest = total + entry.cost, longest_then
+            total, longest = total + entry.cost, max(longest, entry.cost)
         elif entry.overtaken >= max_overtakes and (barrier is None or entry < barrier):
             barrier = entry
-    if len(batch) > 1 and len(batch) <= len(others):
-        latest = max(batch[1:])
-        chosen = set(map(id, batch))
+    joined = batch[before:]
+    if joined and len(joined) < len(others):
+        latest = max(joined)
+        chosen = set(map(id, joined))
         for entry in others:
             if entry < latest and id(entry) not in chosen:
                 entry.overtaken += 1
-    return batch
 
 
 def cost_of(costs: Sequence[float], *, padded: bool) -> float:

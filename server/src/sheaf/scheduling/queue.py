@@ -1,8 +1,9 @@
 """The waiting line of one model: which entries run next, and when. No threads, no clock of its own.
 
-Tenants take turns by the device time they used; a tenant's most urgent entry leads the batch, and others
-of its key join it, whoever sent them. Urgency is the time of arrival, moved forward by priority, so an entry
-waits for those before it and for a bounded number of those after it.
+Tenants take turns by the device time they used; a tenant's most urgent entry leads the batch, others of its
+key join it, first those of tenants that have a turn too, then whoever there is room for. Urgency is the time
+of arrival, moved forward by priority, so an entry waits for those before it and for a bounded number of
+those after it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Generic, TypeVar
 
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.fairness import FairShare
-from sheaf.scheduling.packing import cost_of, pack
+from sheaf.scheduling.packing import cost_of, join
 
 T = TypeVar("T")
 
@@ -43,6 +44,11 @@ class Entry(Generic[T]):
         if self.urgency != other.urgency:
             return self.urgency < other.urgency
         return self.number < other.number
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing can share its batch: its key is itself."""
+        return self.key is self.item
 
 
 class _Heap(Generic[T]):
@@ -85,7 +91,8 @@ class WaitingLine(Generic[T]):
         self._shares = FairShare(weights=policy.tenant_weights)
         self._depth = 0
         self._numbers = 0
-        self._next_deadline = math.inf
+        #: No entry that waits has an earlier deadline.
+        self.next_deadline = math.inf
 
     def __len__(self) -> int:
         return self._depth
@@ -103,8 +110,8 @@ class WaitingLine(Generic[T]):
         self._put(entry)
         entry.waiting = True
         self._depth += 1
-        if entry.deadline is not None and entry.deadline < self._next_deadline:
-            self._next_deadline = entry.deadline
+        if entry.deadline is not None and entry.deadline < self.next_deadline:
+            self.next_deadline = entry.deadline
 
     def discard(self, entry: Entry[T]) -> bool:
         """Take an entry out of the line; False where it no longer waits. It frees its place at once."""
@@ -120,13 +127,13 @@ class WaitingLine(Generic[T]):
 
     def expire(self, now: float) -> list[Entry[T]]:
         """Take out and return every entry whose deadline has passed."""
-        if now < self._next_deadline:
+        if now < self.next_deadline:
             return []
         timed = [(entry.deadline, entry) for entry in self if entry.deadline is not None]
         late = [entry for deadline, entry in timed if deadline <= now]
         for entry in late:
             self.discard(entry)
-        self._next_deadline = min((d for d, _ in timed if d > now), default=math.inf)
+        self.next_deadline = min((d for d, _ in timed if d > now), default=math.inf)
         return late
 
     def wait_for(self, now: float) -> float | None:
@@ -147,24 +154,28 @@ class WaitingLine(Generic[T]):
         leader = self._leader(now)
         if leader is None:
             return []
-        size = self.policy.max_batch_size
-        bound = min(max_cost, self.policy.max_batch_cost or math.inf)
         heapq.heappop(self._lines[leader.tenant][leader.key].entries)
-        others = self._most_urgent(
-            leader.key, _LOOK_AHEAD * size if bound < math.inf or self._padded else size
-        )
-        batch = pack(
-            leader,
-            others,
-            size=size,
-            max_cost=bound,
-            padded=self._padded,
-            max_overtakes=self.policy.max_overtakes,
-        )
+        batch = [leader]
+        passed: list[Entry[T]] = []
+        size, bound = self.policy.max_batch_size, min(max_cost, self.policy.max_batch_cost or math.inf)
+        # Room that the tenants whose turn it is leave is for the others.
+        for turn in (True, False):
+            if len(batch) < size:
+                count = _LOOK_AHEAD * size if bound < math.inf or self._padded else size - len(batch)
+                others = self._most_urgent(leader.key, count, turn=turn)
+                join(
+                    batch,
+                    others,
+                    size=size,
+                    max_cost=bound,
+                    padded=self._padded,
+                    max_overtakes=self.policy.max_overtakes,
+                )
+                passed += others
         for entry in batch:
             entry.waiting = False
         self._depth -= len(batch)
-        for entry in others:
+        for entry in passed:
             if entry.waiting:
                 self._put(entry)
         for tenant in [tenant for tenant, lines in self._lines.items() if leader.key in lines]:
@@ -174,9 +185,12 @@ class WaitingLine(Generic[T]):
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
         """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
         if self._lines:  # else nobody was kept waiting
-            total = sum(entry.cost for entry in batch) or 1.0
+            total = sum(entry.cost for entry in batch)
+            used: dict[str, float] = {}
             for entry in batch:
-                self._shares.charge(entry.tenant, seconds * entry.cost / total)
+                share = entry.cost / total if total else 1 / len(batch)
+                used[entry.tenant] = used.get(entry.tenant, 0.0) + seconds * share
+            self._shares.charge(used)
 
     def clear(self) -> list[Entry[T]]:
         """Take out everything."""
@@ -213,9 +227,13 @@ class WaitingLine(Generic[T]):
             ]
         return min((first for heap in heaps if (first := heap.first()) is not None), default=None)
 
-    def _most_urgent(self, key: Hashable, count: int) -> list[Entry[T]]:
-        """Take out the most urgent entries of a key, in order."""
-        heaps = [lines[key] for lines in self._lines.values() if key in lines]
+    def _most_urgent(self, key: Hashable, count: int, *, turn: bool) -> list[Entry[T]]:
+        """Take out the most urgent entries of a key, in order, of tenants that have a turn or have none."""
+        heaps = [
+            lines[key]
+            for tenant, lines in self._lines.items()
+            if key in lines and self._shares.has_turn(tenant) == turn
+        ]
         found: list[Entry[T]] = []
         while len(found) < count:
             filled = [heap for heap in heaps if heap.first() is not None]
@@ -233,10 +251,12 @@ class WaitingLine(Generic[T]):
         return found
 
     def _opens(self, heaps: Sequence[_Heap[T]], now: float) -> float:
-        """When the window of a key ends: now where it is full."""
+        """When the window of a key ends: now where it is full, or nobody can join."""
         waiting = [entry for heap in heaps for entry in heap.entries if entry.waiting]
         if not waiting:
             return math.inf
+        if waiting[0].alone:
+            return now
         cost = cost_of([entry.cost for entry in waiting], padded=self._padded)
         limit = self.policy.max_batch_cost
         if len(waiting) >= self.policy.max_batch_size or (limit is not None and cost >= limit):

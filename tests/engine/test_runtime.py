@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,37 +22,7 @@ from sheaf_client.errors import (
 )
 from tests.backends import Broken, Echo, Fragile, Gated, NotANumber, Stepping
 from tests.conftest import MakeRequest
-
-
-@contextmanager
-def running(
-    backend: type[Echo], *, kwargs: dict[str, Any] | None = None, **policy: Any
-) -> Iterator[tuple[ModelRuntime, Any]]:
-    runtime = ModelRuntime(
-        ModelSpec(name="echo", backend_cls=backend, backend_kwargs=kwargs or {}, batch_policy=policy)
-    )
-    runtime.start()
-    try:
-        yield runtime, runtime.backend
-    finally:
-        gate = getattr(runtime.backend, "gate", None)
-        if gate is not None:
-            gate.set()
-        runtime.stop()
-
-
-def wait_until(condition: Any, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition never held"
-        time.sleep(0.002)
-
-
-def block(runtime: ModelRuntime, backend: Gated, make_request: MakeRequest) -> Future[Any]:
-    """Occupy the model, so that what comes next must wait."""
-    first = runtime.submit(make_request(0.0))
-    assert backend.entered.wait(10)
-    return first
+from tests.engine.harness import block, running
 
 
 def test_batches_form_while_the_model_is_busy(make_request: MakeRequest) -> None:
@@ -360,3 +327,19 @@ def test_a_feature_reference_needs_a_feature_store(make_request: MakeRequest) ->
     with running(Echo) as (runtime, _), pytest.raises(InvalidRequestError) as caught:
         runtime.submit(make_request(history=None, feature_ref=reference))
     assert [(f.code, f.path) for f in caught.value.errors] == [("no_feature_store", "/feature_ref")]
+
+
+def test_stopping_waits_for_no_window(make_request: MakeRequest, caplog: pytest.LogCaptureFixture) -> None:
+    for window in (60_000, 70_000.3, 80_000.7):
+        with running(Echo, wait="always", timeout_ms=window) as (runtime, backend):
+            futures = [runtime.submit(make_request(float(i))) for i in range(3)]
+            runtime.stop()
+            assert [f.result(0).mean[0] for f in futures] == [0, 1, 2]
+            assert backend.sizes == [3]
+    assert not caplog.records
+
+
+def test_the_steps_of_a_stream_wait_for_no_window(make_request: MakeRequest) -> None:
+    with running(Stepping, wait="always", timeout_ms=60_000) as (runtime, _):
+        events = list(runtime.iter_stream(make_request(horizon=3), timeout=20))
+    assert [e.type for e in events] == ["progress"] * 3 + ["result"]

@@ -1,0 +1,147 @@
+"""What is kept, for how long and within what bound; and what tells one request from another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codegen.bundle import read_bundle
+from sheaf.cache import CacheConfig
+from sheaf.engine.cache import AnswerCache, request_key
+from sheaf.http._routes import OPERATIONS
+from sheaf_client._binary import pack
+from tests.backends import Echo
+from tests.conftest import MakeRequest
+from tests.engine.harness import World, running, steered
+
+
+def test_what_chance_decides_is_neither_kept_nor_shared(make_request: MakeRequest) -> None:
+    with running(Echo, cache=CacheConfig()) as (runtime, backend):  # the rule of the base class
+        for _ in range(2):
+            runtime.predict_now(make_request(1.0), timeout=10)
+        assert len(backend.batches) == 2
+        for _ in range(2):
+            runtime.predict_now(make_request(1.0, seed=0), timeout=10)
+        assert len(backend.batches) == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"horizon": 3},
+        {"item_id": "x"},
+        {"model_name": "echo2"},
+        {"static_covariates": {"a": 1}},
+        {"history": [0.0, None, 1.0]},
+        {"output_mode": "quantiles"},
+        {"quantile_levels": [0.5]},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_any_field_tells_requests_apart_but_their_identifier(make_request: MakeRequest, other: Any) -> None:
+    assert request_key(make_request(1.0)) == request_key(make_request(1.0))
+    assert request_key(make_request(1.0)) != request_key(make_request(1.0, **other))
+
+
+def test_the_order_of_a_mapping_makes_no_difference(make_request: MakeRequest) -> None:
+    one, two = ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    assert request_key(make_request(static_covariates=one)) == request_key(
+        make_request(static_covariates=two)
+    )
+
+
+def test_every_contract_has_its_own_keys() -> None:
+    """Files, arrays and adapters count by their bytes; equal content is equal."""
+    bundle = read_bundle(Path(__file__).parents[2] / "schema")
+    keys: dict[bytes, object] = {}
+    kinds = {op.request.__name__: op.request for op in OPERATIONS}
+    assert len(kinds) > 20
+    for task in bundle.tasks:
+        for operation in task.operations:
+            for body in bundle.schemas[operation.request].body["examples"]:
+                title = bundle.schemas[operation.request].body["title"]
+                one, two = (kinds[title].model_validate(body, by_alias=True) for _ in range(2))
+                assert request_key(one) == request_key(two)
+                keys.setdefault(request_key(one), (title, body))
+                assert keys[request_key(one)] == (title, body)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES", " on "])
+def test_the_environment_turns_caches_off(
+    monkeypatch: pytest.MonkeyPatch, make_request: MakeRequest, value: str
+) -> None:
+    monkeypatch.setenv("SHEAF_CACHE_DISABLED", value)
+    world = World()
+    with steered(world, cache=True) as runtime:
+        for _ in range(2):
+            runtime.predict_now(make_request(1.0), timeout=10)
+        assert runtime.cache is None
+        assert len(world.calls) == 2
+
+
+@pytest.mark.parametrize("value", ["0", "false", "No", "off", ""])
+def test_a_zero_in_the_environment_leaves_them_on(
+    monkeypatch: pytest.MonkeyPatch, make_request: MakeRequest, value: str
+) -> None:
+    monkeypatch.setenv("SHEAF_CACHE_DISABLED", value)
+    world = World()
+    with steered(world, cache=True) as runtime:
+        for _ in range(2):
+            runtime.predict_now(make_request(1.0), timeout=10)
+        assert len(world.calls) == 1
+
+
+class TestAnswerCache:
+    """The kept answers alone, on a clock that the tests turn."""
+
+    def answers(self, make_request: MakeRequest, **config: Any) -> tuple[AnswerCache, list[float], Any]:
+        now = [0.0]
+        cache = AnswerCache(CacheConfig(**config), clock=lambda: now[0])
+
+        def put(value: float, horizon: int = 2) -> Any:
+            request = make_request(value, horizon=horizon)
+            answer = Echo().answer(request)
+            cache.put(request_key(request), type(answer), pack(answer))
+            return request
+
+        return cache, now, put
+
+    def test_an_answer_is_forgotten_after_its_time(self, make_request: MakeRequest) -> None:
+        cache, now, put = self.answers(make_request, ttl_s=10.0)
+        request = put(1.0)
+        now[0] = 9.9
+        assert cache.get(request_key(request), request) is not None
+        now[0] = 10.0
+        assert cache.get(request_key(request), request) is None
+        assert (len(cache), cache.size) == (0, 0)
+
+    def test_the_bound_is_in_bytes_and_the_least_used_go(self, make_request: MakeRequest) -> None:
+        cache, _, put = self.answers(make_request, max_bytes=5000)
+        requests = []
+        for i in range(40):
+            requests.append(put(float(i)))
+            cache.get(request_key(requests[0]), requests[0])
+            assert cache.size <= 5000
+        kept = [i for i, r in enumerate(requests) if cache.get(request_key(r), r) is not None]
+        assert kept[0] == 0
+        assert kept[1:] == list(range(41 - len(kept), 40))
+        assert 3 < len(kept) < 40
+
+    def test_an_answer_over_the_bound_is_not_kept_and_drives_nobody_out(
+        self, make_request: MakeRequest
+    ) -> None:
+        cache, _, put = self.answers(make_request, max_bytes=5000)
+        small = put(1.0)
+        big = put(2.0, horizon=5000)
+        assert cache.get(request_key(big), big) is None
+        assert cache.get(request_key(small), small) is not None
+
+    def test_an_answer_put_twice_counts_once(self, make_request: MakeRequest) -> None:
+        cache, _, put = self.answers(make_request)
+        put(1.0)
+        size = cache.size
+        put(1.0)
+        assert (len(cache), cache.size) == (1, size)
