@@ -76,7 +76,7 @@ def test_a_batch_is_one_request_and_as_many_predictions_as_it_has_items(
 
 
 def test_a_stream_is_counted_when_it_is_over(server: EmbeddedServer, http: httpx.Client) -> None:
-    with http.stream("POST", "/steps/stream", json={**GOOD, "horizon": 5}) as answer:
+    with http.stream("POST", "/steps/stream", json={**GOOD, "horizon": 100}) as answer:
         lines = answer.iter_lines()
         next(lines)
         assert requests_of(server, model="steps", route="stream", status="200") == 0
