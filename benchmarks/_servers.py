@@ -26,8 +26,9 @@ ROOT = Path(__file__).parents[1]
 #: Seconds that a server may take to answer its first request.
 START = 120.0
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-#: The last core makes the load, the others serve; nothing is pinned where there is but one.
-SERVER_CORES = _CORES[:-1] if shutil.which("taskset") else []
+#: The last core makes the load, the others serve; nothing is pinned where there is but one, or with UNPINNED=1.
+_PINNED = shutil.which("taskset") is not None and "UNPINNED" not in os.environ
+SERVER_CORES = _CORES[:-1] if _PINNED else []
 LOAD_CORES = _CORES[-1:] if SERVER_CORES else []
 
 
@@ -157,13 +158,15 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def ours(host: str, spec: dict[str, Any], body: dict[str, Any]) -> Target:
-    """A model of this project on the `embedded` host or on `ray`."""
+def ours(host: str, spec: dict[str, Any], body: dict[str, Any], **env: str) -> Target:
+    """A model of this project on the `embedded` host or on `ray`; like the peers it logs no calls."""
     script = str(ROOT / "benchmarks/_serve.py")
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     text = json.dumps({"name": MODEL, **spec}).replace("{", "{{").replace("}", "}}")
     command = [sys.executable, script, host, "{port}", text]
-    return Target(command, f"/{MODEL}/time_series/forecast", body, {"PYTHONPATH": path})
+    return Target(
+        command, f"/{MODEL}/time_series/forecast", body, {"PYTHONPATH": path, "SHEAF_LOG": "warning", **env}
+    )
 
 
 def peer(script: str, body: dict[str, Any], work: dict[str, str], *arguments: str) -> Target:

@@ -64,10 +64,17 @@ LABELS = {
 }
 
 
-def servers(checkpoint: str) -> dict[str, Callable[[], Target]]:
-    """How the servers are started; each is made when its turn comes."""
-    spec = {"backend": "chronos2", "backend_kwargs": {"model_id": checkpoint, "num_threads": 1}}
-    work = {"WORK": "forecast", "CHECKPOINT": checkpoint}
+def deployment(checkpoint: str, batch: int) -> dict[str, Any]:
+    """The model as this project serves it, by everything but its name."""
+    kwargs = {"model_id": checkpoint, "num_threads": 1}
+    policy = {"max_batch_size": batch, "linger": 0.05}
+    return {"backend": "chronos2", "backend_kwargs": kwargs, "batch_policy": policy}
+
+
+def servers(checkpoint: str, batch: int) -> dict[str, Callable[[], Target]]:
+    """How the servers are started, each when its turn comes; all with the batch size that suits the model."""
+    spec = deployment(checkpoint, batch)
+    work = {"WORK": "forecast", "CHECKPOINT": checkpoint, "MAX_BATCH": str(batch)}
     return {
         "embedded": lambda: ours("embedded", spec, BODY),
         "litserve": lambda: peer("litserve_app", BODY, {**work, "WINDOW": "0.005"}),
@@ -96,10 +103,10 @@ def time_bare(checkpoint: str, batches: list[int], seconds: float) -> dict[int, 
     return found
 
 
-def time_local(checkpoint: str, callers: list[int], seconds: float) -> dict[int, Figures]:
+def time_local(checkpoint: str, batch: int, callers: list[int], seconds: float) -> dict[int, Figures]:
     """Figures by callers of the client of this process, each a thread."""
-    kwargs = {"model_id": checkpoint, "num_threads": 1}
-    with Sheaf.local([ModelSpec(name=MODEL, backend="chronos2", backend_kwargs=kwargs)]) as client:
+    spec = ModelSpec(name=MODEL, **deployment(checkpoint, batch))
+    with Sheaf.local([spec]) as client:
         call = partial(client.time_series.forecast, model=MODEL, **SERIES)
         call_by_threads(call, 1, seconds / 5)
         return {count: call_by_threads(call, count, seconds) for count in callers}
@@ -161,10 +168,14 @@ def measure(
     bare: list[dict[int, Figures]] = []
     found: dict[str, list[dict[int, Figures]]] = {name: [] for name in names}
     skipped: dict[str, str] = {}
-    start = servers(checkpoint)
+    start: dict[str, Callable[[], Target]] = {}
+    best = 0
     for repeat in range(repeats):
         with on_server_cores():
             bare.append(time_bare(checkpoint, batches, seconds / 4))
+        if repeat == 0:  # everybody batches as it suits the model best
+            best = max(bare[0], key=lambda size: bare[0][size].rate)
+            start = servers(checkpoint, best)
         # Every other time backwards, so that a drift of the machine favours nobody.
         for name in names if repeat % 2 == 0 else names[::-1]:
             if name in skipped:
@@ -173,7 +184,7 @@ def measure(
             try:
                 if name == "local":
                     with on_server_cores():
-                        found[name].append(time_local(checkpoint, callers, seconds))
+                        found[name].append(time_local(checkpoint, best, callers, seconds))
                 else:
                     found[name].append(time_server(start[name](), callers, seconds))
             except (PeerMissingError, StartError) as error:

@@ -45,6 +45,7 @@ LABELS = {
     "litserve": "LitServe, batched, 1 ms window",
     "litserve-wide": "LitServe, batched, 5 ms window",
     "ray": "Sheaf on Ray Serve",
+    "ray-haproxy": "Sheaf on Ray Serve, HAProxy mode",
     "ray-plain": "Ray @serve.batch, as documented",
     "ray-tuned": "Ray @serve.batch, tuned",
 }
@@ -57,6 +58,9 @@ SERVERS: dict[str, Callable[[], Target]] = {
     "litserve": lambda: peer("litserve_app", BODY, ECHO),
     "litserve-wide": lambda: peer("litserve_app", BODY, {**ECHO, "WINDOW": "0.005"}),
     "ray": lambda: ours("ray", SPEC, BODY),
+    "ray-haproxy": lambda: ours(
+        "ray", SPEC, BODY, RAY_SERVE_ENABLE_HA_PROXY="1", RAY_SERVE_HAPROXY_NBTHREAD="1"
+    ),
     "ray-plain": lambda: peer("ray_app", BODY, ECHO, "plain"),
     "ray-tuned": lambda: peer("ray_app", BODY, ECHO, "tuned"),
 }

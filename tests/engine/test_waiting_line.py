@@ -36,6 +36,24 @@ def test_the_classic_window_waits_until_it_is_over_or_full() -> None:
     assert line.wait_for(now=5.05) == 0.0
 
 
+def test_a_model_that_lingers_waits_a_share_of_its_call_for_as_many_as_it_answered() -> None:
+    line: WaitingLine[str] = WaitingLine(BatchPolicy(linger=0.1))
+    line.expect(2, now=10.0, seconds=5.0)
+    assert line.wait_for(now=10.0) is None
+    line.add(entry("a", arrived=10.1))
+    assert line.wait_for(now=10.1) == pytest.approx(0.4)
+    assert line.wait_for(now=10.5) == 0.0
+    line.add(entry("b", arrived=10.2))
+    assert line.wait_for(now=10.2) == 0.0
+
+
+def test_a_model_does_not_linger_unless_it_is_asked_to() -> None:
+    line: WaitingLine[str] = WaitingLine(BatchPolicy())
+    line.expect(2, now=10.0, seconds=5.0)
+    line.add(entry("a", arrived=10.0))
+    assert line.wait_for(now=10.0) == 0.0
+
+
 def test_the_oldest_leads_and_only_its_key_joins() -> None:
     line: WaitingLine[str] = WaitingLine(BatchPolicy(max_batch_size=3))
     for name, key in [("a", 1), ("b", 2), ("c", 1), ("d", 2), ("e", 1), ("f", 1)]:

@@ -227,8 +227,10 @@ class Lane:
         if self._running is not running:
             return False
         self._running = None
-        seconds = self._clock() - running.since
+        now = self._clock()
+        seconds = now - running.since
         self._pace.observe(len(running.batch), seconds)
+        self._line.expect(len(running.batch) - len(again), now, seconds)
         self._line.charge(running.batch, seconds)
         for entry in again:
             self._line.add(entry)

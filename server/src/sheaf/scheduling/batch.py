@@ -21,6 +21,13 @@ class BatchPolicy(BaseModel):
     timeout_ms: float = Field(
         default=10, ge=0, description="Milliseconds that `wait='always'` lets a batch form before it runs."
     )
+    linger: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of a call's time that the model waits after it, if fewer wait than it answered: "
+        "callers who ask again at once then share a batch. 0 never waits.",
+    )
     bucket_by: str | None = Field(
         default=None, description="Name of a request field; only requests equal in it share a batch."
     )

@@ -93,6 +93,8 @@ class WaitingLine(Generic[T]):
         self._numbers = 0
         #: No entry that waits has an earlier deadline.
         self.next_deadline = math.inf
+        self._expected = 0
+        self._expected_until = -math.inf
 
     def __len__(self) -> int:
         return self._depth
@@ -141,7 +143,7 @@ class WaitingLine(Generic[T]):
         if not self._depth:
             return None
         if self.policy.wait == "busy":
-            return 0.0
+            return 0.0 if self._depth >= self._expected else max(0.0, self._expected_until - now)
         return max(0.0, min(self._opens(lines, now) for lines in self._by_key().values()) - now)
 
     def take(self, now: float, max_cost: float = math.inf) -> list[Entry[T]]:
@@ -181,6 +183,11 @@ class WaitingLine(Generic[T]):
         for tenant in [tenant for tenant, lines in self._lines.items() if leader.key in lines]:
             self._trim(tenant, leader.key)
         return batch
+
+    def expect(self, entries: int, now: float, seconds: float) -> None:
+        """A batch of so many took so long: with `linger`, its callers are given a moment to come back."""
+        self._expected = entries if self.policy.linger else 0
+        self._expected_until = now + self.policy.linger * seconds
 
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
         """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
