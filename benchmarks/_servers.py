@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 #: Seconds that a server may take to answer its first request.
 START = 120.0
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-#: The last core makes the load, the others serve; nothing is pinned where there is but one, or with UNPINNED=1.
+#: The last core makes the load, the others serve; with one core, or UNPINNED=1, nothing is pinned.
 _PINNED = shutil.which("taskset") is not None and "UNPINNED" not in os.environ
 SERVER_CORES = _CORES[:-1] if _PINNED else []
 LOAD_CORES = _CORES[-1:] if SERVER_CORES else []
