@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,17 @@ from sheaf.embedded import EmbeddedServer
 from sheaf.spec import ModelSpec
 
 MakeRequest = Callable[..., TimeSeriesRequest]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Servers configure the logging of their process; a test that runs one in this process leaves nothing."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, ("sheaf", "sheaf_client"))]
+    before = [(logger, logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
+    yield
+    for logger, level, handlers, propagate in before:
+        logger.setLevel(level)
+        logger.handlers[:], logger.propagate = handlers, propagate
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def _check_printed(sample: Sample, output: str) -> None:
         assert re.search(r"^statsforecast\b.*\btime_series\b", output, re.MULTILINE), output
         return
     if "horizon" not in sample.requests[0]:
-        assert output.strip()
+        assert output.endswith("\n")  # an echo's text may be empty
         assert "undefined" not in output
         return
     printed = [json.loads(found) for found in re.findall(r"\[[^\[\]]*\]", output)]

@@ -31,12 +31,12 @@ def flood(end: Any) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
 
 
 def by_thread(end: Any) -> list[Any]:
-    return list(iterate(flood(end), 10))
+    return list(iterate(flood(end), 10, "r"))
 
 
 def by_loop(end: Any) -> list[Any]:
     async def read() -> list[Any]:
-        return [event async for event in aiterate(flood(end), 10)]
+        return [event async for event in aiterate(flood(end), 10, "r")]
 
     return asyncio.run(read())
 
