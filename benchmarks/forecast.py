@@ -67,7 +67,7 @@ LABELS = {
 def deployment(checkpoint: str, batch: int) -> dict[str, Any]:
     """The model as this project serves it, by everything but its name."""
     kwargs = {"model_id": checkpoint, "num_threads": 1}
-    policy = {"max_batch_size": batch, "linger": 0.05}
+    policy = {"max_batch_size": batch, "linger": 0.1}
     return {"backend": "chronos2", "backend_kwargs": kwargs, "batch_policy": policy}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import operation_of
 from sheaf.engine.admission import admit, opaque
+from sheaf.engine.allocator import keep_large_arrays
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
 from sheaf.engine.jobs import Job, PredictJob, StreamEvent, StreamJob
@@ -81,6 +82,7 @@ class ModelRuntime:
         """Load the model; raises what its loading raises. A second call does nothing."""
         if self._lane is not None:
             return
+        keep_large_arrays()
         lane = Lane(self.spec.name, self._model, self.spec.batch_policy, self._clock)
         lane.start()
         try:
