@@ -2,8 +2,8 @@
 
 glibc maps each large array anew and gives it back when it is free; off the main thread it does so for good,
 while the main thread's thresholds grow. A model on a lane then pays page faults for every activation, a third
-of the time of a small model's batch. With thresholds of its own it is as fast as the library's loop in the main
-thread (`benchmarks/forecast.py`); the price is that up to 256 MiB stay with the process when it is idle.
+of the time of a small model's batch. With thresholds of its own it is as fast as in the main thread
+(`benchmarks/forecast.py`); the price is that up to 256 MiB stay with the process when it is idle.
 """
 
 from __future__ import annotations
