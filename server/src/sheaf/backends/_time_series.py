@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sheaf.api.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
+from sheaf.backends._common import refuse
 from sheaf.backends.base import respond
 from sheaf_client._extensions.calendar import MONTHS, STEPS
 from sheaf_client.contracts.base import Metadata
-from sheaf_client.contracts.problem import Fault
-from sheaf_client.errors import InvalidRequestError
 
 Array = npt.NDArray[np.floating]
 
@@ -46,12 +45,6 @@ class Forecast:
     quantiles: Array | None = None
     samples: Array | None = None
     warnings: tuple[str, ...] = ()
-
-
-def refuse(path: str, message: str, code: str = "unsupported") -> InvalidRequestError:
-    """The error for a request that one model cannot serve; `path` is a JSON Pointer into the body."""
-    fault = Fault(code=code, path=path, message=message)
-    return InvalidRequestError("This model cannot serve the request.", errors=[fault])
 
 
 def history_of(request: TimeSeriesRequest) -> Array:
@@ -213,9 +206,3 @@ def _is_month_end(time: datetime) -> bool:
 
 def _days_in(year: int, month: int) -> int:
     return monthrange(year, month)[1]
-
-
-def missing_library(backend: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """The error for a backend whose library is not installed, with the command that installs it."""
-    message = f'the backend {backend!r} needs {error.name}: pip install "sheaf-serve[{extra}]"'
-    return ModuleNotFoundError(message, name=error.name)

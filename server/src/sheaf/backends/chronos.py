@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._time_series import missing_library
+from sheaf.backends._common import missing_library, one_of
 from sheaf.backends.base import ModelBackend
 from sheaf.registry import register_backend
 from sheaf_client.contracts.events import ProgressEvent
@@ -50,8 +50,8 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         torch_dtype: Any = None,
     ) -> None:
         self.model_id = str(model_id)
-        self.device = _one_of("device", device, "device_map", device_map, "cpu")
-        self.dtype = _one_of("dtype", dtype, "torch_dtype", torch_dtype, "float32")
+        self.device = one_of("device", device, "device_map", device_map, "cpu")
+        self.dtype = one_of("dtype", dtype, "torch_dtype", torch_dtype, "float32")
         self.revision = revision
         self.num_samples = num_samples
         self.context_length = context_length
@@ -113,9 +113,3 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         if self._variant is None:
             raise RuntimeError("load() has not been called")
         return self._variant
-
-
-def _one_of(name: str, value: Any, old_name: str, old_value: Any, default: Any) -> Any:
-    if value is not None and old_value is not None:
-        raise TypeError(f"{name} and {old_name} are two spellings of one setting; give one")
-    return value if value is not None else old_value if old_value is not None else default

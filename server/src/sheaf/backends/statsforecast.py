@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sheaf.api.time_series import Frequency, TimeSeriesRequest, TimeSeriesResponse
+from sheaf.backends._common import missing_library, refuse
 from sheaf.backends._time_series import (
     Array,
     Forecast,
@@ -24,9 +25,7 @@ from sheaf.backends._time_series import (
     check_no_covariates,
     check_sample_count,
     check_timestamps,
-    missing_library,
     one_variate_warnings,
-    refuse,
     target_of,
     wants_quantiles,
     wants_samples,

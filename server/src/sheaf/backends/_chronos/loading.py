@@ -16,6 +16,7 @@ from sheaf.backends._chronos.bolt import Bolt
 from sheaf.backends._chronos.chronos2 import Chronos2
 from sheaf.backends._chronos.t5 import T5
 from sheaf.backends._chronos.variant import Variant
+from sheaf.backends._common import torch_dtype
 
 _library: Any = chronos
 _files: Any = _hub
@@ -33,7 +34,7 @@ def load_variant(
     """The loaded model; raises `OSError` without a checkpoint, `ValueError` for one that does not fit."""
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
     pipeline = _library.BaseChronosPipeline.from_pretrained(
-        model_id, device_map=device, dtype=_dtype(dtype), use_safetensors=True, **options
+        model_id, device_map=device, dtype=torch_dtype(dtype), use_safetensors=True, **options
     )
     pipeline.inner_model.eval()
     _check_weights(model_id, revision, pipeline.inner_model)
@@ -44,15 +45,6 @@ def load_variant(
     if isinstance(pipeline, _library.ChronosPipeline):
         return T5(pipeline, context_length, num_samples)
     raise ValueError(f"{model_id} is a {type(pipeline).__name__}, which is not served")
-
-
-def _dtype(dtype: Any) -> Any:
-    if not isinstance(dtype, str) or dtype == "auto":
-        return dtype
-    found = getattr(torch, dtype.removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype must be float32, bfloat16, float16 or auto, not {dtype!r}")
-    return found
 
 
 def _check_weights(model_id: str, revision: str | None, model: Any) -> None:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
+from sheaf.backends._common import refuse
 from sheaf.backends._time_series import (
     Forecast,
     answer,
     check_history,
     check_timestamps,
     history_of,
-    refuse,
     target_of,
     wants_quantiles,
     wants_samples,

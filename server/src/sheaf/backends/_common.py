@@ -1,0 +1,45 @@
+"""What backends of every model type share: refusing a request, spelling settings, naming what is missing.
+
+Nothing here knows a model; libraries are touched only by the functions that take one's values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sheaf_client.contracts.problem import Fault
+from sheaf_client.errors import InvalidRequestError
+
+
+def refuse(path: str, message: str, code: str = "unsupported") -> InvalidRequestError:
+    """The error for a request that one model cannot serve; `path` is a JSON Pointer into the body."""
+    fault = Fault(code=code, path=path, message=message)
+    return InvalidRequestError("This model cannot serve the request.", errors=[fault])
+
+
+def missing_library(backend: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The error for a backend whose library is not installed, with the command that installs it."""
+    message = f'the backend {backend!r} needs {error.name}: pip install "sheaf-serve[{extra}]"'
+    return ModuleNotFoundError(message, name=error.name)
+
+
+def one_of(name: str, value: Any, old_name: str, old_value: Any, default: Any) -> Any:
+    """The value of a setting that has an older spelling too; `TypeError` where both are given."""
+    if value is not None and old_value is not None:
+        raise TypeError(f"{name} and {old_name} are two spellings of one setting; give one")
+    return value if value is not None else old_value if old_value is not None else default
+
+
+def torch_dtype(dtype: Any) -> Any:
+    """The torch dtype of that name (`float32`, `bfloat16`, `float16`); others, and `auto`, as they are.
+
+    Raises `ValueError` for a name that is no floating-point dtype.
+    """
+    if not isinstance(dtype, str) or dtype == "auto":
+        return dtype
+    import torch
+
+    found = getattr(torch, dtype.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype must be float32, bfloat16, float16 or auto, not {dtype!r}")
+    return found
