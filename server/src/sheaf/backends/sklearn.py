@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,9 @@ class SklearnBackend(TabularBackend):
         l2_regularization: penalty on large leaves.
         max_context_bytes: most bytes of fitted contexts; 0 keeps none.
     """
+
+    #: Beyond it the gradients, which are in float32, lose what they say.
+    largest: ClassVar[float] = 1e30
 
     def __init__(
         self,

@@ -79,6 +79,7 @@ class TabPFNBackend(TabularBackend):
         """
         try:
             import tabpfn
+            import torch
         except ModuleNotFoundError as error:
             raise missing_library("tabpfn", "tabpfn", error) from error
         self._library = tabpfn
@@ -87,7 +88,8 @@ class TabPFNBackend(TabularBackend):
         failures: list[ValueError] = []
         for task, path in paths.items():
             try:
-                models[task] = self._read(task, path)
+                with torch.random.fork_rng(devices=[]):  # some networks draw numbers as they are built
+                    models[task] = self._read(task, path)
             except ValueError as error:
                 failures.append(error)  # a checkpoint may have the head of one task alone
         if not models:

@@ -52,12 +52,13 @@ def bytes_of(*objects: object, shared: Iterable[object] = ()) -> int:
 def _within(item: Any) -> list[Any]:
     """What an object leads to: its items, and its attributes whether in a dictionary or in slots."""
     found: list[Any] = []
-    whole = item  # of any type still, below the questions for its type
     if isinstance(item, _CONTAINERS):
         found += cast("Iterable[Any]", item)
     elif isinstance(item, Mapping):
         found += [part for pair in cast("Mapping[Any, Any]", item).items() for part in pair]
-    found += vars(whole).values() if hasattr(whole, "__dict__") else ()
+    whole = cast("object", item)
+    attributes: dict[str, Any] = getattr(whole, "__dict__", {})
+    found += attributes.values()
     for cls in type(whole).__mro__:
         slots = cls.__dict__.get("__slots__", ())
         names = (slots,) if isinstance(slots, str) else slots
