@@ -48,9 +48,9 @@ def make_tabpfn(
     num_buckets: int = 64,
     sizes: dict[str, Any] | None = None,
 ) -> Path:
-    """A checkpoint for `classifier` or `regressor` in a folder: tiny, or of other `sizes`; {} are the real ones.
+    """A checkpoint for `classifier` or `regressor` in a folder; the last architecture's serves both tasks.
 
-    The last architecture's serves both tasks.
+    It is tiny, or of other `sizes` in the architecture's own terms: {} is the size of the published one.
     """
     import dataclasses
 

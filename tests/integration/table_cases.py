@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sheaf.api.tabular import TabularRequest, TabularResponse
 from sheaf.backends._tabular.backend import TabularBackend
@@ -75,12 +76,10 @@ def fault_of(outcome: Any) -> tuple[str, str]:
 
 def refusal(backend: TabularBackend, request: TabularRequest) -> tuple[str, str]:
     """The code and path by which `check` refuses a request; the batch must refuse it the same."""
-    try:
+    with pytest.raises(InvalidRequestError) as refused:
         backend.check(request)
-    except InvalidRequestError as error:
-        assert fault_of(backend.batch_predict([request])[0]) == fault_of(error)
-        return fault_of(error)
-    raise AssertionError("taken")
+    assert fault_of(backend.batch_predict([request])[0]) == fault_of(refused.value)
+    return fault_of(refused.value)
 
 
 def assert_same(found: Any, expected: Any, tolerance: float = 1e-6) -> None:

@@ -1,4 +1,4 @@
-"""Contexts of tables between requests: fitted once, known by an identifier, within a bound, shared by callers."""
+"""Contexts of tables between requests: fitted once, known by an identifier, bounded, shared by callers."""
 
 from __future__ import annotations
 
@@ -243,8 +243,8 @@ def test_concurrent_clients_fit_a_context_once() -> None:
         assert contexts.misses == 1
         assert sum(not answer.metadata.model_dump()["context_hit"] for answer in answers) >= 1
         readings = scrape(server.url)
-        assert readings.value("sheaf_context_requests_total", model="trees", outcome="miss") == 1
-        assert readings.value("sheaf_context_bytes", model="trees") == contexts.size > 0
+        assert readings.of("sheaf_context_requests_total", model="trees", outcome="miss") == 1
+        assert readings.of("sheaf_context_bytes", model="trees") == contexts.size > 0
         with pytest.raises(InvalidRequestError) as refused:
             client.tabular.predict(model="trees", query_X=[[1.0] * 5], context_id="0123456789")
         assert refused.value.status == 422

@@ -1,0 +1,43 @@
+"""Send a table once, then ask it by its identifier: the model is fitted the first time only.
+
+python examples/context.py        # needs "sheaf-serve[sklearn]"; no download
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from sheaf_client import Sheaf
+
+generator = np.random.default_rng(0)
+flats = np.column_stack([generator.uniform(30, 150, 500), generator.integers(1920, 2024, 500)])
+rents = 9 * flats[:, 0] + 2 * (flats[:, 1] - 1920) + generator.normal(0, 60, 500)
+asked = [[45, 1935], [80, 1999], [140, 2020]]
+
+with Sheaf.local(["sklearn"]) as client:
+    started = time.perf_counter()
+    first = client.tabular.predict(
+        model="sklearn",
+        context_X=flats.tolist(),
+        context_y=rents.tolist(),
+        query_X=asked,
+        feature_names=["area", "built"],
+        task="regression",
+        output_mode="quantiles",
+    )
+    print(f"fitted and answered in {1e3 * (time.perf_counter() - started):.0f} ms: {first.context_id}")
+
+    started = time.perf_counter()
+    again = client.tabular.predict(
+        model="sklearn",
+        context_id=first.context_id,
+        query_X=asked,
+        task="regression",
+        output_mode="quantiles",
+    )
+    print(f"answered from the kept context in {1e3 * (time.perf_counter() - started):.0f} ms")
+
+    assert again.predictions == first.predictions
+    print(again.to_pandas().round(0))
