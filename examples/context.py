@@ -18,25 +18,13 @@ asked = [[45, 1935], [80, 1999], [140, 2020]]
 
 with Sheaf.local(["sklearn"]) as client:
     started = time.perf_counter()
-    first = client.tabular.predict(
-        model="sklearn",
-        context_X=flats.tolist(),
-        context_y=rents.tolist(),
-        query_X=asked,
-        feature_names=["area", "built"],
-        task="regression",
-        output_mode="quantiles",
-    )
+    fields = {"task": "regression", "output_mode": "quantiles", "query_X": asked}
+    table = {"context_X": flats.tolist(), "context_y": rents.tolist()}
+    first = client.tabular.predict(model="sklearn", **table, **fields)
     print(f"fitted and answered in {1e3 * (time.perf_counter() - started):.0f} ms: {first.context_id}")
 
     started = time.perf_counter()
-    again = client.tabular.predict(
-        model="sklearn",
-        context_id=first.context_id,
-        query_X=asked,
-        task="regression",
-        output_mode="quantiles",
-    )
+    again = client.tabular.predict(model="sklearn", context_id=first.context_id, **fields)
     print(f"answered from the kept context in {1e3 * (time.perf_counter() - started):.0f} ms")
 
     assert again.predictions == first.predictions

@@ -84,11 +84,12 @@ class TabPFNBackend(TabularBackend):
             raise missing_library("tabpfn", "tabpfn", error) from error
         self._library = tabpfn
         paths = _checkpoints(self.model_id)
+        fork_rng: Any = torch.random.fork_rng  # annotated in part
         models: dict[str, ModelSpecs] = {}
         failures: list[ValueError] = []
         for task, path in paths.items():
             try:
-                with torch.random.fork_rng(devices=[]):  # some networks draw numbers as they are built
+                with fork_rng(devices=[]):  # some networks draw numbers as they are built
                     models[task] = self._read(task, path)
             except ValueError as error:
                 failures.append(error)  # a checkpoint may have the head of one task alone
