@@ -69,7 +69,7 @@ class SklearnBackend(TabularBackend):
     def load(self) -> None:
         """Import the library; raises `ModuleNotFoundError` where it is not installed."""
         try:
-            from sklearn import ensemble
+            from sklearn import ensemble  # type: ignore[import-untyped]
         except ModuleNotFoundError as error:
             raise missing_library("sklearn", "sklearn", error) from error
         self._library = ensemble

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from sheaf.backends._tabular.tables import Column, Table
 from sheaf.registry import register_backend
 
 if TYPE_CHECKING:
-    from tabpfn import ModelSpecs
+    from tabpfn import ModelSpecs  # type: ignore[import-untyped]
 
 TASKS = {"classification": "TabPFNClassifier", "regression": "TabPFNRegressor"}
 #: Versions whose checkpoints the library finds, and downloads where they are not there.
@@ -82,14 +82,13 @@ class TabPFNBackend(TabularBackend):
             import torch
         except ModuleNotFoundError as error:
             raise missing_library("tabpfn", "tabpfn", error) from error
-        self._library = tabpfn
+        self._library, random = tabpfn, cast("Any", torch.random)  # annotated in part
         paths = _checkpoints(self.model_id)
-        fork_rng: Any = torch.random.fork_rng  # annotated in part
         models: dict[str, ModelSpecs] = {}
         failures: list[ValueError] = []
         for task, path in paths.items():
             try:
-                with fork_rng(devices=[]):  # some networks draw numbers as they are built
+                with random.fork_rng(devices=[]):  # some networks draw numbers as they are built
                     models[task] = self._read(task, path)
             except ValueError as error:
                 failures.append(error)  # a checkpoint may have the head of one task alone
@@ -130,11 +129,6 @@ class TabPFNBackend(TabularBackend):
         except self._library.errors.TabPFNUserError as error:
             raise refuse("/context_X", str(error).splitlines()[0]) from error
         return _Learned(estimator, table, shared=(specs.model, specs.norm_criterion))
-
-    def is_out_of_memory(self, error: Exception) -> bool:
-        return super().is_out_of_memory(error) or (
-            error.__cause__ is not None and super().is_out_of_memory(error.__cause__)  # pyright: ignore[reportArgumentType]
-        )
 
     def _specs(self, task: str) -> ModelSpecs:
         if not self._models:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, cast
+from typing import Any
 
 #: What belongs to the program, not to an object.
 _PROGRAM = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)
@@ -49,14 +49,15 @@ def bytes_of(*objects: object, shared: Iterable[object] = ()) -> int:
     return size
 
 
-def _within(item: Any) -> list[Any]:
+def _within(item: object) -> list[Any]:
     """What an object leads to: its items, and its attributes whether in a dictionary or in slots."""
     found: list[Any] = []
+    items: Any = item
     if isinstance(item, _CONTAINERS):
-        found += cast("Iterable[Any]", item)
+        found += items
     elif isinstance(item, Mapping):
-        found += [part for pair in cast("Mapping[Any, Any]", item).items() for part in pair]
-    whole = cast("object", item)
+        found += [part for pair in items.items() for part in pair]
+    whole: object = items
     attributes: dict[str, Any] = getattr(whole, "__dict__", {})
     found += attributes.values()
     for cls in type(whole).__mro__:
