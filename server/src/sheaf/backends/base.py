@@ -56,6 +56,9 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     takes_adapters: ClassVar[bool] = False
     mixes_adapters: ClassVar[bool] = False
 
+    #: The adapters that the deployment declares, given by its spec before `load`.
+    lora: LoRAConfig | None = None
+
     @abstractmethod
     def load(self) -> None:
         """Import the library and load the weights; after it the backend is ready to answer."""
@@ -88,6 +91,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def resolve_adapters(self, request: RequestT, config: LoRAConfig | None) -> ActiveAdapters:
         """The adapters a request runs with; raises `InvalidRequestError` for one the deployment lacks."""
         return select_adapters(request, config)
+
+    def adapters_of(self, request: RequestT) -> ActiveAdapters:
+        """The adapters that an admitted request runs with, and their weights."""
+        return self.resolve_adapters(request, self.lora)
 
     def batch_key(self, request: RequestT) -> Hashable:  # noqa: ARG002 - for those who override it
         """Requests of equal keys may share one `batch_predict`."""
