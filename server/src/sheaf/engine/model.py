@@ -155,6 +155,8 @@ class LoadedModel:
             if not self._serves(backend):
                 return []
             self._record(entries, started, failures=len(died.unanswered))
+            for job in jobs:
+                let_go(job)
             rescued = self._rescue(entries, died)
             others = [entry for entry in entries if not entry.item.settled and entry not in rescued]
             return rescued + others
