@@ -42,14 +42,15 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        if not (self.__binary__ or self.__rules__):
+        binary, rules = self.__binary__, self.__rules__
+        if not (binary or rules):
             return self
-        faults = shape_tensors(self, self.__binary__)
+        faults = shape_tensors(self, binary) if binary else []
         faults += [
             InitErrorDetails(
                 type=PydanticCustomError(code, "{reason}", {"reason": message}), loc=loc, input=None
             )
-            for code, loc, message in breaches(self.__rules__, self.__dict__)
+            for code, loc, message in breaches(rules, self.__dict__)
         ]
         if faults:
             raise ValidationError.from_exception_data(type(self).__name__, faults)

@@ -62,11 +62,6 @@ def _name(wire: str) -> str:
     return wire.removesuffix("_b64")
 
 
-def _named(wires: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """The fields' names on the wire, which faults tell, with those in Python."""
-    return tuple((wire, _name(wire)) for wire in wires)
-
-
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
@@ -80,39 +75,52 @@ def _width(rows: Any) -> int:
 
 
 def _exactly_one_of(spec: Spec) -> Check:
-    among, unless = _named(spec["fields"]), _name(spec.get("unless", ""))
+    wires, unless = spec["fields"], _name(spec.get("unless", ""))
+    names = [*map(_name, wires)]
 
     def check(fields: Fields, _: Any, at: Loc) -> Sequence[Finding]:
-        given = [wire for wire, name in among if fields[name] is not None]
-        if len(given) == 1 or (unless and fields[unless]):
+        given = 0
+        for name in names:
+            if fields[name] is not None:
+                given += 1
+        if given == 1 or (unless and fields[unless]):
             return ()
-        message = f"Give exactly one of {_listed(spec['fields'])}; {_listed(given) or 'none'} given."
-        return (("exactly_one_of", at, message),)
+        listed = _listed(_given(wires, fields)) or "none"
+        return (("exactly_one_of", at, f"Give exactly one of {_listed(wires)}; {listed} given."),)
 
     return check
 
 
 def _at_most_one_of(spec: Spec) -> Check:
-    among = _named(spec["fields"])
+    wires = spec["fields"]
+    names = [*map(_name, wires)]
 
     def check(fields: Fields, _: Any, at: Loc) -> Sequence[Finding]:
-        given = [wire for wire, name in among if fields[name] is not None]
-        if len(given) < 2:
+        given = 0
+        for name in names:
+            if fields[name] is not None:
+                given += 1
+        if given < 2:
             return ()
-        return (("at_most_one_of", (*at, given[1]), f"Give at most one of {_listed(spec['fields'])}."),)
+        second = _given(wires, fields)[1]
+        return (("at_most_one_of", (*at, second), f"Give at most one of {_listed(wires)}."),)
 
     return check
 
 
 def _at_least_one_of(spec: Spec) -> Check:
-    among = _named(spec["fields"])
+    wires = spec["fields"]
 
     def check(fields: Fields, _: Any, at: Loc) -> Sequence[Finding]:
-        if any(fields[name] is not None for _, name in among):
+        if _given(wires, fields):
             return ()
-        return (("at_least_one_of", at, f"Give at least one of {_listed(spec['fields'])}."),)
+        return (("at_least_one_of", at, f"Give at least one of {_listed(wires)}."),)
 
     return check
+
+
+def _given(wires: Sequence[str], fields: Fields) -> list[str]:
+    return [wire for wire in wires if fields[_name(wire)] is not None]
 
 
 def _some_filled(spec: Spec) -> Check:
@@ -172,7 +180,7 @@ def _value_requires(spec: Spec) -> Check:
 
 
 def _requires(spec: Spec) -> Check:
-    needs = _named(spec["needs"])
+    needs = [(wire, _name(wire)) for wire in spec["needs"]]
 
     def check(fields: Fields, *_: Any) -> Sequence[Finding]:
         message = f"Needed with {spec['field']}."
