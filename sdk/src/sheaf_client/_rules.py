@@ -283,16 +283,23 @@ def _items_within(spec: Spec) -> Check:
     return check
 
 
-def _same_length(spec: Spec) -> Check:
-    other = _name(spec["as"])
+def _sizes_agree(
+    code: LiteralString, member: str, size: Callable[[Any], int], other_size: Callable[[Any], int], text: str
+) -> Callable[[Spec], Check]:
+    """A rule that a value is as large as that of the field which `member` of the rule names."""
 
-    def check(fields: Fields, items: Any, at: Loc) -> Sequence[Finding]:
-        reference = fields[other]
-        if reference is None or len(items) == len(reference):
-            return ()
-        return (("same_length", at, f"Has {len(items)} items; {spec['as']} has {len(reference)}."),)
+    def compile_rule(spec: Spec) -> Check:
+        other = _name(spec[member])
 
-    return check
+        def check(fields: Fields, value: Any, at: Loc) -> Sequence[Finding]:
+            reference = fields[other]
+            if reference is None or size(value) == other_size(reference):
+                return ()
+            return ((code, at, text.format(size(value), spec[member], other_size(reference))),)
+
+        return check
+
+    return compile_rule
 
 
 def _length_equals(spec: Spec) -> Check:
@@ -302,32 +309,6 @@ def _length_equals(spec: Spec) -> Check:
         if len(items) == fields[count]:
             return ()
         return (("length_equals", at, f"Has {len(items)} items; {spec['value']} is {fields[count]}."),)
-
-    return check
-
-
-def _same_width(spec: Spec) -> Check:
-    other = _name(spec["as"])
-
-    def check(fields: Fields, rows: Any, at: Loc) -> Sequence[Finding]:
-        reference = fields[other]
-        if reference is None or _width(rows) == _width(reference):
-            return ()
-        message = f"Has {_width(rows)} columns; {spec['as']} has {_width(reference)}."
-        return (("same_width", at, message),)
-
-    return check
-
-
-def _length_is_width(spec: Spec) -> Check:
-    table = _name(spec["of"])
-
-    def check(fields: Fields, items: Any, at: Loc) -> Sequence[Finding]:
-        rows = fields[table]
-        if rows is None or len(items) == _width(rows):
-            return ()
-        message = f"Has {len(items)} items; {spec['of']} has {_width(rows)} columns."
-        return (("length_is_width", at, message),)
 
     return check
 
@@ -405,10 +386,10 @@ _OF_VALUE: dict[str, Callable[[Spec], Check]] = {
     "unique_by": _unique_by,
     "index_within": _index_within,
     "items_within": _items_within,
-    "same_length": _same_length,
+    "same_length": _sizes_agree("same_length", "as", len, len, "Has {} items; {} has {}."),
     "length_equals": _length_equals,
-    "same_width": _same_width,
-    "length_is_width": _length_is_width,
+    "same_width": _sizes_agree("same_width", "as", _width, _width, "Has {} columns; {} has {}."),
+    "length_is_width": _sizes_agree("length_is_width", "of", len, _width, "Has {} items; {} has {} columns."),
     "keys_within": _keys_within,
     "same_keys": _same_keys,
     "numbers_when": _numbers_when,
