@@ -7,7 +7,8 @@ browsers keep to.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -26,6 +27,9 @@ _SECURITY = (
     (b"x-frame-options", b"DENY"),
 )
 _VARY = (b"vary", b"accept, accept-encoding")
+#: What heads of whole answers have in common, as it goes over the wire.
+_HEAD = b"".join(b"%b: %b\r\n" % header for header in (_VARY, *_SECURITY))
+_NONE: Mapping[str, Any] = {}
 
 
 class Exchange(CurrentRequest):
@@ -92,16 +96,18 @@ class Exchange(CurrentRequest):
 
     async def answer(self, content: bytes, media: bytes, encoding: bytes | None = None) -> None:
         """Send a whole answer of status 200."""
-        headers = [
-            (b"content-length", b"%d" % len(content)),
-            (b"content-type", media),
-            _VARY,
-            *_SECURITY,
-            *self._own_headers(),
-        ]
-        if encoding:
-            headers.append((b"content-encoding", encoding))
         self.started, self.status = True, 200
+        own = [(b"content-encoding", encoding), *self._own_headers()] if encoding else self._own_headers()
+        whole = self.scope.get("extensions", _NONE).get("sheaf.answer")
+        if whole is not None:
+            head = [_HEAD, b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), media)]
+            head += [b"%b: %b\r\n" % header for header in own]
+            self.complete = True
+            if whole(head, content):
+                return
+            self.complete = False
+        length = (b"content-length", b"%d" % len(content))
+        headers = [length, (b"content-type", media), _VARY, *_SECURITY, *own]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self.complete = True
         await self._send({"type": "http.response.body", "body": content})
