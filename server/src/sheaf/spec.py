@@ -108,6 +108,7 @@ class ModelSpec(BaseModel):
             backend = self.backend_class(**self.backend_kwargs)
             if self.context_bytes is not None:
                 backend.contexts.max_bytes = self.context_bytes
+            backend.lora = self.lora
             return backend
         except TypeError as error:
             raise ValueError(
