@@ -234,10 +234,20 @@ def _filled_with(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _needed_when_true(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
-    flag: Any = _get(model, spec["flag"])
-    flags = cast("list[bool]", flag if isinstance(flag, list) else [flag])
-    if any(flags) and _get(model, spec["field"]) is None:
+    if "unless" in spec and _get(model, spec["unless"]) is not None:
+        return
+    if _is_true(_get(model, spec["flag"])) and _get(model, spec["field"]) is None:
         yield "needed_when_true", (spec["field"],), f"Needed when {spec['flag']} is true."
+
+
+def _not_true_beside(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    if _is_true(_get(model, spec["field"])) and _get(model, spec["other"]) is not None:
+        yield "not_true_beside", (spec["field"],), f"Must not be true beside {spec['other']}."
+
+
+def _is_true(flag: Any) -> bool:
+    """Whether a flag is true, or one of several."""
+    return any(cast("list[bool]", flag if isinstance(flag, list) else [flag]))
 
 
 def _boxes(model: Any, spec: Mapping[str, Any]) -> Iterator[Finding]:
@@ -292,6 +302,7 @@ _RULES: dict[str, Callable[[Any, Mapping[str, Any]], Iterator[Finding]]] = {
     "some_filled": _some_filled,
     "filled_with": _filled_with,
     "needed_when_true": _needed_when_true,
+    "not_true_beside": _not_true_beside,
     "boxes": _boxes,
     "unique_by": _unique_by,
     "some_true": _some_true,
