@@ -76,7 +76,7 @@ class LoadedModel:
                 entry.item.settle(UnavailableError("The model was stopped."))
             return []
         for entry in batch:
-            entry.item.queue_seconds += now - entry.arrived
+            entry.item.queue_seconds += now - entry.since
         if isinstance(batch[0].item, StreamJob):
             return self._run_step(batch[0], batch[0].item)
         return self._run_batch([entry for entry in batch if not entry.item.settled])
@@ -179,6 +179,7 @@ class LoadedModel:
             else:
                 job.retried = True
                 entry.key = job
+                entry.again = self._clock()
                 again.append(entry)
         return again
 
@@ -191,7 +192,7 @@ class LoadedModel:
                 size=len(entries),
                 cost=sum(costs),
                 padded_cost=self._cost(costs),
-                queue_seconds=[max(0.0, started - entry.arrived) for entry in entries],
+                queue_seconds=[max(0.0, started - entry.since) for entry in entries],
                 seconds=seconds,
                 ended=time.time(),
                 failures=failures,

@@ -26,7 +26,10 @@ _LOOK_AHEAD = 4
 
 @dataclass(eq=False, slots=True)
 class Entry(Generic[T]):
-    """One thing that waits. `key` says with whom it may run; the times are on the caller's clock."""
+    """One thing that waits. `key` says with whom it may run; the times are on the caller's clock.
+
+    What has run and waits once more keeps the place of its arrival; `again` is when that began.
+    """
 
     item: T
     key: Hashable
@@ -39,6 +42,12 @@ class Entry(Generic[T]):
     urgency: float = field(default=0.0)
     number: int = field(default=0)
     waiting: bool = field(default=False)
+    again: float | None = field(default=None)
+
+    @property
+    def since(self) -> float:
+        """When it began to wait for the turn that comes next."""
+        return self.arrived if self.again is None else self.again
 
     def __lt__(self, other: Entry[T]) -> bool:
         if self.urgency != other.urgency:
