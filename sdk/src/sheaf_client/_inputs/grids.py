@@ -20,7 +20,7 @@ class _Dataset(Protocol):
 
 
 GridLike: TypeAlias = _Dataset
-"""An `xarray.Dataset` with latitudes, longitudes and at least two times, and pressure levels where it has any."""
+"""An `xarray.Dataset` with latitudes, longitudes, at least two times, and any pressure levels."""
 
 #: What files of this field call a dimension.
 _NAMES = {
@@ -63,7 +63,9 @@ def grid_fields(value: Any) -> dict[str, Any] | None:
     fields: dict[str, Any] = {
         "lat": value[found["lat"]].to_numpy().tolist(),
         "lon": value[found["lon"]].to_numpy().tolist(),
-        "pressure_levels": [] if surface_alone else list(map(int, value[found["level"]].to_numpy().tolist())),
+        "pressure_levels": []
+        if surface_alone
+        else [int(p) for p in value[found["level"]].to_numpy().tolist()],
         "current_time": str(value[time].to_numpy()[-1].astype("datetime64[s]")),
     }
     for prefix, step in (("", -1), ("prev_", -2)):
