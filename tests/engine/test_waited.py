@@ -20,7 +20,9 @@ class Clock:
         return self.now
 
 
-def test_who_was_in_the_call_that_killed_the_model_waited_before_and_after_it(make_request: MakeRequest) -> None:
+def test_who_was_in_the_call_that_killed_the_model_waited_before_and_after_it(
+    make_request: MakeRequest,
+) -> None:
     clock, watching = Clock(), Watching()
 
     def predict(values: Values) -> None:
@@ -37,7 +39,7 @@ def test_who_was_in_the_call_that_killed_the_model_waited_before_and_after_it(ma
     clock.now = 3
     again = model.run([Entry(job, None, 1.0, 0.0)])
     assert not answers
-    model.mend(lambda seconds: False)
+    model.adopt(model.reload(lambda: True))
     clock.now = 10
     assert model.run(again) == []
     usage = answers[0].metadata.usage
