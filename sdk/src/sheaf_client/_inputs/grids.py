@@ -60,12 +60,11 @@ def grid_fields(value: Any) -> dict[str, Any] | None:
     if value.sizes[time] < 2:
         raise ValueError(f"the dataset needs two times along {time!r}, the state now and the one before")
     plane, volume = (found["lat"], found["lon"]), (found["level"], found["lat"], found["lon"])
+    levels = [] if surface_alone else value[found["level"]].to_numpy().tolist()
     fields: dict[str, Any] = {
         "lat": value[found["lat"]].to_numpy().tolist(),
         "lon": value[found["lon"]].to_numpy().tolist(),
-        "pressure_levels": []
-        if surface_alone
-        else [int(p) for p in value[found["level"]].to_numpy().tolist()],
+        "pressure_levels": [int(level) for level in levels],
         "current_time": str(value[time].to_numpy()[-1].astype("datetime64[s]")),
     }
     for prefix, step in (("", -1), ("prev_", -2)):
