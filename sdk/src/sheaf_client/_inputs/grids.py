@@ -75,7 +75,7 @@ def grid_fields(value: Any) -> dict[str, Any] | None:
 
 
 def _has_levels(value: Any, known: set[Any]) -> bool:
-    """Whether a dataset without a dimension for levels has them all the same: called otherwise, or just one."""
+    """Whether a dataset without a dimension for levels has them all the same, by another name or just one."""
     one = any(name in value.coords for name in _NAMES["level"])
     return one or any(known - {None} < set(variable.dims) for variable in value.data_vars.values())
 
