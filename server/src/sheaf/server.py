@@ -23,6 +23,7 @@ from sheaf.http.limits import Limits
 from sheaf.local import LocalModels, describe
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.observability.ray_export import export_to_ray
+from sheaf.ray_proxy import HTTPMode, check_mode, start_ray
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.errors import ModelNotFoundError
@@ -154,6 +155,11 @@ class ModelServer:
         port: Port the proxies listen on.
         limits: Sizes and times that are accepted.
         access: Who may call; `SHEAF_API_KEYS` adds to it. Models are changed by `update`, not by routes.
+        http_mode: What stands before the replicas where `run` starts Ray and `RAY_SERVE_ENABLE_HA_PROXY` is
+            not set: `"haproxy"`, which costs less per call, or `"proxy"`, Ray's own, which is better for
+            bodies of megabytes. `"auto"` is `"haproxy"` where its package is installed. HAProxy listens at
+            `host`, but shows its statistics on all networks of the machine. `ImportError` where it is
+            asked for and not there.
     """
 
     def __init__(
@@ -164,11 +170,14 @@ class ModelServer:
         port: int = 8000,
         limits: Limits | None = None,
         access: Access | None = None,
+        http_mode: HTTPMode = "auto",
     ) -> None:
+        check_mode(http_mode)
         self._access = Access.from_environment(access)
         self._specs = {spec.name: spec for spec in as_specs(models)}
         self._host, self._port = host, port
         self._limits = limits
+        self._mode: HTTPMode = http_mode
 
     @property
     def url(self) -> str:
@@ -185,6 +194,7 @@ class ModelServer:
 
         Raises `RuntimeError` where a model does not come up; the others go on serving.
         """
+        start_ray(self._mode)
         serve.start(http_options={"host": self._host, "port": self._port})
         # All at once: one after another, each would wait for the start of the processes before it.
         targets = (
