@@ -110,16 +110,16 @@ class _ModelReplica:
 class _Index:
     """What is at `/`: `/models`, `/docs`, `/openapi.json`; and a 404 for models that are not there."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, limits: Limits, access: Access) -> None:
         configure_logging()
         self._models = _DeployedModels()
-        self._access = access
+        self._limits, self._access = limits, access
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._models.infos = ModelList.model_validate(user_config).models
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return _at_root(create_app(self._models, access=self._access))
+        return _at_root(create_app(self._models, limits=self._limits, access=self._access))
 
 
 class _DeployedModels:
@@ -176,7 +176,7 @@ class ModelServer:
         self._access = Access.from_environment(access)
         self._specs = {spec.name: spec for spec in as_specs(models)}
         self._host, self._port = host, port
-        self._limits = limits
+        self._limits = limits or Limits()
         self._mode: HTTPMode = http_mode
 
     @property
@@ -245,7 +245,9 @@ class ModelServer:
         index: Any = _Index
         listed = ModelList(models=[describe(self._specs[name], ready=False) for name in sorted(self._specs)])
         serve.run(
-            index.options(user_config=listed.model_dump()).bind(self._access), name=INDEX, route_prefix="/"
+            index.options(user_config=listed.model_dump()).bind(self._limits, self._access),
+            name=INDEX,
+            route_prefix="/",
         )
 
 

@@ -79,7 +79,7 @@ async def read_body(request: Request, limits: Limits) -> Body:
         raise UnsupportedMediaTypeError(
             f"Send {JSON_TYPE} or {MSGPACK_TYPE}, not {media[:80] or 'a body without a content type'}."
         )
-    decompress = decompressor(header(request.scope, b"content-encoding"), limits.max_body)
+    decompress = decompressor(header(request.scope, b"content-encoding"), limits)
     declared = header(request.scope, b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body:
         raise too_large(limits.max_body)
