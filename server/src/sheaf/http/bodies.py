@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -26,6 +26,7 @@ from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     InvalidRequestError,
     MalformedRequestError,
+    OverloadedError,
     SlowRequestError,
     UnavailableError,
     UnsupportedMediaTypeError,
@@ -72,7 +73,44 @@ class Body:
             raise MalformedRequestError(f"The body is not valid {name}: {error}.") from None
 
 
-async def read_body(request: Request, limits: Limits) -> Body:
+class Incoming:
+    """Bytes of all bodies that one server holds while they are received, on the thread of its event loop."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._left = max(limits.max_incoming, limits.max_body)
+
+    def body(self) -> _Share:
+        """A context for one body; what it has taken is given back where that ends, however it does."""
+        return _Share(self)
+
+    def take(self, size: int) -> None:
+        """Raise `OverloadedError` where so many bytes are too many; else they are taken."""
+        if size > self._left:
+            raise OverloadedError("Too much is being sent at once.", retry_after=1)
+        self._left -= size
+
+
+class _Share:
+    """The bytes of one body."""
+
+    __slots__ = ("_all", "_taken")
+
+    def __init__(self, all_bodies: Incoming) -> None:
+        self._all = all_bodies
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        self._all.take(size)
+        self._taken += size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._all.take(-self._taken)
+
+
+async def read_body(request: Request, limits: Limits, incoming: Incoming) -> Body:
     """The body, by its content type: within the limits on its size, its time and its depth."""
     media = media_type(header(request.scope, b"content-type"))
     if media not in (JSON_TYPE, MSGPACK_TYPE):
@@ -83,15 +121,17 @@ async def read_body(request: Request, limits: Limits) -> Body:
     declared = header(request.scope, b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body:
         raise too_large(limits.max_body)
-    content = await _receive(request.receive, limits)
-    if decompress is not None:
-        content = await anyio.to_thread.run_sync(decompress, content)
-    body = Body(content, media == MSGPACK_TYPE)
-    await offload(len(content), partial(body.check_depth, limits.max_depth))
+    with incoming.body() as share:
+        content = await _receive(request.receive, limits, share)
+        if decompress is not None:
+            content = await anyio.to_thread.run_sync(decompress, content)
+            share.take(len(content))
+        body = Body(content, media == MSGPACK_TYPE)
+        await offload(len(content), partial(body.check_depth, limits.max_depth))
     return body
 
 
-async def _receive(receive: Receive, limits: Limits) -> bytes:
+async def _receive(receive: Receive, limits: Limits, share: _Share) -> bytes:
     """The bytes of a body as they come; raises where there are too many, or they come too slowly."""
     loop = asyncio.get_running_loop()
     # Two bounds: on each pause, and on the whole, which grows with what has come.
@@ -105,7 +145,9 @@ async def _receive(receive: Receive, limits: Limits) -> bytes:
                 return _within(whole, limits.max_body)
             content, chunks = bytearray(), 0
             while message["type"] == "http.request":
-                content += message.get("body", b"")
+                piece: bytes = message.get("body", b"")
+                share.take(len(piece))
+                content += piece
                 chunks += 1
                 _within(content, limits.max_body)
                 if not message.get("more_body", False):

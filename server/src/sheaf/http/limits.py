@@ -17,6 +17,11 @@ class Limits(BaseModel):
     max_body: int = Field(
         default=32 * 2**20, gt=0, description="Most bytes of a body, as sent and when decompressed."
     )
+    max_incoming: int = Field(
+        default=2**30,
+        gt=0,
+        description="Most bytes of all bodies that are being received at once; one of `max_body` always may.",
+    )
     max_ratio: float = Field(
         default=200.0, ge=1, description="A body may be this many times larger than what was sent of it."
     )
