@@ -7,7 +7,7 @@ from typing import Any
 from sheaf.backends.base import BackendDiedError
 from sheaf.engine.jobs import Job, PredictJob
 from sheaf.engine.model import LoadedModel
-from sheaf.scheduling.queue import Entry
+from sheaf.scheduling.queue import Entry, WaitingLine
 from sheaf.spec import ModelSpec
 from tests.conftest import MakeRequest
 from tests.engine.harness import Steered, Values, Watching, World
@@ -40,8 +40,11 @@ def test_who_was_in_the_call_that_killed_the_model_waited_before_and_after_it(
     again = model.run([Entry(job, None, 1.0, 0.0)])
     assert not answers
     model.adopt(model.reload(lambda: True))
+    line: WaitingLine[Job] = WaitingLine(spec.batch_policy)
+    for entry in again:
+        line.come_back(entry, clock())
     clock.now = 10
-    assert model.run(again) == []
+    assert model.run(line.take(clock())) == []
     usage = answers[0].metadata.usage
     assert (usage.queue_seconds, usage.compute_seconds) == (3 + 5, 2)
     assert [record.queue_seconds for record in watching.records] == [[3], [5]]

@@ -60,7 +60,7 @@ def grid_fields(value: Any) -> dict[str, Any] | None:
     if value.sizes[time] < 2:
         raise ValueError(f"the dataset needs two times along {time!r}, the state now and the one before")
     plane, volume = (found["lat"], found["lon"]), (found["level"], found["lat"], found["lon"])
-    levels = [] if surface_alone else value[found["level"]].to_numpy().tolist()
+    levels: list[Any] = [] if surface_alone else value[found["level"]].to_numpy().tolist()
     fields: dict[str, Any] = {
         "lat": value[found["lat"]].to_numpy().tolist(),
         "lon": value[found["lon"]].to_numpy().tolist(),
