@@ -1,4 +1,4 @@
-"""Tiny checkpoints of protein language models in the libraries' own formats, weights large enough to matter."""
+"""Tiny checkpoints of protein language models in the library's own format, weights large enough to matter."""
 
 from __future__ import annotations
 

@@ -48,8 +48,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backend(checkpoint: Path) -> ESM2Backend:
-    return loaded(checkpoint)
+def backends(checkpoint: Path) -> dict[str, ESM2Backend]:
+    """One with the passes of a CPU, and one each whose passes are small, and full whatever is padded."""
+    settings: dict[str, dict[str, Any]] = {
+        "usual": {},
+        "small": {"tokens_per_pass": 64},
+        "full": {"pass_overhead": 1e6},
+    }
+    return {name: loaded(checkpoint, **given) for name, given in settings.items()}
+
+
+@pytest.fixture(scope="module")
+def backend(backends: dict[str, ESM2Backend]) -> ESM2Backend:
+    return backends["usual"]
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +101,13 @@ def vectors(outcome: Any) -> Any:
 
 
 @pytest.mark.parametrize("mix", MIXES)
-@pytest.mark.parametrize("settings", [{}, {"tokens_per_pass": 64}, {"pass_overhead": 1e6}])
+@pytest.mark.parametrize("passes", ["usual", "small", "full"])
 def test_any_mix_of_lengths_equals_the_librarys_single_calls(
-    mix: str, settings: dict[str, Any], checkpoint: Path, library: Any
+    mix: str, passes: str, backends: dict[str, ESM2Backend], library: Any
 ) -> None:
     sequences = proteins(mix)
     expected = [direct(library, sequence, normalize=False) for sequence in sequences]
-    backend = loaded(checkpoint, **settings)
+    backend = backends[passes]
     together = backend.predict(ask(*sequences, normalize=False))
     assert_close(vectors(together), expected)
     assert together.dim == 32
@@ -144,12 +155,13 @@ def test_case_does_not_matter_and_masks_do(backend: ESM2Backend) -> None:
 def test_the_older_kind_with_positions_of_its_own_is_served(tmp_path: Path) -> None:
     options = {"position_embedding_type": "absolute", "emb_layer_norm_before": True}
     path = make_esm2(tmp_path, max_position_embeddings=40, **options)
-    sequences = [protein(n) for n in (38, 5, 30, 1)]
+    sequences = [protein(n) for n in (36, 5, 30, 1)]
     library = of_library(path)
-    found = loaded(path, pass_overhead=1e6).predict(ask(*sequences))
+    backend = loaded(path, pass_overhead=1e6)
+    found = backend.predict(ask(*sequences))
     assert_close(vectors(found), [direct(library, sequence) for sequence in sequences])
-    with pytest.raises(InvalidRequestError):
-        loaded(path).check(ask(protein(39)))
+    with pytest.raises(InvalidRequestError, match="36 residues at most"):
+        backend.check(ask(protein(37)))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from sheaf.api.molecular import MolecularRequest, MolecularResponse
@@ -107,7 +108,7 @@ class ProteinBackend(ModelBackend[RequestT, ResponseT]):
 
     padded: ClassVar[bool] = True
 
-    #: Classes of transformers, the checkpoint's own name for them, and a file it must hold besides the weights.
+    #: Classes of transformers, how a checkpoint names them, and a file it must hold besides the weights.
     _model_class: ClassVar[str]
     _tokenizer_class: ClassVar[str]
     _architecture: ClassVar[str]
@@ -152,14 +153,12 @@ class ProteinBackend(ModelBackend[RequestT, ResponseT]):
         and `ValueError` where it is of another model or lacks weights.
         """
         try:
-            import accelerate  # noqa: F401 # pyright: ignore[reportUnusedImport]
-            import torch  # noqa: F401 # pyright: ignore[reportUnusedImport]
-            import transformers
-            from transformers.utils import hub
+            library: Any = import_module("transformers")
+            files: Any = import_module("transformers.utils.hub")
+            for name in ("torch", "accelerate"):
+                import_module(name)
         except ModuleNotFoundError as error:
             raise missing_library(name_of(type(self)), "proteins", error) from error
-        library: Any = transformers
-        files: Any = hub
         source: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
         config = library.AutoConfig.from_pretrained(self.model_id, trust_remote_code=False, **source)
         if config.model_type != self._architecture:

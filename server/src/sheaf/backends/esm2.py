@@ -80,7 +80,9 @@ class ESM2Backend(ProteinBackend[MolecularRequest, MolecularResponse]):
                 for row, index in enumerate(batch.members):
                     vectors[index] = pooled[pooling[index]][row]
         ordered = iter([vectors[index] for index in range(len(sequences))])
-        return [_answer(request, torch.stack([next(ordered) for _ in request.sequences])) for request in requests]
+        return [
+            _answer(request, torch.stack([next(ordered) for _ in request.sequences])) for request in requests
+        ]
 
     def _pool(self, batch: Pass) -> dict[str, torch.Tensor]:
         """Both kinds of vectors of each row, float32 of shape (rows, hidden size), on the CPU."""
@@ -94,12 +96,13 @@ class ESM2Backend(ProteinBackend[MolecularRequest, MolecularResponse]):
         return {"mean": (total / (lengths - 2)).cpu(), "cls": states[:, 0].float().cpu()}
 
 
-def _answer(request: MolecularRequest, vectors: torch.Tensor) -> MolecularResponse | Exception:
+def _answer(request: MolecularRequest, vectors: Any) -> MolecularResponse | Exception:
     import torch
 
-    finite = vectors.isfinite().all(-1).tolist()
+    finite: list[bool] = vectors.isfinite().all(-1).tolist()
     if not all(finite):
-        return refuse(f"/sequences/{finite.index(False)}", "The model gives no finite vector for this sequence.")
+        path = f"/sequences/{finite.index(False)}"
+        return refuse(path, "The model gives no finite vector for this sequence.")
     if request.normalize:
         vectors = torch.nn.functional.normalize(vectors, dim=-1)
     return respond(request, MolecularResponse, embeddings=vectors.tolist(), dim=vectors.shape[-1])

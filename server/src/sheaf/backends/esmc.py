@@ -81,8 +81,8 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
         asked = for_each * sum(map(count_tokens, request.sequences))
         if asked > MAX_VALUES:
             message = (
-                f"The answer would hold {asked:,} numbers, {for_each:,} for each token; at most {MAX_VALUES:,}. "
-                "Ask for fewer sequences, or for fewer of the logits, embeddings and hidden states."
+                f"The answer would hold {asked:,} numbers, {for_each:,} for each token; "
+                f"at most {MAX_VALUES:,}. Ask for fewer sequences, or for less of each."
             )
             raise refuse("/sequences", message, "out_of_range")
 
@@ -100,7 +100,9 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
         read: dict[int, dict[str, torch.Tensor]] = {}
         with torch.inference_mode():
             for batch in self._passes(sequences):
-                found = self._run(batch.inputs, hidden=any(asked[i].output_hidden_states for i in batch.members))
+                found = self._run(
+                    batch.inputs, hidden=any(asked[i].output_hidden_states for i in batch.members)
+                )
                 for row, (index, length) in enumerate(zip(batch.members, batch.lengths, strict=True)):
                     read[index] = {
                         name: values[row, ..., :length, :].clone()
@@ -132,7 +134,7 @@ def _wants(request: ProteinLanguageRequest, name: str) -> bool:
 
 
 def _answer(
-    request: ProteinLanguageRequest, sequences: list[dict[str, torch.Tensor]]
+    request: ProteinLanguageRequest, sequences: list[dict[str, Any]]
 ) -> ProteinLanguageResponse | Exception:
     for index, values in enumerate(sequences):
         if not all(part.isfinite().all() for part in values.values()):
