@@ -119,7 +119,7 @@ def through_engine(
 
         async def call(sequences: Sequence[str]) -> None:
             request = MolecularRequest(model_name=model, sequences=list(sequences))
-            await client.molecular.embed(request)
+            await client.molecular.embed(request, timeout=3600)
             done.append(time.perf_counter() - started)
 
         await asyncio.gather(*map(call, requests))

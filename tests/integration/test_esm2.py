@@ -192,6 +192,12 @@ def test_cost_counts_tokens_with_those_at_both_ends(backend: ESM2Backend) -> Non
     assert backend.padded
 
 
+def test_what_metrics_tell_of_padding_is_what_the_passes_computed(backends: dict[str, ESM2Backend]) -> None:
+    # Sixteen tokens are the price of a pass: 100 and 90 share one, 12 has its own.
+    assert backends["usual"].padded_cost([100, 12, 90]) == 2 * 100 + 12
+    assert backends["full"].padded_cost([100, 12, 90]) == 3 * 100
+
+
 @pytest.mark.parametrize("policy", [{}, {"max_batch_cost": 256}])
 def test_concurrent_calls_through_the_engine_get_their_own_answers(
     policy: dict[str, Any], checkpoint: Path, library: Any

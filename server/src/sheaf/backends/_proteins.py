@@ -206,6 +206,11 @@ class ProteinBackend(ModelBackend[RequestT, ResponseT]):
         """Tokens of all sequences, those before and after each included."""
         return float(sum(map(count_tokens, request.sequences)))
 
+    def padded_cost(self, costs: Sequence[float]) -> float:
+        """Cells of the passes of a batch; several sequences of one request count as one of all their tokens."""
+        lengths = [int(cost) for cost in costs]
+        return float(sum(len(members) * lengths[members[0]] for members in self._cut(lengths)))
+
     def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
         """Answer requests of any mix; what `check` refuses gets its `InvalidRequestError` in place."""
         refused = [self._refusal(request) for request in requests]
@@ -230,18 +235,21 @@ class ProteinBackend(ModelBackend[RequestT, ResponseT]):
 
         model, alphabet = self._parts
         tokens = [alphabet.encode(sequence) for sequence in sequences]
-        on_cpu = model.device.type == "cpu"
-        most, overhead = (_CPU_PASS, _CPU_OVERHEAD) if on_cpu else (_DEVICE_PASS, _DEVICE_OVERHEAD)
-        for members in cut_into_passes(
-            [len(row) for row in tokens],
-            max_cells=most if self.tokens_per_pass is None else self.tokens_per_pass,
-            overhead=overhead if self.pass_overhead is None else self.pass_overhead,
-        ):
+        for members in self._cut([len(row) for row in tokens]):
             lengths = [len(tokens[i]) for i in members]
             rows = [tokens[i] + [alphabet.pad] * (lengths[0] - len(tokens[i])) for i in members]
             mask = torch.arange(lengths[0]) < torch.tensor(lengths)[:, None]
             inputs = {"input_ids": torch.tensor(rows), "attention_mask": mask.long()}
             yield Pass(members, lengths, {name: value.to(model.device) for name, value in inputs.items()})
+
+    def _cut(self, lengths: Sequence[int]) -> list[list[int]]:
+        on_cpu = self._model.device.type == "cpu"
+        most, overhead = (_CPU_PASS, _CPU_OVERHEAD) if on_cpu else (_DEVICE_PASS, _DEVICE_OVERHEAD)
+        return cut_into_passes(
+            lengths,
+            max_cells=most if self.tokens_per_pass is None else self.tokens_per_pass,
+            overhead=overhead if self.pass_overhead is None else self.pass_overhead,
+        )
 
 
 def _alphabet(model_id: str, tokenizer: Any, max_tokens: int) -> Alphabet:
