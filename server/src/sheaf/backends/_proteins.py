@@ -207,7 +207,7 @@ class ProteinBackend(ModelBackend[RequestT, ResponseT]):
         return float(sum(map(count_tokens, request.sequences)))
 
     def padded_cost(self, costs: Sequence[float]) -> float:
-        """Cells of the passes of a batch; several sequences of one request count as one of all their tokens."""
+        """Cells of the passes of a batch; the sequences of one request count as one of all their tokens."""
         lengths = [int(cost) for cost in costs]
         return float(sum(len(members) * lengths[members[0]] for members in self._cut(lengths)))
 
