@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import httpx
@@ -252,12 +251,10 @@ def _read_many(
 ) -> list[ResponseT | ProblemError]:
     _raise_for_problem(response)
     try:
-        if _is_packed(response):
-            body, read_one = unpack(response.content), partial(validate_unpacked, kind, strict=False)
-        else:
-            body, read_one = pydantic_core.from_json(response.content), kind.model_validate
+        packed = _is_packed(response)
+        body = unpack(response.content) if packed else pydantic_core.from_json(response.content)
         read = [
-            read_one(item)
+            (validate_unpacked(kind, item, strict=False) if packed else kind.model_validate(item))
             if "model_type" in item
             else ProblemError.from_problem(Problem.model_validate(item))
             for item in body["responses"]

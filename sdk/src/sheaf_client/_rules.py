@@ -203,7 +203,7 @@ def _rectangular(_: Fields, rows: Any, at: Loc) -> Sequence[Finding]:
 def _some_present(_: Fields, rows: Any, at: Loc) -> Sequence[Finding]:
     for row in rows:
         # A series of one variate has a bare value for a row.
-        for item in cast("list[Any]", row) if isinstance(row, list) else (row,):
+        for item in cast("Sequence[Any]", row) if isinstance(row, list) else (row,):
             if item is not None:
                 return ()
     return (("some_present", at, "At least one value must not be null."),)
@@ -237,7 +237,7 @@ def _repeat(items: Sequence[Any]) -> int:
     raise ValueError("no item repeats another")
 
 
-def _increasing(_: Fields, items: Any, at: Loc) -> Sequence[Finding]:
+def _increasing(_: Fields, items: Sequence[Any], at: Loc) -> Sequence[Finding]:
     try:
         if all(map(lt, items, islice(items, 1, None))):
             return ()

@@ -10,6 +10,7 @@ from typing import cast
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.execution import Died, as_problem, run_batch, run_step
+from sheaf.engine.heap import resettle_heap
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.engine.steps import Turn, let_go, run_turn
@@ -110,6 +111,7 @@ class LoadedModel:
                     return
                 pause = min(2 * pause, _LAST_PAUSE)
             else:
+                resettle_heap()
                 self._observer.reloaded(self._spec.name, reason)
 
     def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:

@@ -85,7 +85,11 @@ async def read_body(exchange: Exchange, limits: Limits) -> Body:
     declared = exchange.header(b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body:
         raise too_large(limits.max_body)
-    content = await _receive(exchange.receive, limits)
+    first = Begun(exchange.receive())
+    if first.done and first.value["type"] == "http.request" and not first.value.get("more_body", False):
+        content = _within(first.value.get("body", b""), limits.max_body)
+    else:
+        content = await _receive_slowly(first, exchange.receive, limits)
     if decompress is not None:
         content = await anyio.to_thread.run_sync(decompress, content)
     body = Body(content, media == MSGPACK_TYPE)
@@ -96,17 +100,11 @@ async def read_body(exchange: Exchange, limits: Limits) -> Body:
     return body
 
 
-async def _receive(receive: Receive, limits: Limits) -> bytes:
-    """The bytes of a body; raises where there are too many, or they come too slowly."""
-    first = Begun(receive())
-    if first.done and first.value["type"] == "http.request" and not first.value.get("more_body", False):
-        whole: bytes = first.value.get("body", b"")
-        return _within(whole, limits.max_body)
-    return await _receive_slowly(first, receive, limits)
-
-
 async def _receive_slowly(first: Begun[Message], receive: Receive, limits: Limits) -> bytes:
-    """The bytes of a body that comes in pieces, or was not there with its head."""
+    """The bytes of a body that comes in pieces, or was not there with its head.
+
+    Raises where there are too many, or they come too slowly.
+    """
     loop = asyncio.get_running_loop()
     # Two bounds: on each pause, and on the whole, which grows with what has come.
     now = loop.time()
@@ -142,24 +140,18 @@ async def offload(size: int, work: Callable[[], T]) -> T:
     return await anyio.to_thread.run_sync(work) if size > OFFLOAD else work()
 
 
-async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
+def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
-    if len(body.content) > OFFLOAD:
-        return await anyio.to_thread.run_sync(_decode, body, kind, model_name)
-    return _decode(body, kind, model_name)
-
-
-async def parsed(body: Body) -> Any:
-    """The plain value of a body; raises `MalformedRequestError` with the place."""
-    return await offload(len(body.content), body.parse)
-
-
-def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     try:
         return _named(body.read(kind, model_name), model_name)
     except ValidationError:
         # The slow path tells every fault by its place, and lets the URL stand for a missing model_name.
         return decode_value(body.parse(), kind, model_name)
+
+
+async def parsed(body: Body) -> Any:
+    """The plain value of a body; raises `MalformedRequestError` with the place."""
+    return await offload(len(body.content), body.parse)
 
 
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:
