@@ -48,7 +48,7 @@ SHAPE = {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 20, 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 #: Lengths at which the bound is measured, in tokens.
 MEASURED = (32, 64, 128, 256, 512, 1002)
-BUDGET = 4096
+BUDGET = 2048
 
 
 @dataclass
@@ -170,7 +170,7 @@ async def measure(
     }
     if sweep:
         plans["engine, no max_batch_cost"] = {}, {}
-        for cost in (1024, 2048):
+        for cost in (1024, 4096):
             plans[f"engine, max_batch_cost {cost:,}"] = {}, {"max_batch_cost": cost}
         for most in (512, 2048, 4096):
             plans[f"tokens_per_pass {most:,}"] = {"tokens_per_pass": most}, {"max_batch_cost": BUDGET}

@@ -31,6 +31,6 @@ with tempfile.TemporaryDirectory() as folder:
     config = EsmConfig(vocab_size=33, pad_token_id=1, mask_token_id=32, **SHAPE)
     EsmForMaskedLM(config).save_pretrained(folder)
     Path(folder, "vocab.txt").write_text("\n".join(TOKENS))
-    policy = {"max_batch_cost": 4096}  # of one batch: the tokens of its longest protein times its size
+    policy = {"max_batch_cost": 2048}  # of one batch: the tokens of its longest protein times its size
     kwargs = {"model_id": folder}
     asyncio.run(embed(ModelSpec(name="esm2", backend="esm2", backend_kwargs=kwargs, batch_policy=policy)))
