@@ -279,7 +279,7 @@ class LoadedModel:
                 model=self._spec.name,
                 size=len(entries),
                 cost=sum(costs),
-                padded_cost=self._cost(costs),
+                padded_cost=self.backend.padded_cost(costs),
                 queue_seconds=[max(0.0, started - entry.since) for entry in entries],
                 seconds=seconds,
                 ended=time.time(),
