@@ -55,10 +55,11 @@ class ModelSpec(BaseModel):
     batch_policy: BatchPolicy = Field(default_factory=BatchPolicy)
     lora: LoRAConfig | None = Field(default=None, description="LoRA adapters that requests may name.")
     cache: CacheConfig | None = Field(default=None, description="Keeps answers; none by default.")
-    context_bytes: int = Field(
-        default=2**30,
+    context_bytes: int | None = Field(
+        default=None,
         gt=0,
-        description="Most bytes that the backend keeps between requests, such as fitted tables.",
+        description="Most bytes that the backend keeps between requests, such as fitted tables; "
+        "the backend's own bound by default.",
     )
 
     @model_validator(mode="after")
@@ -105,7 +106,8 @@ class ModelSpec(BaseModel):
         """A new backend with this spec's settings, not loaded yet."""
         try:
             backend = self.backend_class(**self.backend_kwargs)
-            backend.contexts.max_bytes = self.context_bytes
+            if self.context_bytes is not None:
+                backend.contexts.max_bytes = self.context_bytes
             backend.lora = self.lora
             return backend
         except TypeError as error:
