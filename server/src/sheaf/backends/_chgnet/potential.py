@@ -25,16 +25,27 @@ _MOLECULE = (
 )
 
 
+#: Po, At, Rn, Fr and Ra, which are in none of the data that the shipped models were trained on.
+_UNSEEN = frozenset(range(84, 89))
+_NOTHING = 1e-6
+
+
 class CHGNet(Potential):
     """CHGNet on one device.
 
     Args:
         model: the library's `CHGNet`.
+        unseen: elements that it has weights for and was not trained on.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, unseen: frozenset[int] = frozenset()) -> None:
         self.cutoff = float(model.graph_converter.atom_graph_cutoff)
-        self.elements = frozenset(range(1, model.atom_embedding.embedding.num_embeddings + 1))
+        known = set(range(1, model.atom_embedding.embedding.num_embeddings + 1)) - unseen
+        if model.composition_model is not None:
+            reference = model.composition_model.fc.weight[0].tolist()
+            # A fit gives nothing to an element that it never met.
+            known = {number for number in known if abs(reference[number - 1]) > _NOTHING}
+        self.elements = frozenset(known)
         self._angle_cutoff = float(model.graph_converter.bond_graph_cutoff)
         self._network = Network(model)
 
@@ -70,23 +81,23 @@ def load_chgnet(model_id: str, *, device: str, dtype: Any) -> CHGNet:
     """
     if dtype not in {torch.float32, torch.float64}:
         raise ValueError(f"dtype must be float32 or float64, not {str(dtype).removeprefix('torch.')}")
-    path, options = _find(model_id)
+    path, options, unseen = _find(model_id)
     # The library draws numbers for weights that it then overwrites.
     with torch.random.fork_rng(devices=[]):
         model = _library.CHGNet.from_dict(_read(path), **options)
-    return CHGNet(model.to(device=device, dtype=dtype).eval().requires_grad_(False))
+    return CHGNet(model.to(device=device, dtype=dtype).eval().requires_grad_(False), unseen)
 
 
-def _find(model_id: str) -> tuple[Path, dict[str, Any]]:
-    """Where the checkpoint lies, and the settings that the library gives to those it ships."""
+def _find(model_id: str) -> tuple[Path, dict[str, Any], frozenset[int]]:
+    """Where the checkpoint lies, the settings that the library gives to those it ships, and what they lack."""
     if Path(model_id).is_file():
-        return Path(model_id), {}
+        return Path(model_id), {}, frozenset()
     shipped = Path(chgnet.__file__).parent / "pretrained"
     found = sorted(shipped.glob(f"{glob.escape(model_id)}/*.pth.tar"))
     if len(found) != 1:
         names = ", ".join(sorted(folder.name for folder in shipped.iterdir() if folder.is_dir()))
         raise OSError(f"{model_id!r} is neither the path of a checkpoint nor a model of chgnet's: {names}")
-    return found[0], {"version": model_id, "mlp_out_bias": model_id == "0.2.0"}
+    return found[0], {"version": model_id, "mlp_out_bias": model_id == "0.2.0"}, _UNSEEN
 
 
 def _read(path: Path) -> dict[str, Any]:
