@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,12 +91,12 @@ def _find(model_id: str) -> tuple[Path, dict[str, Any], frozenset[int]]:
     """Where the checkpoint lies, the settings that the library gives to those it ships, and what they lack."""
     if Path(model_id).is_file():
         return Path(model_id), {}, frozenset()
-    shipped = Path(chgnet.__file__).parent / "pretrained"
-    found = sorted(shipped.glob(f"{glob.escape(model_id)}/*.pth.tar"))
-    if len(found) != 1:
-        names = ", ".join(sorted(folder.name for folder in shipped.iterdir() if folder.is_dir()))
+    shipped = (Path(chgnet.__file__).parent / "pretrained").glob("*/*.pth.tar")
+    found = {path.parent.name: path for path in shipped}
+    if model_id not in found:
+        names = ", ".join(sorted(found))
         raise OSError(f"{model_id!r} is neither the path of a checkpoint nor a model of chgnet's: {names}")
-    return found[0], {"version": model_id, "mlp_out_bias": model_id == "0.2.0"}, _UNSEEN
+    return found[model_id], {"version": model_id, "mlp_out_bias": model_id == "0.2.0"}, _UNSEEN
 
 
 def _read(path: Path) -> dict[str, Any]:
