@@ -7,7 +7,8 @@ network in as few passes as the bound on a pass allows.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PASS_COST = 20_000
 #: Most neighbours of all atoms of one structure: some gigabytes of memory.
 MAX_COST = 1_000_000
+#: Most numbers in the positions of one trajectory: 40 MB.
+MAX_TRAJECTORY = 10_000_000
 #: Atoms nearer than this, in Å, are one place given twice.
 NEAREST = 0.01
 
@@ -56,6 +59,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
     """
 
     model_type: ClassVar[str] = "materials"
+    operations: ClassVar[frozenset[str]] = frozenset({"compute", "relax", "molecular_dynamics"})
 
     def __init__(self, *, pass_cost: float = PASS_COST, max_cost: float = MAX_COST) -> None:
         self.pass_cost = pass_cost
@@ -76,8 +80,11 @@ class PotentialBackend(ModelBackend[Any, Any]):
         """Refuse elements that the model does not know, cells that are flat, stress without a volume."""
         for place in places_of(request):
             self._check_structure(place)
-            if getattr(request, "compute_stress", False):
-                _check_volume(place, "/compute_stress")
+            for field in ("compute_stress", "relax_cell"):
+                if getattr(request, field, False):
+                    _check_volume(place, f"/{field}")
+        if not isinstance(request, MaterialsRequest):
+            _check_length(request)
 
     def batch_key(self, request: Any) -> Hashable:
         """Whether the gradient is asked for, which costs twice the energies alone."""
@@ -92,6 +99,8 @@ class PotentialBackend(ModelBackend[Any, Any]):
 
         A request that the model cannot serve gets its `InvalidRequestError` in place.
         """
+        if not isinstance(requests[0], MaterialsRequest):
+            return self._move(requests)
         outcomes: list[Any] = [None] * len(requests)
         ready: list[tuple[int, list[Place], list[Pairs]]] = []
         for i, request in enumerate(requests):
@@ -109,6 +118,65 @@ class PotentialBackend(ModelBackend[Any, Any]):
             properties = [next(found) for _ in places]
             try:
                 outcomes[i] = _answer(requests[i], places, properties)
+            except InvalidRequestError as error:
+                outcomes[i] = error
+        return outcomes
+
+    def stream(self, request: Any) -> Iterator[Any]:
+        """Yield an event per step of a relaxation or a simulation, then the response of `predict`."""
+        self.check(request)
+        if isinstance(request, MaterialsRequest):
+            yield self.predict(request)
+            return
+        from sheaf.backends._atoms.trajectories import follow
+
+        warnings: list[str] = []
+
+        def ask(structure: Structure) -> Properties:
+            (found,) = self._evaluate_moving([structure])
+            if isinstance(found, Exception):
+                raise found
+            _add_new(warnings, found)
+            return found
+
+        yield from follow(request, ask, warnings)
+
+    def _move(self, requests: Sequence[Any]) -> list[Any]:
+        """Relax or simulate side by side: each step of all is one evaluation."""
+        from sheaf.backends._atoms.lockstep import run_together
+        from sheaf.backends._atoms.trajectories import follow
+
+        def walk_of(request: Any) -> Callable[[Callable[[Structure], Properties]], Any]:
+            def walk(evaluate: Callable[[Structure], Properties]) -> Any:
+                self.check(request)
+                warnings: list[str] = []
+
+                def ask(structure: Structure) -> Properties:
+                    found = evaluate(structure)
+                    _add_new(warnings, found)
+                    return found
+
+                return deque(follow(request, ask, warnings), maxlen=1).pop()
+
+            return walk
+
+        return run_together([walk_of(request) for request in requests], self._evaluate_moving)
+
+    def _evaluate_moving(self, structures: Sequence[Structure]) -> list[Properties | Exception]:
+        """What the potential says of structures of different walks; a refusal in the place of an answer."""
+        outcomes: list[Any] = [None] * len(structures)
+        ready: list[tuple[int, Pairs]] = []
+        for i, structure in enumerate(structures):
+            try:
+                ready.append((i, self.neighbors(Place(structure, ""))))
+            except InvalidRequestError as error:
+                outcomes[i] = error
+        chosen = [structures[i] for i, _ in ready]
+        answers = self.evaluate(chosen, [pairs for _, pairs in ready], gradient=True)
+        for (i, _), found in zip(ready, answers, strict=True):
+            try:
+                check_finite(Place(structures[i], ""), found)
+                outcomes[i] = found
             except InvalidRequestError as error:
                 outcomes[i] = error
         return outcomes
@@ -134,6 +202,8 @@ class PotentialBackend(ModelBackend[Any, Any]):
         crowded = (
             f"There are more than {self.max_cost:g} neighbours within {cutoff:g} Å, counted over all atoms."
         )
+        if not np.isfinite(structure.positions).all():
+            raise refuse(f"{place.path}/positions_b64", "The atoms flew apart: no position is finite.")
         # The bound lies over the count by a factor of up to 7 where atoms are evenly spread.
         if most_pairs(structure, cutoff) > 10 * self.max_cost:
             raise refuse(f"{place.path}/positions_b64", crowded)
@@ -194,6 +264,19 @@ def _passes(costs: Sequence[float], bound: float) -> Iterator[list[int]]:
         total += costs[i]
     if chosen:
         yield chosen
+
+
+def _check_length(request: Any) -> None:
+    """Refuse a trajectory that would hold more than `MAX_TRAJECTORY` numbers."""
+    steps = request.max_steps if hasattr(request, "max_steps") else request.n_steps
+    numbers = 3 * len(request.atomic_numbers) * (steps // request.record_every + 2)
+    if numbers > MAX_TRAJECTORY:
+        message = f"A trajectory holds at most {MAX_TRAJECTORY:g} numbers; record fewer steps."
+        raise refuse("/record_every", message, "out_of_range")
+
+
+def _add_new(warnings: list[str], found: Properties) -> None:
+    warnings += [text for text in found.warnings if text not in warnings]
 
 
 def _wants_gradient(request: Any) -> bool:

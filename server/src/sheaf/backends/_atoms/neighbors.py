@@ -6,15 +6,23 @@ The search is pymatgen's, in C; some tens of microseconds for a cell of tens of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pymatgen.optimization import neighbors as _neighbors  # type: ignore[import-untyped]
+from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
 from sheaf.backends._atoms.structures import Floats, Integers, Structure
 
 _library: Any = _neighbors
+_KDTree: Any = KDTree
+
+#: First atom, second atom, shift and distance, of both directions of each pair.
+_Found = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+
+#: Boxes of space, as wide as the cutoff, that are searched one by one: some megabytes.
+_MOST_BOXES = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,31 +46,60 @@ class Pairs:
 
 
 def find_pairs(structure: Structure, cutoff: float) -> Pairs:
-    """All pairs nearer than `cutoff`, in Å."""
+    """All pairs nearer than `cutoff`, in Å; the positions must be finite."""
+    cell = structure.full_cell()
+    inverse = np.linalg.inv(cell)
+    lengths = 1 / np.linalg.norm(inverse, axis=0)
+    extent = np.ptp(structure.positions @ inverse, axis=0) * lengths
+    boxes = np.maximum(np.where(structure.pbc, lengths, extent) / cutoff, 1.0).prod()
+    # The search in C keeps every box of space, empty or not.
+    search = _search_boxes if boxes < _MOST_BOXES + 10 * len(structure) else _search_trees
+    first, second, shift, distance = search(structure, cell, cutoff)
+    # Of the two directions of a pair the one that goes up; of an atom and its image, the shift that does.
+    upward = _upward(shift)
+    once = (first < second) | ((first == second) & upward)
+    return Pairs(first[once].astype(np.int64), second[once].astype(np.int64), shift[once], distance[once])
+
+
+def _upward(shift: Floats) -> npt.NDArray[np.bool_]:
+    """Whether the first number of each shift that is not 0 is positive."""
+    leading = np.argmax(shift != 0, axis=1)
+    return np.take_along_axis(shift, leading[:, None], axis=1)[:, 0] > 0
+
+
+def _search_boxes(structure: Structure, cell: Floats, cutoff: float) -> _Found:
     positions = np.ascontiguousarray(structure.positions)
-    found = _library.find_points_in_spheres(
+    if not structure.periodic:
+        cell = np.diag(np.ptp(positions, axis=0) + 1.0)
+    found: _Found = _library.find_points_in_spheres(
         positions,
         positions,
         r=float(cutoff),
         pbc=np.ascontiguousarray(structure.pbc, dtype=np.int64),
-        lattice=np.ascontiguousarray(_search_cell(structure)),
+        lattice=np.ascontiguousarray(cell),
         tol=1e-8,
     )
-    first, second, shift, distance = (cast("npt.NDArray[Any]", part) for part in found)
-    # Of the two directions of a pair the one that goes up; of an atom and its image, the shift that does.
-    upward = (shift @ [4e6, 2e3, 1.0]) > 0 if len(shift) else np.zeros(0, dtype=np.bool_)
-    once = (first < second) | ((first == second) & upward)
-    return Pairs(
-        first[once].astype(np.int64), second[once].astype(np.int64), shift[once], distance[once]
-    )
+    return found
 
 
-def _search_cell(structure: Structure) -> Floats:
-    """A cell that holds all atoms along the directions that do not repeat."""
-    if not structure.periodic:
-        extent = np.ptp(structure.positions, axis=0) + 1.0
-        return np.diag(extent)
-    return structure.full_cell()
+def _search_trees(structure: Structure, cell: Floats, cutoff: float) -> _Found:
+    """The same where space is wide and empty: a tree of the atoms, another of their images around."""
+    inverse = np.linalg.inv(cell)
+    reach = np.where(structure.pbc, cutoff * np.linalg.norm(inverse, axis=0), 0.0)
+    scaled = structure.positions @ inverse
+    home = np.where(structure.pbc, np.floor(scaled), 0.0)
+    scaled = scaled - home
+    steps = [np.arange(-n, n + 1.0) for n in np.ceil(reach)]
+    shifts = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    images = (scaled[:, None] + shifts).reshape(-1, 3)
+    near = ((images >= -reach) & (images <= 1 + reach) | ~structure.pbc).all(axis=1)
+    atom = np.repeat(np.arange(len(scaled)), len(shifts))[near]
+    shift = np.tile(shifts, (len(scaled), 1))[near]
+    trees = _KDTree(scaled @ cell), _KDTree(images[near] @ cell)
+    found = trees[0].sparse_distance_matrix(trees[1], cutoff, output_type="ndarray")
+    first, image = found["i"], found["j"]
+    second = atom[image]
+    return first, second, shift[image] - home[second] + home[first], found["v"]
 
 
 def most_pairs(structure: Structure, cutoff: float) -> float:
