@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import httpx
+import pydantic_core
 from pydantic import ValidationError
 
 from sheaf_client import _sse
@@ -250,9 +252,12 @@ def _read_many(
 ) -> list[ResponseT | ProblemError]:
     _raise_for_problem(response)
     try:
-        body = unpack(response.content) if _is_packed(response) else response.json()
+        if _is_packed(response):
+            body, read_one = unpack(response.content), partial(validate_unpacked, kind, strict=False)
+        else:
+            body, read_one = pydantic_core.from_json(response.content), kind.model_validate
         read = [
-            validate_unpacked(kind, item, strict=False)
+            read_one(item)
             if "model_type" in item
             else ProblemError.from_problem(Problem.model_validate(item))
             for item in body["responses"]

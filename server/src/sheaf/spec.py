@@ -106,6 +106,7 @@ class ModelSpec(BaseModel):
         try:
             backend = self.backend_class(**self.backend_kwargs)
             backend.contexts.max_bytes = self.context_bytes
+            backend.lora = self.lora
             return backend
         except TypeError as error:
             raise ValueError(

@@ -1,7 +1,7 @@
 """What a backend is: one model, loaded once, that answers batches of typed requests.
 
 The engine calls `load` once and then every other method from one thread of the model's own (or from that of
-a lone caller, where `inline` allows it), except `check`, `resolve_adapters`, `batch_key`, `cost` and
+a lone caller, where `inline` allows it), except `check`, `resolve_adapters`, `batch_key`, `cost`, `steps` and
 `deterministic`, which must be quick, must not touch the model's state, and may run on any thread. A model
 that dies or hangs is let go and made anew by the constructor and `load`.
 """
@@ -56,6 +56,9 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     takes_adapters: ClassVar[bool] = False
     mixes_adapters: ClassVar[bool] = False
 
+    #: The adapters that the deployment declares, given by its spec before `load`.
+    lora: LoRAConfig | None = None
+
     @abstractmethod
     def load(self) -> None:
         """Import the library and load the weights; after it the backend is ready to answer."""
@@ -89,6 +92,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
         """The adapters a request runs with; raises `InvalidRequestError` for one the deployment lacks."""
         return select_adapters(request, config)
 
+    def adapters_of(self, request: RequestT) -> ActiveAdapters:
+        """The adapters that an admitted request runs with, and their weights."""
+        return self.resolve_adapters(request, self.lora)
+
     def batch_key(self, request: RequestT) -> Hashable:  # noqa: ARG002 - for those who override it
         """Requests of equal keys may share one `batch_predict`."""
         return None
@@ -96,6 +103,13 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def cost(self, request: RequestT) -> float:  # noqa: ARG002 - for those who override it
         """Work this request asks for, in units of the backend's choice; for `max_batch_cost`."""
         return 1.0
+
+    def steps(self, request: RequestT) -> int:  # noqa: ARG002 - for those who override it
+        """About how many steps a request takes, each of them with others; 0 where one call answers it.
+
+        Only a `StepwiseBackend` has any.
+        """
+        return 0
 
     def deterministic(self, request: RequestT) -> bool:
         """Whether the same request has the same answer, so that it may be kept and shared.

@@ -1,0 +1,96 @@
+"""What a backend that works in steps is: diffusion, relaxation, roll-outs, sound made piece by piece.
+
+The engine batches at the boundaries between steps: requests join a running batch when there is room and leave
+it when they are done, and between two steps cancellation, deadlines and priorities act. A step costs the same
+whoever takes it, so `cost` is that of one step.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
+
+from sheaf.backends.base import ModelBackend, RequestT, ResponseT
+from sheaf_client.contracts.events import ProgressEvent
+
+StateT = TypeVar("StateT", default=Any)
+
+
+class StepwiseBackend(ModelBackend[RequestT, ResponseT], Generic[RequestT, ResponseT, StateT]):
+    """A model whose answer is the end of many steps; requests of equal `batch_key` step together.
+
+    All methods but `steps` run on the model's own thread. A step that raises must leave its states as they
+    were: the engine takes it again in halves, until the culprit stands alone.
+    """
+
+    @abstractmethod
+    def steps(self, request: RequestT) -> int:
+        """About how many steps the request takes; 0 for one that `batch_predict` answers in a single call.
+
+        Must be quick, and may run on any thread. It orders requests where the shortest goes first.
+        """
+
+    @abstractmethod
+    def prepare(self, request: RequestT) -> StateT:
+        """Do what comes before the first step, and return the state that the steps change."""
+
+    @abstractmethod
+    def step(self, states: Sequence[StateT]) -> Sequence[Exception | None]:
+        """Take one step of every state, in one pass where they allow it.
+
+        Returns:
+            For each state, in their order, None, or the exception that ends this request alone.
+        """
+
+    @abstractmethod
+    def remaining(self, state: StateT) -> int:
+        """Steps that are left; at 0 `finish` follows."""
+
+    @abstractmethod
+    def finish(self, state: StateT) -> ResponseT:
+        """The response at the end of the steps."""
+
+    def progress(self, request: RequestT, state: StateT) -> ProgressEvent | None:
+        """What to tell a caller who streams, after a step; None for nothing."""
+        total = self.steps(request)
+        return ProgressEvent(step=max(0, total - self.remaining(state)), total_steps=total)
+
+    def discard(self, state: StateT) -> None:
+        """Let go of a state whose request ended early. Must not block: the model may be hanging."""
+
+    def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
+        """Answer requests from the first step to the last, those of equal `batch_key` together.
+
+        The engine does not call it for requests that have `steps`; it is there for callers without one.
+        """
+        answers: list[ResponseT | Exception | None] = [None] * len(requests)
+        groups: dict[Hashable, dict[int, StateT]] = {}
+        try:
+            for index, request in enumerate(requests):
+                state = self.prepare(request)
+                groups.setdefault(self.batch_key(request), {})[index] = state
+            for running in groups.values():
+                self._run(running, answers)
+        finally:
+            for running in groups.values():
+                for state in running.values():
+                    self.discard(state)
+        return [answer or RuntimeError("the steps ended without an answer") for answer in answers]
+
+    def _run(self, running: dict[int, StateT], answers: list[ResponseT | Exception | None]) -> None:
+        while running:
+            for index, error in zip(list(running), self.step(list(running.values())), strict=True):
+                if error is not None:
+                    answers[index] = error
+                    self.discard(running.pop(index))
+                elif not self.remaining(running[index]):
+                    answers[index] = self.finish(running[index])
+                    del running[index]
+
+    @classmethod
+    def streams(cls) -> bool:
+        """Every step can be told."""
+        return True
