@@ -210,6 +210,10 @@ class WaitingLine(Generic[T]):
         for entry in batch:
             entry.waiting = False
         self._depth -= len(batch)
+        if leader.remaining and now < math.inf:
+            for lines in self._lines.values():
+                if leader.key in lines:
+                    lines[leader.key].turn = math.nextafter(now, math.inf)  # after who came back now
         for entry in passed:
             if entry.waiting:
                 self._put(entry)
