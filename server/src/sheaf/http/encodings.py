@@ -9,6 +9,7 @@ from typing import Any
 import zstandard
 from pydantic import BaseModel
 
+from sheaf.http.limits import Limits
 from sheaf_client import ProblemError
 from sheaf_client._binary import MSGPACK_TYPE, pack
 from sheaf_client.contracts.base import BaseResponse
@@ -16,8 +17,6 @@ from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, Uns
 
 JSON_TYPE = "application/json"
 _JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()
-#: A body may be this many times larger than what was sent of it; more is a bomb.
-MAX_RATIO = 200
 #: Answers smaller than this are not worth compressing.
 MIN_COMPRESSED = 16 * 1024
 
@@ -65,8 +64,8 @@ def compressed(content: bytes, accept_encoding: str) -> bytes | None:
     return packed if len(packed) < 0.9 * len(content) else None
 
 
-def decompressor(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
-    """The function that undoes a content encoding, within the limit and the ratio; None for identity."""
+def decompressor(encoding: str, limits: Limits) -> Callable[[bytes], bytes] | None:
+    """The function that undoes a content encoding, within the limits on size and ratio; None for identity."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return None
@@ -76,13 +75,13 @@ def decompressor(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
         )
 
     def decompress(content: bytes) -> bytes:
-        bound = min(limit, max(MAX_RATIO * len(content), 4096))
+        bound = min(limits.max_body, max(int(limits.max_ratio * len(content)), 4096))
         try:
             plain = _gunzip(content, bound) if name == "gzip" else _unzstd(content, bound)
         except (zlib.error, zstandard.ZstdError, EOFError):
             raise MalformedRequestError(f"The body is not valid {name}.") from None
         if len(plain) > bound:
-            raise too_large(limit)
+            raise too_large(limits.max_body)
         return plain
 
     return decompress

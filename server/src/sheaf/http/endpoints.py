@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.engine import ModelRuntime
-from sheaf.http.bodies import OFFLOAD, decode, decode_value, offload, parse_batch, parsed, read_body
+from sheaf.http.bodies import OFFLOAD, Incoming, decode, decode_value, offload, parse_batch, parsed, read_body
 from sheaf.http.connections import while_connected
 from sheaf.http.encodings import JSON_TYPE, MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.events import event_response
@@ -53,9 +53,10 @@ class Terms(TypedDict):
 class Endpoints:
     """The handlers of all routes over models of this process."""
 
-    def __init__(self, models: Models, limits: Limits) -> None:
+    def __init__(self, models: Models, limits: Limits, incoming: Incoming) -> None:
         self._models = models
         self._limits = limits
+        self._incoming = incoming
 
     async def list_models(self, request: Request) -> Response:
         exchange: Exchange = request.scope["sheaf.exchange"]
@@ -105,7 +106,7 @@ class Endpoints:
         runtime, terms = self._call(exchange, model_name, "batch")
         operations = operations_of(runtime.spec.model_type)
         runtime.check_open()
-        body = await read_body(exchange, self._limits)
+        body = await read_body(exchange, self._limits, self._incoming)
         items = await offload(len(body.content), partial(parse_batch, body, self._limits.max_batch))
         caller = _caller(exchange)
         if caller.account is not None:
@@ -141,7 +142,7 @@ class Endpoints:
     ) -> BaseRequest:
         """The contract in the body: of the operation, or where there is none of that which the body names."""
         runtime.check_open()
-        body = await read_body(exchange, self._limits)
+        body = await read_body(exchange, self._limits, self._incoming)
         if operation is None:
             operations = operations_of(runtime.spec.model_type)
             operation = operations.only or operations.asked_for(await parsed(body))

@@ -86,6 +86,16 @@ RELOADS: Final = Metric(
     "sheaf_reloads_total", "counter", ("model",), "Times that a model that died or hung was loaded anew."
 )
 CACHE_BYTES: Final = Metric("sheaf_cache_bytes", "gauge", ("model",), "Bytes of the answers kept.")
+CONTEXT_REQUESTS: Final = Metric(
+    "sheaf_context_requests_total",
+    "counter",
+    ("model", "outcome"),
+    "Questions for what a model keeps between requests, such as fitted tables: `hit` where it was there, "
+    "else `miss`.",
+)
+CONTEXT_BYTES: Final = Metric(
+    "sheaf_context_bytes", "gauge", ("model",), "Bytes of what a model keeps between requests."
+)
 QUEUE_DEPTH: Final = Metric("sheaf_queue_depth", "gauge", ("model",), "Requests that wait.")
 READY: Final = Metric(
     "sheaf_model_ready", "gauge", ("model",), "1 where the model is loaded and accepts requests, else 0."
@@ -95,7 +105,7 @@ READY: Final = Metric(
 METRICS: Final[Sequence[Metric]] = (
     *(REQUESTS, REQUEST_SECONDS, PREDICTIONS, PREDICTION_SECONDS, REFUSED, FAILURES),
     *(BATCH_SIZE, QUEUE_SECONDS, QUEUE_DEPTH, DEVICE_SECONDS, COST, PADDED_COST),
-    *(CACHE_REQUESTS, CACHE_BYTES, READY, RELOADS),
+    *(CACHE_REQUESTS, CACHE_BYTES, CONTEXT_REQUESTS, CONTEXT_BYTES, READY, RELOADS),
 )
 #: How a request may end. What a backend makes up must not make new series.
 _ENDINGS = frozenset({"ok", "cancelled", *BY_CODE})
@@ -125,6 +135,7 @@ class Metrics:
         self._device_seconds = counts[DEVICE_SECONDS.name]
         self._cost, self._padded_cost = counts[COST.name], counts[PADDED_COST.name]
         self._cache, self._reloads = counts[CACHE_REQUESTS.name], counts[RELOADS.name]
+        self._contexts = counts[CONTEXT_REQUESTS.name]
         self._answered: deque[tuple[str, str, int, float]] = deque()
         self._predicted: deque[tuple[str, str, str, float]] = deque()
         self._executed: deque[tuple[str, int, float, float, float, Sequence[float]]] = deque()
@@ -140,6 +151,12 @@ class Metrics:
                 self._cache.add((model, outcome), 0)
             for distribution in (self._sizes, self._waited):
                 distribution.expect(own)
+
+    def contexts(self, model: str, *, hits: int, misses: int) -> None:
+        """How often a model found, and missed, what it keeps between requests: all in all so far."""
+        with self._lock:
+            self._contexts.values[model, "hit"] = hits
+            self._contexts.values[model, "miss"] = misses
 
     def answered(self, model: str, route: str, status: int, seconds: float) -> None:
         """A request over HTTP is over."""
