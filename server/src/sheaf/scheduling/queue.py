@@ -222,8 +222,12 @@ class WaitingLine(Generic[T]):
         return batch
 
     def expect(self, entries: int, now: float, seconds: float) -> None:
-        """A batch of so many took so long: with `linger`, its callers are given a moment to come back."""
-        self._expected = entries if self.policy.linger else 0
+        """A batch of so many took so long: with `linger`, its callers are given a moment to come back.
+
+        Who waits already is no reason to begin: else callers in two groups would take turns for ever.
+        """
+        most = min(entries + self._depth, self.policy.max_batch_size)
+        self._expected = most if self.policy.linger else 0
         self._expected_until = now + self.policy.linger * seconds
 
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
