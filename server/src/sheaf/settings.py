@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,10 +23,13 @@ def read_yaml(path: Path) -> Any:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {error}") from None
-    members: Any = content if isinstance(content, dict) else ()
-    if unknown := [key for key in members if key not in _MEMBERS]:
+    if unknown := [key for key in _keys(content) if key not in _MEMBERS]:
         raise ValueError(f"{path}: {unknown[0]}: unknown; there may be {', '.join(_MEMBERS)}")
-    return members or content
+    return content
+
+
+def _keys(content: Any) -> list[str]:
+    return list(cast("dict[str, Any]", content)) if isinstance(content, dict) else []
 
 
 def validated(kind: type[SettingsT], content: Any, place: str) -> SettingsT:
