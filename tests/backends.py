@@ -99,7 +99,7 @@ class Stepping(Echo):
 
     def __init__(self, *, add: float = 0.0, seconds: float = 0.0) -> None:
         super().__init__(add=add, seconds=seconds)
-        self.steps = 0
+        self.steps_taken = 0
         self.closed = threading.Event()
 
     def stream(self, request: TimeSeriesRequest) -> Iterator[ProgressEvent | TimeSeriesResponse]:
@@ -107,7 +107,7 @@ class Stepping(Echo):
             for step in range(request.horizon):
                 self.threads.add(threading.get_ident())
                 time.sleep(self.seconds)
-                self.steps += 1
+                self.steps_taken += 1
                 yield ProgressEvent(step=step + 1, total_steps=request.horizon)
             yield self.answer(request)
         finally:

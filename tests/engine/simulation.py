@@ -126,7 +126,7 @@ class Day:
 
     def _run(self) -> None:
         waiting = list(self.line)
-        batch = self.line.take(self.now, self.max_cost())
+        batch = self.line.take(self.now, lambda _: self.max_cost())
         assert batch, "a batch may run, and the line gives none"
         self._judge(waiting, batch)
         cost = cost_of([entry.cost for entry in batch], padded=self.padded)

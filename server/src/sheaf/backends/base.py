@@ -1,7 +1,7 @@
 """What a backend is: one model, loaded once, that answers batches of typed requests.
 
 The engine calls `load` once and then every other method from one thread of the model's own (or from that of
-a lone caller, where `inline` allows it), except `check`, `resolve_adapters`, `batch_key`, `cost` and
+a lone caller, where `inline` allows it), except `check`, `resolve_adapters`, `batch_key`, `cost`, `steps` and
 `deterministic`, which must be quick, must not touch the model's state, and may run on any thread. A model
 that dies or hangs is let go and made anew by the constructor and `load`.
 """
@@ -9,7 +9,7 @@ that dies or hangs is let go and made anew by the constructor and `load`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Generic
 
@@ -59,6 +59,11 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     #: The adapters that the deployment declares, given by its spec before `load`.
     lora: LoRAConfig | None = None
 
+    @classmethod
+    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:  # noqa: ARG003 - for those who override it
+        """The class that serves these settings: another only where a setting chooses the contract."""
+        return cls
+
     @abstractmethod
     def load(self) -> None:
         """Import the library and load the weights; after it the backend is ready to answer."""
@@ -103,6 +108,13 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def cost(self, request: RequestT) -> float:  # noqa: ARG002 - for those who override it
         """Work this request asks for, in units of the backend's choice; for `max_batch_cost`."""
         return 1.0
+
+    def steps(self, request: RequestT) -> int:  # noqa: ARG002 - for those who override it
+        """About how many steps a request takes, each of them with others; 0 where one call answers it.
+
+        Only a `StepwiseBackend` has any.
+        """
+        return 0
 
     def deterministic(self, request: RequestT) -> bool:
         """Whether the same request has the same answer, so that it may be kept and shared.

@@ -142,7 +142,11 @@ class RendezvousBackend(
     def finish(self, state: Course[AskT, GiveT, ResponseT]) -> ResponseT:
         return state.result
 
-    def progress(self, state: Course[AskT, GiveT, ResponseT]) -> ProgressEvent | None:
+    def progress(
+        self,
+        request: RequestT,  # noqa: ARG002 - for those who override it
+        state: Course[AskT, GiveT, ResponseT],
+    ) -> ProgressEvent | None:
         """The latest event of the loop, told once; None where it told nothing."""
         event, state.event = state.event, None
         return event

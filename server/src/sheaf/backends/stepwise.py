@@ -53,9 +53,10 @@ class StepwiseBackend(ModelBackend[RequestT, ResponseT], Generic[RequestT, Respo
     def finish(self, state: StateT) -> ResponseT:
         """The response at the end of the steps."""
 
-    def progress(self, state: StateT) -> ProgressEvent | None:  # noqa: ARG002 - for those who override it
-        """What to tell a caller who streams, after a step; None tells that so many of the steps are done."""
-        return None
+    def progress(self, request: RequestT, state: StateT) -> ProgressEvent | None:
+        """What to tell a caller who streams, after a step; None for nothing."""
+        total = self.steps(request)
+        return ProgressEvent(step=max(0, total - self.remaining(state)), total_steps=total)
 
     def discard(self, state: StateT) -> None:
         """Let go of a state whose request ended early. Must not block: the model may be hanging."""

@@ -1,4 +1,4 @@
-"""Runs a batch so that a fault stays with the request that caused it.
+"""Runs a batch, or one step of several requests, so that a fault stays with the request that caused it.
 
 If the model raises, the members run again in halves until the culprit stands alone; its neighbours are
 answered. What the model raised is logged and kept as the error's cause, and never told to the caller.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from sheaf.backends.base import BackendDiedError, ModelBackend
-from sheaf.engine.jobs import Job, PredictJob, StreamJob
+from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
 from sheaf_client.contracts.events import ProgressEvent
@@ -21,11 +21,14 @@ from sheaf_client.errors import BackendError
 
 log = logging.getLogger("sheaf.engine")
 
+JobT = TypeVar("JobT", PredictJob, StepJob)
+OutcomeT = TypeVar("OutcomeT")
+
 
 class Died(Exception):  # noqa: N818 - it is an event of the engine, told to nobody outside
     """The model cannot go on. `unanswered` were in the call that killed it, or had not run yet."""
 
-    def __init__(self, reason: Exception, unanswered: Sequence[PredictJob]) -> None:
+    def __init__(self, reason: Exception, unanswered: Sequence[Job]) -> None:
         super().__init__(str(reason))
         self.reason = reason
         self.unanswered = list(unanswered)
@@ -43,29 +46,37 @@ def run_batch(
     Raises:
         Died: The model cannot go on; some jobs are unanswered.
     """
+
+    def predict(jobs: list[PredictJob]) -> list[BaseResponse | Exception]:
+        requests = [job.request for job in jobs]
+        return checked(backend.batch_predict(requests), requests)
+
     started = clock()
-    run = _Run(backend)
+    run = Halving[PredictJob, BaseResponse](backend, predict)
     try:
-        run.predict(list(jobs))
+        run.through(list(jobs))
     except Died:
         _answer(run.outcomes, clock() - started, len(jobs))
         raise
     return _answer(run.outcomes, clock() - started, len(jobs)), run.fitted
 
 
-class _Run:
-    """One batch on its way through the model, halved where it must be."""
+class Halving(Generic[JobT, OutcomeT]):
+    """Several jobs on their way through one call of the model, in halves where it must be."""
 
-    def __init__(self, backend: ModelBackend) -> None:
+    def __init__(
+        self, backend: ModelBackend, call: Callable[[list[JobT]], Sequence[OutcomeT | Exception]]
+    ) -> None:
         self._backend = backend
-        self.outcomes: list[tuple[PredictJob, BaseResponse | Exception]] = []
+        self._call: Callable[[list[JobT]], Sequence[OutcomeT | Exception]] = call
+        self.outcomes: list[tuple[JobT, OutcomeT | Exception]] = []
         #: The calls that fitted into memory, once one did not.
-        self.fitted: list[list[PredictJob]] | None = None
+        self.fitted: list[list[JobT]] | None = None
 
-    def predict(self, jobs: list[PredictJob]) -> None:
-        requests = [job.request for job in jobs]
+    def through(self, jobs: list[JobT]) -> None:
+        """Have the model called; raises `Died` where it cannot go on."""
         try:
-            outcomes = _checked(self._backend.batch_predict(requests), requests)
+            outcomes = self._call(jobs)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
             self._recover(jobs, error)
         else:
@@ -73,8 +84,8 @@ class _Run:
                 self.fitted.append(jobs)
             self.outcomes += zip(jobs, outcomes, strict=True)
 
-    def _recover(self, jobs: list[PredictJob], error: Exception) -> None:
-        dead, out_of_memory = _diagnose(self._backend, error)
+    def _recover(self, jobs: list[JobT], error: Exception) -> None:
+        dead, out_of_memory = diagnose(self._backend, error)
         if dead:
             raise Died(error, jobs) from error
         if out_of_memory and self.fitted is None:
@@ -84,11 +95,11 @@ class _Run:
             return
         middle = len(jobs) // 2
         try:
-            self.predict(jobs[:middle])
+            self.through(jobs[:middle])
         except Died as died:
             died.unanswered += jobs[middle:]
             raise
-        self.predict(jobs[middle:])
+        self.through(jobs[middle:])
 
 
 def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float]) -> bool:
@@ -103,7 +114,7 @@ def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float
         event = next(job.events, None)
     except Exception as error:
         job.settle(as_problem(error, job.request))
-        if _diagnose(backend, error)[0]:
+        if diagnose(backend, error)[0]:
             raise Died(error, []) from error
         return False
     job.compute_seconds += clock() - started
@@ -114,11 +125,11 @@ def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float
     if event is None:
         job.settle(BackendError("The model's stream ended without a result."))
     else:
-        _settle(job, _checked([event], [job.request])[0], job.compute_seconds, 1)
+        settle(job, checked([event], [job.request])[0], job.compute_seconds, 1)
     return False
 
 
-def _diagnose(backend: ModelBackend, error: Exception) -> tuple[bool, bool]:
+def diagnose(backend: ModelBackend, error: Exception) -> tuple[bool, bool]:
     """Whether the model died of an error, and whether memory ran out; what that left is given back."""
     try:
         died = isinstance(error, BackendDiedError) or backend.is_fatal(error)
@@ -165,10 +176,10 @@ def _answer(
     outcomes: Sequence[tuple[PredictJob, BaseResponse | Exception]], seconds: float, size: int
 ) -> int:
     """Settle every job; returns how many failed."""
-    return sum(not _settle(job, outcome, seconds, size) for job, outcome in outcomes)
+    return sum(not settle(job, outcome, seconds, size) for job, outcome in outcomes)
 
 
-def _settle(job: Job, outcome: BaseResponse | Exception, seconds: float, size: int) -> bool:
+def settle(job: Job, outcome: BaseResponse | Exception, seconds: float, size: int) -> bool:
     """Tell a job's caller; False where there was no answer to tell."""
     try:
         if isinstance(outcome, BaseResponse):
@@ -180,7 +191,7 @@ def _settle(job: Job, outcome: BaseResponse | Exception, seconds: float, size: i
     return not isinstance(outcome, Exception)
 
 
-def _checked(outcomes: list[Any], requests: list[BaseRequest]) -> list[BaseResponse | Exception]:
+def checked(outcomes: list[Any], requests: list[BaseRequest]) -> list[BaseResponse | Exception]:
     """A response that belongs to another request, or too few of them, is a fault of the backend."""
     if len(outcomes) != len(requests):
         raise RuntimeError(f"backend gave {len(outcomes)} answers to {len(requests)} requests")

@@ -1,14 +1,17 @@
-"""What waits in a model's line: a request with the place its answer goes to, or one step of a stream."""
+"""What waits in a model's line: a request with the place its answer goes to, or the next step of one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sheaf.engine.answers import Outcome, Outlet
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
+
+if TYPE_CHECKING:
+    from sheaf.backends.stepwise import StepwiseBackend
 
 #: What a stream hands out: progress, then one result or one error.
 StreamEvent: TypeAlias = ProgressEvent | ResultEvent[Any] | ProblemError
@@ -44,6 +47,14 @@ class _Job:
         """The caller has left: nobody is told, and no step of a stream follows."""
         self._outlets.clear()
 
+    @property
+    def started(self) -> bool:
+        """Whether the model holds something for it between two turns, which `close` lets go of."""
+        return False
+
+    def close(self) -> None:
+        """Have the model let go of what it holds for this job; on the model's own thread."""
+
 
 class PredictJob(_Job):
     """A request that shares batches."""
@@ -70,6 +81,10 @@ class StreamJob(_Job):
         self.failed = False
         self.compute_seconds = 0.0
 
+    @property
+    def started(self) -> bool:
+        return self.events is not None
+
     def close(self) -> None:
         """Let the model's own iterator clean up."""
         close = getattr(self.events, "close", None)
@@ -81,4 +96,46 @@ class StreamJob(_Job):
         self.emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
 
-Job: TypeAlias = PredictJob | StreamJob
+class StepJob(_Job):
+    """A request that the model answers step by step, each step with others at whatever step of theirs."""
+
+    __slots__ = ("compute_seconds", "owner", "retried", "shared", "state", "tell", "told")
+
+    def __init__(
+        self,
+        request: BaseRequest,
+        outlet: Outlet,
+        call: Any = None,
+        tell: Callable[[ProgressEvent], None] | None = None,
+    ) -> None:
+        super().__init__(request, outlet, call)
+        #: The model's state for it, from its first turn on, and the backend that made it.
+        self.state: Any = None
+        self.owner: StepwiseBackend | None = None
+        #: Where progress goes, and the last step that was told.
+        self.tell = tell
+        self.told = 0
+        #: Whether it was in a step that took the model down with it.
+        self.retried = False
+        #: Most requests that shared a step with it.
+        self.shared = 1
+        self.compute_seconds = 0.0
+
+    @property
+    def started(self) -> bool:
+        return self.owner is not None
+
+    def begin(self, backend: StepwiseBackend) -> None:
+        """Prepare its state; raises what that raises."""
+        self.state = backend.prepare(self.request)
+        self.owner = backend
+
+    def close(self) -> None:
+        """Let the model discard its state: it begins anew, if it has another turn."""
+        owner, state = self.owner, self.state
+        self.owner = self.state = None
+        if owner is not None:
+            owner.discard(state)
+
+
+Job: TypeAlias = PredictJob | StreamJob | StepJob

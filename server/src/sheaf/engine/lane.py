@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sheaf.engine.jobs import Job, StreamJob
+from sheaf.engine.jobs import Job
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.pace import Pace
 from sheaf.scheduling.queue import Entry, WaitingLine
@@ -41,8 +41,8 @@ class Model(Protocol):
         """Whether it can run; where not, `mend` is called first."""
         ...
 
-    def max_cost(self) -> float:
-        """The most that a batch may cost now."""
+    def max_cost(self, leader: Entry[Job]) -> float:
+        """The most that a batch may cost which is led by that entry."""
         ...
 
     def run(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
@@ -123,7 +123,10 @@ class Lane:
     def discard(self, entry: Entry[Job]) -> bool:
         """Take a job that still waits out of the line."""
         with self._lock:
-            return self._line.discard(entry)
+            waited = self._line.discard(entry)
+            if waited:
+                self._let_go([entry])
+            return waited
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Run a function on the lane's thread between two batches (loading, unloading)."""
@@ -207,7 +210,7 @@ class Lane:
             # Deadlines are kept while a window is open, too.
             return None, None if seconds is None else min(seconds, self._line.next_deadline - now)
         # Once closed, nothing waits for its window.
-        batch = self._line.take(now if seconds == 0 else math.inf, self._model.max_cost())
+        batch = self._line.take(now if seconds == 0 else math.inf, self._model.max_cost)
         self._running = _Running(now, batch)
         return self._running, None
 
@@ -229,11 +232,12 @@ class Lane:
         self._running = None
         now = self._clock()
         seconds = now - running.since
-        self._pace.observe(len(running.batch), seconds)
-        self._line.expect(len(running.batch) - len(again), now, seconds)
+        done = len(running.batch) - len(again)
+        self._pace.observe(done, seconds)
+        self._line.expect(done, now, seconds)
         self._line.charge(running.batch, seconds)
         for entry in again:
-            self._line.add(entry)
+            self._line.come_back(entry, now)
         return True
 
     def _refused(self) -> list[Entry[Job]]:
@@ -241,9 +245,9 @@ class Lane:
         return self._let_go(self._line.clear()) if self._state == "refusing" else []
 
     def _let_go(self, entries: list[Entry[Job]]) -> list[Entry[Job]]:
-        """Have streams that left the line clean up on the lane's thread."""
+        """Have the model let go of jobs that left the line between two turns, on the lane's thread."""
         for entry in entries:
-            if isinstance(entry.item, StreamJob) and entry.item.events is not None:
+            if entry.item.started:
                 self._calls.append((entry.item.close, Future()))
                 self._rouse()
         return entries

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import cast
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.execution import Died, as_problem, run_batch, run_step
-from sheaf.engine.jobs import Job, PredictJob, StreamJob
+from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
+from sheaf.engine.steps import Turn, let_go, run_turn
 from sheaf.scheduling.latency import LatencyModel
 from sheaf.scheduling.memory import MemoryBound
 from sheaf.scheduling.packing import cost_of
@@ -22,6 +24,8 @@ log = logging.getLogger("sheaf.engine")
 
 #: Seconds between attempts to load a model that died: doubled from the first to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 60.0
+#: Most shapes of steps whose bounds are kept.
+_MAX_SHAPES = 1024
 
 
 class LoadedModel:
@@ -35,6 +39,8 @@ class LoadedModel:
         self.padded = self.backend.padded
         self.latency = LatencyModel()
         self.memory = MemoryBound()
+        #: The same for each shape of steps on which memory ran out.
+        self.shapes: dict[Hashable, MemoryBound] = {}
         self._broken: str | None = None
         self._loaded = False
         #: Seconds until the next attempt to load, once one has failed.
@@ -61,12 +67,15 @@ class LoadedModel:
         except Exception:
             log.exception("model %s could not be unloaded", self._spec.name)
 
-    def max_cost(self) -> float:
+    def max_cost(self, leader: Entry[Job]) -> float:
         """The most that a batch may cost: what fits into memory, and into the target of the policy."""
+        memory = self.memory
+        if isinstance(leader.item, StepJob):
+            memory = self.shapes.get(leader.key, memory)
         target = self._spec.batch_policy.target_ms
         if target is None:
-            return self.memory.cost
-        return min(self.memory.cost, self.latency.cost_within(target / 1000))
+            return memory.cost
+        return min(memory.cost, self.latency.cost_within(target / 1000))
 
     def run(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
         """Settle every job of a batch; gives back what shall run again."""
@@ -74,11 +83,14 @@ class LoadedModel:
         if self._broken is not None:  # only where the lane closes before the model could be loaded anew
             for entry in batch:
                 entry.item.settle(UnavailableError("The model was stopped."))
+                entry.item.close()
             return []
         for entry in batch:
-            entry.item.queue_seconds += now - entry.arrived
+            entry.item.queue_seconds += now - entry.since
         if isinstance(batch[0].item, StreamJob):
             return self._run_step(batch[0], batch[0].item)
+        if isinstance(batch[0].item, StepJob):
+            return self._run_turn(batch)
         return self._run_batch([entry for entry in batch if not entry.item.settled])
 
     def mend(self, closing: Callable[[float], bool]) -> None:
@@ -105,6 +117,8 @@ class LoadedModel:
         self._broken, self._loaded = "hung", False
         for entry in batch:
             entry.item.settle(BackendError(f"The model did not come back within {seconds:g} s."))
+            if isinstance(entry.item, StepJob):
+                let_go(entry.item)
 
     def check_open(self) -> None:
         """Raise `UnavailableError` where a model that died could not be loaded again."""
@@ -125,10 +139,52 @@ class LoadedModel:
                     self._died(died)
             self._record([entry], started, failures=int(job.failed))
         if more:
-            entry.arrived = self._clock()
             return [entry]
         job.close()
         return []
+
+    def _run_turn(self, entries: Sequence[Entry[Job]]) -> list[Entry[Job]]:
+        backend, started = cast("StepwiseBackend", self.backend), self._clock()
+        jobs = [cast("StepJob", entry.item) for entry in entries]
+        for job in jobs:
+            if job.settled or job.owner is not backend:  # of a model that is gone: it begins anew
+                let_go(job)
+        try:
+            turn = run_turn(backend, [job for job in jobs if not job.settled], clock=self._clock)
+        except Died as died:
+            if not self._serves(backend):
+                return []
+            self._record(entries, started, failures=len(died.unanswered))
+            rescued = self._rescue(entries, died)
+            others = [entry for entry in entries if not entry.item.settled and entry not in rescued]
+            return rescued + others
+        if not self._serves(backend):
+            return []
+        self._record(entries, started, turn.failures)
+        self._learn(entries, turn)
+        for job in jobs:
+            if job.settled:  # its caller left during the step
+                let_go(job)
+        again = [entry for entry, job in zip(entries, jobs, strict=True) if not job.settled]
+        for entry in again:
+            state = cast("StepJob", entry.item).state
+            entry.remaining = entry.remaining if state is None else backend.remaining(state)
+        return again
+
+    def _learn(self, entries: Sequence[Entry[Job]], turn: Turn) -> None:
+        """Keep what a step cost, and what fitted of its shape."""
+        costs = {id(entry.item): entry.cost for entry in entries}
+        key, cost = entries[0].key, self._cost(costs[id(job)] for job in turn.stepped)
+        if turn.fitted is None:
+            if turn.stepped:
+                self.latency.observe(cost, turn.seconds)
+            if key in self.shapes:
+                self.shapes[key].fitted(cost)
+        elif turn.fitted and not entries[0].alone:
+            while len(self.shapes) >= _MAX_SHAPES:
+                del self.shapes[next(iter(self.shapes))]
+            bound = self.shapes.setdefault(key, MemoryBound())
+            bound.shrink(max(self._cost(costs[id(job)] for job in call) for call in turn.fitted))
 
     def _run_batch(self, entries: Sequence[Entry[Job]]) -> list[Entry[Job]]:
         if not entries:
@@ -172,7 +228,7 @@ class LoadedModel:
         again: list[Entry[Job]] = []
         for entry in entries:
             job = entry.item
-            if not isinstance(job, PredictJob) or job.settled or id(job) not in unanswered:
+            if isinstance(job, StreamJob) or job.settled or id(job) not in unanswered:
                 continue
             if job.retried:
                 job.settle(as_problem(died.reason, job.request))
@@ -191,7 +247,7 @@ class LoadedModel:
                 size=len(entries),
                 cost=sum(costs),
                 padded_cost=self._cost(costs),
-                queue_seconds=[max(0.0, started - entry.arrived) for entry in entries],
+                queue_seconds=[max(0.0, started - entry.since) for entry in entries],
                 seconds=seconds,
                 ended=time.time(),
                 failures=failures,

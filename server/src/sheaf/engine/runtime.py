@@ -15,11 +15,12 @@ from typing import Any
 
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import operation_of
+from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.admission import admit, opaque
 from sheaf.engine.allocator import keep_large_arrays
 from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
 from sheaf.engine.cache import AnswerCache
-from sheaf.engine.jobs import Job, PredictJob, StreamEvent, StreamJob
+from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
 from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer, Sheltered
@@ -213,8 +214,9 @@ class ModelRuntime:
             adapters = self._admit(request)
 
             def enter(outlet: Outlet) -> tuple[Entry[Job], Leave]:
-                job = PredictJob(request, outlet, watch.call)
-                return self._enter(job, self._entry(job, adapters, terms), here=here)
+                if self.backend.steps(request):
+                    return self._enter(StepJob(request, outlet, watch.call), adapters, terms)
+                return self._enter(PredictJob(request, outlet, watch.call), adapters, terms, here=here)
 
             if self._shared is None or not self.backend.deterministic(request):
                 return enter(outlet)[1]
@@ -227,8 +229,10 @@ class ModelRuntime:
         self._observer.cached(self.spec.name, hit=asked.hit)
         return asked.leave
 
-    def _enter(self, job: PredictJob, entry: Entry[Job], *, here: bool) -> tuple[Entry[Job], Leave]:
-        lane = self._open_lane()
+    def _enter(
+        self, job: Job, adapters: ActiveAdapters, terms: Terms, *, here: bool = False
+    ) -> tuple[Entry[Job], Leave]:
+        lane, entry = self._open_lane(), self._entry(job, adapters, terms)
         if not (here and lane.run_here(entry)):
             lane.submit(entry)
 
@@ -247,24 +251,22 @@ class ModelRuntime:
     def _begin_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch
     ) -> Leave:
-        if not self.backend.streams():
-            emit(ProgressEvent(step=0, total_steps=1))
+        def finish(outcome: Outcome) -> None:
+            emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
-            def finish(outcome: Outcome) -> None:
-                emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
-
-            return self._ask(request, finish, terms, watch)
-        try:
-            adapters = self._admit(request)
-            job = StreamJob(request, emit, watch.call)
-            entry = self._entry(job, adapters, terms)
-            entry.key = job  # a step runs alone
-            self._open_lane().submit(entry)
-        except UnavailableError:
-            if self._successor is None:
-                raise
-            return self._successor._begin_stream(request, emit, terms, watch)  # noqa: SLF001 - one of us
-        return job.abandon
+        if self.backend.streams():
+            try:
+                adapters = self._admit(request)
+                if self.backend.steps(request):
+                    return self._enter(StepJob(request, finish, watch.call, emit), adapters, terms)[1]
+                if not isinstance(self.backend, StepwiseBackend):
+                    return self._enter(StreamJob(request, emit, watch.call), adapters, terms)[1]
+            except UnavailableError:
+                if self._successor is None:
+                    raise
+                return self._successor._begin_stream(request, emit, terms, watch)  # noqa: SLF001 - one of us
+        emit(ProgressEvent(step=0, total_steps=1))
+        return self._ask(request, finish, terms, watch)
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend
@@ -276,11 +278,16 @@ class ModelRuntime:
         if adapters and not backend.mixes_adapters:
             key = (key, adapters)
         hash(key)
+        steps = 0
+        if isinstance(job, StreamJob):
+            key = job  # its steps run alone
+        elif isinstance(job, StepJob):
+            key, steps = ("steps", key), backend.steps(request)
         cost = float(backend.cost(request))
         if not 0 <= cost < math.inf:
             raise ValueError(f"a request cannot cost {cost}")
         deadline = None if terms.timeout is None else now + terms.timeout
-        return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant)
+        return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant, steps)
 
     def _admit(self, request: BaseRequest) -> ActiveAdapters:
         self._open_lane()

@@ -57,6 +57,11 @@ class BatchPolicy(BaseModel):
         description="Seconds that one step of priority is worth: a request of priority 1 is served as if it "
         "had arrived so much earlier, so urgency goes first and nothing waits for ever.",
     )
+    shortest_first: bool = Field(
+        default=False,
+        description="Whether requests that work in steps go in the order of what they have left; one that is "
+        "long waits about eight times as long as it takes at most.",
+    )
     tenant_weights: dict[str, Weight] = Field(
         default_factory=dict,
         description="Share of the device's time of each tenant relative to the others, from 0.001 to 1000; "

@@ -3,16 +3,17 @@
 Tenants take turns by the device time they used; a tenant's most urgent entry leads the batch, others of its
 key join it, first those of tenants that have a turn too, then whoever there is room for. Urgency is the time
 of arrival, moved forward by priority, so an entry waits for those before it and for a bounded number of
-those after it.
+those after it. What works in steps comes back after each: within a key it keeps its place, and the keys take
+turns.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.fairness import FairShare
@@ -23,10 +24,19 @@ T = TypeVar("T")
 #: A batch is chosen among so many times its size of the most urgent entries.
 _LOOK_AHEAD = 4
 
+#: Where the shortest go first: seconds of head start that a second less of remaining work gives. What is long
+#: waits for ever shorter work only until it has waited so many times as long as it takes.
+_SHORTEST_FIRST = 8.0
+
 
 @dataclass(eq=False, slots=True)
 class Entry(Generic[T]):
-    """One thing that waits. `key` says with whom it may run; the times are on the caller's clock."""
+    """One thing that waits. `key` says with whom it may run; the times are on the caller's clock.
+
+    Attributes:
+        remaining: Steps that are left, of what works in steps; 0 for all else.
+        turn: When it last took a step.
+    """
 
     item: T
     key: Hashable
@@ -35,6 +45,8 @@ class Entry(Generic[T]):
     deadline: float | None = None
     priority: int = 0
     tenant: str = ""
+    remaining: int = 0
+    turn: float = -math.inf
     overtaken: int = 0
     urgency: float = field(default=0.0)
     number: int = field(default=0)
@@ -46,19 +58,30 @@ class Entry(Generic[T]):
         return self.number < other.number
 
     @property
+    def since(self) -> float:
+        """Since when it has waited for its next turn."""
+        return max(self.arrived, self.turn)
+
+    @property
     def alone(self) -> bool:
         """Whether nothing can share its batch: its key is itself."""
         return self.key is self.item
 
 
+def _endless(_: Any) -> float:
+    return math.inf
+
+
 class _Heap(Generic[T]):
     """Entries of one tenant and key by urgency. Those that left are skipped when they come up."""
 
-    __slots__ = ("entries", "gone")
+    __slots__ = ("entries", "gone", "turn")
 
     def __init__(self) -> None:
         self.entries: list[Entry[T]] = []
         self.gone = 0
+        #: When entries of it last took a step.
+        self.turn = -math.inf
 
     def first(self) -> Entry[T] | None:
         """The most urgent entry that waits; it stays."""
@@ -95,6 +118,8 @@ class WaitingLine(Generic[T]):
         self.next_deadline = math.inf
         self._expected = 0
         self._expected_until = -math.inf
+        #: How long a step takes, from the latest ones.
+        self._step_seconds = 0.0
 
     def __len__(self) -> int:
         return self._depth
@@ -109,6 +134,8 @@ class WaitingLine(Generic[T]):
         self._numbers += 1
         entry.number = self._numbers
         entry.urgency = entry.arrived - entry.priority * self.policy.priority_seconds
+        if self.policy.shortest_first:
+            entry.urgency += _SHORTEST_FIRST * entry.remaining * self._step_seconds
         self._put(entry)
         entry.waiting = True
         self._depth += 1
@@ -146,12 +173,17 @@ class WaitingLine(Generic[T]):
             return 0.0 if self._depth >= self._expected else max(0.0, self._expected_until - now)
         return max(0.0, min(self._opens(lines, now) for lines in self._by_key().values()) - now)
 
-    def take(self, now: float, max_cost: float = math.inf) -> list[Entry[T]]:
+    def come_back(self, entry: Entry[T], now: float) -> None:
+        """Put an entry in line that has taken a step, for its next."""
+        entry.turn, entry.overtaken = now, 0
+        self.add(entry)
+
+    def take(self, now: float, max_cost: Callable[[Entry[T]], float] = _endless) -> list[Entry[T]]:
         """Take out the next batch, its leader first; empty where nothing may run yet.
 
         Args:
             now: Time on the clock of the entries' `arrived`.
-            max_cost: A bound on the batch's cost besides the policy's.
+            max_cost: A bound on the cost of a leader's batch besides the policy's.
         """
         leader = self._leader(now)
         if leader is None:
@@ -159,7 +191,8 @@ class WaitingLine(Generic[T]):
         heapq.heappop(self._lines[leader.tenant][leader.key].entries)
         batch = [leader]
         passed: list[Entry[T]] = []
-        size, bound = self.policy.max_batch_size, min(max_cost, self.policy.max_batch_cost or math.inf)
+        size = self.policy.max_batch_size
+        bound = min(max_cost(leader), self.policy.max_batch_cost or math.inf)
         # Room that the tenants whose turn it is leave is for the others.
         for turn in (True, False):
             if len(batch) < size:
@@ -191,6 +224,8 @@ class WaitingLine(Generic[T]):
 
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
         """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
+        if any(entry.remaining for entry in batch):
+            self._step_seconds += (0.1 if self._step_seconds else 1.0) * (seconds - self._step_seconds)
         if self._lines:  # else nobody was kept waiting
             total = sum(entry.cost for entry in batch)
             used: dict[str, float] = {}
@@ -219,9 +254,10 @@ class WaitingLine(Generic[T]):
         if heap is None:
             heap = lines[entry.key] = _Heap()
         heapq.heappush(heap.entries, entry)
+        heap.turn = max(heap.turn, entry.turn)
 
     def _leader(self, now: float) -> Entry[T] | None:
-        """The most urgent entry of the tenant whose turn it is, among those that may run."""
+        """The entry that leads, of the tenant whose turn it is: the most urgent where none works in steps."""
         if not self._depth:
             return None
         lines = self._lines[self._shares.turn()]
@@ -232,7 +268,14 @@ class WaitingLine(Generic[T]):
             heaps = [heap for key, heap in lines.items() if key in ready] or [
                 heap for lines in self._lines.values() for key, heap in lines.items() if key in ready
             ]
-        return min((first for heap in heaps if (first := heap.first()) is not None), default=None)
+        filled = [heap for heap in heaps if heap.first() is not None]
+        return min(filled, key=self._standing).entries[0] if filled else None
+
+    def _standing(self, heap: _Heap[T]) -> tuple[float, int]:
+        """The place of a key: that of its most urgent entry, or for what works in steps, of its last turn."""
+        first = heap.entries[0]
+        boost = first.priority * self.policy.priority_seconds
+        return max(first.urgency, heap.turn - boost), first.number
 
     def _most_urgent(self, key: Hashable, count: int, *, turn: bool) -> list[Entry[T]]:
         """Take out the most urgent entries of a key, in order, of tenants that have a turn or have none."""
@@ -262,7 +305,7 @@ class WaitingLine(Generic[T]):
         waiting = [entry for heap in heaps for entry in heap.entries if entry.waiting]
         if not waiting:
             return math.inf
-        if waiting[0].alone:
+        if waiting[0].alone or any(heap.turn > -math.inf for heap in heaps):
             return now
         cost = cost_of([entry.cost for entry in waiting], padded=self._padded)
         limit = self.policy.max_batch_cost

@@ -1,0 +1,131 @@
+"""One turn of requests that work in steps: who is new is prepared, all take a step, who is done is answered.
+
+A fault stays with its request here too. What a step raises is met by halving, as in a batch; what comes
+before the first step and after the last runs for one request alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sheaf.backends.stepwise import StepwiseBackend
+from sheaf.engine.execution import Died, Halving, as_problem, checked, diagnose, settle
+from sheaf.engine.jobs import StepJob
+from sheaf_client.contracts.base import BaseResponse
+
+log = logging.getLogger("sheaf.engine")
+
+
+@dataclass(slots=True)
+class Turn:
+    """What came of a turn.
+
+    Attributes:
+        stepped: Jobs that were to take the step.
+        seconds: How long the step itself took, without what came before the first and after the last.
+        failures: Jobs that the model failed on.
+        fitted: Where memory ran out, the jobs of each call that fitted after that.
+    """
+
+    stepped: Sequence[StepJob] = ()
+    seconds: float = 0.0
+    failures: int = 0
+    fitted: Sequence[Sequence[StepJob]] | None = None
+
+
+def run_turn(backend: StepwiseBackend, jobs: Sequence[StepJob], *, clock: Callable[[], float]) -> Turn:
+    """Let every job take a step; those that are not settled after it have another turn.
+
+    Raises:
+        Died: The model cannot go on, and all states are lost.
+    """
+    turn = Turn()
+    running = [job for job in jobs if job.started]
+    stepping = list(running)
+    for job in jobs:
+        if job.started:
+            continue
+        began = clock()
+        try:
+            job.begin(backend)
+            done = not backend.remaining(job.state)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours go on
+            if _diagnosed(backend, job, error) and running:
+                turn.fitted = [running]  # it begins when others are done
+            else:
+                turn.failures += _fail(job, error)
+            continue
+        job.compute_seconds += clock() - began
+        if not done:
+            stepping.append(job)
+        else:
+            turn.failures += not _advance(backend, job, clock)
+    if stepping:
+        _step(backend, stepping, turn, clock)
+    return turn
+
+
+def _step(backend: StepwiseBackend, jobs: list[StepJob], turn: Turn, clock: Callable[[], float]) -> None:
+    def step(jobs: list[StepJob]) -> Sequence[Exception | None]:
+        given = backend.step([job.state for job in jobs])
+        if len(given) != len(jobs):
+            raise RuntimeError(f"backend gave {len(given)} outcomes of a step of {len(jobs)} requests")
+        return given
+
+    started = clock()
+    run = Halving[StepJob, None](backend, step)
+    run.through(jobs)
+    turn.stepped, turn.seconds = jobs, clock() - started
+    turn.fitted = turn.fitted or run.fitted
+    for job, error in run.outcomes:
+        job.compute_seconds += turn.seconds
+        job.shared = max(job.shared, len(jobs))
+        if error is None:
+            turn.failures += not _advance(backend, job, clock)
+        else:
+            _diagnosed(backend, job, error)
+            turn.failures += _fail(job, error)
+
+
+def _advance(backend: StepwiseBackend, job: StepJob, clock: Callable[[], float]) -> bool:
+    """Tell of the step, and answer a job that has taken its last; False where the model failed on it."""
+    began = clock()
+    outcome: BaseResponse | Exception
+    try:
+        if job.tell is not None and not job.settled:
+            event = backend.progress(job.request, job.state)
+            if event is not None and event.step > job.told:  # it may have begun anew
+                job.told = event.step
+                job.tell(event)
+        if backend.remaining(job.state):
+            return True
+        outcome = checked([backend.finish(job.state)], [job.request])[0]
+    except Exception as error:  # noqa: BLE001 - as above
+        _diagnosed(backend, job, error)
+        outcome = error
+    let_go(job)
+    job.compute_seconds += clock() - began
+    return settle(job, outcome, job.compute_seconds, job.shared)
+
+
+def _diagnosed(backend: StepwiseBackend, job: StepJob, error: Exception) -> bool:
+    """Whether memory ran out; raises `Died` where the model cannot go on."""
+    died, out_of_memory = diagnose(backend, error)
+    if died:
+        raise Died(error, [job]) from error
+    return out_of_memory
+
+
+def _fail(job: StepJob, error: Exception) -> bool:
+    let_go(job)
+    return job.settle(as_problem(error, job.request))
+
+
+def let_go(job: StepJob) -> None:
+    """Have the model discard what it holds for a job; what that raises is logged."""
+    try:
+        job.close()
+    except Exception:
+        log.exception("a backend could not discard a state")
