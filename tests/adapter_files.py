@@ -76,10 +76,8 @@ def as_kohya(file: Path, target: Path, *, alpha: float) -> Path:
     return target
 
 
-def kohya_flux(
-    target: Path, *, width: int, blocks: int, seed: int, rank: int = 4, alpha: float = 2.0
-) -> Path:
-    """A FLUX LoRA as kohya's trainer writes it: names of the original code, where q, k and v are one layer."""
+def kohya_flux(target: Path, *, width: int, blocks: int, seed: int, rank: int = 4) -> Path:
+    """A FLUX LoRA as kohya's trainer writes it: by the original names, where q, k and v are one."""
     import torch
     from safetensors.torch import save_file
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -62,20 +62,20 @@ def find_file(name: str, config: LoRAConfig) -> Path:
 
 
 def _from_hub(source: AdapterSource, revision: str | None) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.constants import is_offline_mode
+    import huggingface_hub
 
+    hub: Any = huggingface_hub
     repo = source.repo or ""
     if source.file:
-        return Path(hf_hub_download(repo, source.file, revision=revision))
-    if is_offline_mode():
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    files = [file for file in HfApi().list_repo_files(repo, revision=revision) if "/" not in file]
+        return Path(hub.hf_hub_download(repo, source.file, revision=revision))
+    if hub.is_offline_mode():
+        return Path(hub.snapshot_download(repo, revision=revision, local_files_only=True))
+    files: list[str] = [f for f in hub.list_repo_files(repo, revision=revision) if "/" not in f]
     weights = [file for file in files if file.endswith(".safetensors")]
     wanted = [STANDARD_NAME] if STANDARD_NAME in weights else weights
     if len(wanted) != 1:
         raise ValueError(_choice(wanted))
-    return Path(hf_hub_download(repo, wanted[0], revision=revision))
+    return Path(hub.hf_hub_download(repo, wanted[0], revision=revision))
 
 
 def _in_folder(name: str, folder: Path) -> Path:
@@ -101,7 +101,7 @@ def read_adapter(name: str, file: Path, pipe: Any) -> Adapter:
     """
     try:
         _refuse_variants(file)
-        with torch.random.fork_rng(devices=[]), _quiet():
+        with _random_state_kept(), _quiet():
             skeletons, given = _load_skeletons(file, pipe)
         parts = {part: _layers(getattr(pipe, part), layers, given) for part, layers in skeletons.items()}
         if left := given.total():
@@ -114,8 +114,9 @@ def read_adapter(name: str, file: Path, pipe: Any) -> Adapter:
 
 def _refuse_variants(file: Path) -> None:
     """The loaders drop the magnitudes of DoRA with a warning, which makes another adapter of it."""
-    with safe_open(file, "pt") as opened:
-        for key in opened.keys():  # noqa: SIM118 - it is no mapping
+    with cast("Any", safe_open)(file, "pt") as opened:
+        keys: list[str] = opened.keys()
+        for key in keys:
             if "dora_scale" in key or "lora_magnitude_vector" in key:
                 raise ValueError("it is DoRA, and only plain LoRA can share a batch")
 
@@ -166,9 +167,11 @@ def lora_parts(pipe: Any) -> list[str]:
 
 def _skeleton(part: Any) -> Any:
     """A network of the same layers, whose weights are single zeros that only have the right shapes."""
+    kind = cast("Any", type(part))
     with torch.device("meta"):
-        skeleton = type(part).from_config(part.config) if _of_diffusers(part) else type(part)(part.config)
-    for module in skeleton.modules():
+        skeleton: Any = kind.from_config(part.config) if _of_diffusers(part) else kind(part.config)
+    modules: Iterable[torch.nn.Module] = skeleton.modules()
+    for module in modules:
         for name, tensor in list(module.named_parameters(recurse=False)):
             hollow = torch.nn.Parameter(torch.zeros(()).expand(tensor.shape), requires_grad=False)
             setattr(module, name, hollow)
@@ -191,7 +194,8 @@ def _layers(part: torch.nn.Module, skeleton: torch.nn.Module, given: Counter[Any
 
     plain = (peft_layers.Linear, peft_layers.Conv1d, peft_layers.Conv2d, peft_layers.Conv3d)
     found: dict[torch.nn.Module, Factors] = {}
-    for name, module in cast("Iterator[tuple[str, torch.nn.Module]]", skeleton.named_modules()):
+    named = cast("Any", skeleton).named_modules()
+    for name, module in cast("Iterable[tuple[str, torch.nn.Module]]", named):
         if not isinstance(module, BaseTunerLayer):
             continue
         layer: Any = module
@@ -215,6 +219,16 @@ def _own(name: str, factors: Factors, weight: torch.Tensor | None) -> None:
         tensor.data = tensor.detach().to(dtype=dtype, copy=True)
         if not tensor.isfinite().all():
             raise ValueError(f"the factors of {name} are not finite")
+
+
+@contextmanager
+def _random_state_kept() -> Generator[None]:
+    """The loaders draw factors before they put those of the file in their places."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 @contextmanager

@@ -81,17 +81,17 @@ class Adapters:
             with self._lock:
                 self._users.subtract(names)
 
-    def rows(self, rows: Sequence[ActiveAdapters]) -> AbstractContextManager[None]:
+    def rows(self, active: Sequence[ActiveAdapters]) -> AbstractContextManager[None]:
         """Compute each row of one forward pass of the denoiser with its own adapters, all of them held.
 
         Args:
-            rows: The adapters of each row, shape (batch,); a request that guidance doubles has two rows.
+            active: The adapters of each row, shape (batch,); a request that guidance doubles has two rows.
         """
-        if not any(rows):
+        if not any(active):
             return nullcontext()
-        key = tuple(rows)
+        key = tuple(active)
         if self._latest is None or self._latest[0] != key:  # most batches take many steps together
-            self._latest = key, RowPass(rows, self._layers_of(0, rows))
+            self._latest = key, RowPass(active, self._layers_of(0, active))
         return self._latest[1].applied()
 
     @contextmanager

@@ -56,6 +56,9 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
     Image k of a request with seed s is the image that the request with seed s + k draws alone.
     """
 
+    takes_adapters: ClassVar[bool] = True
+    mixes_adapters: ClassVar[bool] = True
+
     family: ClassVar[Family]
     #: The modes of this class; the settings choose the class by them.
     modes: ClassVar[tuple[str, ...]] = ("text2img",)
@@ -170,8 +173,15 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         )
 
     def adapter_seam(self) -> AdapterSeam:
-        """What applies the adapters of `self.lora` to the loaded parts, `self.pipeline.components`."""
-        return NoAdapters()
+        """What applies the adapters that the deployment declares to the loaded parts."""
+        if self.lora is None:
+            return NoAdapters()
+        from sheaf.backends._diffusers.adapters import Adapters
+
+        try:
+            return Adapters(self.pipeline, self.lora)
+        except ModuleNotFoundError as error:
+            raise missing_library(self.family.name, "diffusion", error) from error
 
     @property
     def pipeline(self) -> Any:
@@ -264,7 +274,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
             **self.extra_arguments(),
         }
         known = inspect.signature(type(pipeline).__call__).parameters
-        with overheard(*CHATTER):
+        with self._adapters.held(adapters), overheard(*CHATTER):
             pixels = pipeline(
                 **{name: value for name, value in arguments.items() if name in known},
                 generator=_generators(seed, request.num_images),
@@ -278,7 +288,9 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         from sheaf.backends._diffusers.images import encoded, to_pillow
 
         files = [encoded(image, request.output_format) for image in to_pillow(pixels)]
-        kind: Any = DiffusionResponse if isinstance(request, DiffusionRequest) else MultimodalGenerationResponse
+        kind: Any = (
+            DiffusionResponse if isinstance(request, DiffusionRequest) else MultimodalGenerationResponse
+        )
         response: Response = respond(
             request,
             kind,

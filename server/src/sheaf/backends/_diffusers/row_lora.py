@@ -1,8 +1,8 @@
 """Plain LoRA by row: each row of one forward pass gets its own adapters at its own weights.
 
-A layer W with factors A and B becomes W x + scale * B A x, for the rows that have the adapter. The factors are
-added by hooks that stay for one forward pass, so the model itself is never changed: a pass without adapters
-runs what was loaded, and nothing is left for the next one.
+A layer W with factors A and B becomes W x + scale * B A x, for the rows that have the adapter. The factors
+are added by hooks that stay for one forward pass, so the model itself is never changed: a pass without
+adapters runs what was loaded, and nothing is left for the next one.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class RowPass:
             low = torch.bmm(flat, torch.stack([factors.down.weight for _, factors, _ in members]).mT)
             high = torch.bmm(_scaled(low, strength), torch.stack([f.up.weight for _, f, _ in members]).mT)
             high = high.view(*taken.shape[:-1], -1)
-        alpha = strength if isinstance(strength, float) else 1.0
+        alpha = 1.0 if isinstance(strength, torch.Tensor) else strength
         if isinstance(rows, torch.Tensor):
             output.index_add_(0, rows, high.to(output.dtype), alpha=alpha)
         else:
@@ -136,7 +136,7 @@ class RowPass:
 
 
 def _scaled(low: torch.Tensor, strength: float | torch.Tensor) -> torch.Tensor:
-    if isinstance(strength, float):
+    if not isinstance(strength, torch.Tensor):
         return low  # added once, at the end
     return low * strength.to(low.dtype).view(-1, *[1] * (low.ndim - 1))
 

@@ -12,6 +12,10 @@ from sheaf.lora import ActiveAdapters
 class AdapterSeam(Protocol):
     """Applies adapters for as long as a context is open; outside of it the model is as it was loaded."""
 
+    def held(self, active: ActiveAdapters) -> AbstractContextManager[object]:
+        """Around all of one request's run: these adapters are there, or an error says why not."""
+        ...
+
     def rows(self, active: Sequence[ActiveAdapters]) -> AbstractContextManager[object]:
         """Around one forward of the denoiser whose row i is computed with the adapters `active[i]`."""
         ...
@@ -23,6 +27,9 @@ class AdapterSeam(Protocol):
 
 class NoAdapters:
     """The seam of a model without adapters."""
+
+    def held(self, active: ActiveAdapters) -> AbstractContextManager[object]:  # noqa: ARG002
+        return nullcontext()
 
     def rows(self, active: Sequence[ActiveAdapters]) -> AbstractContextManager[object]:  # noqa: ARG002
         return nullcontext()
