@@ -278,7 +278,9 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         from sheaf.backends._diffusers.images import encoded, to_pillow
 
         files = [encoded(image, request.output_format) for image in to_pillow(pixels)]
-        kind: Any = DiffusionResponse if isinstance(request, DiffusionRequest) else MultimodalGenerationResponse
+        kind: Any = (
+            DiffusionResponse if isinstance(request, DiffusionRequest) else MultimodalGenerationResponse
+        )
         response: Response = respond(
             request,
             kind,
