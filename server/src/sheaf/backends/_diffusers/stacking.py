@@ -144,7 +144,7 @@ def _split(output: Any, sizes: Sequence[int]) -> list[Any]:
         tensor: Any = output
         return list(tensor.split(list(sizes)))
     if isinstance(output, dict):  # the library's outputs with names are dicts too
-        outputs: Any = output
+        outputs: Any = cast("Any", output)
         named = {key: _split(value, sizes) for key, value in outputs.items()}
         return [
             outputs.__class__(**{key: parts[i] for key, parts in named.items()}) for i in range(len(sizes))
