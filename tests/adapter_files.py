@@ -82,11 +82,7 @@ def kohya_flux(target: Path, *, width: int, blocks: int, seed: int, rank: int = 
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(seed)
-    layers = {
-        "img_attn_proj": (width, width),
-        "img_attn_qkv": (width, 3 * width),
-        "img_mod_lin": (width, 6 * width),
-    }
+    layers = {"img_attn_proj": width, "img_attn_qkv": 3 * width, "img_mod_lin": 6 * width}
     state: dict[str, torch.Tensor] = {}
     for block in range(blocks):
         for layer, out in layers.items():

@@ -1,12 +1,14 @@
-"""Queues for the tests of jobs."""
+"""What is costly to make and shared by test files: queues, and diffusion checkpoints with adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.integration.adapter_cases import Studio
 from tests.integration.queues import Queues, RedisServer
 
 
@@ -28,3 +30,9 @@ def queues(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queues]:
         opened = Queues(f"sqlite:///{tmp_path}/jobs.db")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def studio_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Studio]:
+    """The small checkpoint of a family of diffusion models with its LoRA files, made when first wanted."""
+    return cache(lambda family: Studio(family, tmp_path_factory.mktemp("studio")))
