@@ -1,4 +1,4 @@
-"""Queues for the tests of jobs."""
+"""Queues for the tests of jobs, and checkpoints that several files of tests load."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ def queues(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queues]:
         opened = Queues(f"sqlite:///{tmp_path}/jobs.db")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def diffusion_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of small checkpoints of FLUX and SDXL."""
+    from tests.diffusion_checkpoints import make_flux, make_sdxl
+
+    folder = tmp_path_factory.mktemp("diffusion")
+    return {
+        "flux": str(make_flux(folder / "flux")),
+        "schnell": str(make_flux(folder / "schnell", guidance=False)),
+        "sdxl": str(make_sdxl(folder / "sdxl")),
+        "sdxl-inpainting": str(make_sdxl(folder / "sdxl-inpainting", inpainting=True)),
+    }
