@@ -350,34 +350,6 @@ def test_the_mode_chooses_the_contract(diffusion_checkpoints: dict[str, str]) ->
         ModelSpec(name="m", backend="flux", backend_kwargs={"steps": 4}).make_backend()
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        (shutil.rmtree, OSError, "there is no checkpoint at"),
-        (lambda path: (path / "model_index.json").unlink(), OSError, "model_index.json"),
-        (lambda path: shutil.rmtree(path / "vae"), OSError, "has no vae"),
-        (lambda path: (path / "unet/config.json").unlink(), OSError, "config.json"),
-        (lambda path: _drop_weights(path / "unet"), OSError, "safetensors"),
-        (lambda path: _pickle(path / "vae"), OSError, "safetensors"),
-        (lambda path: _drop_tensor(path / "unet"), ValueError, "lacks the weights conv_in.weight"),
-        (lambda path: _drop_tensor(path / "text_encoder"), ValueError, "text_encoder lacks the weights"),
-        (_replace_part, ValueError, "unet of"),
-    ],
-)
-def test_what_a_checkpoint_lacks_is_named(
-    change: Callable[[Path], None],
-    error: type[Exception],
-    words: str,
-    diffusion_checkpoints: dict[str, str],
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "changed"
-    shutil.copytree(diffusion_checkpoints["sdxl"], path)
-    change(path)
-    with pytest.raises(error, match=words):
-        SDXLBackend(str(path), **SETTINGS).load()
-
-
 def _weights(folder: Path) -> Path:
     (found,) = folder.glob("*.safetensors")
     return found
@@ -407,6 +379,34 @@ def _replace_part(path: Path) -> None:
     index = json.loads((path / "model_index.json").read_text())
     index["unet"] = ["my_code", "MyUNet"]
     (path / "model_index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (shutil.rmtree, OSError, "there is no checkpoint at"),
+        (lambda path: (path / "model_index.json").unlink(), OSError, "model_index.json"),
+        (lambda path: shutil.rmtree(path / "vae"), OSError, "has no vae"),
+        (lambda path: (path / "unet/config.json").unlink(), OSError, "config.json"),
+        (lambda path: _drop_weights(path / "unet"), OSError, "safetensors"),
+        (lambda path: _pickle(path / "vae"), OSError, "safetensors"),
+        (lambda path: _drop_tensor(path / "unet"), ValueError, "lacks the weights conv_in.weight"),
+        (lambda path: _drop_tensor(path / "text_encoder"), ValueError, "text_encoder lacks the weights"),
+        (_replace_part, ValueError, "unet of"),
+    ],
+)
+def test_what_a_checkpoint_lacks_is_named(
+    change: Callable[[Path], None],
+    error: type[Exception],
+    words: str,
+    diffusion_checkpoints: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "changed"
+    shutil.copytree(diffusion_checkpoints["sdxl"], path)
+    change(path)
+    with pytest.raises(error, match=words):
+        SDXLBackend(str(path), **SETTINGS).load()
 
 
 def test_a_scheduler_that_is_none_is_refused(diffusion_checkpoints: dict[str, str]) -> None:
