@@ -10,7 +10,6 @@ from sheaf.backends.sdxl import SDXLBackend
 from sheaf.lora import ActiveAdapters, LoRAAdapter, LoRAConfig
 from sheaf.spec import ModelSpec
 from tests.adapter_files import STANDARD, as_kohya, kohya_flux, make_adapter
-from tests.diffusion_checkpoints import make_flux, make_sdxl
 from tests.integration.diffusion_cases import TEXT_TOKENS, Pixels, call, pipeline_of
 
 FAMILIES = ["flux", "sdxl"]
@@ -64,9 +63,9 @@ class GroupedFlux(RecordingFlux):
 class Studio:
     """One family's checkpoint, its LoRA files, and the library's own pipeline that holds them all."""
 
-    def __init__(self, family: str, folder: Path) -> None:
+    def __init__(self, family: str, base: str, folder: Path) -> None:
         self.family = family
-        self.base = str({"flux": make_flux, "sdxl": make_sdxl}[family](folder / family))
+        self.base = base
         self.files = folder / f"{family}-adapters"
         made = self.pipeline()
         for seed, (name, (rank, alpha, text)) in enumerate(ADAPTERS.items()):

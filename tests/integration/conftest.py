@@ -1,4 +1,4 @@
-"""What is costly to make and shared by test files: queues, and diffusion checkpoints with adapters."""
+"""Queues for the tests of jobs, and checkpoints that several files of tests load."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ def queues(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queues]:
 
 
 @pytest.fixture(scope="session")
-def studio_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Studio]:
+def diffusion_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of small checkpoints of FLUX and SDXL."""
+    from tests.diffusion_checkpoints import make_flux, make_sdxl
+
+    folder = tmp_path_factory.mktemp("diffusion")
+    return {
+        "flux": str(make_flux(folder / "flux")),
+        "schnell": str(make_flux(folder / "schnell", guidance=False)),
+        "sdxl": str(make_sdxl(folder / "sdxl")),
+        "sdxl-inpainting": str(make_sdxl(folder / "sdxl-inpainting", inpainting=True)),
+    }
+
+
+@pytest.fixture(scope="session")
+def studio_of(
+    diffusion_checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Studio]:
     """The small checkpoint of a family of diffusion models with its LoRA files, made when first wanted."""
-    return cache(lambda family: Studio(family, tmp_path_factory.mktemp("studio")))
+    folder = tmp_path_factory.mktemp("adapters")
+    return cache(lambda family: Studio(family, diffusion_checkpoints[family], folder))

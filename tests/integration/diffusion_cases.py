@@ -84,13 +84,13 @@ def load_recording(backend: type[Any], path: str, **settings: Any) -> Any:
     return loaded
 
 
-def pipeline_of(name: str, path: str, scheduler: str | None = None) -> Any:
+def pipeline_of(name: str, path: str, scheduler: str | None = None, dtype: str = "float32") -> Any:
     """A pipeline of the library, by itself."""
     import diffusers
     import torch
 
     options = {"add_watermarker": False} if "XL" in name else {}
-    pipeline = getattr(diffusers, name).from_pretrained(path, dtype=torch.float32, **options)
+    pipeline = getattr(diffusers, name).from_pretrained(path, dtype=getattr(torch, dtype), **options)
     if scheduler is not None:
         pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)

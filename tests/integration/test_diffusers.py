@@ -12,7 +12,6 @@ import pytest
 
 from sheaf.backends.flux import FluxBackend
 from sheaf.backends.sdxl import SDXLBackend
-from tests.diffusion_checkpoints import make_flux, make_sdxl
 from tests.integration.diffusion_cases import (
     CLOSE,
     TEXT_TOKENS,
@@ -45,19 +44,7 @@ FLUX_SETTINGS: dict[str, Any] = {**SETTINGS, "max_sequence_length": TEXT_TOKENS}
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("diffusion")
-    made: dict[str, Path] = {
-        "flux": make_flux(folder / "flux"),
-        "schnell": make_flux(folder / "schnell", guidance=False),
-        "sdxl": make_sdxl(folder / "sdxl"),
-        "sdxl-inpainting": make_sdxl(folder / "sdxl-inpainting", inpainting=True),
-    }
-    return {name: str(path) for name, path in made.items()}
-
-
-@pytest.fixture(scope="module")
-def backends(checkpoints: dict[str, str]) -> dict[str, Any]:
+def backends(diffusion_checkpoints: dict[str, str]) -> dict[str, Any]:
     loaded: dict[str, Any] = {}
     for kind in KINDS:
         family = kind.partition("-")[0]
@@ -66,12 +53,12 @@ def backends(checkpoints: dict[str, str]) -> dict[str, Any]:
         if kind.endswith("image"):
             settings["mode"] = "img2img"
         cls = FluxBackend if family == "flux" else SDXLBackend
-        loaded[kind] = load_recording(cls, checkpoints[family], **settings)
+        loaded[kind] = load_recording(cls, diffusion_checkpoints[family], **settings)
     return loaded
 
 
 @pytest.fixture(scope="module")
-def libraries(checkpoints: dict[str, str]) -> Callable[[str, Any], Any]:
+def libraries(diffusion_checkpoints: dict[str, str]) -> Callable[[str, Any], Any]:
     """The library's pipeline for a request to a kind of backend."""
     found: dict[tuple[str, str], Any] = {}
 
@@ -79,7 +66,7 @@ def libraries(checkpoints: dict[str, str]) -> Callable[[str, Any], Any]:
         family = kind if kind in PIPELINES else "sdxl"
         name = PIPELINES[family][getattr(request, "mask", None) is not None]
         if (kind, name) not in found:
-            path = checkpoints[family.partition("-")[0]]
+            path = diffusion_checkpoints[family.partition("-")[0]]
             found[kind, name] = pipeline_of(name, path, SCHEDULERS.get(kind))
         return found[kind, name]
 
@@ -230,11 +217,11 @@ def test_a_step_that_fails_can_be_taken_again(
 
 
 def test_the_settings_of_a_scheduler_replace_the_checkpoints(
-    checkpoints: dict[str, str], libraries: Callable[[str, Any], Any]
+    diffusion_checkpoints: dict[str, str], libraries: Callable[[str, Any], Any]
 ) -> None:
     settings = {"scheduler": "HeunDiscreteScheduler", "scheduler_kwargs": {"use_karras_sigmas": True}}
-    backend = load_recording(SDXLBackend, checkpoints["sdxl"], **SETTINGS, **settings)
-    library = pipeline_of("StableDiffusionXLPipeline", checkpoints["sdxl"])
+    backend = load_recording(SDXLBackend, diffusion_checkpoints["sdxl"], **SETTINGS, **settings)
+    library = pipeline_of("StableDiffusionXLPipeline", diffusion_checkpoints["sdxl"])
     from diffusers import HeunDiscreteScheduler
 
     library.scheduler = HeunDiscreteScheduler.from_config(library.scheduler.config, use_karras_sigmas=True)
@@ -243,8 +230,10 @@ def test_the_settings_of_a_scheduler_replace_the_checkpoints(
         assert_drawn(backend, request, answer, call(library, request))
 
 
-def test_a_checkpoint_made_for_inpainting_is_served_in_its_mode(checkpoints: dict[str, str]) -> None:
-    path = checkpoints["sdxl-inpainting"]
+def test_a_checkpoint_made_for_inpainting_is_served_in_its_mode(
+    diffusion_checkpoints: dict[str, str],
+) -> None:
+    path = diffusion_checkpoints["sdxl-inpainting"]
     backend = load_recording(SDXLBackend, path, mode="inpaint", **SETTINGS)
     library = pipeline_of("StableDiffusionXLInpaintPipeline", path)
     requests = [redraw(mask=mask()), redraw(seed=2, strength=1.0, num_inference_steps=2)]
@@ -255,13 +244,15 @@ def test_a_checkpoint_made_for_inpainting_is_served_in_its_mode(checkpoints: dic
             SDXLBackend(path, mode=mode, **SETTINGS).load()  # type: ignore[arg-type]
 
 
-def test_settings_in_the_checkpoint_reach_every_pipeline(checkpoints: dict[str, str], tmp_path: Path) -> None:
+def test_settings_in_the_checkpoint_reach_every_pipeline(
+    diffusion_checkpoints: dict[str, str], tmp_path: Path
+) -> None:
     """An empty negative prompt is encoded here, where other checkpoints have zeros in its place."""
     import json
     import shutil
 
     path = tmp_path / "encoded"
-    shutil.copytree(checkpoints["sdxl"], path)
+    shutil.copytree(diffusion_checkpoints["sdxl"], path)
     index = json.loads((path / "model_index.json").read_text())
     assert index["force_zeros_for_empty_prompt"] is True
     index["force_zeros_for_empty_prompt"] = False
@@ -274,9 +265,11 @@ def test_settings_in_the_checkpoint_reach_every_pipeline(checkpoints: dict[str, 
     )
 
 
-def test_guidance_is_embedded_unless_there_is_a_negative_prompt(checkpoints: dict[str, str]) -> None:
-    schnell = load_recording(FluxBackend, checkpoints["schnell"], **FLUX_SETTINGS)
-    library = pipeline_of("FluxPipeline", checkpoints["schnell"])
+def test_guidance_is_embedded_unless_there_is_a_negative_prompt(
+    diffusion_checkpoints: dict[str, str],
+) -> None:
+    schnell = load_recording(FluxBackend, diffusion_checkpoints["schnell"], **FLUX_SETTINGS)
+    library = pipeline_of("FluxPipeline", diffusion_checkpoints["schnell"])
     plain, negative = draw(guidance_scale=0.0), draw(guidance_scale=4.0, negative_prompt="sketch")
     for request in (plain, negative):
         answer = schnell.predict(request)
@@ -286,9 +279,12 @@ def test_guidance_is_embedded_unless_there_is_a_negative_prompt(checkpoints: dic
     assert ignored.image == schnell.predict(plain).image
     assert "guidance_scale has no effect" in ignored.metadata.warnings[0]
 
-    weighed = load_recording(FluxBackend, checkpoints["flux"], true_cfg_scale=2.5, **FLUX_SETTINGS)
+    weighed = load_recording(FluxBackend, diffusion_checkpoints["flux"], true_cfg_scale=2.5, **FLUX_SETTINGS)
     wanted = call(
-        pipeline_of("FluxPipeline", checkpoints["flux"]), negative, true_cfg_scale=2.5, guidance_scale=4.0
+        pipeline_of("FluxPipeline", diffusion_checkpoints["flux"]),
+        negative,
+        true_cfg_scale=2.5,
+        guidance_scale=4.0,
     )
     assert_drawn(weighed, negative, weighed.predict(negative), wanted)
 
