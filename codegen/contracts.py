@@ -171,7 +171,8 @@ def _generate(document: JSON, options: list[str], out: Path) -> None:
             raise SchemaError(f"datamodel-code-generator failed:\n{done.stdout}{done.stderr}")
     for path in out.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        path.write_text(_tidy(_name_wire_fields(_name_factories(text))), encoding="utf-8")
+        text = _make_defaults(_tidy(_name_wire_fields(_name_factories(text))))
+        path.write_text(text, encoding="utf-8")
         _reject_holes(path)
 
 
@@ -180,7 +181,7 @@ def _name_factories(text: str) -> str:
 
     def name(match: re.Match[str]) -> str:
         kind = match["type"]
-        factory = "uuid4" if kind == "UUID" else f"lambda: {kind}()"
+        factory = "uuid4" if kind == "UUID" else kind
         return f"    {match['field']}: {kind} = Field(default_factory={factory})"
 
     named = re.sub(
@@ -237,6 +238,37 @@ def _tidy(text: str) -> str:
     # The discriminator narrows the base's: safe, since nobody assigns to it.
     narrowed = "# pyright: ignore[reportIncompatibleVariableOverride]"
     return re.sub(r"^(    model_type: Literal\[.*)$", rf"\1  {narrowed}", text, flags=re.MULTILINE)
+
+
+def _make_defaults(text: str) -> str:
+    """Have defaults that are lists or mappings made anew: Pydantic would copy them deeply each time."""
+    lines = text.splitlines()
+    classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+    fields = [node for found in classes for node in found.body if isinstance(node, ast.AnnAssign)]
+    for field in reversed(fields):
+        if (made := _made(field.value)) is not None:
+            field.value = made
+            lines[field.lineno - 1 : field.end_lineno] = [f"    {ast.unparse(field)}"]
+    imports = "from __future__ import annotations\n\n"
+    return "\n".join([*lines, ""]).replace(imports, f"{imports}from pydantic import Field\n", 1)
+
+
+def _made(value: ast.expr | None) -> ast.expr | None:
+    """The `Field` of a list or mapping with a factory in the place of the default; None of anything else."""
+    match value:
+        case ast.Call(func=ast.Name(id="Field"), keywords=keywords):
+            given = {str(keyword.arg): keyword.value for keyword in keywords}
+        case _:
+            given = {} if value is None else {"default": value}
+    default = given.pop("default", None)
+    match default:
+        case ast.List(elts=members) | ast.Dict(keys=members):
+            if not members:
+                given.pop("validate_default", None)  # there is nothing in it
+        case _:
+            return None
+    rest = "".join(f", {name}={ast.unparse(argument)}" for name, argument in given.items())
+    return ast.parse(f"Field(default_factory=lambda: {ast.unparse(default)}{rest})", mode="eval").body
 
 
 def _reject_holes(path: Path) -> None:

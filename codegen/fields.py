@@ -103,8 +103,13 @@ class Contracts:
                 return None
             case ast.Call(func=ast.Name(id="Field"), keywords=keywords):
                 given = {keyword.arg: keyword.value for keyword in keywords}
-                if "default_factory" in given:
-                    return "..."
+                match given.get("default_factory"):
+                    case None:
+                        pass
+                    case ast.Lambda(body=made):
+                        return ast.unparse(made)
+                    case _:  # something else each time
+                        return "..."
                 return ast.unparse(given["default"]) if "default" in given else None
             case ast.Attribute(value=ast.Name(id=enum), attr=member):
                 return self._enum_value(enum, member)

@@ -20,13 +20,13 @@ from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
 from codegen.inputs import render_inputs
 from codegen.pages import render_pages
+from codegen.rendering import template_environment
 from codegen.resources import Resource, collect_resources
 from codegen.results import check_results
 from codegen.rules import check_rules
 from codegen.samples import add_samples
 from codegen.typescript import render_typescript
 
-TEMPLATES = Path(__file__).parent / "templates"
 SDK = Path("sdk/src/sheaf_client")
 SERVER = Path("server/src/sheaf")
 TYPESCRIPT = Path("clients/typescript/src/generated")
@@ -65,7 +65,7 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     resources = collect_resources(bundle, view, contracts, view_file)
     view_file.unlink()
 
-    environment = _environment()
+    environment = template_environment()
     problems = [{"code": code, **entry} for code, entry in bundle.problems.items()]
     enums = {s.name: s.body["enum"] for s in bundle.schemas.values() if "enum" in s.body}
     (params / "_types.py").write_text(render_inputs(bundle, HEADER), encoding="utf-8")
@@ -89,17 +89,6 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     _format(tree)
     # After formatting, which would lay out the samples in the pages anew.
     render_pages(bundle, resources, tree / PAGES)
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - the output is source code
-    )
 
 
 def _render(environment: jinja2.Environment, template: str, path: Path, **context: object) -> None:

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-
-import jinja2
 
 from codegen.binary import SUFFIX
 from codegen.bundle import JSON, Bundle, Operation, SchemaError, Task
 from codegen.literals import JSON_TEXT, PYTHON, TYPESCRIPT, literal
+from codegen.rendering import template_environment
 from codegen.resources import Resource
 
-TEMPLATES = Path(__file__).parent / "templates"
 #: `lang` of the sample, its label and the template that writes it.
 LANGUAGES = (
     ("python", "Python", "sample.py.jinja"),
@@ -105,13 +102,7 @@ class _Writer:
     """The three templates, with the filters that write values in their languages."""
 
     def __init__(self) -> None:
-        self.environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-            autoescape=False,  # noqa: S701 - the output is source code
-        )
+        self.environment = template_environment()
         filters: dict[str, Callable[..., object]] = {
             "camel": _camel,
             "renamed": _renamed,

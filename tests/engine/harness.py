@@ -194,7 +194,7 @@ def running(
 
 @contextmanager
 def steered(
-    world: World, backend: type[Steered] = Steered, *, cache: bool = False, **options: Any
+    world: World, backend: type[ModelBackend[Any, Any]] = Steered, *, cache: bool = False, **options: Any
 ) -> Iterator[ModelRuntime]:
     """A runtime over a steered backend."""
     config = CacheConfig() if cache else None

@@ -29,6 +29,7 @@ class Ask:
     priority: int = 0
     patience: float | None = None
     leaves_after: float | None = None
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Day:
     def _arrive(self, ask: Ask) -> None:
         self.asked += 1
         deadline = None if ask.patience is None else self.now + ask.patience
-        entry = Entry(ask, ask.key, ask.cost, self.now, deadline, ask.priority, ask.tenant)
+        key = ("steps", ask.key) if ask.steps else ask.key
+        entry = Entry(ask, key, ask.cost, self.now, deadline, ask.priority, ask.tenant, ask.steps)
         self.line.add(entry)
         if ask.leaves_after is not None:
             self._at(self.now + ask.leaves_after, lambda: self._leave(entry))
@@ -138,7 +140,8 @@ class Day:
     def _finish(self, batch: list[Entry[Ask]], cost: float, seconds: float) -> None:
         self._busy = False
         self.observe(cost, seconds)
-        for entry in batch:
+        done = [entry for entry in batch if entry.remaining <= 1]
+        for entry in done:
             self.outcomes[entry] += 1
             self.answered.append((entry.item, self.now))
             following = self.follow(entry.item, self.now)
@@ -148,6 +151,10 @@ class Day:
                 else:
                     self._at(following.at, lambda ask=following: self._arrive(ask))
         self.line.charge(batch, seconds)
+        for entry in batch:
+            if entry.remaining > 1:
+                entry.remaining -= 1
+                self.line.come_back(entry, self.now)
 
     def _judge(self, waiting: list[Entry[Ask]], batch: list[Entry[Ask]]) -> None:
         """What holds for each batch, whatever the day."""
@@ -162,8 +169,11 @@ class Day:
         for entry in waiting:
             if id(entry) in taken or entry.tenant != leader.tenant:
                 continue
-            if self.policy.wait == "busy":
+            stepwise = entry.item.steps or leader.item.steps  # their keys take turns
+            if self.policy.wait == "busy" and (entry.key == leader.key or not stepwise):
                 assert leader < entry, "a tenant's most urgent entry leads"
+        for entry in batch:
+            self.passed_over[entry] = 0  # counted anew before each step
         for entry in waiting:
             if id(entry) not in taken and entry.key == leader.key:
                 ahead = [b for b in batch[1:] if b.tenant == entry.tenant and entry < b]

@@ -234,7 +234,7 @@ def test_predictions_run_between_the_steps_of_a_stream(make_request: MakeRequest
         stream = runtime.iter_stream(make_request(horizon=20))
         assert isinstance(next(stream), ProgressEvent)
         runtime.predict_now(make_request(2.0), timeout=10)
-        assert backend.steps < 20
+        assert backend.steps_taken < 20
         events = list(stream)
     assert [e.step for e in events if isinstance(e, ProgressEvent)] == list(range(2, 21))
     assert events[-1].response.mean == [1.0] * 20
@@ -246,7 +246,7 @@ def test_leaving_a_stream_ends_its_work(make_request: MakeRequest) -> None:
         next(stream)
         stream.close()  # type: ignore[attr-defined]
         assert backend.closed.wait(10)
-        assert backend.steps < 1000
+        assert backend.steps_taken < 1000
         assert runtime.predict_now(make_request(2.0), timeout=10).mean == [2, 2]
 
 

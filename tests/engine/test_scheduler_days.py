@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -25,6 +26,7 @@ asks = st.lists(
         priority=st.integers(-2, 5),
         patience=st.none() | st.none() | seconds,
         leaves_after=st.none() | st.none() | st.none() | seconds,
+        steps=st.sampled_from([0, 0, 1, 2, 5]),
     ),
     max_size=80,
 )
@@ -37,6 +39,7 @@ policies = st.builds(
     timeout_ms=st.sampled_from([0.0, 5.0, 200.0]),
     priority_seconds=st.sampled_from([0.0, 0.1, 1.0]),
     tenant_weights=st.dictionaries(st.sampled_from(["a", "b"]), st.floats(0.1, 10)),
+    shortest_first=st.booleans(),
     target_ms=st.none() | st.sampled_from([5.0, 30.0, 500.0]),
 )
 many = settings(max_examples=100, deadline=None)
@@ -105,6 +108,42 @@ def test_only_the_more_urgent_lead_before_one_who_waits(
                 if entry.arrived <= ran.began < other.began:
                     head = (leader.priority - entry.priority) * policy.priority_seconds
                     assert leader.arrived <= entry.arrived + head + 1e-9
+
+
+@many
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6)), min_size=1, max_size=30))
+def test_every_shape_steps_in_its_turn(work: list[tuple[str, int]]) -> None:
+    """Between two steps of one, each other that waits takes one at most."""
+    done = Day(BatchPolicy(max_batch_size=4)).serve([Ask(0.0, key=key, steps=n) for key, n in work])
+    turns = [str(ran.asks[0].key) for ran in done.ran]
+    assert len(done.answered) == len(work)
+    for key in "abc":
+        own = [turn for turn, other in enumerate(turns) if other == key]
+        for earlier, later in itertools.pairwise(own):
+            assert later - earlier <= 3
+    assert len(turns) >= max(sum(n for _, n in work) / 4, *(n for _, n in work))
+
+
+@many
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=40))
+def test_shortest_first_answers_sooner_and_lets_nobody_starve(lengths: list[int]) -> None:
+    def mean_wait(*, shortest: bool) -> float:
+        policy = BatchPolicy(max_batch_size=1, shortest_first=shortest)
+        day = Day(policy, seconds=lambda _: 0.05).serve([Ask(0.0, steps=n) for n in lengths])
+        assert len(day.answered) == len(lengths)
+        return sum(when for _, when in day.answered) / len(lengths)
+
+    assert mean_wait(shortest=True) <= mean_wait(shortest=False) + 1e-9
+
+
+def test_what_is_long_goes_before_shorter_work_that_came_much_later() -> None:
+    """Short requests come without end and would fill the model; the long one is served all the same."""
+    policy = BatchPolicy(max_batch_size=1, shortest_first=True)
+    short = [Ask(0.1 * i, steps=2) for i in range(2000)]
+    long = Ask(0.05, steps=20)
+    day = Day(policy, seconds=lambda _: 0.05).serve([*short, long], until=150.0)
+    ended = {id(ask): when for ask, when in day.answered}
+    assert ended[id(long)] < 8 * 20 * 0.05 * 3
 
 
 @many

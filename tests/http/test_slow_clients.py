@@ -35,6 +35,25 @@ def still_serving(server: EmbeddedServer) -> Iterator[None]:
     assert httpx.post(f"{server.url}/echo/predict", json=GOOD, timeout=20).status_code == 200
 
 
+@contextlib.contextmanager
+def dribbling(connection: socket.socket, piece: bytes) -> Iterator[None]:
+    """Sends a piece again and again meanwhile, for as long as the other end takes them."""
+    stop = threading.Event()
+
+    def dribble() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.wait(0.05):
+                connection.sendall(piece)
+
+    thread = threading.Thread(target=dribble)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST /echo/pre", head()[:-2], b"\r\n\r\n", whole()[:-1]])
 def test_a_client_that_stalls_is_let_go(serve: Serve, sent: bytes) -> None:
     server = serve(limits=Limits(head_timeout=0.3, idle_timeout=0.3))
@@ -51,38 +70,18 @@ def test_a_client_that_stalls_is_let_go(serve: Serve, sent: bytes) -> None:
 def test_a_head_that_dribbles_ends_however_steadily_it_comes(serve: Serve) -> None:
     server = serve(limits=Limits(head_timeout=0.5))
     with still_serving(server), connect(server) as connection:
-        stop = threading.Event()
-
-        def dribble() -> None:
-            with contextlib.suppress(OSError):
-                while not stop.wait(0.05):
-                    connection.sendall(b"a")
-
         connection.sendall(b"GET /models HTTP/1.1\r\nx: ")
-        thread = threading.Thread(target=dribble)
-        thread.start()
-        answer = read_all(connection)
-        stop.set()
-        thread.join()
+        with dribbling(connection, b"a"):
+            answer = read_all(connection)
     assert parsed(answer)[0] == 408
 
 
 def test_a_body_that_dribbles_ends_however_steadily_it_comes(serve: Serve) -> None:
     server = serve(limits=Limits(body_timeout=0.5, min_rate=1000, idle_timeout=30))
     with still_serving(server), connect(server) as connection:
-        stop = threading.Event()
-
-        def dribble() -> None:
-            with contextlib.suppress(OSError):
-                while not stop.wait(0.05):
-                    connection.sendall(b"1\r\n \r\n")
-
         connection.sendall(head(**CHUNKED))
-        thread = threading.Thread(target=dribble)
-        thread.start()
-        status, problem = parsed(connection.recv(65536))
-        stop.set()
-        thread.join()
+        with dribbling(connection, b"1\r\n \r\n"):
+            status, problem = parsed(connection.recv(65536))
     assert (status, problem["code"]) == (408, "too_slow")
     assert problem["request_id"]
 
@@ -150,20 +149,10 @@ def test_a_large_body_after_a_small_head_is_no_large_head(serve: Serve) -> None:
 def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(serve: Serve) -> None:
     server = serve(limits=Limits(max_body=1000, head_timeout=0.5))
     with still_serving(server), connect(server) as connection:
-        stop = threading.Event()
-
-        def dribble() -> None:
-            with contextlib.suppress(OSError):
-                while not stop.wait(0.05):
-                    connection.sendall(b"1\r\n \r\n")
-
         connection.sendall(head(**{"content-length": "2000"}))
         assert parsed(connection.recv(65536))[0] == 413
-        thread = threading.Thread(target=dribble)
-        thread.start()
-        read_all(connection)
-        stop.set()
-        thread.join()
+        with dribbling(connection, b"1\r\n \r\n"):
+            read_all(connection)
 
 
 class Wide(Echo):

@@ -10,13 +10,13 @@ import pytest
 
 from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.worker import JobNotFoundError, JobPolicy, JobQueue, JobStatus, Lease, open_queue
-from sheaf.worker.queue import problem_outcome
+from sheaf.worker.queue import outcome_of
 from sheaf_client.errors import BackendError, DeadlineExceededError, InternalServerError
 from tests.conftest import MakeRequest
 from tests.integration.queues import Queues, RedisServer
 
 GOOD = b'{"response":{}}'
-BAD = problem_outcome(BackendError("It failed."))
+BAD = outcome_of(BackendError("It failed."))
 
 
 def take(queue: JobQueue, count: int = 1, wait: float = 10.0) -> list[Lease]:

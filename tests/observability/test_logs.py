@@ -192,7 +192,7 @@ def test_lines_breaks_and_odd_characters_stay_inside_of_the_object() -> None:
 
 
 def test_a_line_inside_of_a_request_carries_its_identifier() -> None:
-    token = CURRENT.set(CurrentRequest({"sheaf.request_id": "r-1", "sheaf.model": "echo"}))
+    token = CURRENT.set(CurrentRequest("r-1", model="echo"))
     try:
         line = formatted("deep inside")
     finally:

@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -15,6 +16,7 @@ from sheaf.batch import BatchRunner, BatchSpec, JsonlSink, JsonlSource
 from sheaf.batch import work as work_module
 from sheaf.batch.files import find, plan, read
 from sheaf.batch.work import PartWorker
+from sheaf.records import read_request
 from sheaf_client.errors import UnavailableError
 from tests.backends import Echo, Fragile
 
@@ -213,3 +215,11 @@ def test_the_answers_of_another_job_are_not_continued(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="another job"):
         BatchRunner(job).run()
     assert (tmp_path / "out/part-000000.jsonl").read_text() == "precious\n"
+
+
+def test_a_name_deeper_in_a_row_is_not_the_rows_own() -> None:
+    members = {"model_name": "other", "request_id": "mine"}
+    line = json.dumps(request(1.0, static_covariates=members)).encode()
+    made_up = uuid4()
+    read_back = read_request(line, ModelSpec(name="echo", backend_cls=Echo), made_up)
+    assert (read_back.model_name, read_back.request_id) == ("echo", made_up)

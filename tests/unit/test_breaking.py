@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ def changed(contract: Contract, change: Callable[[Contract], object]) -> Contrac
     new = copy.deepcopy(contract)
     change(new)
     return new
+
+
+def inside(contract: Contract, path: Sequence[str]) -> Any:
+    """What stands at a path of keys."""
+    return functools.reduce(lambda node, key: node[key], path, contract)
 
 
 def at(name: str, field: str, **keywords: Any) -> Callable[[Contract], object]:
@@ -59,32 +65,18 @@ def put(
 
 def drop(*path: str) -> Callable[[Contract], object]:
     def change(contract: Contract) -> None:
-        node: Any = contract
-        for key in path[:-1]:
-            node = node[key]
+        node = inside(contract, path[:-1])
         node.remove(path[-1]) if isinstance(node, list) else node.pop(path[-1])
 
     return change
 
 
 def extend(*path: str, value: Any) -> Callable[[Contract], object]:
-    def change(contract: Contract) -> None:
-        node: Any = contract
-        for key in path:
-            node = node[key]
-        node.append(value)
-
-    return change
+    return lambda contract: inside(contract, path).append(value)
 
 
 def setting(*path: str, value: Any) -> Callable[[Contract], object]:
-    def change(contract: Contract) -> None:
-        node: Any = contract
-        for key in path[:-1]:
-            node = node[key]
-        node[path[-1]] = value
-
-    return change
+    return lambda contract: inside(contract, path[:-1]).update({path[-1]: value})
 
 
 def renamed(old: str, new: str) -> Callable[[Contract], object]:

@@ -16,7 +16,8 @@ import pytest
 from codegen.bundle import SchemaError, read_bundle
 from codegen.generate import OWNED, differences, generate
 from codegen.rules import VOCABULARY, check_rules
-from sheaf_client._rules import _RULES
+from sheaf_client._rules import _OF_CONTRACT, _OF_VALUE, _OF_VALUE_ALONE
+from sheaf_client.contracts.time_series import TimeSeriesRequest
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,7 +113,7 @@ def test_a_stray_file_among_the_generated_is_found(tree: Path, tmp_path: Path) -
 
 
 def test_python_executes_every_rule_of_the_vocabulary() -> None:
-    assert set(_RULES) == set(VOCABULARY)
+    assert {*_OF_CONTRACT, *_OF_VALUE, *_OF_VALUE_ALONE} == set(VOCABULARY)
 
 
 @pytest.fixture
@@ -201,6 +202,16 @@ def test_signatures_say_what_callers_may_give(generated: Path) -> None:
         'band: Band | BandLike = "70cm",',
     ):
         assert source.count(parameter) == 4  # call and stream, synchronous and asynchronous
+
+
+def test_a_default_that_is_a_list_is_each_contracts_own() -> None:
+    one, other = (
+        TimeSeriesRequest(model_name="m", history=[1.0], horizon=1, frequency="1h") for _ in range(2)
+    )
+    one.quantile_levels.append(0.7)
+    assert other.quantile_levels == [0.1, 0.5, 0.9]
+    factories = [field.default_factory for field in TimeSeriesRequest.model_fields.values()]
+    assert sum(factory is not None for factory in factories) == 2  # the identifier and the levels
 
 
 def test_a_new_model_type_is_one_schema_file_and_one_backend_file(generated: Path) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from sheaf_client._binary import BinaryField, base64_of, binary_equal, read_table, shape_tensors
-from sheaf_client._rules import Rule, compile_rules
+from sheaf_client._rules import Rule, breaches, compile_rules
 
 
 class Model(BaseModel):
@@ -42,15 +42,15 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        if not (self.__binary__ or self.__rules__):
+        binary, rules = self.__binary__, self.__rules__
+        if not (binary or rules):
             return self
-        faults = shape_tensors(self, self.__binary__)
+        faults = shape_tensors(self, binary) if binary else []
         faults += [
             InitErrorDetails(
                 type=PydanticCustomError(code, "{reason}", {"reason": message}), loc=loc, input=None
             )
-            for rule in self.__rules__
-            for code, loc, message in rule(self)
+            for code, loc, message in breaches(rules, self.__dict__)
         ]
         if faults:
             raise ValidationError.from_exception_data(type(self).__name__, faults)

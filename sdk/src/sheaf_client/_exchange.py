@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import httpx
+import pydantic_core
 from pydantic import ValidationError
 
 from sheaf_client import _sse
@@ -250,9 +251,10 @@ def _read_many(
 ) -> list[ResponseT | ProblemError]:
     _raise_for_problem(response)
     try:
-        body = unpack(response.content) if _is_packed(response) else response.json()
+        packed = _is_packed(response)
+        body = unpack(response.content) if packed else pydantic_core.from_json(response.content)
         read = [
-            validate_unpacked(kind, item, strict=False)
+            (validate_unpacked(kind, item, strict=False) if packed else kind.model_validate(item))
             if "model_type" in item
             else ProblemError.from_problem(Problem.model_validate(item))
             for item in body["responses"]

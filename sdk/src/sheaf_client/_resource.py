@@ -22,36 +22,30 @@ RequestT = TypeVar("RequestT", bound=BaseRequest)
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 
 
-class Caller(Protocol):
-    """What a resource needs of its client."""
+class _AnyCaller(Protocol):
+    """What a resource needs of its client, whether it waits or awaits."""
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def adapters(self) -> Adapters: ...
+
+    def options(
+        self, timeout: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> CallOptions: ...
+
+
+class Caller(_AnyCaller, Protocol):
+    """The client of a resource."""
 
     transport: Transport
 
-    @property
-    def model(self) -> str | None: ...
 
-    @property
-    def adapters(self) -> Adapters: ...
-
-    def options(
-        self, timeout: float | None = None, headers: Mapping[str, str] | None = None
-    ) -> CallOptions: ...
-
-
-class AsyncCaller(Protocol):
-    """What an asynchronous resource needs of its client."""
+class AsyncCaller(_AnyCaller, Protocol):
+    """The client of an asynchronous resource."""
 
     transport: AsyncTransport
-
-    @property
-    def model(self) -> str | None: ...
-
-    @property
-    def adapters(self) -> Adapters: ...
-
-    def options(
-        self, timeout: float | None = None, headers: Mapping[str, str] | None = None
-    ) -> CallOptions: ...
 
 
 def build_request(operation: Operation[RequestT, Any], model: str | None, fields: dict[str, Any]) -> RequestT:

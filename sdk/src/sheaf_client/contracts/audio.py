@@ -113,7 +113,7 @@ class AudioSegment(Model):
 class AudioProgress(ProgressEvent):
     """One stretch of the recording is transcribed."""
 
-    segments: list[AudioSegment] = Field(default=[], validate_default=True)
+    segments: list[AudioSegment] = Field(default_factory=lambda: [])
     """Stretches of speech transcribed since the event before, in order of time."""
 
 
@@ -163,7 +163,7 @@ class AudioResponse(BaseResponse):
     """The whole text."""
     language: str
     """Language spoken, as an ISO 639 code, given or detected."""
-    segments: list[AudioSegment] = Field(default=[], validate_default=True)
+    segments: list[AudioSegment] = Field(default_factory=lambda: [])
     """The stretches of speech in order of time."""
     duration: float | None = Field(default=None, ge=0.0)
     """Length of the recording in seconds."""

@@ -73,7 +73,7 @@ class Metadata(Model):
     )
     usage: Usage | None = None
     """What the answer cost."""
-    warnings: list[str] = []
+    warnings: list[str] = Field(default_factory=lambda: [])
     """What the caller should know about this answer, one sentence each."""
 
 
@@ -86,5 +86,5 @@ class BaseResponse(Results):
     """The contract this response follows."""
     model_name: str
     """Name of the deployed model that answered."""
-    metadata: Metadata = Field(default_factory=lambda: Metadata())
+    metadata: Metadata = Field(default_factory=Metadata)
     """How the answer came about."""

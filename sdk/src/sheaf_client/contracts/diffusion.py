@@ -45,7 +45,7 @@ class DiffusionRequest(BaseRequest):
     """How closely the image follows the prompt; 0 turns guidance off, as distilled models want."""
     seed: int | None = Field(default=None, ge=0, le=9007199254740991)
     """Seed of the first noise, which makes the images repeatable whatever else runs beside them; drawn when absent."""
-    adapters: list[AdapterName] = Field(default=[], max_length=16)
+    adapters: list[AdapterName] = Field(default_factory=lambda: [], max_length=16)
     """Names of the deployment's LoRA adapters to apply; none when empty."""
     adapter_weights: list[float] | None = Field(default=None, max_length=16)
     """Strength of each of `adapters`, in their order; the deployment's own weights when absent."""

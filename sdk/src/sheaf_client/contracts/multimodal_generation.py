@@ -51,7 +51,7 @@ class MultimodalGenerationRequest(BaseRequest):
     """What the image must not show; needs a `guidance_scale` that guides, else it has no effect."""
     seed: int | None = Field(default=None, ge=0, le=9007199254740991)
     """Seed of the noise, which makes the images repeatable whatever else runs beside them; drawn when absent."""
-    adapters: list[AdapterName] = Field(default=[], max_length=16)
+    adapters: list[AdapterName] = Field(default_factory=lambda: [], max_length=16)
     """Names of the deployment's LoRA adapters to apply; none when empty."""
     adapter_weights: list[float] | None = Field(default=None, max_length=16)
     """Strength of each of `adapters`, in their order; the deployment's own weights when absent."""

@@ -32,7 +32,7 @@ class Problem(Model):
     """What is wrong with this request."""
     request_id: str | None = None
     """The request's identifier, to be quoted when asking for help."""
-    errors: list[Fault] = Field(default=[], validate_default=True)
+    errors: list[Fault] = Field(default_factory=lambda: [])
     """Each fault with its path."""
     retry_after: float | None = Field(default=None, ge=0.0)
     """Seconds to wait before trying again; the `Retry-After` header rounds it up."""

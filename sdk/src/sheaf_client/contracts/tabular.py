@@ -89,7 +89,9 @@ class TabularRequest(BaseRequest):
     `predictions` gives labels alone, `probabilities` adds the chance of each class (classification
     only), `quantiles` adds the levels of `quantile_levels` (regression only).
     """
-    quantile_levels: list[QuantileLevel] = Field(default=[0.1, 0.5, 0.9], max_length=199, min_length=1)
+    quantile_levels: list[QuantileLevel] = Field(
+        default_factory=lambda: [0.1, 0.5, 0.9], max_length=199, min_length=1
+    )
     """Levels in (0, 1) for `output_mode` `quantiles`; a level that the model cannot give is refused."""
     context_id: str | None = Field(
         default=None, max_length=128, min_length=8, pattern="^[A-Za-z0-9][A-Za-z0-9:_-]*$"

@@ -91,7 +91,9 @@ class TimeSeriesRequest(BaseRequest):
     `mean` gives the point forecast alone, `quantiles` adds the levels of `quantile_levels`, `samples`
     adds `num_samples` sample paths. A model that has no samples refuses `samples`.
     """
-    quantile_levels: list[QuantileLevel] = Field(default=[0.1, 0.5, 0.9], max_length=199, min_length=1)
+    quantile_levels: list[QuantileLevel] = Field(
+        default_factory=lambda: [0.1, 0.5, 0.9], max_length=199, min_length=1
+    )
     """
     Levels in (0, 1) for `output_mode` `quantiles`, interpolated between the model's own levels; a
     level beyond what the model can give is refused.

@@ -6,6 +6,8 @@ which operation it asks for.
 
 from __future__ import annotations
 
+from functools import cache
+
 from sheaf.api.operations import OPERATIONS
 from sheaf.backends.base import ModelBackend
 from sheaf_client.contracts.base import BaseRequest
@@ -13,6 +15,7 @@ from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
 
+@cache
 def served_by(backend: type[ModelBackend]) -> tuple[str, ...]:
     """The operations of a backend, in the order of the schema.
 
@@ -26,8 +29,14 @@ def served_by(backend: type[ModelBackend]) -> tuple[str, ...]:
 
 def operation_of(request: BaseRequest) -> str:
     """The operation that a request asks for."""
-    named: str | None = getattr(request, "operation", None)
+    named: str | None = getattr(request, "operation", None) if _names_operation(type(request)) else None
     return named or next(iter(OPERATIONS.get(request.model_type, ())), "")
+
+
+@cache
+def _names_operation(contract: type[BaseRequest]) -> bool:
+    """Whether a contract has the member; to ask a request for what it has not takes long."""
+    return "operation" in contract.model_fields
 
 
 def refuse_unserved(backend: type[ModelBackend], request: BaseRequest) -> None:

@@ -52,35 +52,57 @@ class Mailbox:
         # All that it holds of the loop is weak, or the loop would live for as long as its mailbox.
         self._loop = weakref.ref(loop)
         self._thread = threading.get_ident()
-        self._letters: deque[tuple[weakref.ref[asyncio.Future[Any]], Outcome]] = deque()
+        self._letters: deque[tuple[weakref.ref[Reply], Outcome]] = deque()
         self._called = False
 
-    def outlet(self) -> tuple[asyncio.Future[Any], Outlet]:
-        """A future of the running loop and the outlet that fills it from any thread."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def put(outcome: Outcome) -> None:
-            if threading.get_ident() == self._thread:  # answered where it was asked
-                if not future.done():
-                    future.set_result(outcome)
-                return
-            self._letters.append((weakref.ref(future), outcome))
-            loop = self._loop()
-            if not self._called and loop is not None:
-                self._called = True
-                # The loop may be closed when a caller left in haste; then nobody waits.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(self._empty)
-
-        return future, put
+    def send(self, reply: Reply, outcome: Outcome) -> None:
+        """Bring an outcome to a task of the loop, from any thread."""
+        if threading.get_ident() == self._thread:  # answered where it was asked
+            reply.fill(outcome)
+            return
+        self._letters.append((weakref.ref(reply), outcome))
+        loop = self._loop()
+        if not self._called and loop is not None:
+            self._called = True
+            # The loop may be closed when a caller left in haste; then nobody waits.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._empty)
 
     def _empty(self) -> None:
         self._called = False
         while self._letters:
             letter, outcome = self._letters.popleft()
-            future = letter()
-            if future is not None and not future.done():
-                future.set_result(outcome)
+            reply = letter()
+            if reply is not None:
+                reply.fill(outcome)
+
+
+class Reply:
+    """Lets one task wait for one outcome, at the price of a future where it is not there at once."""
+
+    __slots__ = ("__weakref__", "_future", "_mailbox", "outcome")
+
+    def __init__(self) -> None:
+        self._mailbox = mailbox()
+        self._future: asyncio.Future[None] | None = None
+        #: What came; changed on the thread of the loop alone.
+        self.outcome: Outcome | None = None
+
+    def __call__(self, outcome: Outcome) -> None:
+        self._mailbox.send(self, outcome)
+
+    def fill(self, outcome: Outcome) -> None:
+        """Take the outcome in, on the thread of the loop."""
+        self.outcome = outcome
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self) -> Outcome:
+        """The outcome, once it is there."""
+        while self.outcome is None:
+            self._future = asyncio.get_running_loop().create_future()
+            await self._future
+        return self.outcome
 
 
 _mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()

@@ -130,10 +130,14 @@ class StepJob(_Job):
         self.state = backend.prepare(self.request)
         self.owner = backend
 
+    def end(self) -> None:
+        """The model is done with its state."""
+        self.owner = self.state = None
+
     def close(self) -> None:
         """Let the model discard its state: it begins anew, if it has another turn."""
         owner, state = self.owner, self.state
-        self.owner = self.state = None
+        self.end()
         if owner is not None:
             owner.discard(state)
 

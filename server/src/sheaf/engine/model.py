@@ -155,6 +155,8 @@ class LoadedModel:
             if not self._serves(backend):
                 return []
             self._record(entries, started, failures=len(died.unanswered))
+            for job in jobs:
+                let_go(job)
             rescued = self._rescue(entries, died)
             others = [entry for entry in entries if not entry.item.settled and entry not in rescued]
             return rescued + others
@@ -201,12 +203,12 @@ class LoadedModel:
         if not self._serves(backend):
             return []
         seconds = self._record(entries, started, failures)
-        costs = {id(entry.item): entry.cost for entry in entries}
         if fitted is None:
-            cost = self._cost(costs.values())
+            cost = self._cost([entry.cost for entry in entries])
             self.memory.fitted(cost)
             self.latency.observe(cost, seconds)
         elif fitted:  # where nobody fitted even alone, it is the requests that are too large
+            costs = {id(entry.item): entry.cost for entry in entries}
             self.memory.shrink(max(self._cost(costs[id(job)] for job in call) for call in fitted))
         return []
 
@@ -215,7 +217,8 @@ class LoadedModel:
         return backend is self.backend and self._broken is None
 
     def _cost(self, costs: Iterable[float]) -> float:
-        return cost_of(list(costs), padded=self.padded)
+        found = costs if isinstance(costs, list) else list(costs)
+        return found[0] if len(found) == 1 else cost_of(found, padded=self.padded)
 
     def _died(self, died: Died) -> None:
         log.error("model %s died; loading it anew", self._spec.name, exc_info=died.reason)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from sheaf.engine.answers import Outcome
 from sheaf_client.contracts.base import BaseRequest
 
-T = TypeVar("T")
-
 log = logging.getLogger("sheaf.engine")
 
+_FAILED = "an observer of the engine failed"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class BatchRecord:
     """One call of a model, after it.
 
@@ -85,30 +85,45 @@ class Sheltered(Observer):
         self._observer = observer
 
     def began(self, model: str, request: BaseRequest, *, streamed: bool) -> Any:
-        return self._tell(lambda: self._observer.began(model, request, streamed=streamed))
+        try:
+            return self._observer.began(model, request, streamed=streamed)
+        except Exception:
+            log.exception(_FAILED)
+            return None
 
     def ended(self, call: Any, outcome: Outcome | None) -> None:
-        self._tell(lambda: self._observer.ended(call, outcome))
+        try:
+            self._observer.ended(call, outcome)
+        except Exception:
+            log.exception(_FAILED)
 
     def phase(self, call: Any, name: str) -> AbstractContextManager[None]:
-        return self._tell(lambda: self._observer.phase(call, name)) or nullcontext()
+        try:
+            return self._observer.phase(call, name)
+        except Exception:
+            log.exception(_FAILED)
+            return nullcontext()
 
     def executed(self, batch: BatchRecord) -> None:
-        self._tell(lambda: self._observer.executed(batch))
+        try:
+            self._observer.executed(batch)
+        except Exception:
+            log.exception(_FAILED)
 
     def cached(self, model: str, *, hit: bool) -> None:
-        self._tell(lambda: self._observer.cached(model, hit=hit))
+        try:
+            self._observer.cached(model, hit=hit)
+        except Exception:
+            log.exception(_FAILED)
 
     def refused(self, model: str, code: str) -> None:
-        self._tell(lambda: self._observer.refused(model, code))
+        try:
+            self._observer.refused(model, code)
+        except Exception:
+            log.exception(_FAILED)
 
     def reloaded(self, model: str, reason: str) -> None:
-        self._tell(lambda: self._observer.reloaded(model, reason))
-
-    @staticmethod
-    def _tell(tell: Callable[[], T]) -> T | None:
         try:
-            return tell()
+            self._observer.reloaded(model, reason)
         except Exception:
-            log.exception("an observer of the engine failed")
-            return None
+            log.exception(_FAILED)

@@ -16,9 +16,9 @@ from typing import Any
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import operation_of
 from sheaf.backends.stepwise import StepwiseBackend
-from sheaf.engine.admission import admit, opaque
+from sheaf.engine.admission import admit
 from sheaf.engine.allocator import keep_large_arrays
-from sheaf.engine.answers import Outcome, Outlet, Waiter, into_future, mailbox, unwrap
+from sheaf.engine.answers import Outcome, Outlet, Reply, Waiter, into_future, unwrap
 from sheaf.engine.cache import AnswerCache
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
@@ -150,13 +150,13 @@ class ModelRuntime:
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
     ) -> Any:
         """Answer one request; cancelling the caller frees its place."""
-        future, outlet = mailbox().outlet()
-        leave = self._open(request, outlet, Terms(timeout, priority, tenant), here=self.backend.inline)
+        reply = Reply()
+        leave = self._open(request, reply, Terms(timeout, priority, tenant), here=self.backend.inline)
         try:
-            if timeout is None:
-                return unwrap(await future)
+            if timeout is None or reply.outcome is not None:
+                return unwrap(reply.outcome or await reply.wait())
             async with asyncio.timeout(timeout):
-                return unwrap(await future)
+                return unwrap(await reply.wait())
         except TimeoutError:
             late = _late(request)
             leave(late)
@@ -204,8 +204,13 @@ class ModelRuntime:
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        with Watch(self._observer, self.spec.name, request, streamed=False) as watch, opaque(request):
-            return watch.departure(self._ask(request, watch.outlet(outlet), terms, watch, here=here))
+        watch = Watch(self._observer, self.spec.name, request, streamed=False)
+        try:
+            leave = self._ask(request, watch.outlet(outlet), terms, watch, here=here)
+        except BaseException as error:  # noqa: BLE001 - told in other words
+            refused = watch.refused(error)
+            raise refused from refused.__cause__
+        return watch.departure(leave)
 
     def _ask(
         self, request: BaseRequest, outlet: Outlet, terms: Terms, watch: Watch, *, here: bool = False
@@ -245,8 +250,13 @@ class ModelRuntime:
     def _open_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
     ) -> Departure:
-        with Watch(self._observer, self.spec.name, request, streamed=True) as watch, opaque(request):
-            return watch.departure(self._begin_stream(request, watch.emitter(emit), terms, watch))
+        watch = Watch(self._observer, self.spec.name, request, streamed=True)
+        try:
+            leave = self._begin_stream(request, watch.emitter(emit), terms, watch)
+        except BaseException as error:  # noqa: BLE001 - told in other words
+            refused = watch.refused(error)
+            raise refused from refused.__cause__
+        return watch.departure(leave)
 
     def _begin_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch
@@ -301,7 +311,7 @@ class ModelRuntime:
         return lane
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Terms:
     """On what terms a request is answered: seconds it may take, its urgency, and who asks."""
 

@@ -72,7 +72,7 @@ def _step(backend: StepwiseBackend, jobs: list[StepJob], turn: Turn, clock: Call
         given = backend.step([job.state for job in jobs])
         if len(given) != len(jobs):
             raise RuntimeError(f"backend gave {len(given)} outcomes of a step of {len(jobs)} requests")
-        return given
+        return [_as_said(outcome) for outcome in given]
 
     started = clock()
     run = Halving[StepJob, None](backend, step)
@@ -89,6 +89,12 @@ def _step(backend: StepwiseBackend, jobs: list[StepJob], turn: Turn, clock: Call
             turn.failures += _fail(job, error)
 
 
+def _as_said(outcome: object) -> Exception | None:
+    if outcome is None or isinstance(outcome, Exception):
+        return outcome
+    return TypeError(f"backend gave a {type(outcome).__name__} for the outcome of a step")
+
+
 def _advance(backend: StepwiseBackend, job: StepJob, clock: Callable[[], float]) -> bool:
     """Tell of the step, and answer a job that has taken its last; False where the model failed on it."""
     began = clock()
@@ -102,6 +108,7 @@ def _advance(backend: StepwiseBackend, job: StepJob, clock: Callable[[], float])
         if backend.remaining(job.state):
             return True
         outcome = checked([backend.finish(job.state)], [job.request])[0]
+        job.end()
     except Exception as error:  # noqa: BLE001 - as above
         _diagnosed(backend, job, error)
         outcome = error

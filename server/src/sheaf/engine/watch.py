@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from sheaf.engine.answers import Outcome, Outlet
+from sheaf.engine.execution import as_problem
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.observer import Observer
 from sheaf_client import ProblemError, ResultEvent
@@ -21,29 +21,23 @@ class Departure(Protocol):
 
 
 class Watch:
-    """One request under an observer's eyes. `call` is what the observer gave for it.
+    """One request under an observer's eyes. `call` is what the observer gave for it."""
 
-    As a context manager it surrounds the request's way into the line: an error there is a refusal.
-    """
-
-    __slots__ = ("_model", "_observer", "_open", "call")
+    __slots__ = ("_model", "_observer", "_open", "_request", "call")
 
     def __init__(self, observer: Observer, model: str, request: BaseRequest, *, streamed: bool) -> None:
-        self._observer, self._model = observer, model
+        self._observer, self._model, self._request = observer, model, request
         self.call: Any = observer.began(model, request, streamed=streamed)
         self._open = [True]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            return
-        known = error if isinstance(error, ProblemError) else InternalServerError()
+    def refused(self, error: BaseException) -> BaseException:
+        """An error on the request's way into the line: what to raise, which says nothing of the inside."""
+        # A backend's mistake must not look like the caller's.
+        told = as_problem(error, self._request) if isinstance(error, Exception) else error
+        known = told if isinstance(told, ProblemError) else InternalServerError()
         self._observer.refused(self._model, known.code)
         self.end(known)
+        return told
 
     def end(self, outcome: Outcome | None = None) -> None:
         """The outcome, or None where the caller left; whoever comes later is not heard."""

@@ -65,7 +65,7 @@ class _Admin:
         self._thread: anyio.CapacityLimiter | None = None
 
     async def list_models(self, request: Request) -> Response:
-        request.scope["sheaf.route"] = "admin"
+        request.scope["sheaf.exchange"].route = "admin"
         known = {info.name: info for info in self._models.list().models}
         entries = [
             {**spec.model_dump(mode="json", exclude={"backend_cls"}), "ready": known[spec.name].ready}
@@ -76,8 +76,8 @@ class _Admin:
 
     async def put(self, request: Request) -> Response:
         """200 with the model where it was replaced, 201 where it is new."""
-        request.scope["sheaf.route"] = "admin"
-        body = await read_body(request, self._limits)
+        request.scope["sheaf.exchange"].route = "admin"
+        body = await read_body(request.scope["sheaf.exchange"], self._limits)
         content: Any = await offload(len(body.content), body.parse)
         spec = self._access.weigh(_spec(content, request.path_params["model_name"]))
         new = await self._change(partial(self._models.put, spec), spec.name)
@@ -88,7 +88,7 @@ class _Admin:
         return _info(info, 201 if new else 200)
 
     async def delete(self, request: Request) -> Response:
-        request.scope["sheaf.route"] = "admin"
+        request.scope["sheaf.exchange"].route = "admin"
         name: str = request.path_params["model_name"]
         await self._change(partial(self._models.unload, name), name)
         log.info("%s was unloaded by the admin", name)

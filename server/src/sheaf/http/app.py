@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
-from starlette.types import ASGIApp, Lifespan
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from sheaf.http.admin import ChangeableModels, admin_routes
 from sheaf.http.calls import Calls, call_routes
 from sheaf.http.docs import docs_routes
 from sheaf.http.endpoints import Endpoints, Models
+from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Gate
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
-from sheaf.http.problems import ProblemBoundary, on_http_exception
+from sheaf.http.problems import as_problem, on_http_exception, problem_response
 from sheaf.http.telemetry import Observed, metrics_endpoint
 
 __all__ = ["Access", "Limits", "Models", "create_app"]
@@ -51,7 +51,7 @@ def create_app(
     if changeable is None:
         access = access.model_copy(update={"admin": None})
     endpoints = Endpoints(models, limits)
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/models", endpoints.list_models, methods=["GET"]),
         Route("/metrics", metrics_endpoint(models.telemetry), methods=["GET"]),
         *docs_routes(),
@@ -60,30 +60,55 @@ def create_app(
         Route("/{model_name}/ready", endpoints.ready, methods=["GET"]),
         *call_routes(endpoints),
     ]
-    middleware = [
-        Middleware(Observed, telemetry=models.telemetry),
-        Middleware(ProblemBoundary),
-        Middleware(Gate, access=access),
-        Middleware(Calls, endpoints=endpoints),
-    ]
-    if limits.origins:
-        # Outermost, so that refusals can be read by pages too.
-        middleware.insert(
-            0,
-            Middleware(
-                CORSMiddleware,
-                allow_origins=list(limits.origins),
-                allow_methods=["GET", "POST"],
-                allow_headers=["*"],
-                expose_headers=["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"],
-            ),
-        )
-    app = Starlette(
-        routes=routes,
-        middleware=middleware,
-        exception_handlers={HTTPException: on_http_exception},
-        lifespan=lifespan,
-    )
     # A redirect would send the body, and the key, to wherever the Host header points.
-    app.router.redirect_slashes = False
-    return app
+    router = Router(routes, redirect_slashes=False, lifespan=lifespan)
+    app = _App(models, Gate(access), Calls(endpoints), router)
+    if not limits.origins:
+        return app
+    # Outermost, so that refusals can be read by pages too.
+    return CORSMiddleware(
+        app,
+        allow_origins=list(limits.origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"],
+    )
+
+
+class _App:
+    """The way of every request: observed, let in, called or routed; what goes wrong is told as a problem."""
+
+    def __init__(self, models: Models, gate: Gate, calls: Calls, router: Router) -> None:
+        self._telemetry, self._gate, self._calls = models.telemetry, gate, calls
+        self._router = router
+        self._routed = ExceptionMiddleware(router, handlers={HTTPException: on_http_exception})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._router({**scope, "app": self}, receive, send)
+            return
+        exchange = Exchange(scope, receive, send)
+        with Observed(self._telemetry, exchange):
+            try:
+                await self._answer(exchange)
+            except Exception as error:
+                if exchange.started:
+                    raise
+                problem = as_problem(error)
+                exchange.code = problem.code
+                problem.request_id = exchange.request_id
+                await problem_response(problem)(scope, receive, exchange.send)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        account = self._gate.let_in(exchange)
+        try:
+            call = self._calls.find(exchange)
+            if call is not None:
+                await call
+            else:
+                # Starlette's own refusals are raised only where it knows of an app around it.
+                scope = {**exchange.scope, "app": self, "sheaf.exchange": exchange}
+                await self._routed(scope, exchange.receive, exchange.send)
+        finally:
+            if account is not None:
+                account.end()

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 import pydantic_core
 from pydantic import ValidationError
-from starlette.requests import Request
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
+from sheaf.http.eager import Begun
 from sheaf.http.encodings import JSON_TYPE, decompressor, media_type, too_large
+from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
 from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
-from sheaf.http.problems import header
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
 from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
@@ -41,7 +40,7 @@ OFFLOAD = 128 * 1024
 _FREE_CHUNKS, _MIN_CHUNK = 4096, 64
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Body:
     """A request body, decompressed: JSON, or MessagePack with tensors and media as raw bytes."""
 
@@ -72,37 +71,49 @@ class Body:
             raise MalformedRequestError(f"The body is not valid {name}: {error}.") from None
 
 
-async def read_body(request: Request, limits: Limits) -> Body:
+async def read_body(exchange: Exchange, limits: Limits) -> Body:
     """The body, by its content type: within the limits on its size, its time and its depth."""
-    media = media_type(header(request.scope, b"content-type"))
+    media = exchange.header(b"content-type")
+    if media != JSON_TYPE:
+        media = media_type(media)
     if media not in (JSON_TYPE, MSGPACK_TYPE):
         raise UnsupportedMediaTypeError(
             f"Send {JSON_TYPE} or {MSGPACK_TYPE}, not {media[:80] or 'a body without a content type'}."
         )
-    decompress = decompressor(header(request.scope, b"content-encoding"), limits.max_body)
-    declared = header(request.scope, b"content-length")
+    encoding = exchange.header(b"content-encoding")
+    decompress = decompressor(encoding, limits.max_body) if encoding else None
+    declared = exchange.header(b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body:
         raise too_large(limits.max_body)
-    content = await _receive(request.receive, limits)
+    content = await _receive(exchange.receive, limits)
     if decompress is not None:
         content = await anyio.to_thread.run_sync(decompress, content)
     body = Body(content, media == MSGPACK_TYPE)
-    await offload(len(content), partial(body.check_depth, limits.max_depth))
+    if len(content) > OFFLOAD:
+        await anyio.to_thread.run_sync(body.check_depth, limits.max_depth)
+    else:
+        body.check_depth(limits.max_depth)
     return body
 
 
 async def _receive(receive: Receive, limits: Limits) -> bytes:
-    """The bytes of a body as they come; raises where there are too many, or they come too slowly."""
+    """The bytes of a body; raises where there are too many, or they come too slowly."""
+    first = Begun(receive())
+    if first.done and first.value["type"] == "http.request" and not first.value.get("more_body", False):
+        whole: bytes = first.value.get("body", b"")
+        return _within(whole, limits.max_body)
+    return await _receive_slowly(first, receive, limits)
+
+
+async def _receive_slowly(first: Begun[Message], receive: Receive, limits: Limits) -> bytes:
+    """The bytes of a body that comes in pieces, or was not there with its head."""
     loop = asyncio.get_running_loop()
     # Two bounds: on each pause, and on the whole, which grows with what has come.
     now = loop.time()
     end = now + limits.body_timeout
     try:
         async with asyncio.timeout_at(now + limits.idle_timeout) as pause:
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                whole: bytes = message.get("body", b"")
-                return _within(whole, limits.max_body)
+            message = first.value if first.done else await first
             content, chunks = bytearray(), 0
             while message["type"] == "http.request":
                 content += message.get("body", b"")
@@ -133,7 +144,9 @@ async def offload(size: int, work: Callable[[], T]) -> T:
 
 async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
-    return await offload(len(body.content), partial(_decode, body, kind, model_name))
+    if len(body.content) > OFFLOAD:
+        return await anyio.to_thread.run_sync(_decode, body, kind, model_name)
+    return _decode(body, kind, model_name)
 
 
 async def parsed(body: Body) -> Any:

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
 
-from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from sheaf.http.endpoints import Endpoint, Endpoints
+from sheaf.http.endpoints import Endpoints
+from sheaf.http.exchange import Exchange
+
+#: Answers an exchange, or raises.
+Call: TypeAlias = Callable[[Exchange], Awaitable[None]]
+_Endpoint: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
 
 
 class Calls:
-    """The layer before the router that answers calls itself; everything else is the router's."""
+    """The calls of models among all requests; everything else is the router's."""
 
-    def __init__(self, app: ASGIApp, endpoints: Endpoints) -> None:
-        self._app = app
-        self._shared: Mapping[str, Endpoint] = {
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._shared: Mapping[str, _Endpoint] = {
             "predict": endpoints.predict,
             "stream": endpoints.stream,
             "batch": endpoints.batch,
         }
-        self._operation: Endpoint = endpoints.operation
+        self._operation = endpoints.operation
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope.get("root_path"):
-            await self._app(scope, receive, send)
-            return
-        match scope["path"].split("/"):
-            case ["", name, call] if name and call in self._shared:
-                endpoint = self._shared[call]
-                scope["path_params"] = {"model_name": name}
-            case ["", name, model_type, operation] if name and model_type and operation:
-                endpoint = self._operation
-                parts = {"model_name": name, "model_type": model_type, "operation": operation}
-                scope["path_params"] = parts
-            case _:
-                await self._app(scope, receive, send)
-                return
-        response = await endpoint(Request(scope, receive, send))
-        await response(scope, receive, send)
+    def find(self, exchange: Exchange) -> Awaitable[None] | None:
+        """The answering of a call; None where the request is none, or the app is mounted below a path."""
+        if exchange.method != "POST" or exchange.scope.get("root_path"):
+            return None
+        _, name, *rest = exchange.path.split("/") if exchange.path.startswith("/") else ("", "")
+        if not name:
+            return None
+        if len(rest) == 2 and rest[0] and rest[1]:
+            return self._operation(exchange, name, *rest)
+        if len(rest) == 1 and (endpoint := self._shared.get(rest[0])) is not None:
+            return endpoint(exchange, name)
+        return None
 
 
 def call_routes(endpoints: Endpoints) -> list[Route]:
     """The same for the router: mounted apps, and the methods that a call does not take."""
     return [
-        Route("/{model_name}/predict", endpoints.predict, methods=["POST"]),
-        Route("/{model_name}/stream", endpoints.stream, methods=["POST"]),
-        Route("/{model_name}/batch", endpoints.batch, methods=["POST"]),
-        Route("/{model_name}/{model_type}/{operation}", endpoints.operation, methods=["POST"]),
+        Route("/{model_name}/predict", _Routed(endpoints.predict), methods=["POST"]),
+        Route("/{model_name}/stream", _Routed(endpoints.stream), methods=["POST"]),
+        Route("/{model_name}/batch", _Routed(endpoints.batch), methods=["POST"]),
+        Route("/{model_name}/{model_type}/{operation}", _Routed(endpoints.operation), methods=["POST"]),
     ]
+
+
+class _Routed:
+    """An endpoint as the router calls it."""
+
+    def __init__(self, endpoint: Callable[..., Awaitable[None]]) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the exchange has them
+        await self._endpoint(scope["sheaf.exchange"], **scope["path_params"])

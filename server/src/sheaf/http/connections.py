@@ -1,4 +1,4 @@
-"""Watches whether a client is still there while the model works; a quick answer pays for a timer only."""
+"""Watches whether a client is still there while the model works; an answer that is there at once is free."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
+from sheaf.http.eager import Begun
 from sheaf_client.errors import UnavailableError
 
 T = TypeVar("T")
@@ -21,32 +22,44 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
 
     The body must have been read: what `receive` gives then is that the client left.
     """
-    loop = asyncio.get_running_loop()
-    caller = asyncio.current_task()
-    watch: asyncio.Task[None] | None = None
-    gone = False
-
-    async def look() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        assert caller is not None  # noqa: S101 - coroutines of an app run in tasks
-        caller.cancel()
-
-    def begin() -> None:
-        nonlocal watch
-        watch = loop.create_task(look())
-
-    timer = loop.call_later(_PATIENCE, begin)
+    begun = Begun(work)
+    if begun.done:
+        return begun.value
+    watch = _Watch(receive)
     try:
-        return await work
+        return await begun
     except asyncio.CancelledError:
         # A cancellation from elsewhere, such as the server's end, goes on.
-        if caller is None or not gone or caller.uncancel():
+        if not watch.gone or watch.caller.uncancel():
             raise
         raise UnavailableError("The client went away.") from None
     finally:
-        timer.cancel()
-        if watch is not None:
-            watch.cancel()
+        watch.end()
+
+
+class _Watch:
+    """Cancels the task that made it when the client is gone."""
+
+    __slots__ = ("_receive", "_task", "_timer", "caller", "gone")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        caller = asyncio.current_task()
+        assert caller is not None  # noqa: S101 - coroutines of an app run in tasks
+        self.caller, self.gone = caller, False
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._begin)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        self.caller.cancel()

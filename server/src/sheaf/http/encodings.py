@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zstandard
+from pydantic import BaseModel
 
 from sheaf_client import ProblemError
 from sheaf_client._binary import MSGPACK_TYPE, pack
@@ -38,7 +39,7 @@ def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, str]:
     """An answer as the Accept header asks for it, and its content type."""
     if wants_msgpack(accept):
         return pack(answer), MSGPACK_TYPE
-    return answer.model_dump_json().encode(), JSON_TYPE
+    return _json(answer), JSON_TYPE
 
 
 def encode_batch(outcomes: list[BaseResponse | ProblemError], accept: str) -> tuple[bytes, str]:
@@ -46,7 +47,12 @@ def encode_batch(outcomes: list[BaseResponse | ProblemError], accept: str) -> tu
     documents = [o.to_problem() if isinstance(o, ProblemError) else o for o in outcomes]
     if wants_msgpack(accept):
         return pack(documents, key="responses"), MSGPACK_TYPE
-    return b'{"responses":[' + b",".join(d.model_dump_json().encode() for d in documents) + b"]}", JSON_TYPE
+    return b'{"responses":[' + b",".join(map(_json, documents)) + b"]}", JSON_TYPE
+
+
+def _json(document: BaseModel) -> bytes:
+    """`model_dump_json` as bytes, without the text between."""
+    return document.__pydantic_serializer__.to_json(document)
 
 
 def compressed(content: bytes, accept_encoding: str) -> bytes | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypedDict
 
@@ -17,11 +16,11 @@ from sheaf.http.bodies import decode, decode_value, offload, parse_batch, parsed
 from sheaf.http.connections import while_connected
 from sheaf.http.encodings import JSON_TYPE, MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.events import event_response
+from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
 from sheaf.http.operations import AnyOperation, Operations, operations_of
-from sheaf.http.problems import header
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest
@@ -30,7 +29,6 @@ from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, NotFoundError, UnavailableError
 
 MAX_TIMEOUT = 86400.0
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Models(Protocol):
@@ -60,51 +58,52 @@ class Endpoints:
         self._limits = limits
 
     async def list_models(self, request: Request) -> Response:
-        request.scope["sheaf.route"] = "models"
+        exchange: Exchange = request.scope["sheaf.exchange"]
+        exchange.route = "models"
         # A host may have to ask others for it, so not on the event loop.
         models = await anyio.to_thread.run_sync(self._models.list)
-        caller: Caller = request.scope["sheaf.caller"]
+        caller = _caller(exchange)
         seen = [model for model in models.models if caller.may_call(model.name)]
         return Response(ModelList(models=seen).model_dump_json(), media_type=JSON_TYPE)
 
     async def health(self, request: Request) -> Response:
-        self._runtime(request, "health")
+        self._runtime(request.scope["sheaf.exchange"], request.path_params["model_name"], "health")
         return Response(Health(status="ok").model_dump_json(), media_type=JSON_TYPE)
 
     async def ready(self, request: Request) -> Response:
-        if not self._runtime(request, "ready").ready:
+        name: str = request.path_params["model_name"]
+        if not self._runtime(request.scope["sheaf.exchange"], name, "ready").ready:
             raise UnavailableError("The model is loading.", retry_after=1)
         return Response(Health(status="ready").model_dump_json(), media_type=JSON_TYPE)
 
-    async def operation(self, request: Request) -> Response:
-        runtime, terms = self._call(request, "operation")
-        model_type = request.path_params["model_type"]
-        operation = operations_of(model_type).named(request.path_params["operation"])
-        if operation is None or model_type != runtime.spec.model_type:
+    async def operation(self, exchange: Exchange, model_name: str, model_type: str, operation: str) -> None:
+        runtime, terms = self._call(exchange, model_name, "operation")
+        found = operations_of(model_type).named(operation) if model_type == runtime.spec.model_type else None
+        if found is None:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
             )
-        return await self._predict(request, runtime, operation, terms)
+        await self._predict(exchange, runtime, found, terms)
 
-    async def predict(self, request: Request) -> Response:
-        runtime, terms = self._call(request, "predict")
-        return await self._predict(request, runtime, None, terms)
+    async def predict(self, exchange: Exchange, model_name: str) -> None:
+        runtime, terms = self._call(exchange, model_name, "predict")
+        await self._predict(exchange, runtime, None, terms)
 
     async def _predict(
-        self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None, terms: Terms
-    ) -> Response:
-        contract = await self._read(request, runtime, operation)
-        answer = await while_connected(request.receive, runtime.predict(contract, **terms))
-        request.scope["sheaf.caller"].charge(answer)
-        return await _answer(request, *encode_response(answer, header(request.scope, b"accept")))
+        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Terms
+    ) -> None:
+        contract = await self._read(exchange, runtime, operation)
+        answer = await while_connected(exchange.receive, runtime.predict(contract, **terms))
+        _caller(exchange).charge(answer)
+        await _answer(exchange, *encode_response(answer, exchange.header(b"accept")))
 
-    async def batch(self, request: Request) -> Response:
-        runtime, terms = self._call(request, "batch")
+    async def batch(self, exchange: Exchange, model_name: str) -> None:
+        runtime, terms = self._call(exchange, model_name, "batch")
         operations = operations_of(runtime.spec.model_type)
         runtime.check_open()
-        body = await read_body(request, self._limits)
+        body = await read_body(exchange, self._limits)
         items = await offload(len(body.content), partial(parse_batch, body, self._limits.max_batch))
-        caller: Caller = request.scope["sheaf.caller"]
+        caller = _caller(exchange)
         if caller.account is not None:
             caller.account.take_more(len(items) - 1)
 
@@ -116,34 +115,34 @@ class Endpoints:
             if isinstance(item, ProblemError):
                 self._models.telemetry.refused(runtime.spec.name, item.code)
         sound = [item for item in read if not isinstance(item, ProblemError)]
-        answers = await while_connected(request.receive, runtime.predict_many(sound, **terms))
+        answers = await while_connected(exchange.receive, runtime.predict_many(sound, **terms))
         for answer in answers:
             if not isinstance(answer, ProblemError):
                 caller.charge(answer)
         rest = iter(answers)
         outcomes = [item if isinstance(item, ProblemError) else next(rest) for item in read]
-        return await _answer(request, *encode_batch(outcomes, header(request.scope, b"accept")))
+        await _answer(exchange, *encode_batch(outcomes, exchange.header(b"accept")))
 
-    async def stream(self, request: Request) -> Response:
-        runtime, terms = self._call(request, "stream")
-        contract = await self._read(request, runtime, None)
+    async def stream(self, exchange: Exchange, model_name: str) -> None:
+        runtime, terms = self._call(exchange, model_name, "stream")
+        contract = await self._read(exchange, runtime, None)
         events = runtime.stream(contract, **terms)
         # The first event is awaited here, so that a refusal still has a status of its own.
-        first = await while_connected(request.receive, anext(events))
-        return event_response(first, events, self._limits, request.scope["sheaf.caller"])
+        first = await while_connected(exchange.receive, anext(events))
+        response = event_response(first, events, self._limits, _caller(exchange))
+        await response(exchange.scope, exchange.receive, exchange.send)
 
     async def _read(
-        self, request: Request, runtime: ModelRuntime, operation: AnyOperation | None
+        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None
     ) -> BaseRequest:
         """The contract in the body: of the operation, or where there is none of that which the body names."""
         runtime.check_open()
-        body = await read_body(request, self._limits)
+        body = await read_body(exchange, self._limits)
         if operation is None:
             operations = operations_of(runtime.spec.model_type)
             operation = operations.only or operations.asked_for(await parsed(body))
         contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
-        if not header(request.scope, b"x-request-id"):
-            request.scope["sheaf.request_id"] = str(contract.request_id)
+        exchange.name_after(contract.request_id)
         check_media(contract, self._limits)
         return contract
 
@@ -156,23 +155,23 @@ class Endpoints:
             return error
         return contract
 
-    def _call(self, request: Request, route: str) -> tuple[ModelRuntime, Terms]:
+    def _call(self, exchange: Exchange, model_name: str, route: str) -> tuple[ModelRuntime, Terms]:
         """The model that is called, where the caller may, and the terms of the call."""
-        caller: Caller = request.scope["sheaf.caller"]
+        caller = _caller(exchange)
         # Before the model is looked up, so that a key does not tell which others there are.
-        caller.check_model(request.path_params["model_name"])
-        runtime = self._runtime(request, route)
-        timeout, priority = self._timeout(request), caller.priority(request.scope)
+        caller.check_model(model_name)
+        runtime = self._runtime(exchange, model_name, route)
+        timeout, priority = self._timeout(exchange), caller.priority(exchange)
         return runtime, Terms(timeout=timeout, priority=priority, tenant=caller.tenant)
 
-    def _runtime(self, request: Request, route: str) -> ModelRuntime:
-        request.scope["sheaf.route"] = route
-        runtime = self._models.get(request.path_params["model_name"])
-        request.scope["sheaf.model"] = runtime.spec.name
+    def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:
+        exchange.route = route
+        runtime = self._models.get(model_name)
+        exchange.model = runtime.spec.name
         return runtime
 
-    def _timeout(self, request: Request) -> float | None:
-        given = header(request.scope, b"x-sheaf-timeout")
+    def _timeout(self, exchange: Exchange) -> float | None:
+        given = exchange.header(b"x-sheaf-timeout")
         if not given:
             return self._limits.timeout
         try:
@@ -189,27 +188,17 @@ class Endpoints:
         return seconds
 
 
-class Answer(Response):
-    """An encoded answer. Its head is written here: what Starlette does for any response costs more."""
-
-    def __init__(self, content: bytes, media: bytes, encoding: bytes | None = None) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = content
-        self.raw_headers = [
-            (b"content-length", b"%d" % len(content)),
-            (b"content-type", media),
-            (b"vary", b"accept, accept-encoding"),
-        ]
-        if encoding:
-            self.raw_headers.append((b"content-encoding", encoding))
+def _caller(exchange: Exchange) -> Caller:
+    assert exchange.caller is not None  # noqa: S101 - the gate has let the request in
+    return exchange.caller
 
 
-async def _answer(request: Request, content: bytes, media: str) -> Response:
-    """The encoded answer; large ones are compressed on a worker thread where the caller takes that."""
+async def _answer(exchange: Exchange, content: bytes, media: str) -> None:
+    """Send an encoded answer; large ones are compressed on a worker thread where the caller takes that."""
     if len(content) >= MIN_COMPRESSED:
-        accepted = header(request.scope, b"accept-encoding")
+        accepted = exchange.header(b"accept-encoding")
         packed = await anyio.to_thread.run_sync(compressed, content, accepted)
         if packed is not None:
-            return Answer(packed, media.encode("ascii"), b"zstd")
-    return Answer(content, media.encode("ascii"))
+            await exchange.answer(packed, media.encode("ascii"), b"zstd")
+            return
+    await exchange.answer(content, media.encode("ascii"))

@@ -5,14 +5,11 @@ It stands before the routes, so a route that somebody adds is closed until it is
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
+from sheaf.http.exchange import Exchange
 from sheaf.http.keys import Access
-from sheaf.http.problems import header
 from sheaf.http.quotas import Account, open_accounts
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.contracts.problem import Fault
@@ -48,9 +45,9 @@ class Caller:
         if not self.may_call(model):
             raise PermissionDeniedError("This key may not call that model.")
 
-    def priority(self, scope: MutableMapping[str, Any]) -> int:
+    def priority(self, exchange: Exchange) -> int:
         """The urgency that the header asks for, lowered to what is allowed."""
-        given = header(scope, b"x-sheaf-priority")
+        given = exchange.header(b"x-sheaf-priority")
         if not given:
             return min(0, self.max_priority)
         digits = given.removeprefix("-")
@@ -63,8 +60,7 @@ class Caller:
 
     def charge(self, answer: BaseResponse) -> None:
         """Book the answer's share of the model's time."""
-        usage = answer.metadata.usage
-        if self.account is not None and usage is not None:
+        if self.account is not None and (usage := answer.metadata.usage) is not None:
             self.account.charge(usage.compute_seconds / max(1, usage.batch_size))
 
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
@@ -74,40 +70,32 @@ class Caller:
 
 
 class Gate:
-    """The layer before the routes; puts a `Caller` into the scope as `sheaf.caller`."""
+    """Finds out who sends a request, and refuses who may not."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app = app
+    def __init__(self, access: Access) -> None:
         self._access = access
         accounts = open_accounts(access.keys)
         self._callers = {key.name: Caller(key.max_priority, accounts[key.name]) for key in access.keys}
         self._anybody = Caller(max_priority=access.max_priority)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        path: str = scope["path"]
-        if path == "/admin" or path.startswith("/admin/"):
-            self._check_admin(_secret(scope))
-        elif self._access.keys and not self._is_open(scope["method"], path):
-            caller = scope["sheaf.caller"] = self._find(_secret(scope))
-            await self._count(caller.account, scope, receive, send)
-            return
-        scope["sheaf.caller"] = self._anybody
-        await self._app(scope, receive, send)
+    def let_in(self, exchange: Exchange) -> Account | None:
+        """Name the caller of an exchange, or raise. An account that is returned is to `end` the call."""
+        path = exchange.path
+        if path.startswith("/admin") and path[6:7] in ("", "/"):
+            self._check_admin(_secret(exchange))
+        elif self._access.keys and not self._is_open(exchange.method, path):
+            caller = exchange.caller = self._find(_secret(exchange))
+            return self._count(caller.account, exchange)
+        exchange.caller = self._anybody
+        return None
 
-    async def _count(self, account: Account | None, scope: Scope, receive: Receive, send: Send) -> None:
+    def _count(self, account: Account | None, exchange: Exchange) -> Account | None:
         assert account is not None  # noqa: S101 - `_find` gives callers with keys alone
         account.take()
-        if scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
+        if exchange.method != "POST":
+            return None
         account.begin()
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            account.end()
+        return account
 
     def _is_open(self, method: str, path: str) -> bool:
         if method not in ("GET", "HEAD"):
@@ -142,12 +130,12 @@ class Gate:
         raise _unauthenticated(secret)
 
 
-def _secret(scope: MutableMapping[str, Any]) -> str:
+def _secret(exchange: Exchange) -> str:
     """The key that a request carries; empty where there is none."""
-    scheme, _, token = header(scope, b"authorization").partition(" ")
+    scheme, _, token = exchange.header(b"authorization").partition(" ")
     if scheme.lower() == "bearer" and token:
         return token.strip()
-    return header(scope, b"x-api-key").strip()
+    return exchange.header(b"x-api-key").strip()
 
 
 def _unauthenticated(secret: str) -> AuthenticationError:

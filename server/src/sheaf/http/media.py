@@ -19,6 +19,9 @@ MAX_RATE = 768_000
 
 def check_media(request: BaseRequest, limits: Limits) -> None:
     """Raise `InvalidRequestError` with the place of each file that is over the limits."""
+    fields = type(request).__binary__
+    if not fields:
+        return
     faults: list[Fault] = []
 
     def look(item: Any, loc: tuple[str | int, ...]) -> None:
@@ -26,7 +29,7 @@ def check_media(request: BaseRequest, limits: Limits) -> None:
             code, message = found
             faults.append(Fault(code=code, path=pointer(loc), message=message))
 
-    for field in type(request).__binary__.values():
+    for field in fields.values():
         if field.dtype is None:
             each(getattr(request, field.name), look, (field.wire,))
     if faults:

@@ -24,15 +24,13 @@ class Operations:
 
     def __init__(self, model_type: str) -> None:
         self._all = [op for op in OPERATIONS if op.model_type == model_type]
-
-    @property
-    def only(self) -> AnyOperation | None:
-        """The one operation of a type that has no other."""
-        return self._all[0] if len(self._all) == 1 else None
+        self._by_name: dict[str, AnyOperation] = {op.name: op for op in self._all}
+        #: The one operation of a type that has no other.
+        self.only: AnyOperation | None = self._all[0] if len(self._all) == 1 else None
 
     def named(self, name: str) -> AnyOperation | None:
         """The operation of that name, as a URL has it."""
-        return next((op for op in self._all if op.name == name), None)
+        return self._by_name.get(name)
 
     def asked_for(self, content: Any) -> AnyOperation:
         """The operation that a body asks for: the primary one where it names none.

@@ -2,16 +2,20 @@
 
 An app is called once a head is complete, and its answers go into a buffer of the connection; so a client
 that dribbles a head, or asks for answers and takes none, can be ended here alone.
+
+Besides, an app may hand over a whole answer as it goes over the wire: the extension `sheaf.answer` of a
+request's scope. What ASGI's two messages cost is a good part of a small answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 from uuid import uuid4
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sheaf.http.limits import Limits
 from sheaf.http.problems import PROBLEM_TYPE
@@ -36,7 +40,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._limits = limits
         self._in_head = False
         self._head = 0  # bytes that came, counted where the head did not end with them
-        self._parsed = 0  # bytes of the parts that are complete
         self._refusal: tuple[int, str, str] | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
@@ -60,9 +63,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if in_head and self._in_head:
-            self._head += len(data)
-            if self._head > self._limits.max_head:
+        if self._in_head:
+            if in_head:
+                self._head += len(data)
+            if self._head > self._limits.max_head or len(self.headers) > self._limits.max_headers:
                 self._refuse(*_HEAD_TOO_LARGE)
                 return
         if self._answering:
@@ -72,19 +76,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head, self._parsed = True, 0, 0
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._count_head(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._count_head(len(name) + len(value))
+        self._in_head, self._head = True, 0
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        headers = self.headers
+        size = len(self.url) + sum([len(name) + len(value) for name, value in headers])
+        if size > self._limits.max_head or len(headers) > self._limits.max_headers:
+            self._refusal = _HEAD_TOO_LARGE
+            raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope = cast("dict[str, Any]", cycle.scope)
+        scope["extensions"] = {"sheaf.answer": partial(_answer, cycle)}
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -108,12 +114,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for what is no HTTP, and where a check below raised."""
         self._refuse(*(self._refusal or (400, "malformed", msg)))
-
-    def _count_head(self, size: int) -> None:
-        self._parsed += size
-        if self._parsed > self._limits.max_head or len(self.headers) > self._limits.max_headers:
-            self._refusal = _HEAD_TOO_LARGE
-            raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Write a problem document and close; where an answer has begun, only close."""
@@ -165,6 +165,30 @@ class BoundedProtocol(HttpToolsProtocol):
         """A connection that closes waits for its client to take the rest, but not for ever."""
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self._limits.write_timeout, self.transport.abort)
+
+
+def _answer(cycle: RequestResponseCycle, head: Sequence[bytes], content: bytes) -> bool:
+    """Write a whole answer of status 200; False, and nothing was done, where it has to be sent in messages.
+
+    Args:
+        cycle: The request that is answered.
+        head: Pieces of the lines of the head, each line with its end; `content-length` is among them.
+        content: The body.
+    """
+    if cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
+        return False
+    lines = [b"HTTP/1.1 200 OK\r\n", *head]
+    for name, value in cycle.default_headers:
+        lines += (name, b": ", value, b"\r\n")
+    lines += (b"\r\n", content) if cycle.keep_alive else (b"connection: close\r\n\r\n", content)
+    cycle.transport.write(b"".join(lines))
+    cycle.waiting_for_100_continue = False
+    cycle.response_started = cycle.response_complete = True
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 _HEAD_TOO_LARGE = (431, "too_large", "The request's head is too large.")

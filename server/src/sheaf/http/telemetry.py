@@ -1,4 +1,4 @@
-"""The layer around the whole app: every request is counted once, timed, logged and, where asked, traced."""
+"""Counts, times, logs and, where asked, traces every request over HTTP, once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Token
+from types import TracebackType
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sheaf.http.exchange import Exchange
 from sheaf.observability import Telemetry, tracing
 from sheaf.observability.context import CURRENT, CurrentRequest
 
@@ -24,42 +27,43 @@ _POLLED = frozenset({"health", "ready", "metrics"})
 
 
 class Observed:
-    """Surrounds an app."""
+    """Surrounds one request: what runs inside of it is on its behalf."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app = app
-        self._telemetry = telemetry
+    __slots__ = ("_exchange", "_inside", "_started", "_telemetry", "_token")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        current, exchange = CurrentRequest(scope), _Exchange(receive, send)
-        if scope["method"] == "POST":
-            current.span = tracing.start_request(scope["headers"], scope["path"])
-        token = CURRENT.set(current)
-        inside = None if current.span is None else tracing.enter(current.span)
-        try:
-            await self._app(scope, exchange.receive, exchange.send)
-        except asyncio.CancelledError:
+    def __init__(self, telemetry: Telemetry, exchange: Exchange) -> None:
+        self._telemetry, self._exchange = telemetry, exchange
+        self._inside: Any = None
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+        exchange = self._exchange
+        if exchange.method == "POST":
+            exchange.span = tracing.start_request(exchange.headers, exchange.path)
+        self._token: Token[CurrentRequest | None] = CURRENT.set(exchange)
+        if exchange.span is not None:
+            self._inside = tracing.enter(exchange.span)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        exchange = self._exchange
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
             exchange.left = not exchange.complete
-            raise
-        finally:
-            self._close(current, exchange, time.perf_counter() - started)
-            tracing.leave(inside)
-            CURRENT.reset(token)
+        self._count(exchange, time.perf_counter() - self._started)
+        tracing.leave(self._inside)
+        CURRENT.reset(self._token)
 
-    def _close(self, current: CurrentRequest, exchange: _Exchange, seconds: float) -> None:
-        # Names come from the router, so that a stranger's URLs cannot make new time series.
-        model, route, method = current.model, current.route, current.facts["method"]
-        status = CLIENT_LEFT if exchange.left else current.failed or exchange.status
+    def _count(self, exchange: Exchange, seconds: float) -> None:
+        # Names come from the routes, so that a stranger's URLs cannot make new time series.
+        model, route, method = exchange.model, exchange.route, exchange.method
+        status = CLIENT_LEFT if exchange.left else exchange.failed or exchange.status
         self._telemetry.metrics.answered(model, route, status, seconds)
-        code = "cancelled" if exchange.left else current.facts.get("sheaf.code")
-        if code is not None and not current.calls and method == "POST" and not exchange.left:
+        code = "cancelled" if exchange.left else exchange.code
+        if code is not None and not exchange.calls and method == "POST" and not exchange.left:
             self._telemetry.metrics.refused(model, code)
-        if current.span is not None:
-            tracing.end_request(current.span, route, status, code)
+        if exchange.span is not None:
+            tracing.end_request(exchange.span, route, status, code)
         level = logging.DEBUG if route in _POLLED else logging.INFO
         if access.isEnabledFor(level):
             access.log(
@@ -70,36 +74,11 @@ class Observed:
             )
 
 
-class _Exchange:
-    """What passes between the client and the app."""
-
-    __slots__ = ("_receive", "_send", "complete", "left", "status")
-
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
-        self.status = 500
-        #: Whether the answer is whole, and whether the client left before.
-        self.complete = self.left = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect" and not self.complete:
-            self.left = True
-        return message
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        elif message["type"] == "http.response.body" and not message.get("more_body"):
-            self.complete = True
-        await self._send(message)
-
-
 def metrics_endpoint(telemetry: Telemetry) -> Callable[[Request], Awaitable[Response]]:
     """The handler of `GET /metrics`."""
 
     async def metrics(request: Request) -> Response:
-        request.scope["sheaf.route"] = "metrics"
+        request.scope["sheaf.exchange"].route = "metrics"
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return metrics

@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 
-@dataclass(slots=True, eq=False)
 class CurrentRequest:
     """One request on its way.
 
     Attributes:
-        facts: Where the host keeps `sheaf.request_id`, `sheaf.model` and `sheaf.route`; an ASGI scope.
+        headers: Names, in lower case, and values as they came.
+        model: Name of the model, of those that are there; empty for any other.
+        route: Name of the route, of those that are there; `other` for any other.
         span: The request's own span, where traces are kept.
         calls: Requests that the engine has taken on its behalf; a batch has several.
         failed: Status of the problem that ended a stream after its beginning was sent.
     """
 
-    facts: MutableMapping[str, Any]
-    span: Span | None = None
-    calls: int = 0
-    failed: int | None = None
+    __slots__ = ("_request_id", "calls", "failed", "headers", "model", "route", "span")
+
+    def __init__(
+        self,
+        request_id: str | None = None,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        model: str = "",
+        route: str = "other",
+    ) -> None:
+        self._request_id = request_id
+        self.headers = headers
+        self.model = model
+        self.route = route
+        self.span: Span | None = None
+        self.calls = 0
+        self.failed: int | None = None
 
     @property
-    def request_id(self) -> str | None:
-        return self.facts.get("sheaf.request_id")
-
-    @property
-    def model(self) -> str:
-        """Name of the model, of those that are there; empty for any other."""
-        return str(self.facts.get("sheaf.model", ""))
-
-    @property
-    def route(self) -> str:
-        """Name of the route, of those that are there; `other` for any other."""
-        return str(self.facts.get("sheaf.route", "other"))
+    def request_id(self) -> str:
+        """Its caller's identifier, else its contract's, else one of our own, made when it is asked for."""
+        if self._request_id is None:
+            self._request_id = str(uuid4())
+        return self._request_id
 
 
 #: The request that this code runs for.

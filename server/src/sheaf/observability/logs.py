@@ -90,7 +90,7 @@ def _ids_sent(current: CurrentRequest | None) -> tuple[str, str] | None:
     """The caller's trace where this process keeps none, so that its lines can still be found by it."""
     if current is None:
         return None
-    for name, value in current.facts.get("headers", ()):
+    for name, value in current.headers:
         if name == b"traceparent":
             found = _TRACEPARENT.fullmatch(value.decode("latin-1"))
             return (found[1], found[2]) if found else None

@@ -118,8 +118,8 @@ class WaitingLine(Generic[T]):
         self.next_deadline = math.inf
         self._expected = 0
         self._expected_until = -math.inf
-        #: How long a step takes, from the latest ones.
-        self._step_seconds = 0.0
+        #: How long a step takes, from the latest ones; a guess before there was one.
+        self._step_seconds = 0.05
 
     def __len__(self) -> int:
         return self._depth
@@ -225,7 +225,7 @@ class WaitingLine(Generic[T]):
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
         """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
         if any(entry.remaining for entry in batch):
-            self._step_seconds += (0.1 if self._step_seconds else 1.0) * (seconds - self._step_seconds)
+            self._step_seconds += 0.2 * (seconds - self._step_seconds)
         if self._lines:  # else nobody was kept waiting
             total = sum(entry.cost for entry in batch)
             used: dict[str, float] = {}

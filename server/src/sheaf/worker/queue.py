@@ -125,7 +125,7 @@ class Job:
         if value is None:
             return None
         kind: type[BaseResponse] = contract_of(value["model_type"], value).response
-        return kind.model_validate_json(pydantic_core.to_json(value))
+        return kind.model_validate(value)
 
     @property
     def problem(self) -> ProblemError | None:
@@ -248,16 +248,11 @@ class JobQueue(ABC):
         self.close()
 
 
-def problem_outcome(error: BaseException) -> bytes:
-    """An error as the outcome of a job."""
-    return b"{" + outcome_members(error) + b"}"
-
-
-def response_outcome(response: BaseResponse) -> bytes:
-    """A response as the outcome of a job."""
-    return b"{" + outcome_members(response) + b"}"
+def outcome_of(end: BaseResponse | BaseException) -> bytes:
+    """A response or an error as the outcome of a job."""
+    return b"{" + outcome_members(end) + b"}"
 
 
 #: Outcomes that the queue itself decides.
-EXPIRED = problem_outcome(DeadlineExceededError("The deadline passed before a worker could begin."))
-LOST = problem_outcome(InternalServerError("Each worker that began this job was lost."))
+EXPIRED = outcome_of(DeadlineExceededError("The deadline passed before a worker could begin."))
+LOST = outcome_of(InternalServerError("Each worker that began this job was lost."))

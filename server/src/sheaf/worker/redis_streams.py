@@ -29,7 +29,7 @@ from sheaf.worker.queue import (
     JobStatus,
     Lease,
     QueueUnavailableError,
-    problem_outcome,
+    outcome_of,
 )
 from sheaf_client.errors import MalformedRequestError
 
@@ -39,7 +39,7 @@ _redis: Any = redis
 #: Longest wait of one read, in seconds: what comes back from a pause is looked for in between.
 _BLOCK = 0.25
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
-_UNREADABLE = problem_outcome(MalformedRequestError("The entry names no job."))
+_UNREADABLE = outcome_of(MalformedRequestError("The entry names no job."))
 
 
 class RedisQueue(JobQueue):

@@ -27,8 +27,7 @@ from sheaf.worker.queue import (
     JobStatus,
     Lease,
     QueueUnavailableError,
-    problem_outcome,
-    response_outcome,
+    outcome_of,
 )
 from sheaf.worker.urls import open_queue
 from sheaf_client import ProblemError
@@ -159,17 +158,17 @@ class SheafWorker:
         except CancelledError:
             return self._queue.give_back(lease)
         except MalformedRequestError as error:
-            return self._queue.finish(lease, JobStatus.DEAD, problem_outcome(error))
+            return self._queue.finish(lease, JobStatus.DEAD, outcome_of(error))
         except ProblemError as error:
             if isinstance(error, UnavailableError) and self._stopping.is_set():
                 return self._queue.give_back(lease)
             if error.retryable or isinstance(error, InternalServerError):
-                return self._queue.retry(lease, problem_outcome(error))
-            return self._queue.finish(lease, JobStatus.FAILED, problem_outcome(error))
+                return self._queue.retry(lease, outcome_of(error))
+            return self._queue.finish(lease, JobStatus.FAILED, outcome_of(error))
         except Exception as error:
             log.exception("job %s could not be run", lease.id)
-            return self._queue.retry(lease, problem_outcome(error))
-        return self._queue.finish(lease, JobStatus.COMPLETED, response_outcome(response))
+            return self._queue.retry(lease, outcome_of(error))
+        return self._queue.finish(lease, JobStatus.COMPLETED, outcome_of(response))
 
     def _keep_alive(self) -> None:
         """Give signs of life; a job that has become another's leaves the line here, if it still waits."""

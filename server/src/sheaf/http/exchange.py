@@ -1,0 +1,119 @@
+"""One request over HTTP from its head to the end of its answer: what is known of it, and what was sent.
+
+Every answer's head is completed here, in one place, by the request's identifier and the headers that
+browsers keep to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from sheaf.observability.context import CurrentRequest
+
+if TYPE_CHECKING:
+    from sheaf.http.gate import Caller
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+#: On every answer that does not say otherwise. What is served here is data, save for the page at `/docs`.
+_SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
+_VARY = (b"vary", b"accept, accept-encoding")
+#: What heads of whole answers have in common, as it goes over the wire.
+_HEAD = b"".join(b"%b: %b\r\n" % header for header in (_VARY, *_SECURITY))
+_NONE: Mapping[str, Any] = {}
+
+
+class Exchange(CurrentRequest):
+    """What passes between a client and the app.
+
+    Attributes:
+        caller: Who sends the request, once they were let in.
+        code: The problem that answers it, if one does.
+        status: Of the answer; 500 before there is one.
+        started: Whether the answer's head was sent.
+        complete: Whether the answer is whole.
+        left: Whether the client left before that.
+    """
+
+    __slots__ = (
+        *("_fields", "_receive", "_send", "caller", "code", "complete", "left"),
+        *("method", "path", "scope", "started", "status"),
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"] = list(scope["headers"])
+        # The first of each name, as the last to be put in.
+        self._fields: dict[bytes, bytes] = dict(reversed(headers))
+        given = self.header(b"x-request-id")
+        # The caller's identifier where it is printable and short.
+        super().__init__(given if given and _REQUEST_ID.fullmatch(given) else None, headers=headers)
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self._receive, self._send = receive, send
+        self.caller: Caller | None = None
+        self.code: str | None = None
+        self.status = 500
+        self.started = self.complete = self.left = False
+
+    def header(self, name: bytes) -> str:
+        """The first header of that lower-case name; empty where there is none."""
+        value = self._fields.get(name)
+        return value.decode("latin-1") if value else ""
+
+    def name_after(self, request_id: object) -> None:
+        """Take on a contract's identifier, unless the caller named the request itself."""
+        if b"x-request-id" not in self._fields:
+            self._request_id = str(request_id)
+
+    async def receive(self) -> Message:
+        """The next message of the client, as ASGI has it."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self.complete:
+            self.left = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """A message to the client, as ASGI has it."""
+        if message["type"] == "http.response.start":
+            self.started, self.status = True, message["status"]
+            headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+            there = {name for name, _ in headers}
+            headers += [header for header in _SECURITY if header[0] not in there]
+            message["headers"] = headers + self._own_headers()
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self.complete = True
+        await self._send(message)
+
+    async def answer(self, content: bytes, media: bytes, encoding: bytes | None = None) -> None:
+        """Send a whole answer of status 200."""
+        self.started, self.status = True, 200
+        own = [(b"content-encoding", encoding), *self._own_headers()] if encoding else self._own_headers()
+        whole = self.scope.get("extensions", _NONE).get("sheaf.answer")
+        if whole is not None:
+            head = [_HEAD, b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), media)]
+            head += [b"%b: %b\r\n" % header for header in own]
+            self.complete = True
+            if whole(head, content):
+                return
+            self.complete = False
+        length = (b"content-length", b"%d" % len(content))
+        headers = [length, (b"content-type", media), _VARY, *_SECURITY, *own]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        self.complete = True
+        await self._send({"type": "http.response.body", "body": content})
+
+    def _own_headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [(b"x-request-id", self.request_id.encode("ascii"))]
+        if self.caller is not None and self.caller.account is not None:
+            headers += self.caller.headers()
+        return headers
