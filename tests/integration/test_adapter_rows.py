@@ -168,6 +168,23 @@ def test_weights_are_kept_in_the_dtype_of_their_layers(studio: Studio) -> None:
     assert adapters_of(pipe, studio.config("sketch", default="sketch")).size == exact // 2
 
 
+def test_files_may_be_in_half_precision(flux: Studio, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    half = {key: matrix.to(torch.bfloat16) for key, matrix in load_file(flux.file("ink")).items()}
+    save_file(half, tmp_path / "half.safetensors")
+    save_file({key: matrix.float() for key, matrix in half.items()}, tmp_path / "full.safetensors")
+    sources = {name: LoRAAdapter(source=f"{name}.safetensors") for name in ("half", "full")}
+    pipe = flux.pipeline()
+    adapters = adapters_of(pipe, LoRAConfig(adapters=sources, root=tmp_path))
+    drawn: list[Any] = []
+    for name in sources:
+        with adapters.held(every([name])), adapters.rows([every([name])]):
+            drawn.append(call(pipe, draw()))
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_the_least_recently_used_go_when_memory_is_short_and_are_freed(flux: Studio) -> None:
     pipe = flux.pipeline()
     sizes = {name: adapters_of(pipe, flux.config(name, default=name)).size for name in flux.names}

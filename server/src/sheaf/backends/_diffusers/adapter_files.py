@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -52,7 +53,7 @@ def find_file(name: str, config: LoRAConfig) -> Path:
     source = parse_source(declared.source)
     try:
         found = config.locate(name, source) or _from_hub(source, declared.revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, httpx.HTTPError) as error:
         raise AdapterError(f"adapter {name!r}: {declared.source} cannot be had: {error}") from error
     if found.is_dir():
         found = _in_folder(name, found)
@@ -68,9 +69,10 @@ def _from_hub(source: AdapterSource, revision: str | None) -> Path:
     repo = source.repo or ""
     if source.file:
         return Path(hub.hf_hub_download(repo, source.file, revision=revision))
-    if hub.is_offline_mode():
+    try:
+        files: list[str] = [f for f in hub.list_repo_files(repo, revision=revision) if "/" not in f]
+    except (ConnectionError, httpx.TransportError):  # offline, by choice or not
         return Path(hub.snapshot_download(repo, revision=revision, local_files_only=True))
-    files: list[str] = [f for f in hub.list_repo_files(repo, revision=revision) if "/" not in f]
     weights = [file for file in files if file.endswith(".safetensors")]
     wanted = [STANDARD_NAME] if STANDARD_NAME in weights else weights
     if len(wanted) != 1:
@@ -106,7 +108,7 @@ def read_adapter(name: str, file: Path, pipe: Any) -> Adapter:
         parts = {part: _layers(getattr(pipe, part), layers, given) for part, layers in skeletons.items()}
         if left := given.total():
             raise ValueError(f"{left} of its matrices belong to none of the model's layers")
-    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise AdapterError(f"adapter {name!r}: {file} is no LoRA for this model: {error}") from error
     size = sum(factors.size for layers in parts.values() for factors in layers.values())
     return Adapter(parts, size)

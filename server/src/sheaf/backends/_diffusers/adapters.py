@@ -103,13 +103,6 @@ class Adapters:
                 encoders.enter_context(added.applied())
             yield
 
-    def clear(self) -> None:
-        """Let go of all adapters."""
-        with self._lock:
-            self._kept.clear()
-            self._failed.clear()
-            self._latest = None
-
     def _layers_of(self, number: int, rows: Sequence[ActiveAdapters]) -> dict[str, Layers]:
         """By adapter what it changes in one of the pipeline's components; 0 is the denoiser."""
         part = lora_parts(self._pipe)[number]
