@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -142,6 +143,13 @@ def test_a_default_that_cannot_be_loaded_stops_the_deployment(flux: Studio, tmp_
         pass
     (tmp_path / "ink" / "pytorch_lora_weights.safetensors").unlink()
     with pytest.raises(Exception, match=r"adapter 'ink': .*holds no safetensors file"), running(spec):
+        pass
+
+
+def test_adapters_without_peft_say_what_to_install(flux: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    needed = r"'flux' needs peft: pip install \"sheaf-serve\[diffusion\]\""
+    with pytest.raises(ModuleNotFoundError, match=needed), running(flux.spec()):
         pass
 
 

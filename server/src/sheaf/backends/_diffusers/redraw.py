@@ -1,8 +1,8 @@
 """Draws images from images: as a whole, or under a mask.
 
 A request with a mask runs in the family's inpainting pipeline, one without in that of image to image, and
-both share their steps. Mode `inpaint` is for checkpoints that are made for it and can do nothing else: there a
-request without a mask has all of its image redrawn.
+both share their steps. Mode `inpaint` is for checkpoints that are made for it and can do nothing else: there
+a request without a mask has all of its image redrawn.
 """
 
 from __future__ import annotations
