@@ -177,8 +177,8 @@ def _skeleton(part: Any) -> Any:
         for name, tensor in list(module.named_parameters(recurse=False)):
             hollow = torch.nn.Parameter(torch.zeros(()).expand(tensor.shape), requires_grad=False)
             setattr(module, name, hollow)
-        for name, tensor in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.zeros((), dtype=tensor.dtype).expand(tensor.shape))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.zeros((), dtype=buffer.dtype).expand(buffer.shape))
     return skeleton
 
 
