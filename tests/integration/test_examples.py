@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 #: Marks of the examples that need more than the everyday tests have.
 MARKS: dict[str, list[pytest.MarkDecorator]] = {
     "step_batching.py": [pytest.mark.torch],
+    "token_budget.py": [pytest.mark.torch],
 }
 
 
