@@ -134,6 +134,33 @@ def test_adapters_measures_mixed_batches_beside_the_library(tmp_path: Path) -> N
     assert "set_adapters" in text
 
 
+@pytest.mark.torch
+def test_padding_measures_the_engine_beside_the_librarys_own_batches(tmp_path: Path) -> None:
+    _, content = run("padding.py", "--quick", "--sequences", "12", folder=tmp_path)
+    ways = content["figures"]["ways"]
+    for seen in ways.values():
+        assert sum(rows for rows, _ in seen["passes"]) == 12
+        cells = sum(rows * tokens for rows, tokens in seen["passes"])
+        assert seen["waste_percent"] == pytest.approx(100 * (1 - content["figures"]["tokens"] / cells))
+    assert ways["library, one by one"]["waste_percent"] == 0
+    engine = next(seen for name, seen in ways.items() if name.startswith("engine, max_batch_cost"))
+    assert engine["waste_percent"] < ways["library, eights as they came"]["waste_percent"]
+    assert content["goals"][0]["value"] == pytest.approx(engine["waste_percent"], abs=1e-3)
+
+
+@pytest.mark.torch
+def test_context_tells_cached_calls_from_refits(tmp_path: Path) -> None:
+    text, content = run("context.py", "--quick", folder=tmp_path)
+    figures = content["figures"]
+    for name in ("sklearn", "tabpfn"):
+        assert min(figures[name][key] for key in ("refit_ms", "first_ms", "rows_ms", "id_ms")) > 0
+        assert figures[name]["difference"] <= 1e-6
+        assert 1 <= figures[name]["batch"] <= 4
+        assert figures[name]["context_mb"] > 0
+    assert [goal["limit"] for goal in content["goals"]] == [10, 1e-6] * 2
+    assert "not all were run" in text
+
+
 def test_a_server_that_does_not_come_up_is_told_with_its_last_words() -> None:
     target = Target([sys.executable, "-c", "raise SystemExit('no such model {port}')"], "/", {})
     with pytest.raises(StartError, match="no such model"), serving(target):

@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 MARKS: dict[str, list[pytest.MarkDecorator]] = {
     "adapters.py": [pytest.mark.torch],
     "step_batching.py": [pytest.mark.torch],
+    "token_budget.py": [pytest.mark.torch],
 }
 
 

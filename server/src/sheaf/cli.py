@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from sheaf.http.keys import Access
+    from sheaf.http.limits import Limits
     from sheaf.spec import ModelSpec
 
 app = typer.Typer(
@@ -45,11 +47,10 @@ def serve(
 ) -> None:
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
     from sheaf.embedded import EmbeddedServer
-    from sheaf.http.limits import Limits
 
     try:
         specs = _read(models)
-        limits = Limits(origins=tuple(allow_origin or ()))
+        limits = _limits(models, allow_origin or ())
         server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=_access(models))
         if not server.access.keys and not _is_loopback(host):
             typer.echo(_OPEN_WARNING.format(host=host), err=True)
@@ -176,6 +177,17 @@ def _access(models: list[str]) -> Access | None:
     if len(found) > 1:
         raise ValueError("two files say who may call; keep `access` in one")
     return found[0] if found else None
+
+
+def _limits(models: list[str], origins: Sequence[str]) -> Limits:
+    """The `limits` of the one file that has them, and further origins."""
+    from sheaf.http.limits import Limits, read_limits
+
+    found = [limits for name in models if _is_file(name) and (limits := read_limits(Path(name)))]
+    if len(found) > 1:
+        raise ValueError("two files say what is accepted; keep `limits` in one")
+    limits = found[0] if found else Limits()
+    return limits.model_copy(update={"origins": (*limits.origins, *origins)})
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from sheaf.backends.base import ModelBackend
@@ -15,6 +14,7 @@ from sheaf.cache import CacheConfig, cache_disabled
 from sheaf.lora import LoRAConfig
 from sheaf.registry import find_backend
 from sheaf.scheduling.batch import BatchPolicy
+from sheaf.settings import read_yaml, validated
 from sheaf_client.contracts._types import ModelName
 
 #: Names that would hide the server's own routes.
@@ -55,10 +55,11 @@ class ModelSpec(BaseModel):
     batch_policy: BatchPolicy = Field(default_factory=BatchPolicy)
     lora: LoRAConfig | None = Field(default=None, description="LoRA adapters that requests may name.")
     cache: CacheConfig | None = Field(default=None, description="Keeps answers; none by default.")
-    context_bytes: int = Field(
-        default=2**30,
+    context_bytes: int | None = Field(
+        default=None,
         gt=0,
-        description="Most bytes that the backend keeps between requests, such as fitted tables.",
+        description="Most bytes that the backend keeps between requests, such as fitted tables; "
+        "the backend's own bound by default.",
     )
 
     @model_validator(mode="after")
@@ -106,7 +107,8 @@ class ModelSpec(BaseModel):
         """A new backend with this spec's settings, not loaded yet."""
         try:
             backend = self.backend_class(**self.backend_kwargs)
-            backend.contexts.max_bytes = self.context_bytes
+            if self.context_bytes is not None:
+                backend.contexts.max_bytes = self.context_bytes
             backend.lora = self.lora
             return backend
         except TypeError as error:
@@ -130,10 +132,17 @@ def as_specs(models: Iterable[SpecLike] | SpecLike) -> list[ModelSpec]:
 
 
 def read_specs(path: Path) -> list[ModelSpec]:
-    """The specs of a YAML file: a list, or a mapping with `models`."""
-    content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    items = cast("dict[str, Any]", content).get("models") if isinstance(content, dict) else content
+    """The specs of a YAML file: a list, or a mapping with `models`.
+
+    Raises `ValueError` with the place of what is wrong.
+    """
+    content = read_yaml(path)
+    place, items = str(path), content
+    if isinstance(content, dict):
+        place, items = f"{path}: models", cast("dict[str, Any]", content).get("models")
     if not isinstance(items, list):
         raise ValueError(f"{path}: expected a list of models, or a mapping with `models`")
-    entries = cast("Sequence[Any]", items)
-    return as_specs([item if isinstance(item, str) else ModelSpec.model_validate(item) for item in entries])
+    entries = enumerate(cast("Sequence[Any]", items))
+    return as_specs(
+        [e if isinstance(e, str) else validated(ModelSpec, e, f"{place}[{i}]") for i, e in entries]
+    )

@@ -17,7 +17,17 @@ import msgspec
 
 T = TypeVar("T")
 
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+def _array(part: Any) -> Any:
+    """What stands for an array, which the encoder does not know; everything else is refused by it."""
+    if not (hasattr(part, "tobytes") and hasattr(part, "dtype")):
+        raise TypeError(f"a {type(part).__name__} has no content to tell it by")
+    if part.dtype.hasobject:
+        raise TypeError("an array of objects has no content to tell it by")
+    return ["array", str(part.dtype), list(part.shape), part.tobytes()]
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic", enc_hook=_array)
 
 
 def content_key(*parts: Any) -> str:
@@ -30,21 +40,7 @@ def content_key(*parts: Any) -> str:
     Raises:
         TypeError: A part is none of these, such as an array of Python objects.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(_encoder.encode([_plain(part) for part in parts]))
-    return digest.hexdigest()
-
-
-def _plain(part: Any) -> Any:
-    if hasattr(part, "tobytes") and hasattr(part, "dtype"):
-        if part.dtype.hasobject:
-            raise TypeError("an array of objects has no content to tell it by")
-        return ["array", str(part.dtype), list(part.shape), part.tobytes()]
-    if isinstance(part, list | tuple):
-        return [_plain(item) for item in part]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(part, dict):
-        return {key: _plain(value) for key, value in part.items()}  # pyright: ignore[reportUnknownVariableType]
-    return part
+    return hashlib.blake2b(_encoder.encode(parts), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,12 @@ class ContextCache:
         """The context of that key, now the most recently used; None where it is not kept."""
         found = self._find(key)
         return None if found is None else found.value
+
+    def peek(self, key: str) -> Any | None:
+        """The context of that key, without counting as a use of it; None where it is not kept."""
+        with self._lock:
+            found = self._kept.get(key)
+            return None if found is None else found.value
 
     def put(self, key: str, value: object, size: int) -> None:
         """Keep a context of `size` bytes; one larger than the bound is not kept."""

@@ -141,15 +141,27 @@ class _Gauges(Collector):
         depth: dict[str, float] = {}
         ready: dict[str, float] = {}
         kept: dict[str, float] = {}
+        contexts: dict[str, float] = {}
+        found: dict[str, tuple[int, int]] = {}
         for runtime in [runtime for host in list(self._hosts) for runtime in list(host.runtimes.values())]:
             name = runtime.spec.name
             depth[name] = depth.get(name, 0) + runtime.depth
             ready[name] = min(ready.get(name, 1), float(runtime.ready))
             if runtime.cache is not None:
                 kept[name] = kept.get(name, 0) + runtime.cache.size
+            held, (hits, misses) = runtime.backend.contexts, found.get(name, (0, 0))
+            contexts[name] = contexts.get(name, 0) + held.size
+            found[name] = hits + held.hits, misses + held.misses
             if self.metrics is not None:
                 self.metrics.expect(name, cached=runtime.cache is not None)
-        for metric, values in ((m.QUEUE_DEPTH, depth), (m.READY, ready), (m.CACHE_BYTES, kept)):
+                self.metrics.contexts(name, hits=found[name][0], misses=found[name][1])
+        read = (
+            (m.QUEUE_DEPTH, depth),
+            (m.READY, ready),
+            (m.CACHE_BYTES, kept),
+            (m.CONTEXT_BYTES, contexts),
+        )
+        for metric, values in read:
             family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
             for name, value in sorted(values.items()):
                 family.add_metric([name], value)

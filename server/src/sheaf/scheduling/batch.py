@@ -72,6 +72,12 @@ class BatchPolicy(BaseModel):
         gt=0,
         description="Seconds after which a call of the model counts as hung and the model is loaded anew.",
     )
+    load_timeout_s: float | None = Field(
+        default=1800.0,
+        gt=0,
+        description="Seconds after which loading a model anew, or letting go of one, counts as "
+        "hung and is tried once more. The first load has no bound.",
+    )
 
 
 def bucket_value(request: Any, bucket_by: str | None) -> Hashable:

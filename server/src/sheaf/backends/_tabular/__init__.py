@@ -1,0 +1,1 @@
+"""What the backends of `tabular` share: reading tables, and fitting each context once for all who ask it."""

@@ -1,0 +1,177 @@
+"""Reads the rows of a request into columns, with what each column of the context holds settled once.
+
+Text is never taken for a number, though it may look like one; numbers in a column that holds text are the
+names of categories too, so that `1` and `"1"` are one category there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sheaf.api.tabular import TabularRequest
+from sheaf.backends._common import refuse
+from sheaf.backends.contexts import content_key
+from sheaf_client.errors import InvalidRequestError
+
+Cell: TypeAlias = float | str | None
+Rows: TypeAlias = Sequence[Sequence[Cell]]
+#: A column: float64 with NaN for a missing value, or an object array of text and None. Shape (n_rows,).
+Column: TypeAlias = npt.NDArray[Any]
+#: What a prediction of classes may be.
+Label: TypeAlias = int | float | str
+
+#: Cells that are hashed at a time: nobody else runs in this process meanwhile.
+_CELLS_AT_ONCE = 1 << 16
+
+
+def context_key(request: TabularRequest) -> str:
+    """The content hash of a request's context: its rows, labels, task, and what is said of its columns.
+
+    Takes time in proportion to the rows, so it is for the model's own thread.
+    """
+    rows, labels = request.context_X or [], request.context_y or []
+    step = max(1, _CELLS_AT_ONCE // len(rows[0])) if rows else 1
+    parts = [
+        content_key(rows[start : start + step], labels[start : start + step])
+        for start in range(0, len(rows), step)
+    ]
+    codes = sorted(request.categorical_feature_indices or ())
+    return content_key("table", request.task, request.feature_names, codes, parts)
+
+
+def sketch(request: TabularRequest) -> Hashable:
+    """A few cells of a context: equal for equal contexts, and taken in no time however large they are.
+
+    Contexts that differ may have one sketch; it says which requests to look at together, not more.
+    """
+    rows, labels = request.context_X or [[]], request.context_y or []
+    height, width = len(rows), len(rows[0])
+    across = range(0, width, max(1, width // 8))
+    down = range(0, height, max(1, height // 8))
+    cells = tuple(rows[i][j] for i in down for j in across)
+    return request.task, height, width, cells, tuple(labels[i] for i in down if i < len(labels))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a context hold.
+
+    Attributes:
+        width: how many there are.
+        text: those that hold text, and so categories.
+        codes: those that hold numbers which are codes of categories.
+    """
+
+    width: int
+    text: frozenset[int]
+    codes: frozenset[int]
+
+    @classmethod
+    def of(cls, rows: Rows, declared: Collection[int]) -> Columns:
+        """What the columns of these rows hold, where the caller declared some to be categories."""
+        width = len(rows[0])
+        text = {j for j, column in enumerate(zip(*rows, strict=True)) if str in set(map(type, column))}
+        return cls(width, frozenset(text), frozenset(declared) - text)
+
+    @property
+    def categories(self) -> list[int]:
+        """Columns that hold categories, in order."""
+        return sorted(self.text | self.codes)
+
+    def read(self, rows: Rows, field: str, largest: float = math.inf) -> list[Column]:
+        """The columns of rows of this width, those of text as text.
+
+        Raises:
+            InvalidRequestError: There is text among numbers, or a number beyond `largest`; with its path.
+        """
+        columns: list[Column] = []
+        for j, cells in enumerate(zip(*rows, strict=True)):
+            if j in self.text:
+                column = np.empty(len(cells), dtype=object)
+                column[:] = [_category(cell) for cell in cells]
+            else:
+                if str in set(map(type, cells)):
+                    i = next(i for i, cell in enumerate(cells) if isinstance(cell, str))
+                    raise refuse(f"/{field}/{i}/{j}", "This column of the context holds numbers.", "mismatch")
+                column = np.array(cells, dtype=np.float64)
+                beyond = np.flatnonzero(np.abs(column) > largest)
+                if beyond.size:
+                    message = f"The model takes numbers up to {largest:g}."
+                    raise refuse(f"/{field}/{beyond[0]}/{j}", message, "out_of_range")
+            columns.append(column)
+        return columns
+
+
+def _category(cell: Cell) -> str | None:
+    if cell is None or isinstance(cell, str):
+        return cell
+    return repr(int(cell)) if float(cell).is_integer() else repr(cell)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A context as a model learns from it.
+
+    Attributes:
+        task: `classification` or `regression`.
+        columns: what its columns hold.
+        features: its columns, each of shape (n_rows,).
+        names: names of the columns.
+        target: shape (n_rows,): positions in `classes` as int64, or values as float64.
+        classes: the classes met, numbers before names, each sorted; None for `regression`.
+    """
+
+    task: str
+    columns: Columns
+    features: list[Column]
+    names: tuple[str, ...] | None
+    target: npt.NDArray[Any]
+    classes: tuple[int | str, ...] | None
+
+
+def read_table(request: TabularRequest, largest: float = math.inf) -> Table:
+    """The context that a request carries; raises what `Columns.read` raises."""
+    rows, labels = request.context_X or [], request.context_y or []
+    columns = Columns.of(rows, request.categorical_feature_indices or ())
+    features = columns.read(rows, "context_X", largest)
+    names = None if request.feature_names is None else tuple(request.feature_names)
+    if request.task == "regression":
+        target = np.array(labels, dtype=np.float64)
+        beyond = np.flatnonzero(np.abs(target) > largest)
+        if beyond.size:
+            message = f"The model takes numbers up to {largest:g}."
+            raise refuse(f"/context_y/{beyond[0]}", message, "out_of_range")
+        return Table(request.task, columns, features, names, target, None)
+    classes = classes_of(labels)
+    position: dict[Label, int] = {label: i for i, label in enumerate(classes)}
+    target = np.array([position[label] for label in labels], dtype=np.int64)
+    return Table(request.task, columns, features, names, target, classes)
+
+
+def classes_of(labels: Sequence[Label]) -> tuple[int | str, ...]:
+    """The classes among labels, numbers before names, each sorted; refuses a fraction, with its path."""
+    met = set(labels)
+    numbers = {label for label in met if not isinstance(label, str)}
+    if fractions := {label for label in numbers if label != int(label)}:
+        i = next(i for i, label in enumerate(labels) if label in fractions)
+        raise refuse(f"/context_y/{i}", "A class is a whole number or a name.", "not_allowed")
+    return (*sorted(map(int, numbers)), *sorted(label for label in met if isinstance(label, str)))
+
+
+def check_query(request: TabularRequest, table: Table) -> InvalidRequestError | None:
+    """Why a request cannot be asked of a context that it names by `context_id`, if it cannot."""
+    if request.task != table.task:
+        return refuse("/task", f"The context was sent for {table.task}.", "mismatch")
+    if len(request.query_X[0]) != table.columns.width:
+        message = f"The context has {table.columns.width} columns."
+        return refuse("/query_X", message, "mismatch")
+    if request.feature_names is not None and tuple(request.feature_names) != table.names:
+        said = "other names" if table.names else "no names"
+        return refuse("/feature_names", f"The context was sent with {said} of its columns.", "mismatch")
+    return None
