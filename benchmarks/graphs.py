@@ -115,7 +115,9 @@ class MACE:
         convert(path, folder / "small")
         self.spec = ModelSpec(name="mace", backend="mace", backend_kwargs={"model_id": str(folder / "small")})
         model = torch.load(path, weights_only=False)
-        self.calculator = mace("mace.calculators.mace").MACECalculator(models=[model], default_dtype="float32")
+        self.calculator = mace("mace.calculators.mace").MACECalculator(
+            models=[model], default_dtype="float32"
+        )
         self._data, self._geometric = mace("mace.data"), mace("mace.tools.torch_geometric")
 
     def _graph(self, atoms: Atoms) -> Any:

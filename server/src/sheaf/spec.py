@@ -68,10 +68,8 @@ class ModelSpec(BaseModel):
             raise ValueError(f"{self.name!r} is the name of a route; give the model another")
         if not self.backend and self.backend_cls is None:
             raise ValueError("give `backend` or `backend_cls`")
-        cls: Any = self.backend_class  # given by the user, and not validated
-        if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
-            raise ValueError(f"{cls!r} is no ModelBackend")
-        served_by(self.backend_class)
+        cls = self.backend_class
+        served_by(cls)
         if not self.model_type:
             self.model_type = cls.model_type
         elif self.model_type != cls.model_type:
@@ -84,13 +82,16 @@ class ModelSpec(BaseModel):
 
     @property
     def backend_class(self) -> type[ModelBackend]:
-        """The class that runs this model; raises `ValueError` for an unknown name."""
-        if self.backend_cls is not None:
-            return self.backend_cls
-        try:
-            return find_backend(self.backend)
-        except LookupError as error:
-            raise ValueError(str(error)) from None
+        """The class that runs this model; raises `ValueError` for an unknown name or what is no backend."""
+        cls: Any = self.backend_cls  # given by the user, and not validated
+        if cls is None:
+            try:
+                cls = find_backend(self.backend)
+            except LookupError as error:
+                raise ValueError(str(error)) from None
+        if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
+            raise ValueError(f"{cls!r} is no ModelBackend")
+        return cls.for_settings(self.backend_kwargs)
 
     @property
     def backend_name(self) -> str:

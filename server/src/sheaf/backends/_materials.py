@@ -186,7 +186,9 @@ class PotentialBackend(ModelBackend[Any, Any]):
     ) -> list[Properties]:
         """What the potential says of structures, in their order, in passes of at most `pass_cost`."""
         found: list[Properties | None] = [None] * len(structures)
-        for chosen in _passes([2 * len(p) + len(s) for s, p in zip(structures, pairs, strict=True)], self.pass_cost):
+        for chosen in _passes(
+            [2 * len(p) + len(s) for s, p in zip(structures, pairs, strict=True)], self.pass_cost
+        ):
             part = self._loaded.evaluate(
                 [structures[i] for i in chosen], [pairs[i] for i in chosen], gradient=gradient
             )

@@ -9,7 +9,7 @@ that dies or hangs is let go and made anew by the constructor and `load`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Generic
 
@@ -59,6 +59,11 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     #: The adapters that the deployment declares, given by its spec before `load`.
     lora: LoRAConfig | None = None
+
+    @classmethod
+    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:  # noqa: ARG003 - for those who override it
+        """The class that serves these settings: another only where a setting chooses the contract."""
+        return cls
 
     @abstractmethod
     def load(self) -> None:

@@ -100,9 +100,7 @@ class _Potential(Calculator):
         self._evaluate = evaluate
         self.has_cell = has_cell
 
-    def calculate(
-        self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
-    ) -> None:
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         structure = Structure(
             numbers=atoms.numbers.astype(np.int64),

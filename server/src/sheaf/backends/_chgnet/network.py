@@ -33,9 +33,7 @@ class Network:
         self._bond_layers = [layer and _Gated(layer.twoBody_bond, 4) for layer in model.bond_conv_layers]
         self._angle_layers = [layer and _Gated(layer.twoBody_bond, 4) for layer in model.angle_layers]
 
-    def properties(
-        self, graphs: Graphs, *, gradient: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def properties(self, graphs: Graphs, *, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Energies in eV, forces in eV/Å and the strain's derivative in eV, each structure's own.
 
         Returns:
@@ -58,8 +56,10 @@ class Network:
             elif gradient:
                 forces, strain_gradient = torch.zeros_like(positions), torch.zeros_like(strain)
         energy = energy.detach() + self._reference(g, len(graphs.sizes))
-        return energy.cpu(), forces if forces is None else forces.detach().cpu(), (
-            strain_gradient if strain_gradient is None else strain_gradient.cpu()
+        return (
+            energy.cpu(),
+            forces if forces is None else forces.detach().cpu(),
+            (strain_gradient if strain_gradient is None else strain_gradient.cpu()),
         )
 
     def _bond_vectors(self, g: _Indices, positions: Tensor, strain: Tensor) -> Tensor:
@@ -100,9 +100,7 @@ class Network:
             if angles is None or bond_layer is None:
                 continue
             messages = bond_gated([(bonds, g.bond_from), (bonds, g.bond_to), (angles, None), (atoms, g.apex)])
-            bonds = _settle(
-                bond_layer, bond_layer.bond_norm, bonds, messages * angle_weights, g.bond_from
-            )
+            bonds = _settle(bond_layer, bond_layer.bond_norm, bonds, messages * angle_weights, g.bond_from)
             if angle_layer is not None:
                 update = angle_gated(
                     [(bonds, g.bond_from), (bonds, g.bond_to), (angles, None), (atoms, g.apex)]
@@ -110,9 +108,7 @@ class Network:
                 angles = update + angles if angle_layer.resnet else update
                 if angle_layer.angle_norm is not None:
                     angles = angle_layer.angle_norm(angles)
-        atoms = _update_atoms(
-            model.atom_conv_layers[-1], self._atom_layers[-1], g, atoms, bonds, weights_ag
-        )
+        atoms = _update_atoms(model.atom_conv_layers[-1], self._atom_layers[-1], g, atoms, bonds, weights_ag)
         if model.readout_norm is not None:
             atoms = model.readout_norm(atoms)
         if model.mlp_first:

@@ -69,7 +69,9 @@ def write_model(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": _FORMAT, "model": config}, indent=1)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in rebuilt.state_dict().items()}
+    weights = {
+        name: value.detach().cpu().contiguous().clone() for name, value in rebuilt.state_dict().items()
+    }
     save_file(weights, folder / WEIGHTS)
 
 
@@ -138,10 +140,15 @@ def _check_equal(model: Any, rebuilt: Any) -> None:
     probe = Structure(numbers, positions, np.zeros((3, 3)), none, has_cell=False)
     pairs = [find_pairs(probe, float(model.r_max))]
     for head in getattr(model, "heads", [None]):
-        (old,), (new,) = (MACE(m.eval(), head=head).evaluate([probe], pairs, gradient=True) for m in (model, rebuilt))
+        (old,), (new,) = (
+            MACE(m.eval(), head=head).evaluate([probe], pairs, gradient=True) for m in (model, rebuilt)
+        )
         assert old.forces is not None
         assert new.forces is not None
         scale = float(np.abs(old.forces).max()) + 1.0
-        apart = max(abs(old.energy - new.energy) / (abs(old.energy) + 1.0), np.abs(old.forces - new.forces).max() / scale)
+        apart = max(
+            abs(old.energy - new.energy) / (abs(old.energy) + 1.0),
+            np.abs(old.forces - new.forces).max() / scale,
+        )
         if not apart < 1e-5:
             raise ValueError(f"the model cannot be rebuilt from its settings: it differs by {apart:g}")
