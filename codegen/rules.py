@@ -110,6 +110,7 @@ VOCABULARY: dict[str, tuple[frozenset[str], str, Callable[[JSON, JSON], None] | 
     "some_filled": (frozenset({"fields"}), "at least one of {fields} is not empty", _some_filled),
     "filled_with": (frozenset({"field", "of"}), "{field} is not empty where {of} is not", _filled_with),
     "needed_when_true": (frozenset({"field", "flag"}), "{field} is needed when {flag} is true", None),
+    "not_true_beside": (frozenset({"field", "other"}), "{field} is not true beside {other}", None),
     "boxes": (frozenset({"field"}), "{field} has x_min below x_max and y_min below y_max", None),
 }
 #: Members that are values, not names of fields.
@@ -119,7 +120,10 @@ _LITERALS = {
     "unique_by": {"member"},
 }
 #: rule name → members it may have, and what each adds to its sentence.
-_OPTIONAL = {"exactly_one_of": {"unless": ", unless {unless} is true"}}
+_OPTIONAL = {
+    "exactly_one_of": {"unless": ", unless {unless} is true"},
+    "needed_when_true": {"unless": ", unless {unless} is given"},
+}
 
 
 def check_rules(bundle: Bundle) -> None:

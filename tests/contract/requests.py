@@ -121,7 +121,13 @@ class _Accord:
                 if not self._need(need):
                     self._body.pop(rule["field"])
 
+    def not_true_beside(self, rule: JSON) -> None:
+        if self._given(rule["other"]):
+            self._body.pop(rule["field"], None)
+
     def needed_when_true(self, rule: JSON) -> None:
+        if "unless" in rule and self._given(rule["unless"]):
+            return
         flag = self._body.get(rule["flag"], False)
         needed = any(flag) if isinstance(flag, list) else flag
         if needed and not self._need(rule["field"]):

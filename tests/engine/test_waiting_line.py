@@ -47,6 +47,20 @@ def test_a_model_that_lingers_waits_a_share_of_its_call_for_as_many_as_it_answer
     assert line.wait_for(now=10.2) == 0.0
 
 
+def test_a_model_lingers_for_who_it_answered_beside_those_who_waited_meanwhile() -> None:
+    line: WaitingLine[str] = WaitingLine(BatchPolicy(linger=0.1, max_batch_size=4))
+    line.add(entry("a", arrived=9.0))
+    line.add(entry("b", arrived=9.0))
+    line.expect(1, now=10.0, seconds=5.0)
+    assert line.wait_for(now=10.0) == pytest.approx(0.5)
+    line.add(entry("c", arrived=10.1))
+    assert line.wait_for(now=10.1) == 0.0
+    line.expect(3, now=15.0, seconds=5.0)
+    assert line.wait_for(now=15.0) == pytest.approx(0.5)
+    line.add(entry("d", arrived=15.1))  # the batch is full
+    assert line.wait_for(now=15.1) == 0.0
+
+
 def test_a_model_does_not_linger_unless_it_is_asked_to() -> None:
     line: WaitingLine[str] = WaitingLine(BatchPolicy())
     line.expect(2, now=10.0, seconds=5.0)

@@ -1,12 +1,14 @@
-"""Queues for the tests of jobs."""
+"""Queues for the tests of jobs, and checkpoints that several files of tests load."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.integration.adapter_cases import Studio
 from tests.integration.queues import Queues, RedisServer
 
 
@@ -28,3 +30,26 @@ def queues(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queues]:
         opened = Queues(f"sqlite:///{tmp_path}/jobs.db")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def diffusion_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of small checkpoints of FLUX and SDXL."""
+    from tests.diffusion_checkpoints import make_flux, make_sdxl
+
+    folder = tmp_path_factory.mktemp("diffusion")
+    return {
+        "flux": str(make_flux(folder / "flux")),
+        "schnell": str(make_flux(folder / "schnell", guidance=False)),
+        "sdxl": str(make_sdxl(folder / "sdxl")),
+        "sdxl-inpainting": str(make_sdxl(folder / "sdxl-inpainting", inpainting=True)),
+    }
+
+
+@pytest.fixture(scope="session")
+def studio_of(
+    diffusion_checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Studio]:
+    """The small checkpoint of a family of diffusion models with its LoRA files, made when first wanted."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return cache(lambda family: Studio(family, diffusion_checkpoints[family], folder))

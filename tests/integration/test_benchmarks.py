@@ -107,6 +107,48 @@ def test_forecast_measures_the_bare_loop_and_the_same_model_served(tmp_path: Pat
 
 
 @pytest.mark.torch
+def test_diffusion_draws_the_same_pictures_in_every_way(tmp_path: Path) -> None:
+    text, content = run("diffusion.py", "--quick", folder=tmp_path)
+    figures = content["figures"]
+    assert figures["ways"].keys() == {"one by one", "whole requests", "steps", "steps, shortest first"}
+    for seen in figures["ways"].values():
+        assert seen["rate"] > 0
+        assert 0 < seen["short_mean"] <= seen["short_p99"] <= seen["p99"]
+    assert figures["largest_difference"] <= 1
+    assert "a step alone takes" in text
+
+
+@pytest.mark.torch
+def test_adapters_measures_mixed_batches_beside_the_library(tmp_path: Path) -> None:
+    text, content = run("adapters.py", "--quick", folder=tmp_path)
+    figures = content["figures"]
+    assert figures["ways"].keys() == {
+        "one by one",
+        "grouped by adapter",
+        "mixed batches",
+        "without adapters",
+    }
+    assert all(seen["rate"] > 0 for seen in figures["ways"].values())
+    assert figures["largest_difference"] <= 1, "the same pictures, whatever shared their batch"
+    assert figures["adapter_bytes"] > 0
+    assert "set_adapters" in text
+
+
+@pytest.mark.torch
+def test_padding_measures_the_engine_beside_the_librarys_own_batches(tmp_path: Path) -> None:
+    _, content = run("padding.py", "--quick", "--sequences", "12", folder=tmp_path)
+    ways = content["figures"]["ways"]
+    for seen in ways.values():
+        assert sum(rows for rows, _ in seen["passes"]) == 12
+        cells = sum(rows * tokens for rows, tokens in seen["passes"])
+        assert seen["waste_percent"] == pytest.approx(100 * (1 - content["figures"]["tokens"] / cells))
+    assert ways["library, one by one"]["waste_percent"] == 0
+    engine = next(seen for name, seen in ways.items() if name.startswith("engine, max_batch_cost"))
+    assert engine["waste_percent"] < ways["library, eights as they came"]["waste_percent"]
+    assert content["goals"][0]["value"] == pytest.approx(engine["waste_percent"], abs=1e-3)
+
+
+@pytest.mark.torch
 def test_context_tells_cached_calls_from_refits(tmp_path: Path) -> None:
     text, content = run("context.py", "--quick", folder=tmp_path)
     figures = content["figures"]

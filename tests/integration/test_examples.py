@@ -11,7 +11,11 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 #: Marks of the examples that need more than the everyday tests have.
-MARKS: dict[str, list[pytest.MarkDecorator]] = {}
+MARKS: dict[str, list[pytest.MarkDecorator]] = {
+    "adapters.py": [pytest.mark.torch],
+    "step_batching.py": [pytest.mark.torch],
+    "token_budget.py": [pytest.mark.torch],
+}
 
 
 @pytest.mark.parametrize(

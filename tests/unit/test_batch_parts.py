@@ -19,6 +19,7 @@ from sheaf.batch.work import PartWorker
 from sheaf.records import read_request
 from sheaf_client.errors import UnavailableError
 from tests.backends import Echo, Fragile
+from tests.observability.readings import Readings
 
 LIMIT = 2**20
 
@@ -223,3 +224,26 @@ def test_a_name_deeper_in_a_row_is_not_the_rows_own() -> None:
     made_up = uuid4()
     read_back = read_request(line, ModelSpec(name="echo", backend_cls=Echo), made_up)
     assert (read_back.model_name, read_back.request_id) == ("echo", made_up)
+
+
+def test_rows_are_counted_like_requests(tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "a.jsonl", request(1.0), request(2.0, horizon=0), request(666.0), "{", "x" * 400
+    )
+    (tmp_path / "out").mkdir()
+    job = BatchSpec(
+        spec=ModelSpec(name="m", backend_cls=Fragile),
+        source=JsonlSource(path=str(source), max_row_bytes=300),
+        sink=JsonlSink(path=str(tmp_path / "out")),
+    )
+    worker = PartWorker(job)
+    for part in parts_of(source, limit=300):
+        worker.answer(part)
+    told = Readings(worker._telemetry.exposition().decode())
+    for outcome in ("ok", "backend_failed"):
+        assert told.of("sheaf_predictions_total", model="m", mode="predict", outcome=outcome) == 1
+    for code in ("invalid", "malformed", "too_large"):
+        assert told.of("sheaf_refused_total", model="m", code=code) == 1
+    assert told.of("sheaf_model_ready", model="m") == 1
+    assert told.total("sheaf_batch_size_count", model="m") >= 1
+    worker._runtime.stop()

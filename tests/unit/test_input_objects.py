@@ -166,7 +166,19 @@ def test_a_dataset_that_lacks_something_says_what() -> None:
     with pytest.raises(ValueError, match="two times"):
         taken(FORECAST_WEATHER, dataset(times=1))
     with pytest.raises(ValueError, match="no dimension for level"):
-        taken(FORECAST_WEATHER, dataset().drop_dims("level"))
+        taken(FORECAST_WEATHER, dataset(level="height"))
+    with pytest.raises(ValueError, match="no dimension for level"):
+        taken(FORECAST_WEATHER, dataset().isel(level=0))
+    with pytest.raises(ValueError, match="no dimension for lat"):
+        taken(FORECAST_WEATHER, dataset(lat="y").drop_dims("level"))
+
+
+def test_a_dataset_of_the_surface_alone_needs_no_levels() -> None:
+    held = dataset().drop_dims("level")
+    request = taken(FORECAST_WEATHER, held)
+    assert (request.pressure_levels, request.atmospheric_vars, request.prev_atmospheric_vars) == ([], {}, {})
+    assert np.allclose(request.surface_vars["2t"], held["2t"][-1])
+    assert np.allclose(request.prev_surface_vars["2t"], held["2t"][-2])
 
 
 # ---- whole objects

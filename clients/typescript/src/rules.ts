@@ -255,9 +255,15 @@ const CHECKS: Record<string, Check> = {
   },
 
   *needed_when_true(model, rule) {
-    const [field, flag] = [text(rule, 'field'), model[text(rule, 'flag')]];
-    const needed = Array.isArray(flag) ? flag.includes(true) : flag === true;
-    if (needed && same(model, field, null)) yield [[field], `Needed when ${text(rule, 'flag')} is true.`];
+    const [field, flag] = [text(rule, 'field'), text(rule, 'flag')];
+    if (rule.unless !== undefined && !same(model, text(rule, 'unless'), null)) return;
+    if (isTrue(model[flag]) && same(model, field, null)) yield [[field], `Needed when ${flag} is true.`];
+  },
+
+  *not_true_beside(model, rule) {
+    const [field, other] = [text(rule, 'field'), text(rule, 'other')];
+    if (isTrue(model[field]) && !same(model, other, null))
+      yield [[field], `Must not be true beside ${other}.`];
   },
 
   *boxes(model, rule) {
@@ -272,6 +278,11 @@ const CHECKS: Record<string, Check> = {
 
 function isEmpty(value: unknown): boolean {
   return !isContainer(value) || Object.keys(value).length === 0;
+}
+
+/** Whether a flag is true, or one of several. */
+function isTrue(flag: unknown): boolean {
+  return Array.isArray(flag) ? flag.includes(true) : flag === true;
 }
 
 function isTurned(box: number[]): boolean {

@@ -96,6 +96,17 @@ test('a member is needed when a flag is true, or one of several flags', () => {
   assert.deepEqual(checked(rule, { pbc: [false, true, false] }), ['/cell']);
   assert.deepEqual(checked(rule, { pbc: [false, false, false] }), []);
   assert.deepEqual(checked(rule, { pbc: true, cell: [] }), []);
+  const spared = { ...rule, unless: 'structures' };
+  assert.deepEqual(checked(spared, { pbc: true, structures: null }), ['/cell']);
+  assert.deepEqual(checked(spared, { pbc: true, structures: [] }), []);
+});
+
+test('a flag may have to be false beside another member', () => {
+  const rule = { rule: 'not_true_beside', field: 'pbc', other: 'structures' };
+  assert.deepEqual(checked(rule, { pbc: true, structures: [] }), ['/pbc']);
+  assert.deepEqual(checked(rule, { pbc: [false, true, false], structures: [] }), ['/pbc']);
+  assert.deepEqual(checked(rule, { pbc: [false, false, false], structures: [] }), []);
+  assert.deepEqual(checked(rule, { pbc: true, structures: null }), []);
 });
 
 test('boxes have their corners in order', () => {

@@ -154,14 +154,32 @@ def _filled_with(spec: Spec) -> Check:
 
 def _needed_when_true(spec: Spec) -> Check:
     field, name, flag = spec["field"], _name(spec["field"]), _name(spec["flag"])
+    spared = _name(spec["unless"]) if "unless" in spec else None
 
     def check(fields: Fields, *_: Any) -> Sequence[Finding]:
-        raised = fields[flag]
-        if not raised or fields[name] is not None or (raised is not True and not any(raised)):
+        if not _is_true(fields[flag]) or fields[name] is not None:
+            return ()
+        if spared is not None and fields[spared] is not None:
             return ()
         return (("needed_when_true", (field,), f"Needed when {spec['flag']} is true."),)
 
     return check
+
+
+def _not_true_beside(spec: Spec) -> Check:
+    field, flag, other = spec["field"], _name(spec["field"]), _name(spec["other"])
+
+    def check(fields: Fields, *_: Any) -> Sequence[Finding]:
+        if fields[other] is None or not _is_true(fields[flag]):
+            return ()
+        return (("not_true_beside", (field,), f"Must not be true beside {spec['other']}."),)
+
+    return check
+
+
+def _is_true(flag: Any) -> bool:
+    """Whether a flag is true, or one of several."""
+    return flag is True or bool(flag and any(flag))
 
 
 def _value_requires(spec: Spec) -> Check:
@@ -372,6 +390,7 @@ _OF_CONTRACT: dict[str, Callable[[Spec], Check]] = {
     "some_true": _some_true,
     "filled_with": _filled_with,
     "needed_when_true": _needed_when_true,
+    "not_true_beside": _not_true_beside,
     "value_requires": _value_requires,
 }
 _OF_VALUE_ALONE: dict[str, Check] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from sheaf.http.keys import Access
+    from sheaf.http.limits import Limits
     from sheaf.spec import ModelSpec
 
 app = typer.Typer(
@@ -45,11 +47,10 @@ def serve(
 ) -> None:
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
     from sheaf.embedded import EmbeddedServer
-    from sheaf.http.limits import Limits
 
     try:
         specs = _read(models)
-        limits = Limits(origins=tuple(allow_origin or ()))
+        limits = _limits(models, allow_origin or ())
         server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=_access(models))
         if not server.access.keys and not _is_loopback(host):
             typer.echo(_OPEN_WARNING.format(host=host), err=True)
@@ -109,9 +110,15 @@ def worker(
         float, typer.Option(help="Seconds after which a silent worker's jobs are others'.")
     ] = 30,
     max_attempts: Annotated[int, typer.Option(help="Attempts before a job is a dead letter.")] = 3,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port that tells Prometheus of the models; none where absent.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of that port.")] = "127.0.0.1",
 ) -> None:
     """Answer the jobs of a queue until a signal comes: `sheaf worker models.yaml --queue sqlite:///jobs.db`."""
     import signal
+
+    import prometheus_client
 
     from sheaf.observability import configure_logging, start_tracing
     from sheaf.worker import JobPolicy, QueueUnavailableError, SheafWorker, open_queue
@@ -121,6 +128,8 @@ def worker(
     try:
         with open_queue(queue, policy=JobPolicy(lease=lease, max_attempts=max_attempts)) as jobs:
             running = SheafWorker(_read(models), jobs)
+            if metrics_port is not None:
+                prometheus_client.start_http_server(metrics_port, metrics_host)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda _number, _frame: running.stop())
             running.run()
@@ -176,6 +185,17 @@ def _access(models: list[str]) -> Access | None:
     if len(found) > 1:
         raise ValueError("two files say who may call; keep `access` in one")
     return found[0] if found else None
+
+
+def _limits(models: list[str], origins: Sequence[str]) -> Limits:
+    """The `limits` of the one file that has them, and further origins."""
+    from sheaf.http.limits import Limits, read_limits
+
+    found = [limits for name in models if _is_file(name) and (limits := read_limits(Path(name)))]
+    if len(found) > 1:
+        raise ValueError("two files say what is accepted; keep `limits` in one")
+    limits = found[0] if found else Limits()
+    return limits.model_copy(update={"origins": (*limits.origins, *origins)})
 
 
 def _is_loopback(host: str) -> bool:

@@ -17,12 +17,14 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sheaf.engine.heap import settle_heap
 from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.local import LocalModels, describe
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.observability.ray_export import export_to_ray
+from sheaf.ray_proxy import HTTPMode, check_mode, start_ray
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.errors import ModelNotFoundError
@@ -92,6 +94,7 @@ class _ModelReplica:
         start_tracing()
         telemetry = Telemetry()
         self._models = LocalModels.start(spec, telemetry)
+        settle_heap()
         export_to_ray(telemetry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -109,16 +112,16 @@ class _ModelReplica:
 class _Index:
     """What is at `/`: `/models`, `/docs`, `/openapi.json`; and a 404 for models that are not there."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, limits: Limits, access: Access) -> None:
         configure_logging()
         self._models = _DeployedModels()
-        self._access = access
+        self._limits, self._access = limits, access
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._models.infos = ModelList.model_validate(user_config).models
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return _at_root(create_app(self._models, access=self._access))
+        return _at_root(create_app(self._models, limits=self._limits, access=self._access))
 
 
 class _DeployedModels:
@@ -154,6 +157,11 @@ class ModelServer:
         port: Port the proxies listen on.
         limits: Sizes and times that are accepted.
         access: Who may call; `SHEAF_API_KEYS` adds to it. Models are changed by `update`, not by routes.
+        http_mode: What stands before the replicas where `run` starts Ray and `RAY_SERVE_ENABLE_HA_PROXY` is
+            not set: `"haproxy"`, which costs less per call, or `"proxy"`, Ray's own, which is better for
+            bodies of megabytes. `"auto"` is `"haproxy"` where its package is installed. HAProxy listens at
+            `host`, but shows its statistics on all networks of the machine. `ImportError` where it is
+            asked for and not there.
     """
 
     def __init__(
@@ -164,11 +172,14 @@ class ModelServer:
         port: int = 8000,
         limits: Limits | None = None,
         access: Access | None = None,
+        http_mode: HTTPMode = "auto",
     ) -> None:
+        check_mode(http_mode)
         self._access = Access.from_environment(access)
         self._specs = {spec.name: spec for spec in as_specs(models)}
         self._host, self._port = host, port
-        self._limits = limits
+        self._limits = limits or Limits()
+        self._mode: HTTPMode = http_mode
 
     @property
     def url(self) -> str:
@@ -185,6 +196,7 @@ class ModelServer:
 
         Raises `RuntimeError` where a model does not come up; the others go on serving.
         """
+        start_ray(self._mode)
         serve.start(http_options={"host": self._host, "port": self._port})
         # All at once: one after another, each would wait for the start of the processes before it.
         targets = (
@@ -235,7 +247,9 @@ class ModelServer:
         index: Any = _Index
         listed = ModelList(models=[describe(self._specs[name], ready=False) for name in sorted(self._specs)])
         serve.run(
-            index.options(user_config=listed.model_dump()).bind(self._access), name=INDEX, route_prefix="/"
+            index.options(user_config=listed.model_dump()).bind(self._limits, self._access),
+            name=INDEX,
+            route_prefix="/",
         )
 
 

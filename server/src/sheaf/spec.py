@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from sheaf.backends.base import ModelBackend
@@ -15,6 +14,7 @@ from sheaf.cache import CacheConfig, cache_disabled
 from sheaf.lora import LoRAConfig
 from sheaf.registry import find_backend
 from sheaf.scheduling.batch import BatchPolicy
+from sheaf.settings import read_yaml, validated
 from sheaf_client.contracts._types import ModelName
 
 #: Names that would hide the server's own routes.
@@ -68,10 +68,8 @@ class ModelSpec(BaseModel):
             raise ValueError(f"{self.name!r} is the name of a route; give the model another")
         if not self.backend and self.backend_cls is None:
             raise ValueError("give `backend` or `backend_cls`")
-        cls: Any = self.backend_class  # given by the user, and not validated
-        if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
-            raise ValueError(f"{cls!r} is no ModelBackend")
-        served_by(self.backend_class)
+        cls = self.backend_class
+        served_by(cls)
         if not self.model_type:
             self.model_type = cls.model_type
         elif self.model_type != cls.model_type:
@@ -84,13 +82,16 @@ class ModelSpec(BaseModel):
 
     @property
     def backend_class(self) -> type[ModelBackend]:
-        """The class that runs this model; raises `ValueError` for an unknown name."""
-        if self.backend_cls is not None:
-            return self.backend_cls
-        try:
-            return find_backend(self.backend)
-        except LookupError as error:
-            raise ValueError(str(error)) from None
+        """The class that runs this model; raises `ValueError` for an unknown name or what is no backend."""
+        cls: Any = self.backend_cls  # given by the user, and not validated
+        if cls is None:
+            try:
+                cls = find_backend(self.backend)
+            except LookupError as error:
+                raise ValueError(str(error)) from None
+        if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
+            raise ValueError(f"{cls!r} is no ModelBackend")
+        return cls.for_settings(self.backend_kwargs)
 
     @property
     def backend_name(self) -> str:
@@ -131,10 +132,17 @@ def as_specs(models: Iterable[SpecLike] | SpecLike) -> list[ModelSpec]:
 
 
 def read_specs(path: Path) -> list[ModelSpec]:
-    """The specs of a YAML file: a list, or a mapping with `models`."""
-    content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    items = cast("dict[str, Any]", content).get("models") if isinstance(content, dict) else content
+    """The specs of a YAML file: a list, or a mapping with `models`.
+
+    Raises `ValueError` with the place of what is wrong.
+    """
+    content = read_yaml(path)
+    place, items = str(path), content
+    if isinstance(content, dict):
+        place, items = f"{path}: models", cast("dict[str, Any]", content).get("models")
     if not isinstance(items, list):
         raise ValueError(f"{path}: expected a list of models, or a mapping with `models`")
-    entries = cast("Sequence[Any]", items)
-    return as_specs([item if isinstance(item, str) else ModelSpec.model_validate(item) for item in entries])
+    entries = enumerate(cast("Sequence[Any]", items))
+    return as_specs(
+        [e if isinstance(e, str) else validated(ModelSpec, e, f"{place}[{i}]") for i, e in entries]
+    )

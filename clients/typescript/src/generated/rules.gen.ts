@@ -30,7 +30,8 @@ export const RULES: Record<string, Rule[]> = {
     {"rule": "requires", "field": "atomic_numbers", "needs": ["positions"]},
     {"rule": "requires", "field": "positions", "needs": ["atomic_numbers"]},
     {"rule": "at_most_one_of", "fields": ["structures", "cell"]},
-    {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+    {"rule": "not_true_beside", "field": "pbc", "other": "structures"},
+    {"rule": "needed_when_true", "field": "cell", "flag": "pbc", "unless": "structures"},
   ],
   AtomicStructure: [
     {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},

@@ -336,7 +336,8 @@ class MaterialsRequest(BaseRequest):
                 {"rule": "requires", "field": "atomic_numbers", "needs": ["positions_b64"]},
                 {"rule": "requires", "field": "positions_b64", "needs": ["atomic_numbers"]},
                 {"rule": "at_most_one_of", "fields": ["structures", "cell"]},
-                {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+                {"rule": "not_true_beside", "field": "pbc", "other": "structures"},
+                {"rule": "needed_when_true", "field": "cell", "flag": "pbc", "unless": "structures"},
             ],
             "x-sheaf-binary": {
                 "positions": {

@@ -9,7 +9,7 @@ that dies or hangs is let go and made anew by the constructor and `load`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Generic
 
@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from sheaf.backends.contexts import ContextCache
 from sheaf.lora import ActiveAdapters, LoRAConfig, select_adapters
+from sheaf.scheduling.packing import cost_of
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 
@@ -58,6 +59,11 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     #: The adapters that the deployment declares, given by its spec before `load`.
     lora: LoRAConfig | None = None
+
+    @classmethod
+    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:  # noqa: ARG003 - for those who override it
+        """The class that serves these settings: another only where a setting chooses the contract."""
+        return cls
 
     @abstractmethod
     def load(self) -> None:
@@ -110,6 +116,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
         Only a `StepwiseBackend` has any.
         """
         return 0
+
+    def padded_cost(self, costs: Sequence[float]) -> float:
+        """What a batch of members of such costs computes, padding included; what metrics tell of padding."""
+        return cost_of(costs, padded=self.padded)
 
     def deterministic(self, request: RequestT) -> bool:
         """Whether the same request has the same answer, so that it may be kept and shared.

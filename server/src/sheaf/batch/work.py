@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
 from sheaf.batch.files import CHUNK, UNFINISHED, Part, read, resolve
 from sheaf.batch.spec import BatchSpec
-from sheaf.engine import ModelRuntime
+from sheaf.local import LocalModels
+from sheaf.observability import Telemetry, configure_logging, start_tracing
+from sheaf.observability.ray_export import export_to_ray
 from sheaf.records import outcome_members, read_request
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -40,9 +42,16 @@ class PartWorker:
     """A loaded model that answers parts, one after another; Ray Data keeps a pool of them."""
 
     def __init__(self, job: BatchSpec) -> None:
+        import ray
+
+        configure_logging()
+        start_tracing()
         self._job = job
-        self._runtime = ModelRuntime(job.spec)
-        self._runtime.start()
+        self._telemetry = Telemetry()
+        self._models = LocalModels.start(job.spec, self._telemetry)
+        self._runtime = self._models.get(job.spec.name)
+        if cast("Any", ray).is_initialized():  # annotated only in part
+            export_to_ray(self._telemetry)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Answer the parts that a batch of rows describes; give back one row of counts for each."""
@@ -101,10 +110,13 @@ class PartWorker:
         made_up = uuid5(NAMESPACE_OID, f"{index}:{(content or b'').decode('utf-8', 'replace')}")
         if content is None:
             limit = self._job.source.max_row_bytes
-            return _Row(index, made_up, RequestTooLargeError(f"The row is longer than {limit} bytes."))
+            too_large = RequestTooLargeError(f"The row is longer than {limit} bytes.")
+            self._telemetry.refused(self._job.spec.name, too_large.code)
+            return _Row(index, made_up, too_large)
         try:
             request = read_request(content, self._job.spec, made_up)
         except ProblemError as error:
+            self._telemetry.refused(self._job.spec.name, error.code)
             return _Row(index, UUID(error.request_id) if error.request_id else made_up, error)
         return _Row(index, request.request_id, self._submit(request))
 

@@ -2,7 +2,7 @@
 
 Callers put jobs into the waiting line under one lock; the thread takes a batch, runs it, and takes the
 next. Streams share the lane step by step, so state such as an active adapter cannot leak between calls.
-A thread whose call does not come back is given up, and another takes its place.
+A thread whose call, or load of a model anew, does not come back is given up, and another takes its place.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from sheaf.engine.jobs import Job
@@ -31,14 +33,22 @@ log = logging.getLogger("sheaf.engine")
 
 
 class Model(Protocol):
-    """What a lane needs of the model whose jobs it runs; all but `hung` on its thread or a guest's."""
+    """What a lane needs of the model whose jobs it runs; all but `hung` on its thread or a guest's.
+
+    `reload` and `let_go` may still run on a thread that was given up, beside its successor.
+    """
 
     @property
     def padded(self) -> bool: ...
 
     @property
     def ready(self) -> bool:
-        """Whether it can run; where not, `mend` is called first."""
+        """Whether it can run; where not, it is loaded anew first."""
+        ...
+
+    @property
+    def pause(self) -> float | None:
+        """Seconds to wait before it is loaded anew; None before the first attempt."""
         ...
 
     def max_cost(self, leader: Entry[Job]) -> float:
@@ -49,12 +59,20 @@ class Model(Protocol):
         """Settle every job, or give back those that shall run again."""
         ...
 
-    def mend(self, closing: Callable[[float], bool]) -> None:
-        """Load the model anew where it died; `closing` waits, and says whether the lane has closed."""
+    def reload(self, wanted: Callable[[], bool], /) -> Any:
+        """Load another in the place of one that died, for `adopt`, or `let_go` once it is not `wanted`."""
+        ...
+
+    def adopt(self, loaded: Any, /) -> None:
+        """Use what `reload` gave."""
+        ...
+
+    def let_go(self, loaded: Any, /) -> None:
+        """Unload what `reload` gave."""
         ...
 
     def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
-        """A call did not come back: settle its jobs; `mend` follows. Runs beside the thread in that call."""
+        """A call or load did not come back: settle its jobs; `reload` follows. Runs beside that thread."""
         ...
 
     def unload(self) -> None:
@@ -80,20 +98,23 @@ class Lane:
         self._wake = threading.Lock()
         self._wake.acquire()
         self._asleep = False
-        self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._calls: list[_Call] = []
         self._state = "open"
         self._closing = threading.Event()
         self._ended = threading.Event()
         self._running: _Running | None = None
         self._guest = False
         self._thread = self._make_thread()
+        self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
         self._thread.start()
-        if self._policy.call_timeout_s is not None:
-            watch = threading.Thread(target=self._watch, args=(self._policy.call_timeout_s,), daemon=True)
+        limits = [s for s in (self._policy.call_timeout_s, self._policy.load_timeout_s) if s is not None]
+        if limits:
+            watch = threading.Thread(target=self._watch, args=(min(limits),), daemon=True)
             watch.name = f"sheaf-watch-{self._name}"
             watch.start()
+            self._watcher = watch
 
     @property
     def depth(self) -> int:
@@ -134,7 +155,7 @@ class Lane:
         with self._lock:
             if self._state == "closed":
                 raise UnavailableError("The model has stopped.")
-            self._calls.append((function, future))
+            self._calls.append(_Call(function, future))
             self._rouse()
         return future
 
@@ -149,6 +170,9 @@ class Lane:
         _tell_stopped(refused)
         if threading.current_thread() is not self._thread:
             self._ended.wait()
+            for thread in (self._thread, self._watcher):
+                if thread is not None and thread is not threading.current_thread():
+                    thread.join(1)  # it is at its end, and holds the model until then
 
     def run_here(self, entry: Entry[Job]) -> bool:
         """Run a lone job on the caller's thread; False where others wait or run, and nothing was done."""
@@ -157,7 +181,7 @@ class Lane:
                 return False
             # Not roused: the lane's own thread sleeps on while the guest is at work.
             self._asleep = False
-            running = self._running = _Running(self._clock(), [entry])
+            running = self._running = _Running(self._clock(), [entry], self._policy.call_timeout_s)
             self._guest = True
         again: list[Entry[Job]] = []
         try:
@@ -173,8 +197,8 @@ class Lane:
 
     def _run(self) -> None:
         while self._thread is threading.current_thread():  # else it was given up while it ran
-            if not self._model.ready:
-                self._model.mend(self._rest)
+            if not self._model.ready and not self._mend():
+                continue
             with self._lock:
                 refused = self._refused()
                 now = self._clock()
@@ -189,7 +213,8 @@ class Lane:
             _tell_stopped(refused)
             _tell_late(late)
             if over:
-                self._model.unload()
+                with self._watched(self._policy.load_timeout_s):
+                    self._model.unload()
                 self._ended.set()
                 return
             if isinstance(work, _Running):
@@ -197,7 +222,8 @@ class Lane:
                 with self._lock:
                     self._settle(work, again)
             elif work is not None:
-                _make_call(*work)
+                with self._watched(work.limit):
+                    work.make()
             elif idle:
                 self._sleep(seconds)
 
@@ -211,8 +237,45 @@ class Lane:
             return None, None if seconds is None else min(seconds, self._line.next_deadline - now)
         # Once closed, nothing waits for its window.
         batch = self._line.take(now if seconds == 0 else math.inf, self._model.max_cost)
-        self._running = _Running(now, batch)
+        self._running = _Running(now, batch, self._policy.call_timeout_s)
         return self._running, None
+
+    def _mend(self) -> bool:
+        """Load the model anew where it died, as often as it takes; nothing is lost of what waits.
+
+        False where this thread was given up meanwhile.
+        """
+        while not self._model.ready:
+            pause = self._model.pause
+            if pause is not None and self._rest(pause):
+                break
+            with self._watched(self._policy.load_timeout_s) as attempt:
+                loaded = self._model.reload(partial(self._is_running, attempt))
+                with self._lock:
+                    late = not self._is_running(attempt)
+                    if not late:
+                        self._model.adopt(loaded)
+            if late:
+                if loaded is not None:
+                    self._model.let_go(loaded)
+                return False
+        return True
+
+    def _is_running(self, running: _Running) -> bool:
+        """Whether it was not given up."""
+        return self._running is running
+
+    @contextmanager
+    def _watched(self, limit: float | None) -> Generator[_Running]:
+        """What is done inside of it is given up where it takes longer than the limit."""
+        with self._lock:
+            running = self._running = _Running(self._clock(), (), limit)
+        try:
+            yield running
+        finally:
+            with self._lock:
+                if self._is_running(running):
+                    self._running = None
 
     def _run_batch(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
         try:
@@ -227,7 +290,7 @@ class Lane:
 
     def _settle(self, running: _Running, again: Sequence[Entry[Job]]) -> bool:
         """Book what ran; False where it was given up as hung meanwhile, and counts no more."""
-        if self._running is not running:
+        if not self._is_running(running):
             return False
         self._running = None
         now = self._clock()
@@ -248,7 +311,7 @@ class Lane:
         """Have the model let go of jobs that left the line between two turns, on the lane's thread."""
         for entry in entries:
             if entry.item.started:
-                self._calls.append((entry.item.close, Future()))
+                self._calls.append(_Call(entry.item.close, Future(), self._policy.call_timeout_s))
                 self._rouse()
         return entries
 
@@ -284,40 +347,53 @@ class Lane:
     def _make_thread(self) -> threading.Thread:
         return threading.Thread(target=self._run, name=f"sheaf-{self._name}", daemon=True)
 
-    def _watch(self, limit: float) -> None:
-        """Give up on a thread whose call takes longer than the limit."""
-        while not self._ended.wait(min(limit / 8, 5.0)):
+    def _watch(self, shortest: float) -> None:
+        """Give up on a thread that takes longer for something than its limit."""
+        while not self._ended.wait(min(shortest / 8, 5.0)):
             with self._lock:
-                if self._running is None or self._clock() - self._running.since < limit:
+                running = self._running
+                limit = None if running is None else running.limit
+                if running is None or limit is None or self._clock() - running.since < limit:
                     continue
-                batch, self._running = self._running.batch, None
-                thread = None if self._guest else self._make_thread()
+                self._running = None
+                over = self._state == "closed"
+                thread = None if self._guest or over else self._make_thread()
                 self._thread = thread or self._thread
                 self._guest = False
-            log.error("model %s has not come back from a call for %.0f s; loading it anew", self._name, limit)
-            self._model.hung(batch, limit)
+            if over:
+                log.error("model %s could not be unloaded within %.0f s", self._name, limit)
+                self._ended.set()
+                return
+            log.error("model %s has not come back for %.0f s; loading it anew", self._name, limit)
+            self._model.hung(running.batch, limit)
             if thread is not None:
                 thread.start()
             else:  # a caller hangs in its own thread; the lane's sleeps
                 self._wake.release()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Running:
-    """What is at work, and since when."""
+    """What is at work, since when, and how many seconds it may take."""
 
     since: float
     batch: Sequence[Entry[Job]]
+    limit: float | None
 
 
-_Call = tuple[Callable[[], Any], Future[Any]]
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A function that somebody wants run on the lane's thread, and the seconds it may take."""
 
+    function: Callable[[], Any]
+    future: Future[Any]
+    limit: float | None = None
 
-def _make_call(function: Callable[[], Any], future: Future[Any]) -> None:
-    try:
-        future.set_result(function())
-    except BaseException as error:  # noqa: BLE001 - handed to the one who asked
-        future.set_exception(error)
+    def make(self) -> None:
+        try:
+            self.future.set_result(self.function())
+        except BaseException as error:  # noqa: BLE001 - handed to the one who asked
+            self.future.set_exception(error)
 
 
 def _tell_late(entries: Sequence[Entry[Job]]) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.execution import Died, as_problem, run_batch, run_step
+from sheaf.engine.heap import resettle_heap
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.engine.steps import Turn, let_go, run_turn
@@ -29,7 +30,7 @@ _MAX_SHAPES = 1024
 
 
 class LoadedModel:
-    """One backend under its spec. `load` before all else; everything but `ready` on the lane's thread."""
+    """One backend under its spec. `load` before all else; all but `ready` and `hung` on the lane's thread."""
 
     def __init__(self, spec: ModelSpec, observer: Observer, clock: Callable[[], float]) -> None:
         self._spec = spec
@@ -43,7 +44,7 @@ class LoadedModel:
         self.shapes: dict[Hashable, MemoryBound] = {}
         self._broken: str | None = None
         self._loaded = False
-        #: Seconds until the next attempt to load, once one has failed.
+        #: Seconds between the last attempt to load and the next, once one has failed.
         self.pause: float | None = None
 
     @property
@@ -61,9 +62,13 @@ class LoadedModel:
     def unload(self) -> None:
         """Let go of the weights."""
         loaded, self._loaded = self._loaded, False
+        if loaded:
+            self.let_go(self.backend)
+
+    def let_go(self, backend: ModelBackend) -> None:
+        """Unload a backend; that of a `reload` which nobody waits for any more is not the model's own."""
         try:
-            if loaded:
-                self.backend.unload()
+            backend.unload()
         except Exception:
             log.exception("model %s could not be unloaded", self._spec.name)
 
@@ -93,32 +98,57 @@ class LoadedModel:
             return self._run_turn(batch)
         return self._run_batch([entry for entry in batch if not entry.item.settled])
 
-    def mend(self, closing: Callable[[float], bool]) -> None:
-        """Load the model anew where it died, as often as it takes; nothing is lost of what waits."""
-        pause = _FIRST_PAUSE
-        while (reason := self._broken) is not None:
-            if self.pause is not None and closing(0):
-                return
-            self.unload()
-            try:
-                self.backend = self._spec.make_backend()
-                self.load()
-            except BaseException:
-                log.exception("model %s could not be loaded anew; next try in %.1f s", self._spec.name, pause)
-                self.pause = pause
-                if closing(pause):
-                    return
-                pause = min(2 * pause, _LAST_PAUSE)
-            else:
-                self._observer.reloaded(self._spec.name, reason)
+    def reload(self, wanted: Callable[[], bool]) -> ModelBackend | None:
+        """Let go of the model that died and load another, for `adopt`.
+
+        None where that failed, or where it was not `wanted` any more after the first half.
+        """
+        dead: ModelBackend | None = self.backend if self._loaded else None
+        self._loaded = False
+        backend: ModelBackend | None = None
+        try:
+            backend = self.backend = self._spec.make_backend()
+            if dead is not None:
+                self.let_go(dead)
+            dead = None  # its memory is free before the next takes its own
+            if not wanted():
+                return None
+            backend.load()
+            backend.warm_up()
+        except BaseException:
+            pause = self._next_pause()
+            log.exception("model %s could not be loaded anew; next try in %.1f s", self._spec.name, pause)
+            for left in (dead, backend):
+                if left is not None:
+                    self.let_go(left)
+            return None
+        return backend
+
+    def adopt(self, backend: ModelBackend | None) -> None:
+        """Go on with what `reload` gave; with None the next attempt is due after a longer pause."""
+        if backend is None:
+            self.pause = self._next_pause()
+            return
+        self._loaded = True
+        reason, self._broken, self.pause = self._broken or "", None, None
+        resettle_heap()
+        self._observer.reloaded(self._spec.name, reason)
 
     def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
-        """A call did not come back: its jobs fail, and its backend is left to the thread that is in it."""
-        self._broken, self._loaded = "hung", False
+        """A call did not come back: its jobs fail, and its backend is left to the thread that is in it.
+
+        Where it was a `reload`, the next one is due after a pause.
+        """
+        if self._broken is not None:
+            self.pause = self._next_pause()
+        self._broken, self._loaded = self._broken or "hung", False
         for entry in batch:
             entry.item.settle(BackendError(f"The model did not come back within {seconds:g} s."))
             if isinstance(entry.item, StepJob):
                 let_go(entry.item)
+
+    def _next_pause(self) -> float:
+        return _FIRST_PAUSE if self.pause is None else min(2 * self.pause, _LAST_PAUSE)
 
     def check_open(self) -> None:
         """Raise `UnavailableError` where a model that died could not be loaded again."""
@@ -249,7 +279,7 @@ class LoadedModel:
                 model=self._spec.name,
                 size=len(entries),
                 cost=sum(costs),
-                padded_cost=self._cost(costs),
+                padded_cost=self.backend.padded_cost(costs),
                 queue_seconds=[max(0.0, started - entry.since) for entry in entries],
                 seconds=seconds,
                 ended=time.time(),

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sheaf.http.bodies import offload, read_body
+from sheaf.http.bodies import Incoming, offload, read_body
 from sheaf.http.encodings import JSON_TYPE
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
@@ -45,9 +45,9 @@ class ChangeableModels(Protocol):
     def unload(self, name: str) -> None: ...
 
 
-def admin_routes(models: ChangeableModels, limits: Limits, access: Access) -> list[Route]:
+def admin_routes(models: ChangeableModels, limits: Limits, incoming: Incoming, access: Access) -> list[Route]:
     """The routes under `/admin`."""
-    admin = _Admin(models, limits, access)
+    admin = _Admin(models, limits, incoming, access)
     return [
         Route("/admin/models", admin.list_models, methods=["GET"]),
         Route("/admin/models/{model_name}", admin.put, methods=["PUT"]),
@@ -56,9 +56,10 @@ def admin_routes(models: ChangeableModels, limits: Limits, access: Access) -> li
 
 
 class _Admin:
-    def __init__(self, models: ChangeableModels, limits: Limits, access: Access) -> None:
+    def __init__(self, models: ChangeableModels, limits: Limits, incoming: Incoming, access: Access) -> None:
         self._models = models
         self._limits = limits
+        self._incoming = incoming
         self._access = access
         self._changing = False
         # Loading takes minutes: not on the threads that read bodies.
@@ -77,7 +78,7 @@ class _Admin:
     async def put(self, request: Request) -> Response:
         """200 with the model where it was replaced, 201 where it is new."""
         request.scope["sheaf.exchange"].route = "admin"
-        body = await read_body(request.scope["sheaf.exchange"], self._limits)
+        body = await read_body(request.scope["sheaf.exchange"], self._limits, self._incoming)
         content: Any = await offload(len(body.content), body.parse)
         spec = self._access.weigh(_spec(content, request.path_params["model_name"]))
         new = await self._change(partial(self._models.put, spec), spec.name)

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from sheaf.http.admin import ChangeableModels, admin_routes
+from sheaf.http.bodies import Incoming
 from sheaf.http.calls import Calls, call_routes
 from sheaf.http.docs import docs_routes
 from sheaf.http.endpoints import Endpoints, Models
@@ -50,12 +51,13 @@ def create_app(
     access = access or Access.from_environment()
     if changeable is None:
         access = access.model_copy(update={"admin": None})
-    endpoints = Endpoints(models, limits)
+    incoming = Incoming(limits)
+    endpoints = Endpoints(models, limits, incoming)
     routes: list[BaseRoute] = [
         Route("/models", endpoints.list_models, methods=["GET"]),
         Route("/metrics", metrics_endpoint(models.telemetry), methods=["GET"]),
         *docs_routes(),
-        *(admin_routes(changeable, limits, access) if changeable is not None else ()),
+        *(admin_routes(changeable, limits, incoming, access) if changeable is not None else ()),
         Route("/{model_name}/health", endpoints.health, methods=["GET"]),
         Route("/{model_name}/ready", endpoints.ready, methods=["GET"]),
         *call_routes(endpoints),

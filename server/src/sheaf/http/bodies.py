@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -25,6 +25,7 @@ from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     InvalidRequestError,
     MalformedRequestError,
+    OverloadedError,
     SlowRequestError,
     UnavailableError,
     UnsupportedMediaTypeError,
@@ -71,7 +72,44 @@ class Body:
             raise MalformedRequestError(f"The body is not valid {name}: {error}.") from None
 
 
-async def read_body(exchange: Exchange, limits: Limits) -> Body:
+class Incoming:
+    """Bytes of all bodies that one server holds while they are received, on the thread of its event loop."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._left = max(limits.max_incoming, limits.max_body)
+
+    def body(self) -> _Share:
+        """A context for one body; what it has taken is given back where that ends, however it does."""
+        return _Share(self)
+
+    def take(self, size: int) -> None:
+        """Raise `OverloadedError` where so many bytes are too many; else they are taken."""
+        if size > self._left:
+            raise OverloadedError("Too much is being sent at once.", retry_after=1)
+        self._left -= size
+
+
+class _Share:
+    """The bytes of one body."""
+
+    __slots__ = ("_all", "_taken")
+
+    def __init__(self, all_bodies: Incoming) -> None:
+        self._all = all_bodies
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        self._all.take(size)
+        self._taken += size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._all.take(-self._taken)
+
+
+async def read_body(exchange: Exchange, limits: Limits, incoming: Incoming) -> Body:
     """The body, by its content type: within the limits on its size, its time and its depth."""
     media = exchange.header(b"content-type")
     if media != JSON_TYPE:
@@ -81,31 +119,33 @@ async def read_body(exchange: Exchange, limits: Limits) -> Body:
             f"Send {JSON_TYPE} or {MSGPACK_TYPE}, not {media[:80] or 'a body without a content type'}."
         )
     encoding = exchange.header(b"content-encoding")
-    decompress = decompressor(encoding, limits.max_body) if encoding else None
+    decompress = decompressor(encoding, limits) if encoding else None
     declared = exchange.header(b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body:
         raise too_large(limits.max_body)
-    content = await _receive(exchange.receive, limits)
-    if decompress is not None:
-        content = await anyio.to_thread.run_sync(decompress, content)
-    body = Body(content, media == MSGPACK_TYPE)
-    if len(content) > OFFLOAD:
-        await anyio.to_thread.run_sync(body.check_depth, limits.max_depth)
-    else:
-        body.check_depth(limits.max_depth)
+    with incoming.body() as share:
+        content = await _receive(exchange.receive, limits, share)
+        if decompress is not None:
+            content = await anyio.to_thread.run_sync(decompress, content)
+            share.take(len(content))
+        body = Body(content, media == MSGPACK_TYPE)
+        if len(content) > OFFLOAD:
+            await anyio.to_thread.run_sync(body.check_depth, limits.max_depth)
+        else:
+            body.check_depth(limits.max_depth)
     return body
 
 
-async def _receive(receive: Receive, limits: Limits) -> bytes:
+async def _receive(receive: Receive, limits: Limits, share: _Share) -> bytes:
     """The bytes of a body; raises where there are too many, or they come too slowly."""
     first = Begun(receive())
     if first.done and first.value["type"] == "http.request" and not first.value.get("more_body", False):
         whole: bytes = first.value.get("body", b"")
         return _within(whole, limits.max_body)
-    return await _receive_slowly(first, receive, limits)
+    return await _receive_slowly(first, receive, limits, share)
 
 
-async def _receive_slowly(first: Begun[Message], receive: Receive, limits: Limits) -> bytes:
+async def _receive_slowly(first: Begun[Message], receive: Receive, limits: Limits, share: _Share) -> bytes:
     """The bytes of a body that comes in pieces, or was not there with its head."""
     loop = asyncio.get_running_loop()
     # Two bounds: on each pause, and on the whole, which grows with what has come.
@@ -116,7 +156,9 @@ async def _receive_slowly(first: Begun[Message], receive: Receive, limits: Limit
             message = first.value if first.done else await first
             content, chunks = bytearray(), 0
             while message["type"] == "http.request":
-                content += message.get("body", b"")
+                piece: bytes = message.get("body", b"")
+                share.take(len(piece))
+                content += piece
                 chunks += 1
                 _within(content, limits.max_body)
                 if not message.get("more_body", False):
@@ -142,24 +184,18 @@ async def offload(size: int, work: Callable[[], T]) -> T:
     return await anyio.to_thread.run_sync(work) if size > OFFLOAD else work()
 
 
-async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
+def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
-    if len(body.content) > OFFLOAD:
-        return await anyio.to_thread.run_sync(_decode, body, kind, model_name)
-    return _decode(body, kind, model_name)
-
-
-async def parsed(body: Body) -> Any:
-    """The plain value of a body; raises `MalformedRequestError` with the place."""
-    return await offload(len(body.content), body.parse)
-
-
-def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     try:
         return _named(body.read(kind, model_name), model_name)
     except ValidationError:
         # The slow path tells every fault by its place, and lets the URL stand for a missing model_name.
         return decode_value(body.parse(), kind, model_name)
+
+
+async def parsed(body: Body) -> Any:
+    """The plain value of a body; raises `MalformedRequestError` with the place."""
+    return await offload(len(body.content), body.parse)
 
 
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:

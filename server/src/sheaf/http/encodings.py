@@ -9,14 +9,14 @@ from typing import Any
 import zstandard
 from pydantic import BaseModel
 
+from sheaf.http.limits import Limits
 from sheaf_client import ProblemError
 from sheaf_client._binary import MSGPACK_TYPE, pack
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, UnsupportedMediaTypeError
 
 JSON_TYPE = "application/json"
-#: A body may be this many times larger than what was sent of it; more is a bomb.
-MAX_RATIO = 200
+_JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()
 #: Answers smaller than this are not worth compressing.
 MIN_COMPRESSED = 16 * 1024
 
@@ -35,19 +35,19 @@ def wants_msgpack(accept: str) -> bool:
     return mine > 0 and mine >= quality.get(JSON_TYPE, 0.0)
 
 
-def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, str]:
+def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, bytes]:
     """An answer as the Accept header asks for it, and its content type."""
     if wants_msgpack(accept):
-        return pack(answer), MSGPACK_TYPE
-    return _json(answer), JSON_TYPE
+        return pack(answer), _MSGPACK
+    return _json(answer), _JSON
 
 
-def encode_batch(outcomes: list[BaseResponse | ProblemError], accept: str) -> tuple[bytes, str]:
+def encode_batch(outcomes: list[BaseResponse | ProblemError], accept: str) -> tuple[bytes, bytes]:
     """The answers and refusals of a batch, as the Accept header asks for them."""
     documents = [o.to_problem() if isinstance(o, ProblemError) else o for o in outcomes]
     if wants_msgpack(accept):
-        return pack(documents, key="responses"), MSGPACK_TYPE
-    return b'{"responses":[' + b",".join(map(_json, documents)) + b"]}", JSON_TYPE
+        return pack(documents, key="responses"), _MSGPACK
+    return b'{"responses":[' + b",".join(map(_json, documents)) + b"]}", _JSON
 
 
 def _json(document: BaseModel) -> bytes:
@@ -64,8 +64,8 @@ def compressed(content: bytes, accept_encoding: str) -> bytes | None:
     return packed if len(packed) < 0.9 * len(content) else None
 
 
-def decompressor(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
-    """The function that undoes a content encoding, within the limit and the ratio; None for identity."""
+def decompressor(encoding: str, limits: Limits) -> Callable[[bytes], bytes] | None:
+    """The function that undoes a content encoding, within the limits on size and ratio; None for identity."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return None
@@ -75,13 +75,13 @@ def decompressor(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
         )
 
     def decompress(content: bytes) -> bytes:
-        bound = min(limit, max(MAX_RATIO * len(content), 4096))
+        bound = min(limits.max_body, max(int(limits.max_ratio * len(content)), 4096))
         try:
             plain = _gunzip(content, bound) if name == "gzip" else _unzstd(content, bound)
         except (zlib.error, zstandard.ZstdError, EOFError):
             raise MalformedRequestError(f"The body is not valid {name}.") from None
         if len(plain) > bound:
-            raise too_large(limit)
+            raise too_large(limits.max_body)
         return plain
 
     return decompress

@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sheaf.settings import read_yaml, validated
 from sheaf.spec import ModelSpec
 
 KEYS_VARIABLE = "SHEAF_API_KEYS"
@@ -154,10 +155,10 @@ def new_key() -> str:
 
 def read_access(path: Path) -> Access | None:
     """The `access` of a YAML or JSON file; None where it has none. Raises `ValueError` for a wrong one."""
-    content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, Mapping) or "access" not in content:
         return None
-    return _parse(cast("Mapping[str, Any]", content)["access"], str(path))
+    return _parse(cast("Mapping[str, Any]", content)["access"], f"{path}: access")
 
 
 def _from_text(text: str) -> Access:
@@ -181,7 +182,4 @@ def _from_text(text: str) -> Access:
 def _parse(content: Any, source: str) -> Access:
     """Keys alone, or all of `Access`."""
     given = {"keys": cast("Any", content)} if isinstance(content, list) else content
-    try:
-        return Access.model_validate(given)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+    return validated(Access, given, source)

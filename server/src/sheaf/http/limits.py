@@ -2,39 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sheaf.settings import read_yaml, validated
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(BaseModel):
     """What a server accepts. Sizes in bytes, times in seconds."""
 
-    #: Most bytes of a body, as sent and when decompressed.
-    max_body: int = 32 * 2**20
-    #: Most lists and objects inside each other in a body.
-    max_depth: int = 64
-    #: Most requests in one `/batch`.
-    max_batch: int = 1024
-    #: Most pixels of one image: width x height, by its header.
-    max_pixels: int = 64_000_000
-    #: Longest sound, by its header.
-    max_audio_seconds: float = 3600.0
-    #: Most bytes and lines of a request's head; the embedded server alone reads heads.
-    max_head: int = 32 * 2**10
-    max_headers: int = 100
-    #: Longest a request's head may take to arrive, and a body after an answer that did not wait for it.
-    head_timeout: float = 15.0
-    #: Longest pause within a body.
-    idle_timeout: float = 10.0
-    #: Longest a body may take, besides the time its bytes take at `min_rate`.
-    body_timeout: float = 30.0
-    #: Bytes per second that a client must send, and take of an answer.
-    min_rate: int = 8 * 2**10
-    #: Longest a client may take nothing of an answer that is ready.
-    write_timeout: float = 30.0
-    #: Longest a request may take that names no deadline of its own.
-    timeout: float | None = None
-    #: Pause after which a silent stream sends a comment, so that proxies keep it open.
-    keep_alive: int = 15
-    #: Origins whose pages may call this server from a browser, such as `https://app.example.org`; none.
-    origins: tuple[str, ...] = ()
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    max_body: int = Field(
+        default=32 * 2**20, gt=0, description="Most bytes of a body, as sent and when decompressed."
+    )
+    max_incoming: int = Field(
+        default=2**30,
+        gt=0,
+        description="Most bytes of all bodies that are being received at once; one of `max_body` always may.",
+    )
+    max_ratio: float = Field(
+        default=200.0, ge=1, description="A body may be this many times larger than what was sent of it."
+    )
+    max_depth: int = Field(
+        default=64, gt=0, description="Most lists and objects inside each other in a body."
+    )
+    max_batch: int = Field(default=1024, gt=0, description="Most requests in one `/batch`.")
+    max_pixels: int = Field(
+        default=64_000_000, gt=0, description="Most pixels of one image: width x height, by its header."
+    )
+    max_audio_seconds: float = Field(default=3600.0, gt=0, description="Longest sound, by its header.")
+    max_audio_rate: int = Field(
+        default=768_000, gt=0, description="Most samples in a second of sound, by its header."
+    )
+    max_head: int = Field(
+        default=32 * 2**10,
+        gt=0,
+        description="Most bytes of a request's head; the embedded server alone reads heads.",
+    )
+    max_headers: int = Field(default=100, gt=0, description="Most lines of a request's head.")
+    head_timeout: float = Field(
+        default=15.0,
+        gt=0,
+        description="Longest a request's head may take to arrive, and a body after an answer that did not "
+        "wait for it.",
+    )
+    idle_timeout: float = Field(default=10.0, gt=0, description="Longest pause within a body.")
+    body_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        description="Longest a body may take, besides the time of its bytes at `min_rate`.",
+    )
+    min_rate: int = Field(
+        default=8 * 2**10,
+        gt=0,
+        description="Bytes per second that a client must send, and take of an answer.",
+    )
+    write_timeout: float = Field(
+        default=30.0, gt=0, description="Longest a client may take nothing of an answer that is ready."
+    )
+    timeout: float | None = Field(
+        default=None, gt=0, description="Longest a request may take that names no deadline of its own."
+    )
+    keep_alive: int = Field(
+        default=15,
+        gt=0,
+        description="Pause after which a silent stream sends a comment, so that proxies keep it open.",
+    )
+    origins: tuple[str, ...] = Field(
+        default=(),
+        description="Origins whose pages may call this server from a browser, such as "
+        "`https://app.example.org`.",
+    )
+
+
+def read_limits(path: Path) -> Limits | None:
+    """The `limits` of a YAML or JSON file; None where it has none. Raises `ValueError` with the place."""
+    content = read_yaml(path)
+    if not isinstance(content, dict) or "limits" not in content:
+        return None
+    return validated(Limits, content["limits"], f"{path}: limits")

@@ -13,9 +13,6 @@ from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
-#: The highest rate that sound is recorded at, in Hz.
-MAX_RATE = 768_000
-
 
 def check_media(request: BaseRequest, limits: Limits) -> None:
     """Raise `InvalidRequestError` with the place of each file that is over the limits."""
@@ -53,8 +50,9 @@ def _fault(data: bytes, limits: Limits) -> tuple[str, str] | None:
     sound = sound_size(data)
     if sound is None:
         return None
-    if not 1 <= sound.rate <= MAX_RATE:
-        return "out_of_range", f"The sound's sample rate must be 1 to {MAX_RATE} Hz; it is {sound.rate}."
+    if not 1 <= sound.rate <= limits.max_audio_rate:
+        text = f"The sound's sample rate must be 1 to {limits.max_audio_rate} Hz; it is {sound.rate}."
+        return "out_of_range", text
     if sound.missing:
         return "bad_format", f"The sound's header states {sound.missing} bytes more than there are."
     seconds = sound.frames / sound.rate

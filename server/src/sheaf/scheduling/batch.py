@@ -25,8 +25,8 @@ class BatchPolicy(BaseModel):
         default=0.0,
         ge=0,
         le=1,
-        description="Share of a call's time that the model waits after it, if fewer wait than it answered: "
-        "callers who ask again at once then share a batch. 0 never waits.",
+        description="Share of a call's time that the model waits after it for the callers it answered, while "
+        "there is room for them in the next batch: who asks again at once then shares it. 0 never waits.",
     )
     bucket_by: str | None = Field(
         default=None, description="Name of a request field; only requests equal in it share a batch."
@@ -71,6 +71,12 @@ class BatchPolicy(BaseModel):
         default=900.0,
         gt=0,
         description="Seconds after which a call of the model counts as hung and the model is loaded anew.",
+    )
+    load_timeout_s: float | None = Field(
+        default=1800.0,
+        gt=0,
+        description="Seconds after which loading a model anew, or letting go of one, counts as "
+        "hung and is tried once more. The first load has no bound.",
     )
 
 

@@ -210,6 +210,10 @@ class WaitingLine(Generic[T]):
         for entry in batch:
             entry.waiting = False
         self._depth -= len(batch)
+        if leader.remaining and now < math.inf:
+            for lines in self._lines.values():
+                if leader.key in lines:
+                    lines[leader.key].turn = math.nextafter(now, math.inf)  # after who came back now
         for entry in passed:
             if entry.waiting:
                 self._put(entry)
@@ -218,8 +222,12 @@ class WaitingLine(Generic[T]):
         return batch
 
     def expect(self, entries: int, now: float, seconds: float) -> None:
-        """A batch of so many took so long: with `linger`, its callers are given a moment to come back."""
-        self._expected = entries if self.policy.linger else 0
+        """A batch of so many took so long: with `linger`, its callers are given a moment to come back.
+
+        Who waits already is no reason to begin: else callers in two groups would take turns for ever.
+        """
+        most = min(entries + self._depth, self.policy.max_batch_size)
+        self._expected = most if self.policy.linger else 0
         self._expected_until = now + self.policy.linger * seconds
 
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:

@@ -134,7 +134,11 @@ class SheafWorker:
         held = _Held(lease)
         runtime = self._models.runtimes[lease.model]
         try:
-            request = read_request(lease.body, runtime.spec, uuid5(NAMESPACE_OID, lease.id))
+            try:
+                request = read_request(lease.body, runtime.spec, uuid5(NAMESPACE_OID, lease.id))
+            except ProblemError as error:
+                self._models.telemetry.refused(lease.model, error.code)
+                raise
             held.answer = runtime.submit(request, timeout=lease.remaining)
         except Exception as error:  # noqa: BLE001 - the model's own checks may raise anything
             held.answer.set_exception(error)

@@ -1,0 +1,1 @@
+"""What potentials of atoms share: structures, neighbours under periodic boundaries, motion along forces."""

@@ -1,0 +1,1 @@
+"""What the backends of diffusers' pipelines share; a family of models adds a page."""

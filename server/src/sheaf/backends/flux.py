@@ -1,0 +1,115 @@
+"""FLUX.1: images from text, from images, and under masks, by flow matching in a transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
+
+from sheaf.backends._diffusers.backend import DiffusersBackend, Mode, Request, Settings
+from sheaf.backends._diffusers.family import Family, Guidance
+from sheaf.backends._diffusers.redraw import RedrawingBackend
+from sheaf.backends.base import ModelBackend
+from sheaf.registry import register_backend
+
+FLUX = Family(
+    name="flux",
+    text2img="FluxPipeline",
+    img2img="FluxImg2ImgPipeline",
+    inpaint="FluxInpaintPipeline",
+    denoiser="transformer",
+    multiple=16,
+    default_dtype="bfloat16",
+    shared=frozenset({"img_ids", "txt_ids"}),
+)
+
+
+@register_backend("flux")
+class FluxBackend(DiffusersBackend):
+    """FLUX.1 draws images from text (and with `mode` `img2img` or `inpaint` from images).
+
+    Args:
+        model_id: hub id (`black-forest-labs/FLUX.1-schnell`, `black-forest-labs/FLUX.1-dev` …) or the folder
+            of a checkpoint in diffusers' format, in safetensors.
+        mode: `text2img`, which serves `diffusion`; `img2img` and `inpaint` serve `multimodal_generation`.
+        device: `cuda`, `cuda:1`, `cpu` …
+        dtype: `bfloat16`, `float16` or `float32`; `torch_dtype` is the older spelling.
+        revision: branch, tag or commit on the hub.
+        variant: of the weights' files on the hub, such as `fp16`.
+        max_sequence_length: tokens of the prompt that are read, up to 512; 256 suits FLUX.1-schnell.
+        true_cfg_scale: weight of negative prompts. Where it is not set, `guidance_scale` is that weight for
+            requests that have a negative prompt, and their embedded guidance is off.
+        scheduler: class of a scheduler of diffusers, in place of the checkpoint's.
+        scheduler_kwargs: settings of the scheduler that replace the checkpoint's.
+        enable_model_cpu_offload: keep the parts in main memory, and each on the device only to work.
+    """
+
+    model_type: ClassVar[str] = "diffusion"
+    family: ClassVar[Family] = FLUX
+
+    def __init__(
+        self,
+        model_id: str = "black-forest-labs/FLUX.1-schnell",
+        *,
+        mode: Mode = "text2img",
+        max_sequence_length: int = 512,
+        true_cfg_scale: float | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        super().__init__(model_id, mode=mode, **settings)
+        self.max_sequence_length = max_sequence_length
+        self.true_cfg_scale = true_cfg_scale
+
+    @classmethod
+    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:
+        return cls if settings.get("mode") in {None, *cls.modes} else FluxImageBackend
+
+    def guide(self, request: Request) -> Guidance:
+        """Embedded guidance, or guidance against the negative prompt where there is one."""
+        scale, negative = request.guidance_scale, request.negative_prompt
+        embeds: bool = self.denoiser.config.guidance_embeds
+        if negative:
+            weight = scale if self.true_cfg_scale is None else self.true_cfg_scale
+            if weight > 1:
+                embedded = 1.0 if self.true_cfg_scale is None else scale
+                arguments = {"negative_prompt": [negative], "true_cfg_scale": weight}
+                return Guidance({**arguments, "guidance_scale": embedded}, calls=2)
+            ignored = "negative_prompt has no effect: it needs a guidance_scale above 1."
+            return Guidance({"guidance_scale": scale}, warnings=(ignored,))
+        if scale > 1 and not embeds:
+            ignored = "guidance_scale has no effect without a negative_prompt: this model embeds none."
+            return Guidance({"guidance_scale": scale}, warnings=(ignored,))
+        return Guidance({"guidance_scale": scale})
+
+    def extra_arguments(self) -> dict[str, Any]:
+        return {"max_sequence_length": self.max_sequence_length}
+
+    def steps_of(self, steps: int, strength: float) -> int:
+        return steps - int(max(steps - min(steps * strength, steps), 0))
+
+    def check_checkpoint(self) -> None:
+        config = self.denoiser.config
+        if config.out_channels not in (None, config.in_channels):
+            raise ValueError(f"{self.model_id} takes further images as channels, which is not served")
+
+
+@register_backend("flux-img2img")
+class FluxImageBackend(RedrawingBackend, FluxBackend):
+    """FLUX.1 redraws images after a prompt, as a whole or under a mask.
+
+    The settings are those of `FluxBackend`; `mode` is `img2img` (the default) or `inpaint`.
+    """
+
+    model_type: ClassVar[str] = "multimodal_generation"
+
+    def __init__(
+        self,
+        model_id: str = "black-forest-labs/FLUX.1-dev",
+        *,
+        mode: Mode = "img2img",
+        **settings: Unpack[Settings],
+    ) -> None:
+        super().__init__(model_id, mode=mode, **settings)
+
+    @classmethod
+    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:  # noqa: ARG003 - never another
+        return cls

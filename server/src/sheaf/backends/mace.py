@@ -1,0 +1,94 @@
+"""MACE: energies, forces and stress of molecules and crystals, by equivariant message passing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sheaf.backends._common import missing_library, one_of, torch_dtype
+from sheaf.backends._materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.registry import register_backend
+
+
+@register_backend("mace")
+class MACEBackend(PotentialBackend):
+    """Answers equal those of the library's calculator for ASE for each structure alone.
+
+    Args:
+        model_id: the folder of a converted model (`convert`), or with `trust_pickle` the path of a file as
+            the library writes it; `model` is the older spelling.
+        device: `cpu`, `cuda`, `cuda:1` …
+        dtype: `float32` or `float64`; `default_dtype` is the older spelling.
+        trust_pickle: whether a file may be read that runs code as it is read.
+        head: which head of a model of several speaks; the one named `default` where none is named.
+        dispersion: whether D3 is added, by torch-dftd.
+        pass_cost: most neighbours of all atoms in one pass through the network.
+        max_cost: most neighbours of all atoms of one structure; a larger one is refused.
+    """
+
+    def __init__(
+        self,
+        model_id: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        dtype: Any = None,
+        trust_pickle: bool = False,
+        head: str | None = None,
+        dispersion: bool = False,
+        pass_cost: float = PASS_COST,
+        max_cost: float = MAX_COST,
+        model: str | Path | None = None,
+        default_dtype: Any = None,
+    ) -> None:
+        super().__init__(pass_cost=pass_cost, max_cost=max_cost)
+        self.model_id = one_of("model_id", model_id, "model", model, None)
+        self.device = device
+        self.dtype = one_of("dtype", dtype, "default_dtype", default_dtype, "float32")
+        self.trust_pickle = trust_pickle
+        self.head = head
+        self.dispersion = dispersion
+
+    def load(self) -> None:
+        """Load the model.
+
+        Raises `ModuleNotFoundError` where a library is missing, `OSError` where the model is, and
+        `ValueError` for a pickle that is not trusted, and a model, head or dtype that is not served.
+        """
+        if self.model_id is None:
+            raise ValueError("mace needs model_id, the folder of a converted model: no weights come with it")
+        try:
+            import torch
+
+            from sheaf.backends._mace.checkpoint import read_model
+            from sheaf.backends._mace.potential import MACE
+        except ModuleNotFoundError as error:
+            raise missing_library("mace", "mace", error) from error
+        dtype = torch_dtype(self.dtype)
+        if dtype not in {torch.float32, torch.float64}:
+            raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
+        model = read_model(Path(self.model_id), trust_pickle=self.trust_pickle)
+        self._potential = MACE(model.to(device=self.device, dtype=dtype), head=self.head)
+        if self.dispersion:
+            try:
+                from sheaf.backends._mace.dispersion import Dispersed
+            except ModuleNotFoundError as error:
+                raise missing_library("mace", "mace-dispersion", error) from error
+            self._potential = Dispersed(self._potential, device=self.device, dtype=dtype)
+
+
+def convert(file: str | Path, folder: str | Path) -> None:
+    """Write the model in a file of the library's, a pickle, to a folder that is safe to read.
+
+    Reading the file runs whatever code it holds: it must be from a source you trust. The model rebuilt from
+    the folder is compared with the file's before anything is written.
+
+    Args:
+        file: such as `mace-mpa-0-medium.model`.
+        folder: where `config.json` and `model.safetensors` go.
+
+    Raises:
+        ValueError: The model is of a kind that cannot be rebuilt from its settings.
+    """
+    from sheaf.backends._mace.checkpoint import read_model, write_model
+
+    write_model(read_model(Path(file), trust_pickle=True), Path(folder))
