@@ -77,18 +77,14 @@ def join_graphs(structures: Sequence[Structure], pairs: Sequence[Pairs], angle_c
     )
 
 
-def _angles(
-    first: Integers, second: Integers, short: npt.NDArray[np.intp]
-) -> tuple[Integers, Integers]:
+def _angles(first: Integers, second: Integers, short: npt.NDArray[np.intp]) -> tuple[Integers, Integers]:
     """Ordered pairs of different directed bonds, of the bonds `short`, that leave the same atom."""
     centers = np.concatenate([first[short], second[short]])
     directed = np.concatenate([short, short + len(first)])
     order = np.argsort(centers, kind="stable")
     centers, directed = centers[order], directed[order]
     # Runs of bonds of one center: each bond meets all of its run, itself taken out afterwards.
-    _, start, inverse, length = np.unique(
-        centers, return_index=True, return_inverse=True, return_counts=True
-    )
+    _, start, inverse, length = np.unique(centers, return_index=True, return_inverse=True, return_counts=True)
     partners = length[inverse]
     one = np.repeat(np.arange(len(centers)), partners)
     ends = np.cumsum(partners)
