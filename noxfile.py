@@ -49,7 +49,9 @@ def install_project(session: nox.Session, *extras: str) -> None:
 def install_everything(session: nox.Session) -> None:
     session.install(TORCH)
     install_project(
-        session, "diffusion", "proteins", "tabular", "time-series", "ray", "batch", "jobs", "modal", "otel"
+        session,
+        *("diffusion", "materials", "mace-dispersion", "proteins", "tabular", "time-series"),
+        *("ray", "batch", "jobs", "modal", "otel"),
     )
     session.install("-c", "constraints.txt", *CODEGEN, *TESTING, *HELD, *CHECKERS, "matplotlib>=3.8")
 

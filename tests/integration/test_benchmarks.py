@@ -178,3 +178,15 @@ def test_the_client_keeps_its_rate_whatever_the_server_does(tmp_path: Path) -> N
     assert seen["outcomes"].keys() == {"hung up"}
     assert 20 < seen["sent"] < 90
     assert seen["good"] == {}
+
+
+@pytest.mark.torch
+def test_graphs_measures_both_potentials_one_by_one_and_batched(tmp_path: Path) -> None:
+    text, content = run("graphs.py", "--quick", "--only", "chgnet", folder=tmp_path)
+    figures = content["figures"]
+    assert figures.keys() == {"chgnet"}
+    steps = {"ase", "model", "batch", "single", "concurrent", "many", "graphs", "ours"}
+    assert figures["chgnet"].keys() == steps
+    assert all(seen["cpu_s"] > 0 and seen["wall_s"] > 0 for seen in figures["chgnet"].values())
+    assert [goal["limit"] for goal in content["goals"]] == [3.0, 3.0]
+    assert "Sheaf, one request of 32" in text

@@ -15,6 +15,7 @@ MARKS: dict[str, list[pytest.MarkDecorator]] = {
     "adapters.py": [pytest.mark.torch],
     "step_batching.py": [pytest.mark.torch],
     "token_budget.py": [pytest.mark.torch],
+    "graph_batch.py": [pytest.mark.torch],
 }
 
 

@@ -184,7 +184,7 @@ def test_heads_are_told_apart_by_their_names(tmp_path: Path) -> None:
     assert again.predict(request).energy == other.predict(request).energy
     with pytest.raises(ValueError, match="pbe, scan"):
         load(tmp_path / "m")
-    with pytest.raises(ValueError, match="'b3lyp'.*pbe, scan"):
+    with pytest.raises(ValueError, match=r"'b3lyp'.*pbe, scan"):
         load(tmp_path / "m", head="b3lyp")
 
 
@@ -227,7 +227,7 @@ def test_what_the_model_cannot_do_is_refused(
 
 
 def test_a_pickle_is_read_only_where_it_is_trusted(pickled: Path) -> None:
-    with pytest.raises(ValueError, match="runs whatever code it holds.*convert.*trust_pickle=True"):
+    with pytest.raises(ValueError, match=r"runs whatever code it holds.*convert.*trust_pickle=True"):
         load(pickled)
 
 

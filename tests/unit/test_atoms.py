@@ -1,4 +1,4 @@
-"""Neighbours under periodic boundaries, against ASE's own search, and structures at the edges of the contract."""
+"""Neighbours under periodic boundaries, against ASE's own search, and structures at the contract's edges."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_pairs_are_those_that_ase_finds(seed: int, most_boxes: int, monkeypatch:
 
 
 @pytest.mark.parametrize("pbc", [False, True])
-def test_empty_space_costs_nothing(pbc: bool) -> None:
+def test_empty_space_costs_nothing(*, pbc: bool) -> None:
     positions = np.array([[0, 0, 0], [1e30, 0, 0], [1, 0, 0], [1e30, 0, 0]])
     cell = np.eye(3) * 1e31
     structure = Structure(np.ones(4, dtype=np.int64), positions, cell, np.full(3, pbc), has_cell=True)

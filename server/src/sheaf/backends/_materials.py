@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from sheaf.backends._atoms.neighbors import Pairs
     from sheaf.backends._atoms.potential import Potential
 
-#: Most neighbours of all atoms of one pass, as `cost` counts them; what fills the caches of a core.
-PASS_COST = 20_000
-#: Most neighbours of all atoms of one structure: some gigabytes of memory.
-MAX_COST = 1_000_000
+#: Most neighbours of all atoms of one pass, as `cost` counts them: half a gigabyte in models of common size.
+#: A core is as fast with fewer; an accelerator wants more.
+PASS_COST = 10_000
+#: Most neighbours of all atoms of one structure: some gigabytes.
+MAX_COST = 200_000
 #: Most numbers in the positions of one trajectory: 40 MB.
 MAX_TRAJECTORY = 10_000_000
 #: Atoms nearer than this, in Å, are one place given twice.

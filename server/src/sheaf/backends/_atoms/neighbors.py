@@ -6,6 +6,7 @@ The search is pymatgen's, in C; some tens of microseconds for a cell of tens of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,8 @@ def _search_trees(structure: Structure, cell: Floats, cutoff: float) -> _Found:
     scaled = structure.positions @ inverse
     home = np.where(structure.pbc, np.floor(scaled), 0.0)
     scaled = scaled - home
-    steps = [np.arange(-n, n + 1.0) for n in np.ceil(reach)]
-    shifts = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    most: list[int] = np.ceil(reach).astype(np.int64).tolist()
+    shifts: Floats = np.array(list(product(*(range(-n, n + 1) for n in most))), dtype=np.float64)
     images = (scaled[:, None] + shifts).reshape(-1, 3)
     near = ((images >= -reach) & (images <= 1 + reach) | ~structure.pbc).all(axis=1)
     atom = np.repeat(np.arange(len(scaled)), len(shifts))[near]

@@ -34,15 +34,15 @@ def follow(
     frames = relax(request, evaluate) if isinstance(request, RelaxRequest) else simulate(request, evaluate)
     total = request.max_steps if isinstance(request, RelaxRequest) else request.n_steps
     kept: list[Frame] = []
-    frame: Frame | None = None
+    last: Frame | None = None
     for frame in frames:
+        last = frame
         if frame.step % request.record_every == 0:
             kept.append(frame)
         if frame.step:
             yield _event(frame, total, None if relaxing else getattr(request, "timestep_fs", None))
-    assert frame is not None
-    if kept[-1].step != frame.step:
-        kept.append(frame)
+    if last is not None and kept[-1] is not last:
+        kept.append(last)
     if isinstance(request, RelaxRequest):
         yield _relaxed(request, kept, warnings)
     else:

