@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -140,10 +141,19 @@ def test_callers_that_leave_and_deadlines_that_pass_are_counted_once(make_reques
 
 
 def test_a_stream_is_counted_when_it_ends_by_how_it_ended(make_request: MakeRequest) -> None:
-    with held(Stepping) as (runtime, telemetry):
+    seen = threading.Event()
+
+    class Held(Stepping):
+        def stream(self, request: Any) -> Iterator[Any]:
+            for event in super().stream(request):
+                yield event
+                assert seen.wait(20), "the test never looked"
+
+    with held(Held) as (runtime, telemetry):
         events = runtime.iter_stream(make_request(horizon=3))
         next(events)
         assert read(telemetry).total("sheaf_predictions_total") == 0
+        seen.set()
         assert len(list(events)) == 3
         assert predictions(telemetry, "ok", "stream") == 1
         left = runtime.iter_stream(make_request(horizon=1000))
