@@ -48,7 +48,7 @@ def install_project(session: nox.Session, *extras: str) -> None:
 
 def install_everything(session: nox.Session) -> None:
     session.install(TORCH)
-    install_project(session, "time-series", "ray", "batch", "jobs", "modal", "otel")
+    install_project(session, "proteins", "time-series", "ray", "batch", "jobs", "modal", "otel")
     session.install("-c", "constraints.txt", *CODEGEN, *TESTING, *HELD, *CHECKERS, "matplotlib>=3.8")
 
 

@@ -27,7 +27,7 @@ from sheaf.api.satellite import SatelliteRequest, SatelliteResponse
 from sheaf.backends.base import ModelBackend, respond
 from sheaf.embedded import EmbeddedServer
 from sheaf.http.app import Limits
-from sheaf.http.bodies import Body, _decode
+from sheaf.http.bodies import Body, decode
 from sheaf.http.encodings import encode_response
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
@@ -86,12 +86,12 @@ def steps_of(form: str, request: SatelliteRequest) -> tuple[dict[str, Callable[[
     received = httpx.Response(200, content=encoded, headers={"content-type": sent_as})
 
     read = _read_response(received, SatelliteResponse)
-    decoded = _decode(body, SatelliteRequest, request.model_name)
+    decoded = decode(body, SatelliteRequest, request.model_name)
     assert read == response
     assert np.array_equal(decoded.pixels, request.pixels)
     steps: dict[str, Callable[[], object]] = {
         f"{form}: client encode": partial(_encode, request, options),
-        f"{form}: server decode": partial(_decode, body, SatelliteRequest, request.model_name),
+        f"{form}: server decode": partial(decode, body, SatelliteRequest, request.model_name),
         f"{form}: server encode": partial(encode_response, response, headers),
         f"{form}: client decode": partial(_read_response, received, SatelliteResponse),
     }

@@ -56,6 +56,11 @@ def test_padding_prefers_near_lengths() -> None:
     assert packed([10, 90, 11, 80, 9, 12], size=3, padded=True) == ([10, 11, 9], [1, 0, 1, 0, 0])
 
 
+def test_padding_prefers_near_lengths_where_cost_is_what_bounds_a_batch() -> None:
+    assert packed([10, 30, 11, 20, 9], max_cost=33, padded=True) == ([10, 11, 9], [1, 0, 1, 0])
+    assert packed([10, 30, 11, 20, 9], size=5, max_cost=150, padded=True)[0] == [10, 30, 11, 20, 9]
+
+
 def test_padding_takes_first_who_was_overtaken_too_often() -> None:
     assert packed([10, 90, 11, 80, 9], size=3, padded=True, overtaken=(1,))[0] == [10, 90, 11]
 

@@ -106,6 +106,20 @@ def test_forecast_measures_the_bare_loop_and_the_same_model_served(tmp_path: Pat
         assert all(seen["rate"] > 0 and seen["failed"] == 0 for seen in by_count.values())
 
 
+@pytest.mark.torch
+def test_padding_measures_the_engine_beside_the_librarys_own_batches(tmp_path: Path) -> None:
+    _, content = run("padding.py", "--quick", "--sequences", "12", folder=tmp_path)
+    ways = content["figures"]["ways"]
+    for seen in ways.values():
+        assert sum(rows for rows, _ in seen["passes"]) == 12
+        cells = sum(rows * tokens for rows, tokens in seen["passes"])
+        assert seen["waste_percent"] == pytest.approx(100 * (1 - content["figures"]["tokens"] / cells))
+    assert ways["library, one by one"]["waste_percent"] == 0
+    engine = next(seen for name, seen in ways.items() if name.startswith("engine, max_batch_cost"))
+    assert engine["waste_percent"] < ways["library, eights as they came"]["waste_percent"]
+    assert content["goals"][0]["value"] == pytest.approx(engine["waste_percent"], abs=1e-3)
+
+
 def test_a_server_that_does_not_come_up_is_told_with_its_last_words() -> None:
     target = Target([sys.executable, "-c", "raise SystemExit('no such model {port}')"], "/", {})
     with pytest.raises(StartError, match="no such model"), serving(target):

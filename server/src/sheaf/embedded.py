@@ -13,6 +13,7 @@ from typing import Self
 
 import uvicorn
 
+from sheaf.engine.heap import settle_heap
 from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
@@ -119,6 +120,7 @@ class EmbeddedServer:
         """Load the models while the server already answers `/health`; a failure ends it."""
         try:
             self._models.start_all()
+            settle_heap()
         except Exception as error:  # noqa: BLE001 - told by `run`, in the thread that asked
             self._failure = error
             if self._server is not None:

@@ -11,6 +11,7 @@ from typing import Self
 
 from sheaf.backends.operations import served_by
 from sheaf.engine import ModelRuntime
+from sheaf.engine.heap import resettle_heap
 from sheaf.observability import Telemetry, process_telemetry
 from sheaf.spec import ModelSpec, SpecLike, as_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
@@ -88,6 +89,8 @@ class LocalModels:
             runtime = self.get(name)
             self.runtimes = {key: value for key, value in self.runtimes.items() if key != name}
             runtime.stop()
+            del runtime
+            resettle_heap()
 
     def specs(self) -> Sequence[ModelSpec]:
         """What is deployed, in order of names."""
@@ -129,6 +132,8 @@ class LocalModels:
         self.runtimes = {**self.runtimes, spec.name: new}
         if old is not None:
             old.hand_over(new)
+            del old
+        resettle_heap()
 
     def __repr__(self) -> str:
         return f"local: {', '.join(sorted(self.runtimes))}"

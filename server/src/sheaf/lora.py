@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -152,18 +151,12 @@ def resolve_active_adapters(
 
 def select_adapters(request: Any, config: LoRAConfig | None) -> ActiveAdapters:
     """`resolve_active_adapters` of a request; nothing for contracts without adapters."""
-    if config is None and not _takes_adapters(type(request)):
-        return ()
+    if config is None and "adapters" not in getattr(request, "__pydantic_fields__", "adapters"):
+        return ()  # to ask a contract for what it lacks takes long
     names: Sequence[str] = getattr(request, "adapters", None) or ()
     if not names and config is None:
         return ()
     return resolve_active_adapters(names, getattr(request, "adapter_weights", None), config)
-
-
-@cache
-def _takes_adapters(contract: type[Any]) -> bool:
-    """Whether requests of a contract may name adapters; to ask each for what it has not takes long."""
-    return "adapters" in getattr(contract, "model_fields", {"adapters"})
 
 
 def bucket_with_adapter_resolution(

@@ -17,6 +17,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sheaf.engine.heap import settle_heap
 from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
@@ -93,6 +94,7 @@ class _ModelReplica:
         start_tracing()
         telemetry = Telemetry()
         self._models = LocalModels.start(spec, telemetry)
+        settle_heap()
         export_to_ray(telemetry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from sheaf.backends.contexts import ContextCache
 from sheaf.lora import ActiveAdapters, LoRAConfig, select_adapters
+from sheaf.scheduling.packing import cost_of
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 
@@ -110,6 +111,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
         Only a `StepwiseBackend` has any.
         """
         return 0
+
+    def padded_cost(self, costs: Sequence[float]) -> float:
+        """What a batch of members of such costs computes, padding included; what metrics tell of padding."""
+        return cost_of(costs, padded=self.padded)
 
     def deterministic(self, request: RequestT) -> bool:
         """Whether the same request has the same answer, so that it may be kept and shared.

@@ -29,14 +29,10 @@ def served_by(backend: type[ModelBackend]) -> tuple[str, ...]:
 
 def operation_of(request: BaseRequest) -> str:
     """The operation that a request asks for."""
-    named: str | None = getattr(request, "operation", None) if _names_operation(type(request)) else None
+    named: str | None = None
+    if "operation" in type(request).__pydantic_fields__:  # to ask for what is not there takes long
+        named = getattr(request, "operation", None)
     return named or next(iter(OPERATIONS.get(request.model_type, ())), "")
-
-
-@cache
-def _names_operation(contract: type[BaseRequest]) -> bool:
-    """Whether a contract has the member; to ask a request for what it has not takes long."""
-    return "operation" in contract.model_fields
 
 
 def refuse_unserved(backend: type[ModelBackend], request: BaseRequest) -> None:

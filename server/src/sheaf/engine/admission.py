@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import refuse_unserved
 from sheaf.lora import ActiveAdapters
@@ -22,17 +20,14 @@ def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> Activ
     if request.model_type != spec.model_type:
         fault = Fault(code="mismatch", path="/model_type", message=f"This model serves {spec.model_type}.")
         raise InvalidRequestError("The request is for another model type.", errors=[fault])
-    refuse_unserved(type(backend), request)
-    # To ask a contract for what it has not takes longer than all the rest.
-    if _has_features(type(request)) and getattr(request, "feature_ref", None) is not None:
+    # A request is not asked for what its contract lacks: that takes longer than all the rest.
+    members = type(request).__pydantic_fields__
+    if "operation" in members or backend.operations:
+        refuse_unserved(type(backend), request)
+    if "feature_ref" in members and getattr(request, "feature_ref", None) is not None:
         fault = Fault(
             code="no_feature_store", path="/feature_ref", message="This deployment has no feature store."
         )
         raise InvalidRequestError("The feature reference cannot be looked up.", errors=[fault])
     backend.check(request)
     return backend.resolve_adapters(request, spec.lora)
-
-
-@cache
-def _has_features(contract: type[BaseRequest]) -> bool:
-    return "feature_ref" in contract.model_fields

@@ -51,15 +51,12 @@ class Mailbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # All that it holds of the loop is weak, or the loop would live for as long as its mailbox.
         self._loop = weakref.ref(loop)
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
         self._letters: deque[tuple[weakref.ref[Reply], Outcome]] = deque()
         self._called = False
 
     def send(self, reply: Reply, outcome: Outcome) -> None:
-        """Bring an outcome to a task of the loop, from any thread."""
-        if threading.get_ident() == self._thread:  # answered where it was asked
-            reply.fill(outcome)
-            return
+        """Bring an outcome to a task of the loop, from another thread."""
         self._letters.append((weakref.ref(reply), outcome))
         loop = self._loop()
         if not self._called and loop is not None:
@@ -89,7 +86,10 @@ class Reply:
         self.outcome: Outcome | None = None
 
     def __call__(self, outcome: Outcome) -> None:
-        self._mailbox.send(self, outcome)
+        if self._mailbox.thread == threading.get_ident():  # answered where it was asked
+            self.fill(outcome)
+        else:
+            self._mailbox.send(self, outcome)
 
     def fill(self, outcome: Outcome) -> None:
         """Take the outcome in, on the thread of the loop."""

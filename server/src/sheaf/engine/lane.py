@@ -105,6 +105,7 @@ class Lane:
         self._running: _Running | None = None
         self._guest = False
         self._thread = self._make_thread()
+        self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -113,6 +114,7 @@ class Lane:
             watch = threading.Thread(target=self._watch, args=(min(limits),), daemon=True)
             watch.name = f"sheaf-watch-{self._name}"
             watch.start()
+            self._watcher = watch
 
     @property
     def depth(self) -> int:
@@ -168,6 +170,9 @@ class Lane:
         _tell_stopped(refused)
         if threading.current_thread() is not self._thread:
             self._ended.wait()
+            for thread in (self._thread, self._watcher):
+                if thread is not None and thread is not threading.current_thread():
+                    thread.join(1)  # it is at its end, and holds the model until then
 
     def run_here(self, entry: Entry[Job]) -> bool:
         """Run a lone job on the caller's thread; False where others wait or run, and nothing was done."""
@@ -367,7 +372,7 @@ class Lane:
                 self._wake.release()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Running:
     """What is at work, since when, and how many seconds it may take."""
 

@@ -10,6 +10,7 @@ from typing import cast
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.execution import Died, as_problem, run_batch, run_step
+from sheaf.engine.heap import resettle_heap
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.engine.steps import Turn, let_go, run_turn
@@ -130,6 +131,7 @@ class LoadedModel:
             return
         self._loaded = True
         reason, self._broken, self.pause = self._broken or "", None, None
+        resettle_heap()
         self._observer.reloaded(self._spec.name, reason)
 
     def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
@@ -277,7 +279,7 @@ class LoadedModel:
                 model=self._spec.name,
                 size=len(entries),
                 cost=sum(costs),
-                padded_cost=self._cost(costs),
+                padded_cost=self.backend.padded_cost(costs),
                 queue_seconds=[max(0.0, started - entry.since) for entry in entries],
                 seconds=seconds,
                 ended=time.time(),

@@ -184,24 +184,18 @@ async def offload(size: int, work: Callable[[], T]) -> T:
     return await anyio.to_thread.run_sync(work) if size > OFFLOAD else work()
 
 
-async def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
+def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
-    if len(body.content) > OFFLOAD:
-        return await anyio.to_thread.run_sync(_decode, body, kind, model_name)
-    return _decode(body, kind, model_name)
-
-
-async def parsed(body: Body) -> Any:
-    """The plain value of a body; raises `MalformedRequestError` with the place."""
-    return await offload(len(body.content), body.parse)
-
-
-def _decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     try:
         return _named(body.read(kind, model_name), model_name)
     except ValidationError:
         # The slow path tells every fault by its place, and lets the URL stand for a missing model_name.
         return decode_value(body.parse(), kind, model_name)
+
+
+async def parsed(body: Body) -> Any:
+    """The plain value of a body; raises `MalformedRequestError` with the place."""
+    return await offload(len(body.content), body.parse)
 
 
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:

@@ -16,6 +16,7 @@ from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, UnsupportedMediaTypeError
 
 JSON_TYPE = "application/json"
+_JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()
 #: Answers smaller than this are not worth compressing.
 MIN_COMPRESSED = 16 * 1024
 
@@ -34,19 +35,19 @@ def wants_msgpack(accept: str) -> bool:
     return mine > 0 and mine >= quality.get(JSON_TYPE, 0.0)
 
 
-def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, str]:
+def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, bytes]:
     """An answer as the Accept header asks for it, and its content type."""
     if wants_msgpack(accept):
-        return pack(answer), MSGPACK_TYPE
-    return _json(answer), JSON_TYPE
+        return pack(answer), _MSGPACK
+    return _json(answer), _JSON
 
 
-def encode_batch(outcomes: list[BaseResponse | ProblemError], accept: str) -> tuple[bytes, str]:
+def encode_batch(outcomes: list[BaseResponse | ProblemError], accept: str) -> tuple[bytes, bytes]:
     """The answers and refusals of a batch, as the Accept header asks for them."""
     documents = [o.to_problem() if isinstance(o, ProblemError) else o for o in outcomes]
     if wants_msgpack(accept):
-        return pack(documents, key="responses"), MSGPACK_TYPE
-    return b'{"responses":[' + b",".join(map(_json, documents)) + b"]}", JSON_TYPE
+        return pack(documents, key="responses"), _MSGPACK
+    return b'{"responses":[' + b",".join(map(_json, documents)) + b"]}", _JSON
 
 
 def _json(document: BaseModel) -> bytes:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.engine import ModelRuntime
-from sheaf.http.bodies import Incoming, decode, decode_value, offload, parse_batch, parsed, read_body
+from sheaf.http.bodies import OFFLOAD, Incoming, decode, decode_value, offload, parse_batch, parsed, read_body
 from sheaf.http.connections import while_connected
 from sheaf.http.encodings import JSON_TYPE, MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.events import event_response
@@ -96,7 +96,11 @@ class Endpoints:
         contract = await self._read(exchange, runtime, operation)
         answer = await while_connected(exchange.receive, runtime.predict(contract, **terms))
         _caller(exchange).charge(answer)
-        await _answer(exchange, *encode_response(answer, exchange.header(b"accept")))
+        content, media = encode_response(answer, exchange.header(b"accept"))
+        if len(content) < MIN_COMPRESSED:
+            await exchange.answer(content, media)
+        else:
+            await _answer_compressed(exchange, content, media)
 
     async def batch(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "batch")
@@ -122,7 +126,7 @@ class Endpoints:
                 caller.charge(answer)
         rest = iter(answers)
         outcomes = [item if isinstance(item, ProblemError) else next(rest) for item in read]
-        await _answer(exchange, *encode_batch(outcomes, exchange.header(b"accept")))
+        await _answer_compressed(exchange, *encode_batch(outcomes, exchange.header(b"accept")))
 
     async def stream(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "stream")
@@ -142,9 +146,14 @@ class Endpoints:
         if operation is None:
             operations = operations_of(runtime.spec.model_type)
             operation = operations.only or operations.asked_for(await parsed(body))
-        contract: BaseRequest = await decode(body, operation.request, runtime.spec.name)
+        kind: type[BaseRequest] = operation.request
+        if len(body.content) > OFFLOAD:
+            contract = await anyio.to_thread.run_sync(decode, body, kind, runtime.spec.name)
+        else:
+            contract = decode(body, kind, runtime.spec.name)
         exchange.name_after(contract.request_id)
-        check_media(contract, self._limits)
+        if kind.__binary__:
+            check_media(contract, self._limits)
         return contract
 
     def _attempt(self, item: Any, operations: Operations, model_name: str) -> BaseRequest | ProblemError:
@@ -194,12 +203,12 @@ def _caller(exchange: Exchange) -> Caller:
     return exchange.caller
 
 
-async def _answer(exchange: Exchange, content: bytes, media: str) -> None:
-    """Send an encoded answer; large ones are compressed on a worker thread where the caller takes that."""
+async def _answer_compressed(exchange: Exchange, content: bytes, media: bytes) -> None:
+    """Send an encoded answer, compressed on a worker thread where it is large and the caller takes that."""
     if len(content) >= MIN_COMPRESSED:
         accepted = exchange.header(b"accept-encoding")
         packed = await anyio.to_thread.run_sync(compressed, content, accepted)
         if packed is not None:
-            await exchange.answer(packed, media.encode("ascii"), b"zstd")
+            await exchange.answer(packed, media, b"zstd")
             return
-    await exchange.answer(content, media.encode("ascii"))
+    await exchange.answer(content, media)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -83,16 +83,18 @@ class Distribution:
 
 
 class Cells(Collector):
-    """Counters and histograms that are changed under one lock."""
+    """Counters and histograms that are changed under one lock; `before` is called when they are read."""
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
+    def __init__(self, metrics: Sequence[Metric], before: Callable[[], None]) -> None:
         self.lock = threading.Lock()
+        self._before = before
         self.counts = {metric.name: Count(metric) for metric in metrics if metric.kind == "counter"}
         self.distributions = {
             metric.name: Distribution(metric) for metric in metrics if metric.kind == "histogram"
         }
 
     def collect(self) -> Iterator[Family]:
+        self._before()
         with self.lock:
             families = [count.family() for count in self.counts.values()]
             families += [distribution.family() for distribution in self.distributions.values()]

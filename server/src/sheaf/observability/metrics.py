@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from sheaf.engine.observer import BatchRecord
 from sheaf.observability.cells import Cells, Metric
 from sheaf_client.errors import BY_CODE
+
+T = TypeVar("T")
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -100,12 +103,18 @@ _ENDINGS = frozenset({"ok", "cancelled", *BY_CODE})
 _FAILED = frozenset({"backend_failed", "internal"})
 
 
+#: Requests that are noted before they are counted; the counting of many at once is cheap.
+_NOTED = 128
+
+
 class Metrics:
-    """The counts of one registry. Every method may run on any thread."""
+    """The counts of one registry. Every method may run on any thread.
+
+    What happens for every request is noted, which takes no lock, and counted when somebody reads.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        cells = Cells(METRICS)
-        registry.register(cells)
+        cells = Cells(METRICS, before=self._count)
         self._lock = cells.lock
         counts, distributions = cells.counts, cells.distributions
         self._requests, self._request_seconds = counts[REQUESTS.name], distributions[REQUEST_SECONDS.name]
@@ -116,6 +125,10 @@ class Metrics:
         self._device_seconds = counts[DEVICE_SECONDS.name]
         self._cost, self._padded_cost = counts[COST.name], counts[PADDED_COST.name]
         self._cache, self._reloads = counts[CACHE_REQUESTS.name], counts[RELOADS.name]
+        self._answered: deque[tuple[str, str, int, float]] = deque()
+        self._predicted: deque[tuple[str, str, str, float]] = deque()
+        self._executed: deque[tuple[str, int, float, float, float, Sequence[float]]] = deque()
+        registry.register(cells)  # last: it may be read at once
 
     def expect(self, model: str, *, cached: bool) -> None:
         """Let a model's series begin at zero, so that their first event is seen as an increase."""
@@ -130,29 +143,45 @@ class Metrics:
 
     def answered(self, model: str, route: str, status: int, seconds: float) -> None:
         """A request over HTTP is over."""
-        with self._lock:
-            self._requests.add((model, route, str(status)))
-            self._request_seconds.observe((model, route), seconds)
+        self._answered.append((model, route, status, seconds))
+        if len(self._answered) >= _NOTED:
+            self._count()
 
     def predicted(self, model: str, mode: str, outcome: str, seconds: float) -> None:
         """A request to a model is over."""
-        outcome = outcome if outcome in _ENDINGS else "internal"
-        with self._lock:
-            self._predictions.add((model, mode, outcome))
-            self._prediction_seconds.observe((model, mode), seconds)
-            if outcome in _FAILED:
-                self._failures.add((model,))
+        self._predicted.append((model, mode, outcome, seconds))
+        if len(self._predicted) >= _NOTED:
+            self._count()
 
     def executed(self, batch: BatchRecord) -> None:
         """A call of the model is over."""
-        own = (batch.model,)
+        # Not the record itself, which holds the requests.
+        cost, padded_cost = batch.cost, batch.padded_cost
+        self._executed.append(
+            (batch.model, batch.size, batch.seconds, cost, padded_cost, batch.queue_seconds)
+        )
+        if len(self._executed) >= _NOTED:
+            self._count()
+
+    def _count(self) -> None:
         with self._lock:
-            self._sizes.observe(own, batch.size)
-            self._device_seconds.add(own, batch.seconds)
-            self._cost.add(own, batch.cost)
-            self._padded_cost.add(own, batch.padded_cost)
-            for seconds in batch.queue_seconds:
-                self._waited.observe(own, seconds)
+            for model, route, status, seconds in _taken(self._answered):
+                self._requests.add((model, route, str(status)))
+                self._request_seconds.observe((model, route), seconds)
+            for model, mode, outcome, seconds in _taken(self._predicted):
+                ending = outcome if outcome in _ENDINGS else "internal"
+                self._predictions.add((model, mode, ending))
+                self._prediction_seconds.observe((model, mode), seconds)
+                if ending in _FAILED:
+                    self._failures.add((model,))
+            for model, size, seconds, cost, padded_cost, queue_seconds in _taken(self._executed):
+                own = (model,)
+                self._sizes.observe(own, size)
+                self._device_seconds.add(own, seconds)
+                self._cost.add(own, cost)
+                self._padded_cost.add(own, padded_cost)
+                for waited in queue_seconds:
+                    self._waited.observe(own, waited)
 
     def cached(self, model: str, *, hit: bool) -> None:
         """The cache was asked."""
@@ -168,3 +197,9 @@ class Metrics:
         """A model was loaded anew."""
         with self._lock:
             self._reloads.add((model,))
+
+
+def _taken(notes: deque[T]) -> Iterator[T]:
+    """What was noted so far, taken out."""
+    for _ in range(len(notes)):
+        yield notes.popleft()

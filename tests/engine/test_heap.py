@@ -1,0 +1,57 @@
+"""A process that serves leaves modules and models out of the collector's passes, and none of them leaks."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from sheaf.engine.heap import resettle_heap, settle_heap, unsettle_heap
+from sheaf.local import LocalModels
+from sheaf.observability import Telemetry
+from sheaf.spec import ModelSpec
+from tests.backends import Echo
+
+
+class Cyclic(Echo):
+    """A backend that only the collector can let go of."""
+
+    def load(self) -> None:
+        self.me = self
+
+
+SPEC = ModelSpec(name="cyclic", backend_cls=Cyclic)
+
+
+@pytest.fixture
+def settled() -> Iterator[None]:
+    unsettle_heap()
+    yield
+    unsettle_heap()
+
+
+@pytest.mark.usefixtures("settled")
+def test_only_a_process_that_settled_is_settled_again() -> None:
+    resettle_heap()
+    assert gc.get_freeze_count() == 0
+    settle_heap()
+    assert gc.get_freeze_count() > 10_000
+    gc.unfreeze()
+    resettle_heap()
+    assert gc.get_freeze_count() > 10_000
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("change", ["unload", "update"])
+def test_a_model_that_goes_is_let_go_of(change: str) -> None:
+    models = LocalModels.start([SPEC], Telemetry())
+    settle_heap()
+    backend = weakref.ref(models.get("cyclic").backend)
+    if change == "unload":
+        models.unload("cyclic")
+    else:
+        models.update(SPEC)
+    assert backend() is None
+    models.stop()
