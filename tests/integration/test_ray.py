@@ -18,6 +18,7 @@ import pytest
 
 from sheaf import ModelServer, ModelSpec, build_app
 from sheaf.http.keys import Access, ApiKey, hash_of
+from sheaf.http.limits import Limits
 from sheaf.server import UpdateFailedError
 from sheaf.spec import ResourceConfig
 from sheaf_client import Sheaf
@@ -28,6 +29,7 @@ from tests.contract.targets import ray_cluster
 pytestmark = pytest.mark.ray
 
 PORT = 18274
+LIMITS = Limits(max_batch=2, origins=("https://app.example.org",))
 
 
 def spec(backend: type[Echo] = Echo, *, name: str = "echo", add: float = 0.0) -> ModelSpec:
@@ -50,7 +52,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[ModelServer]:
         if request.param == "proxy":
             cluster.enter_context(ray_cluster())
         cluster.callback(ray.shutdown)
-        running = ModelServer([spec()], port=PORT, http_mode=request.param)
+        running = ModelServer([spec()], port=PORT, limits=LIMITS, http_mode=request.param)
         running.run()
         assert not [name for name in os.environ if name.startswith("RAY_SERVE_")]
         assert ("haproxy" in programs()) == (request.param == "haproxy")
@@ -144,6 +146,15 @@ def test_the_shared_routes_are_there(server: ModelServer) -> None:
         refused = http.post("/echo/predict", json={"history": [1.0], "horizon": 0, "frequency": "1h"})
         assert refused.status_code == 422
         assert refused.headers["content-type"] == "application/problem+json"
+
+
+def test_limits_hold_in_replicas_and_at_the_root(server: ModelServer) -> None:
+    item = {"history": [1.0], "horizon": 1, "frequency": "1h"}
+    refused = httpx.post(f"{server.url}/echo/batch", json={"requests": [item] * 3})
+    assert [fault["code"] for fault in refused.json()["errors"]] == ["too_long"]
+    for path in ("/models", "/echo/ready"):
+        answer = httpx.get(f"{server.url}{path}", headers={"origin": LIMITS.origins[0]})
+        assert answer.headers["access-control-allow-origin"] == LIMITS.origins[0]
 
 
 def test_one_replica_batches_what_its_callers_send(server: ModelServer) -> None:
