@@ -6,6 +6,9 @@ The transformer has FLUX's architecture and random weights, which take the same 
 or 50 steps arrive at random, so fast that calls one by one would be busy for `--load` of the time; everybody
 gets the same requests at the same moments. One by one, and in batches of whole requests (of equal steps, as
 the library's call allows), the pipeline itself is called; batches of steps go through this project's engine.
+
+On a processor the clock is this process's own processor time, with leaps over the moments in which nobody
+waits: it says what a machine of one's own would show. On an accelerator it is the wall's.
 """
 
 from __future__ import annotations
@@ -69,6 +72,28 @@ class Figures:
 Done = dict[int, tuple[float, Any]]
 
 
+class Clock:
+    """Seconds from its making; `own` counts this process's work alone."""
+
+    def __init__(self, *, own: bool) -> None:
+        self.own = own
+        self._read = time.process_time if own else time.perf_counter
+        self._start = self._read()
+
+    def now(self) -> float:
+        return self._read() - self._start
+
+    def wait(self, until: float, idle: Callable[[], bool]) -> None:
+        """Return at that moment; where nobody is at work, the moment is at once."""
+        while (left := until - self.now()) > 0:
+            if not self.own:
+                time.sleep(left)
+            elif idle():
+                self._start -= left
+            else:
+                time.sleep(0.005)
+
+
 def workload(count: int, gap: float, steps: Sequence[int], side: int) -> list[Arrival]:
     """Requests whose gaps are exponential with that mean, the same at every run."""
     rng, at, coming = random.Random(4), 0.0, list[Arrival]()
@@ -107,34 +132,32 @@ def call(pipeline: Any, requests: Sequence[DiffusionRequest]) -> list[bytes]:
     return files
 
 
-def by_calls(pipeline: Any, coming: Sequence[Arrival], most: int) -> Done:
+def by_calls(pipeline: Any, coming: Sequence[Arrival], most: int, clock: Clock) -> Done:
     """The pipeline called for the one that waits longest, with others of as many steps, up to `most`."""
     done: Done = {}
-    left, started = list(coming), time.perf_counter()
+    left = list(coming)
     while left:
-        time.sleep(max(0.0, left[0].at - (time.perf_counter() - started)))
-        now, steps = time.perf_counter() - started, left[0].request.num_inference_steps
+        clock.wait(left[0].at, idle=lambda: True)
+        now, steps = clock.now(), left[0].request.num_inference_steps
         alike = [a for a in left if a.at <= now and a.request.num_inference_steps == steps] or left[:1]
         batch = alike[:most]
         files = call(pipeline, [arrival.request for arrival in batch])
         for arrival, file in zip(batch, files, strict=True):
-            done[arrival.request.seed or 0] = time.perf_counter() - started - arrival.at, file
+            done[arrival.request.seed or 0] = clock.now() - arrival.at, file
         left = [arrival for arrival in left if arrival not in batch]
     return done
 
 
-def by_steps(runtime: ModelRuntime, coming: Sequence[Arrival]) -> Done:
+def by_steps(runtime: ModelRuntime, coming: Sequence[Arrival], clock: Clock) -> Done:
     """The engine given every request at its moment."""
     done: Done = {}
     futures: list[Future[Any]] = []
-    started = time.perf_counter()
 
     def note(arrival: Arrival, future: Future[Any]) -> None:
-        latency = time.perf_counter() - started - arrival.at
-        done[arrival.request.seed or 0] = latency, future.result().image.bytes
+        done[arrival.request.seed or 0] = clock.now() - arrival.at, future.result().image.bytes
 
     for arrival in coming:
-        time.sleep(max(0.0, arrival.at - (time.perf_counter() - started)))
+        clock.wait(arrival.at, idle=lambda: len(done) == len(futures))
         future = runtime.submit(arrival.request)
         future.add_done_callback(partial(note, arrival))
         futures.append(future)
@@ -158,15 +181,15 @@ def figures_of(coming: Sequence[Arrival], done: Done) -> Figures:
     )
 
 
-def seconds_of_an_image(pipeline: Any, steps: Sequence[int], side: int) -> tuple[float, float]:
+def seconds_of_an_image(pipeline: Any, steps: Sequence[int], side: int, *, own: bool) -> tuple[float, float]:
     """Seconds of a step, and of an image of the mean number of steps, one by one."""
     few, many = 2, 8
 
     def timed(count: int) -> float:
         request = workload(1, 1.0, [count], side)[0].request
-        started = time.perf_counter()
+        clock = Clock(own=own)
         call(pipeline, [request])
-        return time.perf_counter() - started
+        return clock.now()
 
     timed(few)
     lows, highs = zip(*((timed(few), timed(many)) for _ in range(3)), strict=True)
@@ -199,7 +222,8 @@ def describe(medians: dict[str, Figures], given: argparse.Namespace, step: float
     text = (
         f"FLUX of {parameters / 1e6:.1f} M parameters, {given.side} x {given.side} pixels, {given.dtype} on "
     )
-    text += f"{given.device}; a step alone takes {step * 1e3:.1f} ms; {given.requests} requests\n"
+    text += f"{given.device}; a step alone takes {step * 1e3:.1f} ms; {given.requests} requests; "
+    text += f"seconds {'of this process' if given.device == 'cpu' else 'of the wall'}\n"
     header = ["", "images/s", "x one", "mean s", "p99 s", "short mean s", "short p99 s"]
     return text + table(header, rows)
 
@@ -220,16 +244,17 @@ def measure(given: argparse.Namespace, checkpoint: str) -> None:
             ModelSpec(name="flux", backend="flux", backend_kwargs=settings, batch_policy=policy)
         )
 
+    own = given.device == "cpu"
     runtimes = {TURNS: runtime(shortest=False), SHORTEST: runtime(shortest=True)}
     for started in runtimes.values():
         started.start()
     pipeline = runtimes[TURNS].backend.pipeline  # type: ignore[attr-defined]
     parameters = sum(weights.numel() for weights in pipeline.transformer.parameters())
-    step, image = seconds_of_an_image(pipeline, given.steps, given.side)
+    step, image = seconds_of_an_image(pipeline, given.steps, given.side, own=own)
     coming = workload(given.requests, image / given.load, given.steps, given.side)
-    ways: dict[str, Callable[[], Done]] = {
-        ONE: partial(by_calls, pipeline, coming, 1),
-        WHOLE: partial(by_calls, pipeline, coming, given.batch),
+    ways: dict[str, Callable[[Clock], Done]] = {
+        ONE: lambda clock: by_calls(pipeline, coming, 1, clock),
+        WHOLE: lambda clock: by_calls(pipeline, coming, given.batch, clock),
         **{name: partial(by_steps, started, coming) for name, started in runtimes.items()},
     }
     seen: dict[str, list[Figures]] = {name: [] for name in ways}
@@ -238,7 +263,7 @@ def measure(given: argparse.Namespace, checkpoint: str) -> None:
         # Every other time backwards, so that a drift of the machine favours nobody.
         for name in list(ways) if repeat % 2 == 0 else list(ways)[::-1]:
             began = time.monotonic()
-            found[name] = ways[name]()
+            found[name] = ways[name](Clock(own=own))
             seen[name].append(figures_of(coming, found[name]))
             sys.stderr.write(f"{name}: {time.monotonic() - began:.0f} s\n")
     for started in runtimes.values():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sheaf.backends.flux import FluxBackend
 from sheaf.backends.sdxl import SDXLBackend
@@ -193,6 +194,19 @@ def test_pictures_of_as_many_tokens_in_other_places_are_never_stacked(
     for request, state in zip(requests, states, strict=True):
         wanted = call(libraries("flux", request), request)
         assert_drawn(backend, request, backend.finish(state), wanted)
+
+
+@pytest.mark.parametrize("timestep", [7, 7.5, torch.tensor(7), torch.tensor([7, 7])])
+def test_timesteps_go_to_the_device_of_the_latents_one_for_each_row(
+    timestep: Any, backends: dict[str, Any]
+) -> None:
+    from sheaf.backends._diffusers.stacking import Asking
+
+    latents = torch.zeros(2, 4, 8, 8, device="meta")
+    question = Asking(backends["sdxl"].denoiser, frozenset(), ()).question((latents, timestep), {})
+    assert question.rows == 2
+    assert question.arguments["timestep"].shape == (2,)
+    assert question.arguments["timestep"].device.type == "meta"
 
 
 def test_a_step_that_fails_can_be_taken_again(

@@ -51,9 +51,10 @@ class Asking:
     def question(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Question:
         """The question that a call of the denoiser with these arguments is."""
         arguments = {**dict(zip(self._names, args, strict=False)), **kwargs}
-        rows = len(arguments[self._names[0]])
+        sample = arguments[self._names[0]]
+        rows = len(sample)
         if "timestep" in arguments:
-            arguments["timestep"] = _per_row(arguments["timestep"], rows)
+            arguments["timestep"] = _per_row(arguments["timestep"], rows, sample.device)
         form = tuple((name, self._form(name, arguments[name], rows)) for name in sorted(arguments))
         return Question(arguments, rows, self._adapters, form)
 
@@ -78,9 +79,12 @@ class Asking:
         return known[1]
 
 
-def _per_row(timestep: Any, rows: int) -> torch.Tensor:
-    """A timestep for each row: pipelines at different steps meet in one forward."""
-    found = timestep if isinstance(timestep, torch.Tensor) else torch.tensor([timestep])
+def _per_row(timestep: Any, rows: int, device: torch.device) -> torch.Tensor:
+    """A timestep for each row: pipelines at different steps meet in one forward.
+
+    Denoisers move a lone number to their device, and trust that several are there.
+    """
+    found = torch.as_tensor(timestep, device=device)
     return found.reshape(-1).expand(rows) if found.numel() == 1 else found
 
 
