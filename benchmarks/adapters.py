@@ -154,11 +154,14 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     by_engine(runtime, requests[: given.adapters])  # loads them
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     latency: dict[str, list[float]] = {name: [] for name in ways}
+    busy: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, Done] = {}
     for repeat in range(given.repeats):
         # Every other time backwards, so that a drift of the machine favours nobody.
         for name in list(ways) if repeat % 2 == 0 else list(ways)[::-1]:
+            began = time.process_time()
             done = found[name] = ways[name]()
+            busy[name].append(time.process_time() - began)
             seconds[name].append(max(at for at, _ in done.values()))
             latency[name].append(statistics.mean(at for at, _ in done.values()))
             sys.stderr.write(f"{name}: {seconds[name][-1]:.1f} s\n")
@@ -168,10 +171,18 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
 
     rate = {name: given.requests / statistics.median(taken) for name, taken in seconds.items()}
     mean = {name: statistics.median(taken) for name, taken in latency.items()}
+    processor = {name: statistics.median(taken) for name, taken in busy.items()}
     switch = milliseconds_of_a_switch(pipeline)
     parameters = sum(p.numel() for name, p in pipeline.transformer.named_parameters() if "lora" not in name)
     rows = [
-        [name, f"{rate[name]:.2f}", f"{rate[name] / rate[ONE]:.2f}", f"{mean[name]:.2f}"] for name in ways
+        [
+            name,
+            f"{rate[name]:.2f}",
+            f"{rate[name] / rate[ONE]:.2f}",
+            f"{mean[name]:.2f}",
+            f"{processor[name]:.2f}",
+        ]
+        for name in ways
     ]
     model = f"FLUX of {parameters / 1e6:.1f} M parameters, {given.side} x {given.side} pixels"
     work = (
@@ -179,7 +190,7 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     )
     text = (
         f"{model}, {given.dtype} on {given.device}; {work}, up to {given.batch} in a batch\n"
-        f"{table(['', 'images/s', 'x one', 'mean s'], rows)}\n"
+        f"{table(['', 'images/s', 'x one', 'mean s', 'processor s'], rows)}\n"
         f"a switch by set_adapters takes {switch:.1f} ms"
     )
     goals = [
@@ -188,7 +199,10 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
         goal("images/s, mixed over no adapters", rate[MIXED] / rate[NONE], 0.8, "times", least=True),
     ]
     figures = {
-        "ways": {name: {"rate": rate[name], "mean_seconds": mean[name]} for name in ways},
+        "ways": {
+            name: {"rate": rate[name], "mean_seconds": mean[name], "processor_seconds": processor[name]}
+            for name in ways
+        },
         "switch_milliseconds": switch,
         "adapter_bytes": size,
         "parameters": parameters,

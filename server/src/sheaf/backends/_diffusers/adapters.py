@@ -12,7 +12,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from importlib.util import find_spec
 from typing import Any
 
 from sheaf.backends._diffusers.adapter_files import Adapter, AdapterError, find_file, lora_parts, read_adapter
@@ -27,13 +26,12 @@ class Adapters:
     """The adapters that one pipeline's requests may name; used on the thread of its model.
 
     Args:
-        pipe: A diffusers pipeline with LoRA loaders, its own networks in their places.
+        pipe: A diffusers pipeline with LoRA loaders, which need PEFT; its own networks in their places.
         config: What the deployment declares. Its default is loaded at once.
         retry_seconds: How long an adapter that could not be loaded is refused before its file is read again.
 
     Raises:
         AdapterError: The default cannot be loaded.
-        ModuleNotFoundError: PEFT is not installed.
     """
 
     def __init__(self, pipe: Any, config: LoRAConfig, *, retry_seconds: float = 30.0) -> None:
@@ -46,9 +44,6 @@ class Adapters:
         self._latest: tuple[tuple[ActiveAdapters, ...], RowPass] | None = None
         # Requests that are cancelled let go on threads of their own.
         self._lock = threading.RLock()
-        # The library's loaders need it, and tell it by other errors.
-        if find_spec("peft") is None:
-            raise ModuleNotFoundError("LoRA adapters need PEFT", name="peft")
         if config.default is not None:
             self._load(config.default)
 

@@ -11,6 +11,7 @@ import inspect
 import secrets
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, TypedDict, cast
 from weakref import WeakKeyDictionary
 
@@ -147,6 +148,9 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         """
         try:
             from sheaf.backends._diffusers.loading import Source, load_pipelines
+
+            if self.lora is not None:
+                import_module("peft")  # the library's loaders of adapters need it
         except ModuleNotFoundError as error:
             raise missing_library(self.family.name, "diffusion", error) from error
         source = Source(
@@ -178,10 +182,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
             return NoAdapters()
         from sheaf.backends._diffusers.adapters import Adapters
 
-        try:
-            return Adapters(self.pipeline, self.lora)
-        except ModuleNotFoundError as error:
-            raise missing_library(self.family.name, "diffusion", error) from error
+        return Adapters(self.pipeline, self.lora)
 
     @property
     def pipeline(self) -> Any:
