@@ -71,6 +71,11 @@ def behind(runtime: ModelRuntime, world: World, first: Any, *rest: Any) -> list[
     return futures
 
 
+def pause(_: float) -> None:
+    """A step takes a moment, so that many of them are not over before the test looks."""
+    threading.Event().wait(0.01)
+
+
 def ends(futures: list[Future[Any]]) -> list[Any]:
     return [e if isinstance(e := outcome(f), Exception) else e.mean[0] for f in futures]
 
@@ -93,9 +98,6 @@ def test_who_came_first_goes_first_where_there_is_no_room(form: Form, ask: Any) 
 
 
 def test_the_shortest_goes_first_where_the_policy_says_so(form: Form, ask: Any) -> None:
-    def pause(_: float) -> None:
-        threading.Event().wait(0.01)
-
     world = held(World(each=pause))
     with steered(world, form, max_batch_size=1, shortest_first=True) as runtime:
         futures = behind(runtime, world, ask(10, 7), ask(20, 30), ask(30, 1), ask(40, 2))
@@ -261,7 +263,7 @@ def test_who_finds_no_memory_to_begin_waits_until_others_are_done(form: Form, as
 
 def test_who_leaves_between_two_steps_frees_its_place(form: Form, ask: Any) -> None:
     discarded: list[float] = []
-    world = held(World(discard=discarded.append))
+    world = held(World(discard=discarded.append, each=pause))
     with steered(world, form, max_batch_size=1) as runtime:
         first, second = behind(runtime, world, ask(10, 400), ask(20, 400))
         wait_until(lambda: len(world.calls) > 3)
@@ -289,7 +291,7 @@ def test_who_leaves_during_a_step_takes_no_other(form: Form, ask: Any) -> None:
 
 def test_a_stream_that_is_left_discards_its_state(form: Form, ask: Any) -> None:
     discarded: list[float] = []
-    world = World(discard=discarded.append)
+    world = World(discard=discarded.append, each=pause)
     with steered(world, form) as runtime:
         events = runtime.iter_stream(ask(10, 1000), timeout=20)
         assert next(events).type == "progress"
