@@ -1,6 +1,6 @@
 """Energies, forces and stress of 32 crystals of 2 to 60 atoms: batched here, and one by one by the libraries.
 
-    python benchmarks/graphs.py [--rounds 5] [--only chgnet,mace] [--quick]
+    python benchmarks/graphs.py [--rounds 5] [--only chgnet,mace] [--channels 128] [--quick]
 
 CHGNet has its trained weights; MACE has the size of the small foundation model and random weights, which take
 the same time. One torch thread each. What counts is processor time: all of it is computing, and other work on
@@ -233,11 +233,13 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="times each has its turn")
     parser.add_argument("--only", default=",".join(LIBRARIES), help=f"of {', '.join(LIBRARIES)}")
+    parser.add_argument(
+        "--channels", type=int, default=128, help="of MACE; the small foundation model has 128"
+    )
     parser.add_argument("--quick", action="store_true", help="few structures, a tiny MACE, one round")
     given = parser.parse_args()
     count, rounds = (8, 1) if given.quick else (COUNT, given.rounds)
-    if given.quick:
-        MACE.channels = 8
+    MACE.channels = 8 if given.quick else given.channels
     warnings.filterwarnings("ignore")
 
     found: dict[str, dict[str, tuple[float, float]]] = {}

@@ -22,9 +22,11 @@ from sheaf.backends._atoms.structures import Floats, Properties, Structure, stru
 Evaluate = Callable[[Structure], Properties]
 
 _OPTIMIZERS: dict[str, Any] = {"fire": FIRE, "lbfgs": LBFGS, "bfgs": BFGS}
-_library: Any = {"Langevin": Langevin, "VelocityVerlet": VelocityVerlet}
 _distributions: Any = _velocities
 _Calculator: Any = Calculator
+_Filter: Any = FrechetCellFilter
+_Langevin: Any = Langevin
+_Verlet: Any = VelocityVerlet
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ class Frame:
 def relax(request: RelaxRequest, evaluate: Evaluate) -> Iterator[Frame]:
     """Move the atoms downhill; a frame for the start and for each step, until no force is over `fmax`."""
     atoms, potential = _set_up(request, evaluate)
-    moved: Any = FrechetCellFilter(atoms) if request.relax_cell else atoms
+    moved: Any = _Filter(atoms) if request.relax_cell else atoms
     walk = _OPTIMIZERS[request.optimizer.value](moved, logfile=None)
     for converged in walk.irun(fmax=request.fmax, steps=request.max_steps):
         yield _frame(atoms, potential, walk.nsteps, converged=bool(converged))
@@ -78,9 +80,9 @@ def simulate(request: MolecularDynamicsRequest, evaluate: Evaluate) -> Iterator[
         _distributions.MaxwellBoltzmannDistribution(atoms, temperature_K=request.temperature_k, rng=rng)
     timestep = request.timestep_fs * units.fs
     if request.ensemble.value == "nve":
-        walk = _library["VelocityVerlet"](atoms, timestep)
+        walk = _Verlet(atoms, timestep)
     else:
-        walk = _library["Langevin"](
+        walk = _Langevin(
             atoms,
             timestep,
             temperature_K=request.temperature_k,
@@ -92,18 +94,18 @@ def simulate(request: MolecularDynamicsRequest, evaluate: Evaluate) -> Iterator[
         yield _frame(atoms, potential, walk.nsteps, converged=False)
 
 
-class _Potential(_Calculator):
+class _Potential(_Calculator):  # type: ignore[misc]  # the class is made without types
     """A potential as ASE asks for it."""
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE has it
 
     def __init__(self, evaluate: Evaluate, *, has_cell: bool) -> None:
-        super().__init__()
+        _Calculator.__init__(self)
         self._evaluate = evaluate
         self.has_cell = has_cell
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
-        super().calculate(atoms, properties, system_changes)
+        _Calculator.calculate(self, atoms, properties, system_changes)
         structure = Structure(
             numbers=atoms.numbers.astype(np.int64),
             positions=atoms.positions.copy(),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pymatgen.optimization import neighbors as _neighbors  # type: ignore[import-untyped]
+from pymatgen.optimization import neighbors as _neighbors
 from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
 from sheaf.backends._atoms.structures import Floats, Integers, Structure
@@ -51,8 +52,10 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
     cell = structure.full_cell()
     inverse = np.linalg.inv(cell)
     lengths = 1 / np.linalg.norm(inverse, axis=0)
-    extent = np.ptp(structure.positions @ inverse, axis=0) * lengths
-    boxes = np.maximum(np.where(structure.pbc, lengths, extent) / cutoff, 1.0).prod()
+    extent: Floats = np.ptp(structure.positions @ inverse, axis=0) * lengths
+    pbc: list[bool] = structure.pbc.tolist()
+    span = [height if flag else width for flag, height, width in zip(pbc, lengths, extent, strict=True)]
+    boxes = prod(max(along / cutoff, 1.0) for along in span)
     # The search in C keeps every box of space, empty or not.
     search = _search_boxes if boxes < _MOST_BOXES + 10 * len(structure) else _search_trees
     first, second, shift, distance = search(structure, cell, cutoff)

@@ -81,7 +81,8 @@ class Network:
         basis_ag = basis.rbf_expansion_ag(lengths)
         bonds, weights_ag = model.bond_embedding(basis_ag), model.bond_weights_ag(basis_ag)
         atoms = model.atom_embedding(g.numbers - 1)
-        angles = angle_weights = None
+        angles: Any = None
+        angle_weights: Any = None
         if len(g.angle_from):
             both = torch.cat([directions, -directions])
             angles = model.angle_embedding(
@@ -106,9 +107,11 @@ class Network:
         if model.readout_norm is not None:
             atoms = model.readout_norm(atoms)
         if model.mlp_first:
-            return model.mlp(atoms)[:, 0].double()
-        # A readout of the whole structure: shared out among its atoms.
-        return model.mlp(model.pooling(atoms, g.owner))[:, 0].double()[g.owner]
+            per_atom: Tensor = model.mlp(atoms)[:, 0].double()
+            return per_atom
+        # A readout of the whole structure, shared out among its atoms.
+        shared: Tensor = model.mlp(model.pooling(atoms, g.owner))[:, 0].double()[g.owner]
+        return shared
 
     def _reference(self, g: _Indices, n_structures: int) -> Tensor:
         """Energies of the elements alone, which no position changes."""
@@ -171,7 +174,8 @@ class _Gated:
         core, gate = self._core(hidden[:, : self._split]), self._gate(hidden[:, self._split :])
         if self._gated.norm is not None:
             core, gate = self._gated.bn1(core), self._gated.bn2(gate)
-        return self._gated.activation(core) * torch.sigmoid(gate)
+        result: Tensor = self._gated.activation(core) * torch.sigmoid(gate)
+        return result
 
 
 class _Gather(torch.autograd.Function):

@@ -9,7 +9,7 @@ from typing import Any
 
 import chgnet
 import torch
-from chgnet import model as _model  # type: ignore[import-untyped]
+from chgnet import model as _model
 
 from sheaf.backends._atoms.neighbors import Pairs
 from sheaf.backends._atoms.potential import Potential, collect

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from ase import Atoms
 from ase.units import Bohr
-from torch_dftd import torch_dftd3_calculator as _calculator  # type: ignore[import-untyped]
+from torch_dftd import torch_dftd3_calculator as _calculator
 
 from sheaf.backends._atoms.neighbors import Pairs
 from sheaf.backends._atoms.potential import Potential
