@@ -193,10 +193,12 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
         f"{table(['', 'images/s', 'x one', 'mean s', 'processor s'], rows)}\n"
         f"a switch by set_adapters takes {switch:.1f} ms"
     )
+    # The processor's own time says the same as the clock, and nothing of who else is on the machine.
+    spent = processor if given.device == "cpu" else {name: given.requests / rate[name] for name in ways}
     goals = [
-        goal("images/s, mixed over grouped", rate[MIXED] / rate[GROUPED], 1, "times", least=True),
-        goal("images/s, mixed over one by one", rate[MIXED] / rate[ONE], 1, "times", least=True),
-        goal("images/s, mixed over no adapters", rate[MIXED] / rate[NONE], 0.8, "times", least=True),
+        goal("time, grouped over mixed", spent[GROUPED] / spent[MIXED], 1, "times", least=True),
+        goal("time, one by one over mixed", spent[ONE] / spent[MIXED], 1, "times", least=True),
+        goal("time, mixed over without adapters", spent[MIXED] / spent[NONE], 1.25, "times"),
     ]
     figures = {
         "ways": {
