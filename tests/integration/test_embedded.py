@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -121,6 +122,13 @@ def test_a_model_that_fails_to_load_lets_go_of_those_before_it() -> None:
         Sheaf.local(specs)
     with pytest.raises(FileNotFoundError), EmbeddedServer(specs, port=0):
         pytest.fail("the server must not come up")
+
+
+def test_a_server_leaves_the_handlers_of_signals_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        EmbeddedServer(ModelSpec(name="echo", backend_cls=Echo), port=taken.getsockname()[1]).run()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_server_that_is_gone_is_a_typed_error() -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -79,19 +79,17 @@ class EmbeddedServer:
         """Serve in this thread until a signal ends it; raises what the loading of a model raised."""
         configure_logging(default="info", whole_process=True)
         start_tracing()
-        if threading.current_thread() is threading.main_thread():
-            # uvicorn dies by the signal that stopped it; models are let go of and spans sent before that.
-            signal.signal(signal.SIGTERM, _end)
-        self._listen()
-        server = self._make_server()
-        loading = threading.Thread(target=self._load, name="sheaf-load", daemon=True)
-        loading.start()
-        try:
-            server.run(sockets=[self._bound()])
-        finally:
-            self._models.stop()
-        if self._failure is not None:
-            raise self._failure
+        with _ended_by_signal():
+            self._listen()
+            server = self._make_server()
+            loading = threading.Thread(target=self._load, name="sheaf-load", daemon=True)
+            loading.start()
+            try:
+                server.run(sockets=[self._bound()])
+            finally:
+                self._models.stop()
+            if self._failure is not None:
+                raise self._failure
 
     def __enter__(self) -> Self:
         configure_logging()
@@ -154,6 +152,21 @@ class EmbeddedServer:
         )
         self._server = uvicorn.Server(config)
         return self._server
+
+
+@contextlib.contextmanager
+def _ended_by_signal() -> Generator[None]:
+    """Let SIGTERM raise `SystemExit` for a while: uvicorn dies by the signal that stopped it, and models are
+    let go of and spans sent before that.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(number: int, frame: object) -> None:  # noqa: ARG001 - what signals give
