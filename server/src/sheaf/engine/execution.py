@@ -52,7 +52,7 @@ def run_batch(
         return checked(backend.batch_predict(requests), requests)
 
     started = clock()
-    run = Halving[PredictJob, BaseResponse](backend, predict)
+    run: Halving[PredictJob, BaseResponse] = Halving(backend, predict)
     try:
         run.through(list(jobs))
     except Died:

@@ -75,7 +75,7 @@ def _step(backend: StepwiseBackend, jobs: list[StepJob], turn: Turn, clock: Call
         return [_as_said(outcome) for outcome in given]
 
     started = clock()
-    run = Halving[StepJob, None](backend, step)
+    run: Halving[StepJob, None] = Halving(backend, step)
     run.through(jobs)
     turn.stepped, turn.seconds = jobs, clock() - started
     turn.fitted = turn.fitted or run.fitted
