@@ -45,14 +45,15 @@ def test_an_import_loads_no_more_than_it_needs(statement: str, absent: set[str])
 
 
 #: Layer → what it may import of `sheaf`; the engine knows no HTTP and no host, backends know no engine.
+#: Batches and workers are hosts of models in this process.
 #: The policies of scheduling are pure, so backends may cut what they are given by them.
 ALLOWED = {
-    "batch": {"batch", "engine", "records", "spec"},
+    "batch": {"batch", "local", "observability", "records", "spec"},
     "worker": {"local", "records", "spec", "worker"},
     "scheduling": {"scheduling"},
     "backends": {"api", "backends", "lora", "registry", "scheduling"},
     "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
-    "http": {"engine", "http", "observability", "registry", "spec"},
+    "http": {"engine", "http", "observability", "registry", "settings", "spec"},
     "observability": {"engine", "environment", "observability"},
 }
 
