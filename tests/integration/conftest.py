@@ -1,4 +1,4 @@
-"""Queues for the tests of jobs, and checkpoints that several files of tests load."""
+"""What several files of tests share: queues of jobs, checkpoints, and one thread of torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ import pytest
 
 from tests.integration.adapter_cases import Studio
 from tests.integration.queues import Queues, RedisServer
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Several threads only slow small models down, and leave less for others on the machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,19 +27,15 @@ from tests.integration.materials_cases import assert_close, fields, shaken, stru
 
 pytest.importorskip("chgnet")
 torch = pytest.importorskip("torch")
-pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore"),
+]
 
 SALT = shaken(bulk("NaCl", "rocksalt", a=5.5), by=0.1)
 SILICON = shaken(bulk("Si", a=5.4), 1, by=0.1)
 WATER = shaken(molecule("H2O"), 2, by=0.1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
