@@ -99,8 +99,6 @@ class FluxImageBackend(RedrawingBackend, FluxBackend):
     The settings are those of `FluxBackend`; `mode` is `img2img` (the default) or `inpaint`.
     """
 
-    model_type: ClassVar[str] = "multimodal_generation"
-
     def __init__(
         self,
         model_id: str = "black-forest-labs/FLUX.1-dev",
@@ -109,7 +107,3 @@ class FluxImageBackend(RedrawingBackend, FluxBackend):
         **settings: Unpack[Settings],
     ) -> None:
         super().__init__(model_id, mode=mode, **settings)
-
-    @classmethod
-    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:  # noqa: ARG003 - never another
-        return cls

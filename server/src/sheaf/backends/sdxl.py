@@ -85,8 +85,6 @@ class SDXLImageBackend(RedrawingBackend, SDXLBackend):
     The settings are those of `SDXLBackend`; `mode` is `img2img` (the default) or `inpaint`.
     """
 
-    model_type: ClassVar[str] = "multimodal_generation"
-
     def __init__(
         self,
         model_id: str = "stabilityai/stable-diffusion-xl-base-1.0",
@@ -95,7 +93,3 @@ class SDXLImageBackend(RedrawingBackend, SDXLBackend):
         **settings: Unpack[Settings],
     ) -> None:
         super().__init__(model_id, mode=mode, **settings)
-
-    @classmethod
-    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:  # noqa: ARG003 - never another
-        return cls
