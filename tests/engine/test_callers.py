@@ -100,12 +100,15 @@ def test_every_caller_hears_exactly_once_whatever_happens(
                 left.append(goes)
             here = backend.inline and dice.random() < 0.5
             try:
-                leave = runtime._open(make_request(value), outcomes.append, terms, here=here)
+                watch = runtime._open(make_request(value), lambda o=outcomes: o.append, terms, here=here)
             except ProblemError as error:
                 outcomes.append(error)
                 continue
+            if watch.outlet is None:
+                assert watch.outcome is not None
+                outcomes.append(watch.outcome)
             if goes:
-                leave()
+                watch.depart()
 
     observer = Watching()
     with steered(

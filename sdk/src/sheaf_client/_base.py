@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from sheaf_client._binary import BinaryField, base64_of, binary_equal, read_table, shape_tensors
 from sheaf_client._rules import Rule, breaches, compile_rules
+
+
+def _as_is(model: Any) -> Any:
+    return model
+
+
+def _checked(model: Any) -> Any:
+    """The contract, its tensors in their shapes; raises `ValidationError` where a rule is broken."""
+    binary = model.__binary__
+    faults = shape_tensors(model, binary) if binary else []
+    found = breaches(model.__rules__, model.__dict__)
+    if not (found or faults):
+        return model
+    faults += [
+        InitErrorDetails(type=PydanticCustomError(code, "{reason}", {"reason": message}), loc=loc, input=None)
+        for code, loc, message in found
+    ]
+    raise ValidationError.from_exception_data(type(model).__name__, faults)
 
 
 class Model(BaseModel):
@@ -40,21 +58,14 @@ class Model(BaseModel):
             cls.__rules__ = compile_rules(known.get("x-sheaf-rules", ()))
             cls.__binary__ = read_table(known.get("x-sheaf-binary", {}))
 
-    @model_validator(mode="after")
-    def _check_rules(self) -> Self:
-        binary, rules = self.__binary__, self.__rules__
-        if not (binary or rules):
-            return self
-        faults = shape_tensors(self, binary) if binary else []
-        faults += [
-            InitErrorDetails(
-                type=PydanticCustomError(code, "{reason}", {"reason": message}), loc=loc, input=None
-            )
-            for code, loc, message in breaches(rules, self.__dict__)
-        ]
-        if faults:
-            raise ValidationError.from_exception_data(type(self).__name__, faults)
-        return self
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Its fields' own checks, then its rules and tensors where it has any: most parts have none."""
+        extra: object = cls.model_config.get("json_schema_extra")
+        ruled = isinstance(extra, dict) and not extra.keys().isdisjoint(("x-sheaf-rules", "x-sheaf-binary"))
+        # Never bare: of a schema that is a model's alone, validators made from it (`_strict`) take the
+        # model's own instead.
+        return core_schema.no_info_after_validator_function(_checked if ruled else _as_is, handler(source))
 
     def _base64(self, field: str) -> Any:
         """A binary field as JSON carries it."""

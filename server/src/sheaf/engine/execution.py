@@ -7,7 +7,7 @@ answered. What the model raised is logged and kept as the error's cause, and nev
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
@@ -47,18 +47,22 @@ def run_batch(
         Died: The model cannot go on; some jobs are unanswered.
     """
 
-    def predict(jobs: list[PredictJob]) -> list[BaseResponse | Exception]:
+    def predict(jobs: Sequence[PredictJob]) -> list[BaseResponse | Exception]:
         requests = [job.request for job in jobs]
         return checked(backend.batch_predict(requests), requests)
 
-    started = clock()
-    run: Halving[PredictJob, BaseResponse] = Halving(backend, predict)
+    started, size = clock(), len(jobs)
     try:
-        run.through(list(jobs))
-    except Died:
-        _answer(run.outcomes, clock() - started, len(jobs))
-        raise
-    return _answer(run.outcomes, clock() - started, len(jobs)), run.fitted
+        answers = predict(jobs)
+    except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
+        run: Halving[PredictJob, BaseResponse] = Halving(backend, predict)
+        try:
+            run.recover(list(jobs), error)
+        except Died:
+            _answer(run.outcomes, clock() - started, size)
+            raise
+        return _answer(run.outcomes, clock() - started, size), run.fitted
+    return _answer(zip(jobs, answers, strict=True), clock() - started, size), None
 
 
 class Halving(Generic[JobT, OutcomeT]):
@@ -77,14 +81,15 @@ class Halving(Generic[JobT, OutcomeT]):
         """Have the model called; raises `Died` where it cannot go on."""
         try:
             outcomes = self._call(jobs)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
-            self._recover(jobs, error)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.recover(jobs, error)
         else:
             if self.fitted is not None:
                 self.fitted.append(jobs)
             self.outcomes += zip(jobs, outcomes, strict=True)
 
-    def _recover(self, jobs: list[JobT], error: Exception) -> None:
+    def recover(self, jobs: list[JobT], error: Exception) -> None:
+        """Go on after a call for these jobs that raised; raises `Died` where the model cannot."""
         dead, out_of_memory = diagnose(self._backend, error)
         if dead:
             raise Died(error, jobs) from error
@@ -173,22 +178,25 @@ def readdressed(error: ProblemError, request: BaseRequest) -> ProblemError:
 
 
 def _answer(
-    outcomes: Sequence[tuple[PredictJob, BaseResponse | Exception]], seconds: float, size: int
+    outcomes: Iterable[tuple[PredictJob, BaseResponse | Exception]], seconds: float, size: int
 ) -> int:
     """Settle every job; returns how many failed."""
-    return sum(not settle(job, outcome, seconds, size) for job, outcome in outcomes)
+    return sum([not settle(job, outcome, seconds, size) for job, outcome in outcomes])
 
 
 def settle(job: Job, outcome: BaseResponse | Exception, seconds: float, size: int) -> bool:
     """Tell a job's caller; False where there was no answer to tell."""
-    try:
-        if isinstance(outcome, BaseResponse):
+    if not isinstance(outcome, Exception):
+        try:
             usage = Usage(compute_seconds=seconds, queue_seconds=job.queue_seconds, batch_size=size)
             outcome.metadata.usage = usage
-    except Exception as error:  # noqa: BLE001 - a response that was made past its own validation
-        outcome = error
-    job.settle(as_problem(outcome, job.request) if isinstance(outcome, Exception) else outcome)
-    return not isinstance(outcome, Exception)
+        except Exception as error:  # noqa: BLE001 - a response that was made past its own validation
+            outcome = error
+        else:
+            job.settle(outcome)
+            return True
+    job.settle(as_problem(outcome, job.request))
+    return False
 
 
 def checked(outcomes: list[Any], requests: list[BaseRequest]) -> list[BaseResponse | Exception]:

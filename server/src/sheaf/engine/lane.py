@@ -14,70 +14,17 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from sheaf.engine.jobs import Job
+from sheaf.engine.turns import Call, Model, Running, tell_late, tell_stopped
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.pace import Pace
 from sheaf.scheduling.queue import Entry, WaitingLine
-from sheaf_client.errors import (
-    DeadlineExceededError,
-    InternalServerError,
-    OverloadedError,
-    UnavailableError,
-)
+from sheaf_client.errors import InternalServerError, OverloadedError, UnavailableError
 
 log = logging.getLogger("sheaf.engine")
-
-
-class Model(Protocol):
-    """What a lane needs of the model whose jobs it runs; all but `hung` on its thread or a guest's.
-
-    `reload` and `let_go` may still run on a thread that was given up, beside its successor.
-    """
-
-    @property
-    def padded(self) -> bool: ...
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can run; where not, it is loaded anew first."""
-        ...
-
-    @property
-    def pause(self) -> float | None:
-        """Seconds to wait before it is loaded anew; None before the first attempt."""
-        ...
-
-    def max_cost(self, leader: Entry[Job]) -> float:
-        """The most that a batch may cost which is led by that entry."""
-        ...
-
-    def run(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
-        """Settle every job, or give back those that shall run again."""
-        ...
-
-    def reload(self, wanted: Callable[[], bool], /) -> Any:
-        """Load another in the place of one that died, for `adopt`, or `let_go` once it is not `wanted`."""
-        ...
-
-    def adopt(self, loaded: Any, /) -> None:
-        """Use what `reload` gave."""
-        ...
-
-    def let_go(self, loaded: Any, /) -> None:
-        """Unload what `reload` gave."""
-        ...
-
-    def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
-        """A call or load did not come back: settle its jobs; `reload` follows. Runs beside that thread."""
-        ...
-
-    def unload(self) -> None:
-        """Let go of the model: nothing follows."""
-        ...
 
 
 class Lane:
@@ -98,11 +45,11 @@ class Lane:
         self._wake = threading.Lock()
         self._wake.acquire()
         self._asleep = False
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
         self._state = "open"
         self._closing = threading.Event()
         self._ended = threading.Event()
-        self._running: _Running | None = None
+        self._running: Running | None = None
         self._guest = False
         self._thread = self._make_thread()
         self._watcher: threading.Thread | None = None
@@ -126,20 +73,36 @@ class Lane:
         with self._lock:
             if self._state != "open":
                 raise UnavailableError("The model is stopping.")
-            late: list[Entry[Job]] = []
-            if len(self._line) >= self._policy.max_queue:
-                # Requests whose deadline has passed hold no place against those that can still be served.
-                late = self._let_go(self._line.expire(self._clock()))
-            full = len(self._line) >= self._policy.max_queue
+            full, late = self._look_for_room()
             if not full:
                 self._line.add(entry)
                 self._rouse()
-        _tell_late(late)
+        tell_late(late)
         if full:
-            raise OverloadedError(
-                f"{self._policy.max_queue} requests are waiting; this is the limit.",
-                retry_after=self._pace.seconds_for(self._policy.max_queue),
-            )
+            raise self._overloaded()
+
+    def check_room(self) -> None:
+        """Raise `OverloadedError` where a job would find no place now."""
+        if len(self._line) < self._policy.max_queue:
+            return
+        with self._lock:
+            full, late = self._look_for_room()
+        tell_late(late)
+        if full:
+            raise self._overloaded()
+
+    def _look_for_room(self) -> tuple[bool, list[Entry[Job]]]:
+        """Whether the line is full, after those whose deadline has passed have left it; and who they are."""
+        late: list[Entry[Job]] = []
+        if len(self._line) >= self._policy.max_queue:
+            # They hold no place against those that can still be served.
+            late = self._let_go(self._line.expire(self._clock()))
+        return len(self._line) >= self._policy.max_queue, late
+
+    def _overloaded(self) -> OverloadedError:
+        most = self._policy.max_queue
+        text = f"{most} requests are waiting; this is the limit."
+        return OverloadedError(text, retry_after=self._pace.seconds_for(most))
 
     def discard(self, entry: Entry[Job]) -> bool:
         """Take a job that still waits out of the line."""
@@ -155,7 +118,7 @@ class Lane:
         with self._lock:
             if self._state == "closed":
                 raise UnavailableError("The model has stopped.")
-            self._calls.append(_Call(function, future))
+            self._calls.append(Call(function, future))
             self._rouse()
         return future
 
@@ -167,25 +130,30 @@ class Lane:
             refused = self._refused()
             self._closing.set()
             self._rouse()
-        _tell_stopped(refused)
+        tell_stopped(refused)
         if threading.current_thread() is not self._thread:
             self._ended.wait()
             for thread in (self._thread, self._watcher):
                 if thread is not None and thread is not threading.current_thread():
                     thread.join(1)  # it is at its end, and holds the model until then
 
-    def run_here(self, entry: Entry[Job]) -> bool:
-        """Run a lone job on the caller's thread; False where others wait or run, and nothing was done."""
+    def run_here(self, entry: Entry[Job], waits: Callable[[], None]) -> bool:
+        """Run a lone job on the caller's thread; False where others wait or run, and nothing was done.
+
+        `waits` is called before the job comes back into the line, where it does.
+        """
         with self._lock:
             if not self._asleep or len(self._line):
                 return False
             # Not roused: the lane's own thread sleeps on while the guest is at work.
             self._asleep = False
-            running = self._running = _Running(self._clock(), [entry], self._policy.call_timeout_s)
+            running = self._running = Running(self._clock(), [entry], self._policy.call_timeout_s)
             self._guest = True
         again: list[Entry[Job]] = []
         try:
             again = self._run_batch(running.batch)
+            if again:
+                waits()
         finally:
             with self._lock:
                 if self._settle(running, again):
@@ -210,14 +178,14 @@ class Lane:
                     self._state = "closed"
                 else:
                     self._asleep = idle
-            _tell_stopped(refused)
-            _tell_late(late)
+            tell_stopped(refused)
+            tell_late(late)
             if over:
                 with self._watched(self._policy.load_timeout_s):
                     self._model.unload()
                 self._ended.set()
                 return
-            if isinstance(work, _Running):
+            if isinstance(work, Running):
                 again = self._run_batch(work.batch)
                 with self._lock:
                     self._settle(work, again)
@@ -227,7 +195,7 @@ class Lane:
             elif idle:
                 self._sleep(seconds)
 
-    def _next(self, now: float) -> tuple[_Running | _Call | None, float | None]:
+    def _next(self, now: float) -> tuple[Running | Call | None, float | None]:
         """What to do now; or nothing, and the seconds until there may be something."""
         if self._calls:
             return self._calls.pop(0), None
@@ -237,7 +205,7 @@ class Lane:
             return None, None if seconds is None else min(seconds, self._line.next_deadline - now)
         # Once closed, nothing waits for its window.
         batch = self._line.take(now if seconds == 0 else math.inf, self._model.max_cost)
-        self._running = _Running(now, batch, self._policy.call_timeout_s)
+        self._running = Running(now, batch, self._policy.call_timeout_s)
         return self._running, None
 
     def _mend(self) -> bool:
@@ -261,15 +229,15 @@ class Lane:
                 return False
         return True
 
-    def _is_running(self, running: _Running) -> bool:
+    def _is_running(self, running: Running) -> bool:
         """Whether it was not given up."""
         return self._running is running
 
     @contextmanager
-    def _watched(self, limit: float | None) -> Generator[_Running]:
+    def _watched(self, limit: float | None) -> Generator[Running]:
         """What is done inside of it is given up where it takes longer than the limit."""
         with self._lock:
-            running = self._running = _Running(self._clock(), (), limit)
+            running = self._running = Running(self._clock(), (), limit)
         try:
             yield running
         finally:
@@ -288,7 +256,7 @@ class Lane:
                 raise  # the guest's own
             return []
 
-    def _settle(self, running: _Running, again: Sequence[Entry[Job]]) -> bool:
+    def _settle(self, running: Running, again: Sequence[Entry[Job]]) -> bool:
         """Book what ran; False where it was given up as hung meanwhile, and counts no more."""
         if not self._is_running(running):
             return False
@@ -311,7 +279,7 @@ class Lane:
         """Have the model let go of jobs that left the line between two turns, on the lane's thread."""
         for entry in entries:
             if entry.item.started:
-                self._calls.append(_Call(entry.item.close, Future(), self._policy.call_timeout_s))
+                self._calls.append(Call(entry.item.close, Future(), self._policy.call_timeout_s))
                 self._rouse()
         return entries
 
@@ -323,7 +291,7 @@ class Lane:
                 now = self._clock()
                 late = self._let_go(self._line.expire(now))
                 until = min(end, self._line.next_deadline)
-            _tell_late(late)
+            tell_late(late)
             if self._closing.wait(max(0.0, until - now)):
                 return True
             if now >= end:
@@ -370,37 +338,3 @@ class Lane:
                 thread.start()
             else:  # a caller hangs in its own thread; the lane's sleeps
                 self._wake.release()
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """What is at work, since when, and how many seconds it may take."""
-
-    since: float
-    batch: Sequence[Entry[Job]]
-    limit: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A function that somebody wants run on the lane's thread, and the seconds it may take."""
-
-    function: Callable[[], Any]
-    future: Future[Any]
-    limit: float | None = None
-
-    def make(self) -> None:
-        try:
-            self.future.set_result(self.function())
-        except BaseException as error:  # noqa: BLE001 - handed to the one who asked
-            self.future.set_exception(error)
-
-
-def _tell_late(entries: Sequence[Entry[Job]]) -> None:
-    for entry in entries:
-        entry.item.settle(DeadlineExceededError("The deadline passed before the model could begin."))
-
-
-def _tell_stopped(entries: Sequence[Entry[Job]]) -> None:
-    for entry in entries:
-        entry.item.settle(UnavailableError("The model was stopped."))

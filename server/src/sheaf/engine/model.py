@@ -234,13 +234,18 @@ class LoadedModel:
             return []
         seconds = self._record(entries, started, failures)
         if fitted is None:
-            cost = self._cost([entry.cost for entry in entries])
-            self.memory.fitted(cost)
-            self.latency.observe(cost, seconds)
+            self._fitted([entry.cost for entry in entries], seconds)
         elif fitted:  # where nobody fitted even alone, it is the requests that are too large
             costs = {id(entry.item): entry.cost for entry in entries}
             self.memory.shrink(max(self._cost(costs[id(job)] for job in call) for call in fitted))
         return []
+
+    def _fitted(self, costs: list[float], seconds: float) -> None:
+        """Keep what a batch cost that fitted into memory."""
+        cost = self._cost(costs)
+        self.memory.fitted(cost)
+        if self._spec.batch_policy.target_ms is not None:
+            self.latency.observe(cost, seconds)
 
     def _serves(self, backend: ModelBackend) -> bool:
         """Whether a backend was not given up as hung meanwhile: what it says then counts no more."""
@@ -280,7 +285,7 @@ class LoadedModel:
                 size=len(entries),
                 cost=sum(costs),
                 padded_cost=self.backend.padded_cost(costs),
-                queue_seconds=[max(0.0, started - entry.since) for entry in entries],
+                queue_seconds=[started - entry.since for entry in entries],
                 seconds=seconds,
                 ended=time.time(),
                 failures=failures,

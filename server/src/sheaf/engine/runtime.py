@@ -26,7 +26,7 @@ from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer, Sheltered
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
-from sheaf.engine.watch import Departure, Watch
+from sheaf.engine.watch import Departure, OutletT, Watch
 from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Entry
@@ -107,12 +107,17 @@ class ModelRuntime:
         self._successor = successor
         self.stop()
 
-    def check_open(self) -> None:
-        """Raise `UnavailableError` where requests cannot be taken now; hosts ask before reading a body."""
+    def check_open(self, *, room: bool = False) -> None:
+        """Raise `UnavailableError` where requests cannot be taken now; hosts ask before reading a body.
+
+        With `room`, raise `OverloadedError` where one more would be too many, too.
+        """
         if self._successor is not None:
-            self._successor.check_open()
-        else:
-            self._open_lane()
+            self._successor.check_open(room=room)
+            return
+        lane = self._open_lane()
+        if room and self._shared is None:  # what is kept needs no place
+            lane.check_room()
 
     def submit(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
@@ -125,24 +130,25 @@ class ModelRuntime:
             UnavailableError: The model is not loaded.
         """
         future: Future[BaseResponse] = Future()
-        leave = self._open(request, into_future(future), Terms(timeout, priority, tenant))
-        future.add_done_callback(lambda done: leave() if done.cancelled() else None)
+        watch = self._open(request, lambda: into_future(future), Terms(timeout, priority, tenant))
+        future.add_done_callback(lambda done: watch.depart() if done.cancelled() else None)
         return future
 
     def predict_now(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
     ) -> Any:
         """Answer one request, waiting in this thread."""
-        waiter = Waiter()
-        leave = self._open(request, waiter, Terms(timeout, priority, tenant), here=self.backend.inline)
+        watch = self._open(request, Waiter, Terms(timeout, priority, tenant), here=self.backend.inline)
+        if watch.outlet is None:
+            return watch.answer
         try:
-            outcome = waiter.wait(timeout)
+            outcome = watch.outlet.wait(timeout)
         except BaseException:
-            leave()
+            watch.depart()
             raise
         if outcome is None:
             late = _late(request)
-            leave(late)
+            watch.depart(late)
             raise late
         return unwrap(outcome)
 
@@ -150,8 +156,10 @@ class ModelRuntime:
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
     ) -> Any:
         """Answer one request; cancelling the caller frees its place."""
-        reply = Reply()
-        leave = self._open(request, reply, Terms(timeout, priority, tenant), here=self.backend.inline)
+        watch = self._open(request, Reply, Terms(timeout, priority, tenant), here=self.backend.inline)
+        reply = watch.outlet
+        if reply is None:
+            return watch.answer
         try:
             if timeout is None or reply.outcome is not None:
                 return unwrap(reply.outcome or await reply.wait())
@@ -159,10 +167,10 @@ class ModelRuntime:
                 return unwrap(await reply.wait())
         except TimeoutError:
             late = _late(request)
-            leave(late)
+            watch.depart(late)
             raise late from None
         except asyncio.CancelledError:
-            leave()
+            watch.depart()
             raise
 
     async def predict_many(
@@ -199,46 +207,52 @@ class ModelRuntime:
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
 
-    def _open(self, request: BaseRequest, outlet: Outlet, terms: Terms, *, here: bool = False) -> Departure:
-        """Have a request answered into an outlet; returns what a caller that leaves must call.
+    def _open(
+        self, request: BaseRequest, make: Callable[[], OutletT], terms: Terms, *, here: bool = False
+    ) -> Watch[OutletT]:
+        """Have a request answered into an outlet, made where the answer is not there at once.
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        watch = Watch(self._observer, self.spec.name, request, streamed=False)
+        watch = Watch(self._observer, self.spec.name, request, make)
         try:
-            leave = self._ask(request, watch.outlet(outlet), terms, watch, here=here)
+            self._ask(request, watch, terms, here=here)
         except BaseException as error:  # noqa: BLE001 - told in other words
             refused = watch.refused(error)
             raise refused from refused.__cause__
-        return watch.departure(leave)
+        return watch
 
-    def _ask(
-        self, request: BaseRequest, outlet: Outlet, terms: Terms, watch: Watch, *, here: bool = False
-    ) -> Leave:
+    def _ask(self, request: BaseRequest, watch: Watch[Any], terms: Terms, *, here: bool = False) -> None:
         try:
             adapters = self._admit(request)
+            backend = self.backend
 
             def enter(outlet: Outlet) -> tuple[Entry[Job], Leave]:
-                if self.backend.steps(request):
-                    return self._enter(StepJob(request, outlet, watch.call), adapters, terms)
-                return self._enter(PredictJob(request, outlet, watch.call), adapters, terms, here=here)
+                if backend.steps(request):
+                    job: Job = StepJob(request, outlet, watch.call)
+                    return self._enter(job, adapters, terms, watch)
+                return self._enter(PredictJob(request, outlet, watch.call), adapters, terms, watch, here=here)
 
-            if self._shared is None or not self.backend.deterministic(request):
-                return enter(outlet)[1]
+            if self._shared is None or not backend.deterministic(request):
+                _, watch.leave = enter(watch)
+                return
+            watch.wait()  # others may have its outcome for it
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            asked = self._shared.ask(request, outlet, deadline, enter)
+            asked = self._shared.ask(request, watch, deadline, enter)
         except UnavailableError:
             if self._successor is None:
                 raise
-            return self._successor._ask(request, outlet, terms, watch, here=here)  # noqa: SLF001 - one of us
+            self._successor._ask(request, watch, terms, here=here)  # noqa: SLF001 - one of us
+            return
+        watch.leave = asked.leave
         self._observer.cached(self.spec.name, hit=asked.hit)
-        return asked.leave
 
     def _enter(
-        self, job: Job, adapters: ActiveAdapters, terms: Terms, *, here: bool = False
+        self, job: Job, adapters: ActiveAdapters, terms: Terms, watch: Watch[Any], *, here: bool = False
     ) -> tuple[Entry[Job], Leave]:
         lane, entry = self._open_lane(), self._entry(job, adapters, terms)
-        if not (here and lane.run_here(entry)):
+        if not (here and lane.run_here(entry, watch.wait)):
+            watch.wait()
             lane.submit(entry)
 
         def leave() -> None:
@@ -250,33 +264,39 @@ class ModelRuntime:
     def _open_stream(
         self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
     ) -> Departure:
-        watch = Watch(self._observer, self.spec.name, request, streamed=True)
-        try:
-            leave = self._begin_stream(request, watch.emitter(emit), terms, watch)
-        except BaseException as error:  # noqa: BLE001 - told in other words
-            refused = watch.refused(error)
-            raise refused from refused.__cause__
-        return watch.departure(leave)
-
-    def _begin_stream(
-        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch
-    ) -> Leave:
         def finish(outcome: Outcome) -> None:
             emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
+        watch = Watch(self._observer, self.spec.name, request, lambda: finish, streamed=True)
+        try:
+            watch.wait()
+            self._begin_stream(request, emit, terms, watch)
+        except BaseException as error:  # noqa: BLE001 - told in other words
+            refused = watch.refused(error)
+            raise refused from refused.__cause__
+        return watch.depart
+
+    def _begin_stream(
+        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch[Any]
+    ) -> None:
         if self.backend.streams():
             try:
                 adapters = self._admit(request)
+                job: Job | None = None
                 if self.backend.steps(request):
-                    return self._enter(StepJob(request, finish, watch.call, emit), adapters, terms)[1]
-                if not isinstance(self.backend, StepwiseBackend):
-                    return self._enter(StreamJob(request, emit, watch.call), adapters, terms)[1]
+                    job = StepJob(request, watch, watch.call, emit)
+                elif not isinstance(self.backend, StepwiseBackend):
+                    job = StreamJob(request, watch.emitter(emit), watch.call)
+                if job is not None:
+                    _, watch.leave = self._enter(job, adapters, terms, watch)
+                    return
             except UnavailableError:
                 if self._successor is None:
                     raise
-                return self._successor._begin_stream(request, emit, terms, watch)  # noqa: SLF001 - one of us
+                self._successor._begin_stream(request, emit, terms, watch)  # noqa: SLF001 - one of us
+                return
         emit(ProgressEvent(step=0, total_steps=1))
-        return self._ask(request, finish, terms, watch)
+        self._ask(request, watch, terms)
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend

@@ -1,17 +1,19 @@
-"""Tells an observer how each request ended: once, by its outcome or because its caller left."""
+"""One request up to its outcome: where that goes, and an observer that is told once how it ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from sheaf.engine.answers import Outcome, Outlet
+from sheaf.engine.answers import Outcome, Outlet, unwrap
 from sheaf.engine.execution import as_problem
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.observer import Observer
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import InternalServerError
+
+OutletT = TypeVar("OutletT", bound=Outlet)
 
 
 class Departure(Protocol):
@@ -20,15 +22,55 @@ class Departure(Protocol):
     def __call__(self, why: ProblemError | None = None, /) -> None: ...
 
 
-class Watch:
-    """One request under an observer's eyes. `call` is what the observer gave for it."""
+class Watch(Generic[OutletT]):
+    """One request under an observer's eyes; called with its outcome.
 
-    __slots__ = ("_model", "_observer", "_open", "_request", "call")
+    Most requests of quick models are answered while their caller asks, who needs no outlet then: it is made
+    by `wait`, before anybody else can have the outcome.
 
-    def __init__(self, observer: Observer, model: str, request: BaseRequest, *, streamed: bool) -> None:
-        self._observer, self._model, self._request = observer, model, request
+    Attributes:
+        call: What the observer gave for the request.
+        outcome: What came before there was an outlet.
+        outlet: Where the outcome goes, from `wait` on.
+        leave: Frees the request's place in line.
+    """
+
+    __slots__ = ("_make", "_model", "_observer", "_open", "_request", "call", "leave", "outcome", "outlet")
+
+    def __init__(
+        self,
+        observer: Observer,
+        model: str,
+        request: BaseRequest,
+        make: Callable[[], OutletT],
+        *,
+        streamed: bool = False,
+    ) -> None:
+        self._observer, self._model, self._request, self._make = observer, model, request, make
         self.call: Any = observer.began(model, request, streamed=streamed)
         self._open = [True]
+        self.outcome: Outcome | None = None
+        self.outlet: OutletT | None = None
+        self.leave: Callable[[], None] | None = None
+
+    def wait(self) -> None:
+        """Make the outlet, since the outcome will not be there at once."""
+        if self.outlet is None:
+            self.outlet = self._make()
+
+    def __call__(self, outcome: Outcome) -> None:
+        # Before the caller is told, who may ask for the counts at once.
+        self.end(outcome)
+        if self.outlet is None:
+            self.outcome = outcome
+        if self.outlet is not None:  # it may have been made meanwhile, for one whose call hung
+            self.outlet(outcome)
+
+    @property
+    def answer(self) -> Any:
+        """The response that came before there was an outlet; an error is raised."""
+        assert self.outcome is not None  # noqa: S101 - who has no outlet was answered at once
+        return unwrap(self.outcome)
 
     def refused(self, error: BaseException) -> BaseException:
         """An error on the request's way into the line: what to raise, which says nothing of the inside."""
@@ -47,17 +89,14 @@ class Watch:
             return
         self._observer.ended(self.call, outcome)
 
-    def outlet(self, outlet: Outlet) -> Outlet:
-        """`outlet`, seen; told before the caller is, who may ask for the counts at once."""
-
-        def put(outcome: Outcome) -> None:
-            self.end(outcome)
-            outlet(outcome)
-
-        return put
+    def depart(self, why: ProblemError | None = None, /) -> None:
+        """The caller goes away."""
+        self.end(why)
+        if self.leave is not None:
+            self.leave()
 
     def emitter(self, emit: Callable[[StreamEvent], None]) -> Callable[[StreamEvent], None]:
-        """The same for the events of a stream."""
+        """`emit`, with the end of a stream seen."""
 
         def put(event: StreamEvent) -> None:
             if isinstance(event, ProblemError):
@@ -67,12 +106,3 @@ class Watch:
             emit(event)
 
         return put
-
-    def departure(self, leave: Callable[[], None]) -> Departure:
-        """`leave`, seen."""
-
-        def depart(why: ProblemError | None = None, /) -> None:
-            self.end(why)
-            leave()
-
-        return depart

@@ -91,8 +91,16 @@ class _App:
             return
         exchange = Exchange(scope, receive, send)
         with Observed(self._telemetry, exchange):
+            account = None
             try:
-                await self._answer(exchange)
+                account = self._gate.let_in(exchange)
+                call = self._calls.find(exchange)
+                if call is not None:
+                    await call
+                else:
+                    # Starlette's own refusals are raised only where it knows of an app around it.
+                    scope = {**scope, "app": self, "sheaf.exchange": exchange}
+                    await self._routed(scope, exchange.receive, exchange.send)
             except Exception as error:
                 if exchange.started:
                     raise
@@ -100,17 +108,6 @@ class _App:
                 exchange.code = problem.code
                 problem.request_id = exchange.request_id
                 await problem_response(problem)(scope, receive, exchange.send)
-
-    async def _answer(self, exchange: Exchange) -> None:
-        account = self._gate.let_in(exchange)
-        try:
-            call = self._calls.find(exchange)
-            if call is not None:
-                await call
-            else:
-                # Starlette's own refusals are raised only where it knows of an app around it.
-                scope = {**exchange.scope, "app": self, "sheaf.exchange": exchange}
-                await self._routed(scope, exchange.receive, exchange.send)
-        finally:
-            if account is not None:
-                account.end()
+            finally:
+                if account is not None:
+                    account.end()

@@ -11,9 +11,8 @@ import anyio
 import anyio.to_thread
 import pydantic_core
 from pydantic import ValidationError
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
-from sheaf.http.eager import Begun
 from sheaf.http.encodings import JSON_TYPE, decompressor, media_type, too_large
 from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
@@ -109,15 +108,22 @@ class _Share:
         self._all.take(-self._taken)
 
 
+def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
+    """The body where it came with its head and is small and plain; else None, and `read_body` has it.
+
+    Within the limits on its size and depth, by its content type.
+    """
+    content = exchange.whole_body()
+    if content is None or len(content) > OFFLOAD or exchange.header(b"content-encoding"):
+        return None
+    body = Body(_within(content, limits.max_body), _is_packed(exchange))
+    body.check_depth(limits.max_depth)
+    return body
+
+
 async def read_body(exchange: Exchange, limits: Limits, incoming: Incoming) -> Body:
     """The body, by its content type: within the limits on its size, its time and its depth."""
-    media = exchange.header(b"content-type")
-    if media != JSON_TYPE:
-        media = media_type(media)
-    if media not in (JSON_TYPE, MSGPACK_TYPE):
-        raise UnsupportedMediaTypeError(
-            f"Send {JSON_TYPE} or {MSGPACK_TYPE}, not {media[:80] or 'a body without a content type'}."
-        )
+    packed = _is_packed(exchange)
     encoding = exchange.header(b"content-encoding")
     decompress = decompressor(encoding, limits) if encoding else None
     declared = exchange.header(b"content-length")
@@ -128,7 +134,7 @@ async def read_body(exchange: Exchange, limits: Limits, incoming: Incoming) -> B
         if decompress is not None:
             content = await anyio.to_thread.run_sync(decompress, content)
             share.take(len(content))
-        body = Body(content, media == MSGPACK_TYPE)
+        body = Body(content, packed)
         if len(content) > OFFLOAD:
             await anyio.to_thread.run_sync(body.check_depth, limits.max_depth)
         else:
@@ -136,24 +142,27 @@ async def read_body(exchange: Exchange, limits: Limits, incoming: Incoming) -> B
     return body
 
 
+def _is_packed(exchange: Exchange) -> bool:
+    """Whether a body is MessagePack, by its content type; raises where it is neither that nor JSON."""
+    media = exchange.header(b"content-type")
+    if media != JSON_TYPE:
+        media = media_type(media)
+    if media not in (JSON_TYPE, MSGPACK_TYPE):
+        raise UnsupportedMediaTypeError(
+            f"Send {JSON_TYPE} or {MSGPACK_TYPE}, not {media[:80] or 'a body without a content type'}."
+        )
+    return media == MSGPACK_TYPE
+
+
 async def _receive(receive: Receive, limits: Limits, share: _Share) -> bytes:
     """The bytes of a body; raises where there are too many, or they come too slowly."""
-    first = Begun(receive())
-    if first.done and first.value["type"] == "http.request" and not first.value.get("more_body", False):
-        whole: bytes = first.value.get("body", b"")
-        return _within(whole, limits.max_body)
-    return await _receive_slowly(first, receive, limits, share)
-
-
-async def _receive_slowly(first: Begun[Message], receive: Receive, limits: Limits, share: _Share) -> bytes:
-    """The bytes of a body that comes in pieces, or was not there with its head."""
     loop = asyncio.get_running_loop()
     # Two bounds: on each pause, and on the whole, which grows with what has come.
     now = loop.time()
     end = now + limits.body_timeout
     try:
         async with asyncio.timeout_at(now + limits.idle_timeout) as pause:
-            message = first.value if first.done else await first
+            message = await receive()
             content, chunks = bytearray(), 0
             while message["type"] == "http.request":
                 piece: bytes = message.get("body", b"")

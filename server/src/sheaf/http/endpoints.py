@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol, TypedDict
 
@@ -12,7 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.engine import ModelRuntime
-from sheaf.http.bodies import OFFLOAD, Incoming, decode, decode_value, offload, parse_batch, parsed, read_body
+from sheaf.http.bodies import (
+    Body,
+    Incoming,
+    decode,
+    decode_value,
+    offload,
+    parse_batch,
+    parsed,
+    read_body,
+    whole_body,
+)
 from sheaf.http.connections import while_connected
 from sheaf.http.encodings import JSON_TYPE, MIN_COMPRESSED, compressed, encode_batch, encode_response
 from sheaf.http.events import event_response
@@ -77,23 +88,31 @@ class Endpoints:
             raise UnavailableError("The model is loading.", retry_after=1)
         return Response(Health(status="ready").model_dump_json(), media_type=JSON_TYPE)
 
-    async def operation(self, exchange: Exchange, model_name: str, model_type: str, operation: str) -> None:
+    def operation(
+        self, exchange: Exchange, model_name: str, model_type: str, operation: str
+    ) -> Awaitable[None]:
         runtime, terms = self._call(exchange, model_name, "operation")
         found = operations_of(model_type).named(operation) if model_type == runtime.spec.model_type else None
         if found is None:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
             )
-        await self._predict(exchange, runtime, found, terms)
+        return self._predict(exchange, runtime, found, terms)
 
-    async def predict(self, exchange: Exchange, model_name: str) -> None:
+    def predict(self, exchange: Exchange, model_name: str) -> Awaitable[None]:
         runtime, terms = self._call(exchange, model_name, "predict")
-        await self._predict(exchange, runtime, None, terms)
+        return self._predict(exchange, runtime, None, terms)
 
     async def _predict(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Terms
     ) -> None:
-        contract = await self._read(exchange, runtime, operation)
+        runtime.check_open(room=True)
+        # Most bodies are there by now, and small: what would wait for them is left out.
+        body = whole_body(exchange, self._limits) if operation is not None else None
+        if body is None or operation is None:
+            contract = await self._read(exchange, runtime, operation)
+        else:
+            contract = self._decode(body, exchange, runtime, operation.request)
         answer = await while_connected(exchange.receive, runtime.predict(contract, **terms))
         _caller(exchange).charge(answer)
         content, media = encode_response(answer, exchange.header(b"accept"))
@@ -130,6 +149,7 @@ class Endpoints:
 
     async def stream(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "stream")
+        runtime.check_open(room=True)
         contract = await self._read(exchange, runtime, None)
         events = runtime.stream(contract, **terms)
         # The first event is awaited here, so that a refusal still has a status of its own.
@@ -141,16 +161,17 @@ class Endpoints:
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None
     ) -> BaseRequest:
         """The contract in the body: of the operation, or where there is none of that which the body names."""
-        runtime.check_open()
         body = await read_body(exchange, self._limits, self._incoming)
         if operation is None:
             operations = operations_of(runtime.spec.model_type)
             operation = operations.only or operations.asked_for(await parsed(body))
         kind: type[BaseRequest] = operation.request
-        if len(body.content) > OFFLOAD:
-            contract = await anyio.to_thread.run_sync(decode, body, kind, runtime.spec.name)
-        else:
-            contract = decode(body, kind, runtime.spec.name)
+        return await offload(len(body.content), partial(self._decode, body, exchange, runtime, kind))
+
+    def _decode(
+        self, body: Body, exchange: Exchange, runtime: ModelRuntime, kind: type[BaseRequest]
+    ) -> BaseRequest:
+        contract = decode(body, kind, runtime.spec.name)
         exchange.name_after(contract.request_id)
         if kind.__binary__:
             check_media(contract, self._limits)

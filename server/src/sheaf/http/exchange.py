@@ -50,7 +50,9 @@ class Exchange(CurrentRequest):
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = scope["headers"] = list(scope["headers"])
+        headers = scope["headers"]
+        if not isinstance(headers, list):
+            headers = scope["headers"] = list(headers)
         # The first of each name, as the last to be put in.
         self._fields: dict[bytes, bytes] = dict(reversed(headers))
         given = self.header(b"x-request-id")
@@ -75,6 +77,11 @@ class Exchange(CurrentRequest):
         if b"x-request-id" not in self._fields:
             self._request_id = str(request_id)
 
+    def whole_body(self) -> bytes | None:
+        """The body, where the server has all of it by now and says so; it can then not be received again."""
+        whole = self.scope.get("extensions", _NONE).get("sheaf.body")
+        return None if whole is None else whole()
+
     async def receive(self) -> Message:
         """The next message of the client, as ASGI has it."""
         message = await self._receive()
@@ -97,15 +104,14 @@ class Exchange(CurrentRequest):
     async def answer(self, content: bytes, media: bytes, encoding: bytes | None = None) -> None:
         """Send a whole answer of status 200."""
         self.started, self.status = True, 200
-        own = [(b"content-encoding", encoding), *self._own_headers()] if encoding else self._own_headers()
         whole = self.scope.get("extensions", _NONE).get("sheaf.answer")
-        if whole is not None:
-            head = [_HEAD, b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), media)]
-            head += [b"%b: %b\r\n" % header for header in own]
+        if whole is not None and encoding is None and (self.caller is None or self.caller.account is None):
+            facts = (_HEAD, len(content), media, self.request_id.encode("ascii"))
             self.complete = True
-            if whole(head, content):
+            if whole(b"%bcontent-length: %d\r\ncontent-type: %b\r\nx-request-id: %b\r\n" % facts, content):
                 return
             self.complete = False
+        own = [(b"content-encoding", encoding), *self._own_headers()] if encoding else self._own_headers()
         length = (b"content-length", b"%d" % len(content))
         headers = [length, (b"content-type", media), _VARY, *_SECURITY, *own]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -3,17 +3,18 @@
 An app is called once a head is complete, and its answers go into a buffer of the connection; so a client
 that dribbles a head, or asks for answers and takes none, can be ended here alone.
 
-Besides, an app may hand over a whole answer as it goes over the wire: the extension `sheaf.answer` of a
-request's scope. What ASGI's two messages cost is a good part of a small answer.
+Besides, an app may take a whole body that came with its head, and hand over a whole answer as it goes over
+the wire: the extensions `sheaf.body` and `sheaf.answer` of a request's scope. What ASGI's messages cost is a
+good part of a small answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 from uuid import uuid4
+from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -89,7 +90,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope = cast("dict[str, Any]", cycle.scope)
-        scope["extensions"] = {"sheaf.answer": partial(_answer, cycle)}
+        # Weak, since the cycle has the scope: with every request in a circle, the collector frees them all.
+        own = ref(cycle)
+        scope["extensions"] = {"sheaf.body": partial(_body, own), "sheaf.answer": partial(_answer, own)}
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -167,17 +170,28 @@ class BoundedProtocol(HttpToolsProtocol):
             self.loop.call_later(self._limits.write_timeout, self.transport.abort)
 
 
-def _answer(cycle: RequestResponseCycle, head: Sequence[bytes], content: bytes) -> bool:
+def _body(own: ref[RequestResponseCycle]) -> bytes | None:
+    """The body of a request where all of it is there; None, and nothing was done, where it is not."""
+    cycle = own()
+    if cycle is None or cycle.more_body or cycle.waiting_for_100_continue or cycle.disconnected:
+        return None
+    cycle.flow.resume_reading()
+    body, cycle.body = bytes(cycle.body), bytearray()
+    return body
+
+
+def _answer(own: ref[RequestResponseCycle], head: bytes, content: bytes) -> bool:
     """Write a whole answer of status 200; False, and nothing was done, where it has to be sent in messages.
 
     Args:
-        cycle: The request that is answered.
-        head: Pieces of the lines of the head, each line with its end; `content-length` is among them.
+        own: The request that is answered.
+        head: The lines of the head, each with its end; `content-length` is among them.
         content: The body.
     """
-    if cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
+    cycle = own()
+    if cycle is None or cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
         return False
-    lines = [b"HTTP/1.1 200 OK\r\n", *head]
+    lines = [b"HTTP/1.1 200 OK\r\n", head]
     for name, value in cycle.default_headers:
         lines += (name, b": ", value, b"\r\n")
     lines += (b"\r\n", content) if cycle.keep_alive else (b"connection: close\r\n\r\n", content)

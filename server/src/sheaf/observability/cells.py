@@ -65,10 +65,11 @@ class Distribution:
             found = self.values[labels] = [0] * (len(self.metric.buckets) + 2)
         return found
 
-    def observe(self, labels: Labels, value: float) -> None:
-        cells = self.values.get(labels) or self.expect(labels)
-        cells[bisect_left(self.metric.buckets, value)] += 1
-        cells[-1] += value
+    def observe(self, labels: Labels, values: Sequence[float]) -> None:
+        cells, bounds = self.values.get(labels) or self.expect(labels), self.metric.buckets
+        for value in values:
+            cells[bisect_left(bounds, value)] += 1
+            cells[-1] += value
 
     def family(self) -> Family:
         family = HistogramMetricFamily(self.metric.name, self.metric.help, labels=self.metric.labels)

@@ -136,8 +136,8 @@ class Metrics:
         self._cost, self._padded_cost = counts[COST.name], counts[PADDED_COST.name]
         self._cache, self._reloads = counts[CACHE_REQUESTS.name], counts[RELOADS.name]
         self._contexts = counts[CONTEXT_REQUESTS.name]
-        self._answered: deque[tuple[str, str, int, float]] = deque()
-        self._predicted: deque[tuple[str, str, str, float]] = deque()
+        self._answered: deque[tuple[tuple[str, str, int], float]] = deque()
+        self._predicted: deque[tuple[tuple[str, str, str], float]] = deque()
         self._executed: deque[tuple[str, int, float, float, float, Sequence[float]]] = deque()
         registry.register(cells)  # last: it may be read at once
 
@@ -160,13 +160,13 @@ class Metrics:
 
     def answered(self, model: str, route: str, status: int, seconds: float) -> None:
         """A request over HTTP is over."""
-        self._answered.append((model, route, status, seconds))
+        self._answered.append(((model, route, status), seconds))
         if len(self._answered) >= _NOTED:
             self._count()
 
     def predicted(self, model: str, mode: str, outcome: str, seconds: float) -> None:
         """A request to a model is over."""
-        self._predicted.append((model, mode, outcome, seconds))
+        self._predicted.append(((model, mode, outcome), seconds))
         if len(self._predicted) >= _NOTED:
             self._count()
 
@@ -181,24 +181,24 @@ class Metrics:
             self._count()
 
     def _count(self) -> None:
+        """Count what was noted: many notes of few series, so each series is looked up once."""
         with self._lock:
-            for model, route, status, seconds in _taken(self._answered):
-                self._requests.add((model, route, str(status)))
-                self._request_seconds.observe((model, route), seconds)
-            for model, mode, outcome, seconds in _taken(self._predicted):
+            for (model, route, status), times in _grouped(self._answered).items():
+                self._requests.add((model, route, str(status)), len(times))
+                self._request_seconds.observe((model, route), times)
+            for (model, mode, outcome), times in _grouped(self._predicted).items():
                 ending = outcome if outcome in _ENDINGS else "internal"
-                self._predictions.add((model, mode, ending))
-                self._prediction_seconds.observe((model, mode), seconds)
+                self._predictions.add((model, mode, ending), len(times))
+                self._prediction_seconds.observe((model, mode), times)
                 if ending in _FAILED:
-                    self._failures.add((model,))
+                    self._failures.add((model,), len(times))
             for model, size, seconds, cost, padded_cost, queue_seconds in _taken(self._executed):
                 own = (model,)
-                self._sizes.observe(own, size)
+                self._sizes.observe(own, (size,))
                 self._device_seconds.add(own, seconds)
                 self._cost.add(own, cost)
                 self._padded_cost.add(own, padded_cost)
-                for waited in queue_seconds:
-                    self._waited.observe(own, waited)
+                self._waited.observe(own, queue_seconds)
 
     def cached(self, model: str, *, hit: bool) -> None:
         """The cache was asked."""
@@ -220,3 +220,11 @@ def _taken(notes: deque[T]) -> Iterator[T]:
     """What was noted so far, taken out."""
     for _ in range(len(notes)):
         yield notes.popleft()
+
+
+def _grouped(notes: deque[tuple[T, float]]) -> dict[T, list[float]]:
+    """The times that were noted so far, taken out, by what they are times of."""
+    found: dict[T, list[float]] = {}
+    for key, seconds in _taken(notes):
+        found.setdefault(key, []).append(seconds)
+    return found

@@ -226,13 +226,13 @@ class WaitingLine(Generic[T]):
 
         Who waits already is no reason to begin: else callers in two groups would take turns for ever.
         """
-        most = min(entries + self._depth, self.policy.max_batch_size)
-        self._expected = most if self.policy.linger else 0
-        self._expected_until = now + self.policy.linger * seconds
+        if self.policy.linger:
+            self._expected = min(entries + self._depth, self.policy.max_batch_size)
+            self._expected_until = now + self.policy.linger * seconds
 
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
         """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
-        if any(entry.remaining for entry in batch):
+        if batch and batch[0].remaining:
             self._step_seconds += 0.2 * (seconds - self._step_seconds)
         if self._lines:  # else nobody was kept waiting
             total = sum(entry.cost for entry in batch)

@@ -1,0 +1,94 @@
+"""What a lane gives its turns to: the model behind it, batches of jobs, and functions of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sheaf.engine.jobs import Job
+from sheaf.scheduling.queue import Entry
+from sheaf_client.errors import DeadlineExceededError, UnavailableError
+
+
+class Model(Protocol):
+    """What a lane needs of the model whose jobs it runs; all but `hung` on its thread or a guest's.
+
+    `reload` and `let_go` may still run on a thread that was given up, beside its successor.
+    """
+
+    @property
+    def padded(self) -> bool: ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can run; where not, it is loaded anew first."""
+        ...
+
+    @property
+    def pause(self) -> float | None:
+        """Seconds to wait before it is loaded anew; None before the first attempt."""
+        ...
+
+    def max_cost(self, leader: Entry[Job]) -> float:
+        """The most that a batch may cost which is led by that entry."""
+        ...
+
+    def run(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
+        """Settle every job, or give back those that shall run again."""
+        ...
+
+    def reload(self, wanted: Callable[[], bool], /) -> Any:
+        """Load another in the place of one that died, for `adopt`, or `let_go` once it is not `wanted`."""
+        ...
+
+    def adopt(self, loaded: Any, /) -> None:
+        """Use what `reload` gave."""
+        ...
+
+    def let_go(self, loaded: Any, /) -> None:
+        """Unload what `reload` gave."""
+        ...
+
+    def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
+        """A call or load did not come back: settle its jobs; `reload` follows. Runs beside that thread."""
+        ...
+
+    def unload(self) -> None:
+        """Let go of the model: nothing follows."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """What is at work, since when, and how many seconds it may take."""
+
+    since: float
+    batch: Sequence[Entry[Job]]
+    limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function that somebody wants run on the lane's thread, and the seconds it may take."""
+
+    function: Callable[[], Any]
+    future: Future[Any]
+    limit: float | None = None
+
+    def make(self) -> None:
+        try:
+            self.future.set_result(self.function())
+        except BaseException as error:  # noqa: BLE001 - handed to the one who asked
+            self.future.set_exception(error)
+
+
+def tell_late(entries: Sequence[Entry[Job]]) -> None:
+    for entry in entries:
+        entry.item.settle(DeadlineExceededError("The deadline passed before the model could begin."))
+
+
+def tell_stopped(entries: Sequence[Entry[Job]]) -> None:
+    for entry in entries:
+        entry.item.settle(UnavailableError("The model was stopped."))
