@@ -187,7 +187,7 @@ def test_each_try_leaves_one_line_without_secrets_or_bodies(caplog: pytest.LogCa
 
 
 def test_a_failed_try_is_logged_by_its_error(caplog: pytest.LogCaptureFixture) -> None:
-    client, _ = scripted(httpx.ReadError("reset"))
+    client, _ = scripted(httpx.ReadError("reset"), max_retries=0)
     with caplog.at_level(logging.INFO, logger="sheaf_client"), pytest.raises(ConnectionFailedError):
         client.time_series.forecast(**CALL)
     assert "ConnectionFailedError" in caplog.text

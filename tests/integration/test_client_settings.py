@@ -73,8 +73,10 @@ def test_contracts_and_errors_are_pickled() -> None:
     assert again(request) == request
     response = TimeSeriesResponse.model_validate(ANSWER)
     assert again(response) == response
-    broken = again(ConnectionFailedError("no", unsent=True))
-    assert (str(broken), broken.unsent) == ("no", True)
+    unsent = again(ConnectionFailedError("no", unsent=True))
+    assert (str(unsent), unsent.unsent, unsent.unanswered) == ("no", True, False)
+    unanswered = again(ConnectionFailedError("no", unanswered=True))
+    assert (unanswered.unsent, unanswered.unanswered) == (False, True)
     with pytest.raises(InvalidRequestError) as caught:
         Sheaf().time_series.forecast(model="m", history=[], horizon=0, frequency="1h")
     restored = again(caught.value)

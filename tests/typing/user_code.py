@@ -183,7 +183,7 @@ def errors(client: Sheaf) -> float:
     except ProblemError as error:
         print(error.request_id, error.retryable)
     except ConnectionFailedError as error:
-        print(error.unsent)
+        print(error.unsent, error.unanswered)
     for info in client.models.list():
         print(info.name, info.operations, info.ready)
     return 0.0

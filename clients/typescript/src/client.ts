@@ -20,7 +20,10 @@ export interface SheafOptions {
   model?: string | undefined;
   /** Seconds to wait for each call, retries included; 60 unless given. */
   timeout?: number | undefined;
-  /** How often a call is sent again after a connection that could not be made, 429, 502 or 503; 2 unless given. */
+  /**
+   * How often a call is sent again after a connection that could not be made, 429, 502 or 503; once of these also
+   * after a connection that broke before its answer began. 2 unless given.
+   */
   maxRetries?: number | undefined;
   /** Headers for every call. */
   headers?: Record<string, string> | undefined;

@@ -18,14 +18,23 @@ export class AdaptersNotTakenError extends SheafError {}
 /** No answer came: the server could not be reached, or the connection broke. */
 export class TransportError extends SheafError {}
 
-/** The connection could not be made or broke before the answer was complete. */
+/**
+ * The connection could not be made or broke before the answer was complete. Where a call was tried several times,
+ * this is about its last try.
+ */
 export class ConnectionFailedError extends TransportError {
   /** Whether nothing of the request can have reached the server; never known in a page, which is told nothing. */
   readonly unsent: boolean;
+  /**
+   * Whether the connection was made, and broke before the status and headers of an answer had come. The request may
+   * have reached the server; never known in a page.
+   */
+  readonly unanswered: boolean;
 
-  constructor(message: string, options: { cause?: unknown; unsent?: boolean } = {}) {
+  constructor(message: string, options: { cause?: unknown; unsent?: boolean; unanswered?: boolean } = {}) {
     super(message, options);
     this.unsent = options.unsent ?? false;
+    this.unanswered = options.unanswered ?? false;
   }
 }
 

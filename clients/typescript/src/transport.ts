@@ -13,7 +13,10 @@ import { readProblem } from './problem.js';
 export interface CallOptions {
   /** Seconds to wait for the answer, retries included. */
   timeout?: number;
-  /** How often a call is sent again after a connection that could not be made, 429, 502 or 503. */
+  /**
+   * How often a call is sent again after a connection that could not be made, 429, 502 or 503; once of these also
+   * after a connection that broke before its answer began.
+   */
   maxRetries?: number;
   /** Headers for this call alone. */
   headers?: Record<string, string>;
@@ -79,12 +82,17 @@ export class Transport {
   /** Send an exchange until it is answered, and hand over the answer unread; the deadline goes on. */
   async open(exchange: Exchange, options: CallOptions, deadline: Deadline): Promise<Response> {
     const retries = options.maxRetries ?? this.#options.maxRetries;
+    let repeated = false;
     for (let attempt = 0; ; attempt++) {
       const answer = await this.#attempt(exchange, options, deadline, attempt + 1);
       if ('ok' in answer && answer.ok) return answer;
+      const unanswered = !('ok' in answer) && answer.unanswered;
       const { failure, again, hint } =
-        'ok' in answer ? await refusal(answer, deadline) : { failure: answer, again: answer.unsent };
-      const wait = pause(attempt, hint);
+        'ok' in answer
+          ? await refusal(answer, deadline)
+          : { failure: answer, again: unanswered ? !repeated : answer.unsent };
+      repeated ||= unanswered;
+      const wait = unanswered ? 0 : pause(attempt, hint);
       if (!again || attempt >= retries || wait >= deadline.remaining) throw failure;
       await deadline.sleep(wait);
     }
@@ -131,8 +139,8 @@ export class Transport {
         return await fetch(...request);
       } catch (cause) {
         deadline.signal.throwIfAborted();
-        const unsent = isUnsent(cause);
-        throw new ConnectionFailedError(`No answer from ${this.#options.baseUrl}.`, { cause, unsent });
+        const told = { cause, unsent: failedBy(NEVER_MADE, cause), unanswered: failedBy(BROKEN, cause) };
+        throw new ConnectionFailedError(`No answer from ${this.#options.baseUrl}.`, told);
       }
     };
     if (middleware.length === 0) return reach(url, message);
@@ -177,12 +185,18 @@ const NEVER_MADE = new Set([
 ]);
 
 /**
- * Whether a fetch failed before anything was sent. A connection that broke later is not made again: the model may
- * be at work by then, and a second run would double the load of a server that is slow already.
+ * Codes of Node.js for connections that broke. Where fetch itself fails by one, no answer has begun: most often the
+ * server closed a kept connection just as the request went out, and never saw it. Such a call is sent again at once,
+ * and once only, so that a request that kills its server is not sent on and on. A connection that breaks later is not
+ * made again: the model may be at work by then, and a second run would double the load of a server that is slow
+ * already.
  */
-function isUnsent(failure: unknown): boolean {
+const BROKEN = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET']);
+
+/** Whether a fetch failed by one of these codes. */
+function failedBy(codes: ReadonlySet<string>, failure: unknown): boolean {
   const { code } = ((failure as { cause?: unknown } | null)?.cause ?? {}) as { code?: unknown };
-  return typeof code === 'string' && NEVER_MADE.has(code);
+  return typeof code === 'string' && codes.has(code);
 }
 
 /** Seconds before the next attempt: doubling and spread, or a little more than the server asks for. */

@@ -8,6 +8,8 @@ import { decode, encode } from '@msgpack/msgpack';
 export interface Received {
   method: string;
   path: string;
+  /** The client's end, by which connections are told apart. */
+  port: number | undefined;
   headers: IncomingMessage['headers'];
   body: any; // eslint-disable-line
 }
@@ -31,7 +33,8 @@ export async function serve(context: TestContext, ...answers: Answer[]): Promise
     const sent = Buffer.concat(chunks);
     const packed = request.headers['content-type'] === 'application/msgpack';
     const body = packed ? decode(sent) : sent.length > 0 ? JSON.parse(sent.toString()) : undefined;
-    const arrived = { method: request.method!, path: request.url!, headers: request.headers, body };
+    const { method, url, headers, socket } = request;
+    const arrived = { method: method!, path: url!, port: socket.remotePort, headers, body };
     const answer = answers[Math.min(received.length, answers.length - 1)]!;
     received.push(arrived);
     answer(response, arrived);
@@ -71,6 +74,9 @@ export function problem(
 
 /** The connection breaks before any answer. */
 export const hangUp: Answer = (response) => response.socket?.destroy();
+
+/** The same, seen by the client as ECONNRESET. */
+export const reset: Answer = (response) => response.socket?.resetAndDestroy();
 
 /** No answer ever comes. */
 export const silence: Answer = () => undefined;

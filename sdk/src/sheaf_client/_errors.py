@@ -32,13 +32,18 @@ class TransportError(SheafError):
 class ConnectionFailedError(TransportError):
     """The connection could not be made, or broke before the answer was complete.
 
+    Where a call was tried several times, this is about its last try.
+
     Attributes:
         unsent: whether nothing of the request can have reached the server.
+        unanswered: whether the connection was made, and broke before the status and headers of an answer
+            had come. The request may have reached the server.
     """
 
-    def __init__(self, message: str = "", *, unsent: bool = False) -> None:
+    def __init__(self, message: str = "", *, unsent: bool = False, unanswered: bool = False) -> None:
         super().__init__(message)
         self.unsent = unsent
+        self.unanswered = unanswered
 
 
 class CallTimeoutError(TransportError):

@@ -28,10 +28,10 @@ from sheaf_client._errors import (
     ProblemError,
     SheafError,
 )
-from sheaf_client._middleware import Send
+from sheaf_client._middleware import Line, Send
 from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._raw import RawResponse
-from sheaf_client._retry import RetryPolicy
+from sheaf_client._retry import RetryPolicy, is_unanswered
 from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
 from sheaf_client._tracing import put_trace
 from sheaf_client._transport import Call, CallOptions, ManyCall
@@ -102,7 +102,7 @@ def _exchange(
 ) -> Exchange[T]:
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     policy = RetryPolicy(options.max_retries, deadline)
-    attempt = 0
+    attempt, repeated = 0, False
     while True:
         timeout = _stamp(headers, deadline)
         try:
@@ -113,9 +113,10 @@ def _exchange(
                 return cast(T, RawResponse(response, read))
             return read(response)
         except SheafError as error:
-            delay = policy.delay(error, attempt, time.monotonic())
+            delay = policy.delay(error, attempt, time.monotonic(), repeated=repeated)
             if delay is None:
                 raise
+            repeated = repeated or is_unanswered(error)
         yield Pause(delay)
         attempt += 1
 
@@ -179,8 +180,8 @@ def _is_packed(response: httpx.Response) -> bool:
 
 
 @contextmanager
-def translated() -> Generator[None, None, None]:
-    """Turn httpx's errors into this library's."""
+def translated(line: Line | None = None) -> Generator[None, None, None]:
+    """Turn httpx's errors into this library's; `line` is that of a try whose answer has not begun yet."""
     try:
         yield
     except httpx.ConnectTimeout as error:
@@ -192,7 +193,17 @@ def translated() -> Generator[None, None, None]:
     except httpx.ConnectError as error:
         raise ConnectionFailedError(f"The server cannot be reached: {error}", unsent=True) from error
     except httpx.TransportError as error:
-        raise ConnectionFailedError(f"The connection broke: {error}") from error
+        unanswered = line is not None and line.response is None and _closed(error)
+        raise ConnectionFailedError(f"The connection broke: {error}", unanswered=unanswered) from error
+
+
+def _closed(error: httpx.TransportError) -> bool:
+    """Whether the connection was closed or reset, rather than used for something that is not HTTP."""
+    # httpx raises the same class where an answer breaks the protocol; only the text, the same in its code for
+    # HTTP/1.1 and HTTP/2, tells the end of a connection.
+    return isinstance(error, (httpx.ReadError, httpx.WriteError)) or (
+        isinstance(error, httpx.RemoteProtocolError) and str(error).startswith("Server disconnected")
+    )
 
 
 class EventReader(Generic[ResponseT, ProgressT_co]):

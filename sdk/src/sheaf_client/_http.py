@@ -89,13 +89,14 @@ class HTTPTransport:
         return through(middleware, self._send)(step)
 
     def _send(self, step: Send) -> httpx.Response:
-        with logged(step) as line, ex.translated():
+        with logged(step) as line, ex.translated(line):
             url = self._base_url + step.path
             request = self._client.build_request(
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
-            line.response = response = self._client.send(request, stream=step.stream)
-            if not response.is_success:
+            # The head by itself, so that an answer that breaks off is told from one that never began.
+            line.response = response = self._client.send(request, stream=True)
+            if not (step.stream and response.is_success):
                 try:
                     response.read()
                 finally:
@@ -179,13 +180,14 @@ class AsyncHTTPTransport:
         return await through_async(middleware, self._send)(step)
 
     async def _send(self, step: Send) -> httpx.Response:
-        with logged(step) as line, ex.translated():
+        with logged(step) as line, ex.translated(line):
             url = self._base_url + step.path
             request = self._client.build_request(
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
-            line.response = response = await self._client.send(request, stream=step.stream)
-            if not response.is_success:
+            # The head by itself, so that an answer that breaks off is told from one that never began.
+            line.response = response = await self._client.send(request, stream=True)
+            if not (step.stream and response.is_success):
                 try:
                     await response.aread()
                 finally:

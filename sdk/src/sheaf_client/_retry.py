@@ -1,9 +1,12 @@
 """When to try again and how long to wait: pure decisions, the same for both kinds of client.
 
-Tried again: refusals that the schema's table of problems marks so, and connections that were never made. Not
-tried again: a connection that broke, or an answer that did not come in time. The model may be at work by
-then, and a second run would double the load of a server that is slow already. Who wants it can do it in
-middleware: the idempotency key is the same on every try.
+Tried again: refusals that the schema's table of problems marks so, and connections that were never made.
+Tried again once, and at once: a connection that broke before its answer began. Most often the server closed
+a kept connection just as the request went out, and never saw it; a prediction may be repeated, and once only
+keeps a request that kills its server from being sent on and on. Not tried again: a connection that broke
+later, or an answer that did not come in time. The model may be at work by then, and a second run would
+double the load of a server that is slow already. Who wants it can do it in middleware: the idempotency key
+is the same on every try.
 """
 
 from __future__ import annotations
@@ -24,16 +27,25 @@ class RetryPolicy:
     max_retries: int
     deadline: float | None
 
-    def delay(self, error: SheafError, attempt: int, now: float) -> float | None:
-        """Seconds to wait before try number `attempt + 1`, or None to give up."""
-        if attempt >= self.max_retries or not is_retryable(error):
+    def delay(self, error: SheafError, attempt: int, now: float, *, repeated: bool) -> float | None:
+        """Seconds to wait before try number `attempt + 1`, or None to give up.
+
+        `repeated` says that an earlier try of this call was unanswered already.
+        """
+        if attempt >= self.max_retries:
             return None
-        asked = error.retry_after if isinstance(error, ProblemError) else None
-        # Full jitter: callers that were refused together must not come back together.
-        wait = asked if asked is not None else random.uniform(0, min(MAX_DELAY, 0.5 * 2**attempt))  # noqa: S311
-        if self.deadline is not None and now + wait >= self.deadline:
+        if is_unanswered(error):
+            wait = None if repeated else 0.0
+        else:
+            wait = _pause(error, attempt) if is_retryable(error) else None
+        if wait is None or (self.deadline is not None and now + wait >= self.deadline):
             return None
         return wait
+
+
+def is_unanswered(error: SheafError) -> bool:
+    """Whether the connection broke before the answer began."""
+    return isinstance(error, ConnectionFailedError) and error.unanswered
 
 
 def is_retryable(error: SheafError) -> bool:
@@ -43,3 +55,9 @@ def is_retryable(error: SheafError) -> bool:
         if isinstance(error, ProblemError)
         else isinstance(error, ConnectionFailedError) and error.unsent
     )
+
+
+def _pause(error: SheafError, attempt: int) -> float:
+    asked = error.retry_after if isinstance(error, ProblemError) else None
+    # Full jitter: callers that were refused together must not come back together.
+    return asked if asked is not None else random.uniform(0, min(MAX_DELAY, 0.5 * 2**attempt))  # noqa: S311
