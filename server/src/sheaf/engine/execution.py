@@ -7,7 +7,7 @@ answered. What the model raised is logged and kept as the error's cause, and nev
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
@@ -51,18 +51,23 @@ def run_batch(
         requests = [job.request for job in jobs]
         return checked(backend.batch_predict(requests), requests)
 
-    started, size = clock(), len(jobs)
+    started, size, failures = clock(), len(jobs), 0
     try:
-        answers = predict(jobs)
+        requests = [job.request for job in jobs]
+        answers = checked(backend.batch_predict(requests), requests)
     except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
         run: Halving[PredictJob, BaseResponse] = Halving(backend, predict)
         try:
             run.recover(list(jobs), error)
-        except Died:
-            _answer(run.outcomes, clock() - started, size)
-            raise
-        return _answer(run.outcomes, clock() - started, size), run.fitted
-    return _answer(zip(jobs, answers, strict=True), clock() - started, size), None
+        finally:
+            seconds = clock() - started
+            for job, outcome in run.outcomes:
+                failures += not settle(job, outcome, seconds, size)
+        return failures, run.fitted
+    seconds = clock() - started
+    for job, answer in zip(jobs, answers, strict=True):
+        failures += not settle(job, answer, seconds, size)
+    return failures, None
 
 
 class Halving(Generic[JobT, OutcomeT]):
@@ -175,13 +180,6 @@ def readdressed(error: ProblemError, request: BaseRequest) -> ProblemError:
     )
     own.__cause__ = error.__cause__
     return own
-
-
-def _answer(
-    outcomes: Iterable[tuple[PredictJob, BaseResponse | Exception]], seconds: float, size: int
-) -> int:
-    """Settle every job; returns how many failed."""
-    return sum([not settle(job, outcome, seconds, size) for job, outcome in outcomes])
 
 
 def settle(job: Job, outcome: BaseResponse | Exception, seconds: float, size: int) -> bool:

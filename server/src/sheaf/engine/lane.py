@@ -68,15 +68,19 @@ class Lane:
         """Jobs that wait."""
         return len(self._line)
 
-    def submit(self, entry: Entry[Job]) -> None:
-        """Put a job in line; raises `OverloadedError` over the limit and `UnavailableError` once closed."""
+    def submit(self, entry: Entry[Job], *, rouse: bool = True) -> None:
+        """Put a job in line; raises `OverloadedError` over the limit and `UnavailableError` once closed.
+
+        Without `rouse` a lane that sleeps goes on to do so: the caller is to call `run_waiting` soon.
+        """
         with self._lock:
             if self._state != "open":
                 raise UnavailableError("The model is stopping.")
             full, late = self._look_for_room()
             if not full:
                 self._line.add(entry)
-                self._rouse()
+                if rouse:
+                    self._rouse()
         tell_late(late)
         if full:
             raise self._overloaded()
@@ -145,23 +149,45 @@ class Lane:
         with self._lock:
             if not self._asleep or len(self._line):
                 return False
-            # Not roused: the lane's own thread sleeps on while the guest is at work.
-            self._asleep = False
-            running = self._running = Running(self._clock(), [entry], self._policy.call_timeout_s)
-            self._guest = True
+            running = self._let_in([entry])
+        self._run_as_guest(running, waits)
+        return True
+
+    def run_waiting(self) -> None:
+        """Run what waits on the caller's thread, where the lane's own sleeps, and leave nothing behind."""
+        while True:
+            with self._lock:
+                if not self._asleep or not len(self._line):
+                    return
+                now = self._clock()
+                if self._state != "open" or self._line.wait_for(now) != 0:
+                    self._rouse()
+                    return
+                late = self._let_go(self._line.expire(now))
+                running = self._let_in(self._line.take(now, self._model.max_cost))
+            tell_late(late)
+            self._run_as_guest(running)
+
+    def _let_in(self, batch: list[Entry[Job]]) -> Running:
+        """Have a guest run a batch; the lane's own thread, not roused, sleeps on meanwhile."""
+        self._asleep = False
+        self._guest = True
+        running = self._running = Running(self._clock(), batch, self._policy.call_timeout_s)
+        return running
+
+    def _run_as_guest(self, running: Running, waits: Callable[[], None] | None = None) -> None:
         again: list[Entry[Job]] = []
         try:
             again = self._run_batch(running.batch)
-            if again:
+            if again and waits is not None:
                 waits()
         finally:
             with self._lock:
                 if self._settle(running, again):
                     self._guest = False
                     self._asleep = True
-                    if len(self._line) or self._calls or self._state != "open" or not self._model.ready:
+                    if self._calls or self._state != "open" or not self._model.ready or len(self._line):
                         self._rouse()
-        return True
 
     def _run(self) -> None:
         while self._thread is threading.current_thread():  # else it was given up while it ran
@@ -258,14 +284,15 @@ class Lane:
 
     def _settle(self, running: Running, again: Sequence[Entry[Job]]) -> bool:
         """Book what ran; False where it was given up as hung meanwhile, and counts no more."""
-        if not self._is_running(running):
+        if self._running is not running:
             return False
         self._running = None
         now = self._clock()
         seconds = now - running.since
         done = len(running.batch) - len(again)
         self._pace.observe(done, seconds)
-        self._line.expect(done, now, seconds)
+        if self._policy.linger:
+            self._line.expect(done, now, seconds)
         self._line.charge(running.batch, seconds)
         for entry in again:
             self._line.come_back(entry, now)

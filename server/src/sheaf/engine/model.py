@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import cast
@@ -92,11 +93,12 @@ class LoadedModel:
             return []
         for entry in batch:
             entry.item.queue_seconds += now - entry.since
-        if isinstance(batch[0].item, StreamJob):
-            return self._run_step(batch[0], batch[0].item)
-        if isinstance(batch[0].item, StepJob):
+        first = batch[0].item
+        if isinstance(first, PredictJob):
+            return self._run_batch([entry for entry in batch if not entry.item.settled], now)
+        if isinstance(first, StepJob):
             return self._run_turn(batch)
-        return self._run_batch([entry for entry in batch if not entry.item.settled])
+        return self._run_step(batch[0], first)
 
     def reload(self, wanted: Callable[[], bool]) -> ModelBackend | None:
         """Let go of the model that died and load another, for `adopt`.
@@ -218,10 +220,10 @@ class LoadedModel:
             bound = self.shapes.setdefault(key, MemoryBound())
             bound.shrink(max(self._cost(costs[id(job)] for job in call) for call in turn.fitted))
 
-    def _run_batch(self, entries: Sequence[Entry[Job]]) -> list[Entry[Job]]:
+    def _run_batch(self, entries: Sequence[Entry[Job]], started: float) -> list[Entry[Job]]:
         if not entries:
             return []
-        backend, started = self.backend, self._clock()
+        backend = self.backend
         jobs = [cast("PredictJob", entry.item) for entry in entries]
         try:
             failures, fitted = run_batch(backend, jobs, clock=self._clock)
@@ -234,17 +236,18 @@ class LoadedModel:
             return []
         seconds = self._record(entries, started, failures)
         if fitted is None:
-            self._fitted([entry.cost for entry in entries], seconds)
+            self._fitted(entries, seconds)
         elif fitted:  # where nobody fitted even alone, it is the requests that are too large
             costs = {id(entry.item): entry.cost for entry in entries}
             self.memory.shrink(max(self._cost(costs[id(job)] for job in call) for call in fitted))
         return []
 
-    def _fitted(self, costs: list[float], seconds: float) -> None:
-        """Keep what a batch cost that fitted into memory."""
-        cost = self._cost(costs)
-        self.memory.fitted(cost)
-        if self._spec.batch_policy.target_ms is not None:
+    def _fitted(self, entries: Sequence[Entry[Job]], seconds: float) -> None:
+        """Keep what a batch cost that fitted into memory, where a bound is to be learned from it."""
+        target = self._spec.batch_policy.target_ms
+        if target is not None or self.memory.cost < math.inf:
+            cost = self._cost([entry.cost for entry in entries])
+            self.memory.fitted(cost)
             self.latency.observe(cost, seconds)
 
     def _serves(self, backend: ModelBackend) -> bool:

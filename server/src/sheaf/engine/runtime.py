@@ -19,7 +19,9 @@ from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.admission import admit
 from sheaf.engine.allocator import keep_large_arrays
 from sheaf.engine.answers import Outcome, Outlet, Reply, Waiter, into_future, unwrap
+from sheaf.engine.asked import Asked
 from sheaf.engine.cache import AnswerCache
+from sheaf.engine.gathering import GATHERING
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
 from sheaf.engine.model import LoadedModel
@@ -34,7 +36,7 @@ from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.errors import DeadlineExceededError, UnavailableError
+from sheaf_client.errors import UnavailableError
 
 
 class ModelRuntime:
@@ -140,38 +142,29 @@ class ModelRuntime:
         """Answer one request, waiting in this thread."""
         watch = self._open(request, Waiter, Terms(timeout, priority, tenant), here=self.backend.inline)
         if watch.outlet is None:
-            return watch.answer
+            assert watch.outcome is not None  # noqa: S101 - who has no outlet was answered at once
+            return unwrap(watch.outcome)
         try:
             outcome = watch.outlet.wait(timeout)
         except BaseException:
             watch.depart()
             raise
         if outcome is None:
-            late = _late(request)
-            watch.depart(late)
-            raise late
+            raise watch.late()
         return unwrap(outcome)
+
+    def ask(
+        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+    ) -> Asked:
+        """Put a request to the model from an event loop; raises as `submit` does. Await its `answer`."""
+        terms = Terms(timeout, priority, tenant)
+        return Asked(self._open(request, Reply, terms, here=self.backend.inline), timeout)
 
     async def predict(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
     ) -> Any:
         """Answer one request; cancelling the caller frees its place."""
-        watch = self._open(request, Reply, Terms(timeout, priority, tenant), here=self.backend.inline)
-        reply = watch.outlet
-        if reply is None:
-            return watch.answer
-        try:
-            if timeout is None or reply.outcome is not None:
-                return unwrap(reply.outcome or await reply.wait())
-            async with asyncio.timeout(timeout):
-                return unwrap(await reply.wait())
-        except TimeoutError:
-            late = _late(request)
-            watch.depart(late)
-            raise late from None
-        except asyncio.CancelledError:
-            watch.depart()
-            raise
+        return await self.ask(request, timeout=timeout, priority=priority, tenant=tenant).answer()
 
     async def predict_many(
         self,
@@ -224,18 +217,16 @@ class ModelRuntime:
 
     def _ask(self, request: BaseRequest, watch: Watch[Any], terms: Terms, *, here: bool = False) -> None:
         try:
-            adapters = self._admit(request)
-            backend = self.backend
+            lane, backend = self._open_lane(), self._model.backend
+            adapters = admit(backend, self.spec, request)
+            if self._shared is None or not backend.deterministic(request):
+                job = self._job(request, watch, watch)
+                watch.leave = self._enter(lane, job, adapters, terms, watch, here=here)[1]
+                return
 
             def enter(outlet: Outlet) -> tuple[Entry[Job], Leave]:
-                if backend.steps(request):
-                    job: Job = StepJob(request, outlet, watch.call)
-                    return self._enter(job, adapters, terms, watch)
-                return self._enter(PredictJob(request, outlet, watch.call), adapters, terms, watch, here=here)
+                return self._enter(lane, self._job(request, outlet, watch), adapters, terms, watch, here=here)
 
-            if self._shared is None or not backend.deterministic(request):
-                _, watch.leave = enter(watch)
-                return
             watch.wait()  # others may have its outcome for it
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
             asked = self._shared.ask(request, watch, deadline, enter)
@@ -247,11 +238,26 @@ class ModelRuntime:
         watch.leave = asked.leave
         self._observer.cached(self.spec.name, hit=asked.hit)
 
+    def _job(self, request: BaseRequest, outlet: Outlet, watch: Watch[Any]) -> Job:
+        kind = StepJob if self._model.backend.steps(request) else PredictJob
+        return kind(request, outlet, watch.call)
+
     def _enter(
-        self, job: Job, adapters: ActiveAdapters, terms: Terms, watch: Watch[Any], *, here: bool = False
+        self,
+        lane: Lane,
+        job: Job,
+        adapters: ActiveAdapters,
+        terms: Terms,
+        watch: Watch[Any],
+        *,
+        here: bool = False,
     ) -> tuple[Entry[Job], Leave]:
-        lane, entry = self._open_lane(), self._entry(job, adapters, terms)
-        if not (here and lane.run_here(entry, watch.wait)):
+        entry = self._entry(job, adapters, terms)
+        lanes = GATHERING.get() if here and isinstance(job, PredictJob) else None
+        if lanes is not None:
+            lanes[lane] = None
+            lane.submit(entry, rouse=False)
+        elif not (here and isinstance(job, PredictJob) and lane.run_here(entry, watch.wait)):
             watch.wait()
             lane.submit(entry)
 
@@ -281,14 +287,15 @@ class ModelRuntime:
     ) -> None:
         if self.backend.streams():
             try:
-                adapters = self._admit(request)
+                lane = self._open_lane()
+                adapters = admit(self.backend, self.spec, request)
                 job: Job | None = None
                 if self.backend.steps(request):
                     job = StepJob(request, watch, watch.call, emit)
                 elif not isinstance(self.backend, StepwiseBackend):
                     job = StreamJob(request, watch.emitter(emit), watch.call)
                 if job is not None:
-                    _, watch.leave = self._enter(job, adapters, terms, watch)
+                    watch.leave = self._enter(lane, job, adapters, terms, watch)[1]
                     return
             except UnavailableError:
                 if self._successor is None:
@@ -319,10 +326,6 @@ class ModelRuntime:
         deadline = None if terms.timeout is None else now + terms.timeout
         return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant, steps)
 
-    def _admit(self, request: BaseRequest) -> ActiveAdapters:
-        self._open_lane()
-        return admit(self.backend, self.spec, request)
-
     def _open_lane(self) -> Lane:
         lane = self._lane
         if lane is None:
@@ -338,9 +341,3 @@ class Terms:
     timeout: float | None
     priority: int
     tenant: str
-
-
-def _late(request: BaseRequest) -> DeadlineExceededError:
-    return DeadlineExceededError(
-        "The deadline passed before the answer was ready.", request_id=str(request.request_id)
-    )

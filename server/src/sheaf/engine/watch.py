@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from sheaf.engine.answers import Outcome, Outlet, unwrap
+from sheaf.engine.answers import Outcome, Outlet
 from sheaf.engine.execution import as_problem
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.observer import Observer
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest
-from sheaf_client.errors import InternalServerError
+from sheaf_client.errors import DeadlineExceededError, InternalServerError
 
 OutletT = TypeVar("OutletT", bound=Outlet)
 
@@ -25,8 +25,8 @@ class Departure(Protocol):
 class Watch(Generic[OutletT]):
     """One request under an observer's eyes; called with its outcome.
 
-    Most requests of quick models are answered while their caller asks, who needs no outlet then: it is made
-    by `wait`, before anybody else can have the outcome.
+    Most requests of quick models are answered while their caller asks, who needs no outlet then: `wait` makes
+    it. Who has called that looks whether there is an `outcome` before it waits.
 
     Attributes:
         call: What the observer gave for the request.
@@ -53,24 +53,20 @@ class Watch(Generic[OutletT]):
         self.outlet: OutletT | None = None
         self.leave: Callable[[], None] | None = None
 
-    def wait(self) -> None:
-        """Make the outlet, since the outcome will not be there at once."""
-        if self.outlet is None:
-            self.outlet = self._make()
+    def wait(self) -> OutletT:
+        """The outlet, made here where the outcome is not there at once."""
+        outlet = self.outlet
+        if outlet is None:
+            outlet = self.outlet = self._make()
+        return outlet
 
     def __call__(self, outcome: Outcome) -> None:
         # Before the caller is told, who may ask for the counts at once.
         self.end(outcome)
         if self.outlet is None:
             self.outcome = outcome
-        if self.outlet is not None:  # it may have been made meanwhile, for one whose call hung
+        if self.outlet is not None:  # it may have been made meanwhile
             self.outlet(outcome)
-
-    @property
-    def answer(self) -> Any:
-        """The response that came before there was an outlet; an error is raised."""
-        assert self.outcome is not None  # noqa: S101 - who has no outlet was answered at once
-        return unwrap(self.outcome)
 
     def refused(self, error: BaseException) -> BaseException:
         """An error on the request's way into the line: what to raise, which says nothing of the inside."""
@@ -94,6 +90,14 @@ class Watch(Generic[OutletT]):
         self.end(why)
         if self.leave is not None:
             self.leave()
+
+    def late(self) -> DeadlineExceededError:
+        """The caller's time is over, and it goes away: what it is told."""
+        late = DeadlineExceededError(
+            "The deadline passed before the answer was ready.", request_id=str(self._request.request_id)
+        )
+        self.depart(late)
+        return late
 
     def emitter(self, emit: Callable[[StreamEvent], None]) -> Callable[[StreamEvent], None]:
         """`emit`, with the end of a stream seen."""

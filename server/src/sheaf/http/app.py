@@ -7,6 +7,8 @@ PUT, DELETE /admin/models/{name}            GET /admin/models, where the host le
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -19,12 +21,13 @@ from sheaf.http.admin import ChangeableModels, admin_routes
 from sheaf.http.bodies import Incoming
 from sheaf.http.calls import Calls, call_routes
 from sheaf.http.docs import docs_routes
-from sheaf.http.endpoints import Endpoints, Models
+from sheaf.http.endpoints import Answering, Endpoints, Models
 from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Gate
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.http.problems import as_problem, on_http_exception, problem_response
+from sheaf.http.quotas import Account
 from sheaf.http.telemetry import Observed, metrics_endpoint
 
 __all__ = ["Access", "Limits", "Models", "create_app"]
@@ -89,25 +92,86 @@ class _App:
         if scope["type"] != "http":
             await self._router({**scope, "app": self}, receive, send)
             return
+        begun = self.begin(scope, receive, send)
+        if not begun.finish():
+            await begun.rest()
+
+    def begin(self, scope: Scope, receive: Receive, send: Send) -> Begun:
+        """Do what a request needs as far as that takes no waiting, up to its model's line; raises nothing.
+
+        Servers that have the whole of a small request may call this before there is a task for it.
+        """
         exchange = Exchange(scope, receive, send)
-        with Observed(self._telemetry, exchange):
-            account = None
+        observed = Observed(self._telemetry, exchange)
+        account: Account | None = None
+        with observed:
             try:
                 account = self._gate.let_in(exchange)
-                call = self._calls.find(exchange)
-                if call is not None:
-                    await call
-                else:
-                    # Starlette's own refusals are raised only where it knows of an app around it.
-                    scope = {**scope, "app": self, "sheaf.exchange": exchange}
-                    await self._routed(scope, exchange.receive, exchange.send)
+                rest = self._calls.begin(exchange, self._route)
+            except Exception as error:  # noqa: BLE001 - told to the client
+                rest = _refuse(exchange, error)
+        return Begun(exchange, observed, account, rest)
+
+    async def _route(self, exchange: Exchange) -> None:
+        # Starlette's own refusals are raised only where it knows of an app around it.
+        scope = {**exchange.scope, "app": self, "sheaf.exchange": exchange}
+        await self._routed(scope, exchange.receive, exchange.send)
+
+
+class Begun:
+    """A request under way: `finish` what takes no waiting, and have a task do the `rest`, if any."""
+
+    __slots__ = ("_account", "_exchange", "_observed", "_rest")
+
+    def __init__(
+        self, exchange: Exchange, observed: Observed, account: Account | None, rest: Awaitable[None]
+    ) -> None:
+        self._exchange, self._observed = exchange, observed
+        self._account, self._rest = account, rest
+
+    def finish(self) -> bool:
+        """Answer where that takes no waiting; False where it does."""
+        answering = self._rest
+        if not isinstance(answering, Answering) or not answering.ready:
+            return False
+        with self._observed:
+            try:
+                rest = answering.answer()
+            except Exception as error:
+                if self._exchange.started:
+                    raise
+                rest = _refuse(self._exchange, error)
+            if rest is None:
+                self._end()
+                return True
+        self._rest = rest
+        return False
+
+    async def rest(self) -> None:
+        """Wait for what has to be waited for, and answer."""
+        exchange = self._exchange
+        with self._observed:
+            try:
+                await self._rest
+            except asyncio.CancelledError:
+                exchange.left = not exchange.complete
+                raise
             except Exception as error:
                 if exchange.started:
                     raise
-                problem = as_problem(error)
-                exchange.code = problem.code
-                problem.request_id = exchange.request_id
-                await problem_response(problem)(scope, receive, exchange.send)
+                await _refuse(exchange, error)
             finally:
-                if account is not None:
-                    account.end()
+                self._end()
+
+    def _end(self) -> None:
+        if self._account is not None:
+            self._account.end()
+        self._observed.end()
+
+
+def _refuse(exchange: Exchange, error: Exception) -> Awaitable[None]:
+    """Tell the client of an error."""
+    problem = as_problem(error)
+    exchange.code = problem.code
+    problem.request_id = exchange.request_id
+    return problem_response(problem)(exchange.scope, exchange.receive, exchange.send)

@@ -113,8 +113,8 @@ def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
 
     Within the limits on its size and depth, by its content type.
     """
-    content = exchange.whole_body()
-    if content is None or len(content) > OFFLOAD or exchange.header(b"content-encoding"):
+    content = None if exchange.header(b"content-encoding") else exchange.whole_body(OFFLOAD)
+    if content is None:
         return None
     body = Body(_within(content, limits.max_body), _is_packed(exchange))
     body.check_depth(limits.max_depth)

@@ -11,8 +11,7 @@ from starlette.types import Receive, Scope, Send
 from sheaf.http.endpoints import Endpoints
 from sheaf.http.exchange import Exchange
 
-#: Answers an exchange, or raises.
-Call: TypeAlias = Callable[[Exchange], Awaitable[None]]
+#: Begins to answer an exchange, or raises; what it gives is to be awaited.
 _Endpoint: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
 
 
@@ -27,18 +26,19 @@ class Calls:
         }
         self._operation = endpoints.operation
 
-    def find(self, exchange: Exchange) -> Awaitable[None] | None:
-        """The answering of a call; None where the request is none, or the app is mounted below a path."""
+    def begin(self, exchange: Exchange, otherwise: Callable[[Exchange], Awaitable[None]]) -> Awaitable[None]:
+        """Do what a call needs as far as that takes no waiting, and give what is left to be awaited.
+
+        `otherwise` has what is no call, and everything where the app is mounted below a path.
+        """
         if exchange.method != "POST" or exchange.scope.get("root_path"):
-            return None
+            return otherwise(exchange)
         _, name, *rest = exchange.path.split("/") if exchange.path.startswith("/") else ("", "")
-        if not name:
-            return None
-        if len(rest) == 2 and rest[0] and rest[1]:
+        if name and len(rest) == 2 and rest[0] and rest[1]:
             return self._operation(exchange, name, *rest)
-        if len(rest) == 1 and (endpoint := self._shared.get(rest[0])) is not None:
+        if name and len(rest) == 1 and (endpoint := self._shared.get(rest[0])) is not None:
             return endpoint(exchange, name)
-        return None
+        return otherwise(exchange)
 
 
 def call_routes(endpoints: Endpoints) -> list[Route]:

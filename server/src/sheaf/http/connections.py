@@ -1,4 +1,4 @@
-"""Watches whether a client is still there while the model works; an answer that is there at once is free."""
+"""Watches whether a client is still there while the model works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
-from sheaf.http.eager import Begun
 from sheaf_client.errors import UnavailableError
 
 T = TypeVar("T")
@@ -22,12 +21,9 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
 
     The body must have been read: what `receive` gives then is that the client left.
     """
-    begun = Begun(work)
-    if begun.done:
-        return begun.value
     watch = _Watch(receive)
     try:
-        return await begun
+        return await work
     except asyncio.CancelledError:
         # A cancellation from elsewhere, such as the server's end, goes on.
         if not watch.gone or watch.caller.uncancel():

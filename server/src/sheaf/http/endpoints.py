@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from functools import partial
 from typing import Any, Protocol, TypedDict
 
@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.engine import ModelRuntime
+from sheaf.engine.answers import unwrap
+from sheaf.engine.asked import Asked
 from sheaf.http.bodies import (
     Body,
     Incoming,
@@ -34,7 +36,7 @@ from sheaf.http.media import check_media
 from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
-from sheaf_client.contracts.base import BaseRequest
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.models import Health, ModelList
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, NotFoundError, UnavailableError
@@ -97,29 +99,28 @@ class Endpoints:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
             )
-        return self._predict(exchange, runtime, found, terms)
+        return self._begin(exchange, runtime, found, terms)
 
     def predict(self, exchange: Exchange, model_name: str) -> Awaitable[None]:
         runtime, terms = self._call(exchange, model_name, "predict")
-        return self._predict(exchange, runtime, None, terms)
+        return self._begin(exchange, runtime, operations_of(runtime.spec.model_type).only, terms)
 
-    async def _predict(
+    def _begin(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Terms
-    ) -> None:
+    ) -> Awaitable[None]:
+        """Put a call to its model at once where that takes no waiting: most bodies are there, and small."""
         runtime.check_open(room=True)
-        # Most bodies are there by now, and small: what would wait for them is left out.
         body = whole_body(exchange, self._limits) if operation is not None else None
         if body is None or operation is None:
-            contract = await self._read(exchange, runtime, operation)
-        else:
-            contract = self._decode(body, exchange, runtime, operation.request)
-        answer = await while_connected(exchange.receive, runtime.predict(contract, **terms))
-        _caller(exchange).charge(answer)
-        content, media = encode_response(answer, exchange.header(b"accept"))
-        if len(content) < MIN_COMPRESSED:
-            await exchange.answer(content, media)
-        else:
-            await _answer_compressed(exchange, content, media)
+            return self._read_and_ask(exchange, runtime, operation, terms)
+        contract = self._decode(body, exchange, runtime, operation.request)
+        return Answering(exchange, runtime.ask(contract, **terms))
+
+    async def _read_and_ask(
+        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Terms
+    ) -> None:
+        contract = await self._read(exchange, runtime, operation)
+        await Answering(exchange, runtime.ask(contract, **terms))
 
     async def batch(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "batch")
@@ -217,6 +218,42 @@ class Endpoints:
             )
             raise InvalidRequestError("The deadline header is invalid.", errors=[fault])
         return seconds
+
+
+class Answering(Awaitable[None]):
+    """A call that was put to its model. Awaited by a task, it answers once there is an outcome."""
+
+    __slots__ = ("_asked", "_exchange")
+
+    def __init__(self, exchange: Exchange, asked: Asked) -> None:
+        self._exchange, self._asked = exchange, asked
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an outcome by now, to `answer` with."""
+        return self._asked.outcome is not None
+
+    def answer(self) -> Awaitable[None] | None:
+        """Answer with the outcome that is there; an error is raised. What has to wait is given back."""
+        assert self._asked.outcome is not None  # noqa: S101 - asked once it is `ready`
+        return self._answer(unwrap(self._asked.outcome))
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._wait_and_answer().__await__()
+
+    async def _wait_and_answer(self) -> None:
+        answer = await while_connected(self._exchange.receive, self._asked.answer())
+        rest = self._answer(answer)
+        if rest is not None:
+            await rest
+
+    def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
+        exchange = self._exchange
+        _caller(exchange).charge(answer)
+        content, media = encode_response(answer, exchange.header(b"accept"))
+        if len(content) >= MIN_COMPRESSED:
+            return _answer_compressed(exchange, content, media)
+        return None if exchange.answer_now(content, media) else exchange.answer(content, media)
 
 
 def _caller(exchange: Exchange) -> Caller:

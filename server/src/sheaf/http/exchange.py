@@ -77,10 +77,13 @@ class Exchange(CurrentRequest):
         if b"x-request-id" not in self._fields:
             self._request_id = str(request_id)
 
-    def whole_body(self) -> bytes | None:
-        """The body, where the server has all of it by now and says so; it can then not be received again."""
+    def whole_body(self, most: int) -> bytes | None:
+        """The body, where the server has all of it by now, which is at most so many bytes.
+
+        It can then not be received again.
+        """
         whole = self.scope.get("extensions", _NONE).get("sheaf.body")
-        return None if whole is None else whole()
+        return None if whole is None else whole(most)
 
     async def receive(self) -> Message:
         """The next message of the client, as ASGI has it."""
@@ -101,16 +104,21 @@ class Exchange(CurrentRequest):
             self.complete = True
         await self._send(message)
 
+    def answer_now(self, content: bytes, media: bytes) -> bool:
+        """Send a whole answer of status 200, where the server takes it at once; else nothing was done."""
+        whole = self.scope.get("extensions", _NONE).get("sheaf.answer")
+        if whole is None or (self.caller is not None and self.caller.account is not None):
+            return False
+        facts = (_HEAD, len(content), media, self.request_id.encode("ascii"))
+        head = b"%bcontent-length: %d\r\ncontent-type: %b\r\nx-request-id: %b\r\n" % facts
+        if not whole(head, content):
+            return False
+        self.status, self.started, self.complete = 200, True, True
+        return True
+
     async def answer(self, content: bytes, media: bytes, encoding: bytes | None = None) -> None:
         """Send a whole answer of status 200."""
         self.started, self.status = True, 200
-        whole = self.scope.get("extensions", _NONE).get("sheaf.answer")
-        if whole is not None and encoding is None and (self.caller is None or self.caller.account is None):
-            facts = (_HEAD, len(content), media, self.request_id.encode("ascii"))
-            self.complete = True
-            if whole(b"%bcontent-length: %d\r\ncontent-type: %b\r\nx-request-id: %b\r\n" % facts, content):
-                return
-            self.complete = False
         own = [(b"content-encoding", encoding), *self._own_headers()] if encoding else self._own_headers()
         length = (b"content-length", b"%d" % len(content))
         headers = [length, (b"content-type", media), _VARY, *_SECURITY, *own]

@@ -11,21 +11,64 @@ good part of a small answer.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from uuid import uuid4
 from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from sheaf.engine.gathering import gathered
 from sheaf.http.limits import Limits
 from sheaf.http.problems import PROBLEM_TYPE
 from sheaf_client.contracts.problem import Problem
 
+log = logging.getLogger("sheaf.http")
+
 
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
-    """The protocol with these limits, as uvicorn's `http` setting takes it."""
-    return cast("type[asyncio.Protocol]", partial(BoundedProtocol, limits=limits))
+    """The protocol with these limits, as uvicorn's `http` setting takes it, for one server."""
+    return cast("type[asyncio.Protocol]", partial(BoundedProtocol, limits=limits, gathering=Gathering()))
+
+
+class Begun(Protocol):
+    """A request that an app has begun with before there is a task for it."""
+
+    def finish(self) -> bool:
+        """Answer where that takes no waiting; False where a task is to do the `rest`."""
+        ...
+
+    def rest(self) -> Awaitable[None]:
+        """Wait for what has to be waited for, and answer."""
+        ...
+
+
+class Gathering:
+    """The requests that one turn of the event loop has read: all begin, quick models run, all are answered.
+
+    Each of these is the same code again and again, which is faster by a third than one request after the
+    other, and quick models get batches.
+    """
+
+    def __init__(self) -> None:
+        self._cycles: list[tuple[BoundedProtocol, RequestResponseCycle]] = []
+
+    def add(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
+        """Answer a request at the end of this turn."""
+        if not self._cycles:
+            protocol.loop.call_soon(self._answer)
+        self._cycles.append((protocol, cycle))
+
+    def _answer(self) -> None:
+        cycles, self._cycles = self._cycles, []
+        with gathered() if len(cycles) > 1 else nullcontext():
+            begun = [protocol.begin(cycle) for protocol, cycle in cycles]
+        for (protocol, cycle), request in zip(cycles, begun, strict=True):
+            if request is not None:
+                protocol.finish(cycle, request)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -36,12 +79,17 @@ class BoundedProtocol(HttpToolsProtocol):
     has more of an answer to take than fits into the buffer.
     """
 
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: Limits, gathering: Gathering, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._gathering = gathering
         self._limits = limits
         self._in_head = False
         self._head = 0  # bytes that came, counted where the head did not end with them
         self._refusal: tuple[int, str, str] | None = None
+        #: What an app can do with a request before there is a task for it.
+        self._begin: Callable[..., Begun] | None = getattr(self.app, "begin", None)
+        self._feeding = False
+        self._whole: RequestResponseCycle | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
 
@@ -61,9 +109,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         in_head = self._in_head
+        self._feeding = True
         super().data_received(data)
+        self._feeding = False
+        cycle, self._whole = self._whole, None
         if self.transport.is_closing():
             return
+        if cycle is not None:
+            self._take(cycle)
         if self._in_head:
             if in_head:
                 self._head += len(data)
@@ -93,7 +146,40 @@ class BoundedProtocol(HttpToolsProtocol):
         # Weak, since the cycle has the scope: with every request in a circle, the collector frees them all.
         own = ref(cycle)
         scope["extensions"] = {"sheaf.body": partial(_body, own), "sheaf.answer": partial(_answer, own)}
-        super()._start_asgi_task(cycle, app)
+        if self._feeding and self._begin is not None and app is self.app:
+            self._whole = cycle  # its body may come with the same data
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _take(self, cycle: RequestResponseCycle) -> None:
+        """Answer a request that is there as a whole together with others; else by a task of its own."""
+        if cycle.more_body:
+            super()._start_asgi_task(cycle, self.app)
+        else:
+            self._gathering.add(self, cycle)
+
+    def begin(self, cycle: RequestResponseCycle) -> Begun | None:
+        """Have the app begin with a request; None where that failed, and its connection is closed."""
+        assert self._begin is not None  # noqa: S101 - only such requests are gathered
+        try:
+            return self._begin(cycle.scope, cycle.receive, cycle.send)
+        except Exception:  # noqa: BLE001 - logged, and the others are served
+            self._break()
+            return None
+
+    def finish(self, cycle: RequestResponseCycle, begun: Begun) -> None:
+        """Have the app answer a request, or go on with it in a task."""
+        try:
+            done = begun.finish()
+        except Exception:  # noqa: BLE001 - logged, and the others are served
+            self._break()
+            return
+        if not done:
+            super()._start_asgi_task(cycle, cast("Any", lambda *_: begun.rest()))
+
+    def _break(self) -> None:
+        log.exception("a request broke its connection")
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -170,10 +256,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.loop.call_later(self._limits.write_timeout, self.transport.abort)
 
 
-def _body(own: ref[RequestResponseCycle]) -> bytes | None:
-    """The body of a request where all of it is there; None, and nothing was done, where it is not."""
+def _body(own: ref[RequestResponseCycle], most: int) -> bytes | None:
+    """The body of a request where all of it is there and no larger; else None, and nothing was done."""
     cycle = own()
-    if cycle is None or cycle.more_body or cycle.waiting_for_100_continue or cycle.disconnected:
+    if cycle is None or cycle.more_body or len(cycle.body) > most or cycle.disconnected:
         return None
     cycle.flow.resume_reading()
     body, cycle.body = bytes(cycle.body), bytearray()

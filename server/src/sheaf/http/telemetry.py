@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Token
-from types import TracebackType
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -27,32 +25,28 @@ _POLLED = frozenset({"health", "ready", "metrics"})
 
 
 class Observed:
-    """Surrounds one request: what runs inside of it is on its behalf."""
+    """One request, from here to its `end`: what runs inside of it is on its behalf."""
 
     __slots__ = ("_exchange", "_inside", "_started", "_telemetry", "_token")
 
     def __init__(self, telemetry: Telemetry, exchange: Exchange) -> None:
         self._telemetry, self._exchange = telemetry, exchange
-        self._inside: Any = None
-
-    def __enter__(self) -> None:
         self._started = time.perf_counter()
-        exchange = self._exchange
         if exchange.method == "POST":
             exchange.span = tracing.start_request(exchange.headers, exchange.path)
-        self._token: Token[CurrentRequest | None] = CURRENT.set(exchange)
-        if exchange.span is not None:
-            self._inside = tracing.enter(exchange.span)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __enter__(self) -> None:
         exchange = self._exchange
-        if kind is not None and issubclass(kind, asyncio.CancelledError):
-            exchange.left = not exchange.complete
-        self._count(exchange, time.perf_counter() - self._started)
+        self._token: Token[CurrentRequest | None] = CURRENT.set(exchange)
+        self._inside: Any = None if exchange.span is None else tracing.enter(exchange.span)
+
+    def __exit__(self, *_: object) -> None:
         tracing.leave(self._inside)
         CURRENT.reset(self._token)
+
+    def end(self) -> None:
+        """Count, log and trace it; once, inside of it."""
+        self._count(self._exchange, time.perf_counter() - self._started)
 
     def _count(self, exchange: Exchange, seconds: float) -> None:
         # Names come from the routes, so that a stranger's URLs cannot make new time series.

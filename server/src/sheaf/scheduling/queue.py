@@ -226,9 +226,8 @@ class WaitingLine(Generic[T]):
 
         Who waits already is no reason to begin: else callers in two groups would take turns for ever.
         """
-        if self.policy.linger:
-            self._expected = min(entries + self._depth, self.policy.max_batch_size)
-            self._expected_until = now + self.policy.linger * seconds
+        self._expected = min(entries + self._depth, self.policy.max_batch_size)
+        self._expected_until = now + self.policy.linger * seconds
 
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
         """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""

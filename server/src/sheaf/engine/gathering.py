@@ -1,0 +1,31 @@
+"""Lets requests to quick models that come together run together, on the thread that brings them.
+
+A quick model answers a lone request where it is asked. Where a server has read several at once, each would
+pay for a batch of its own; inside of `gathered` they wait in line, and at its end they run as batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sheaf.engine.lane import Lane
+
+#: The lanes in which requests of this context wait for its end.
+GATHERING: ContextVar[dict[Lane, None] | None] = ContextVar("sheaf_gathering", default=None)
+
+
+@contextmanager
+def gathered() -> Generator[None]:
+    """Requests to quick models that are asked inside of it run at its end."""
+    lanes: dict[Lane, None] = {}
+    token = GATHERING.set(lanes)
+    try:
+        yield
+    finally:
+        GATHERING.reset(token)
+        for lane in lanes:
+            lane.run_waiting()
