@@ -7,7 +7,7 @@ pay for a batch of its own; inside of `gathered` they wait in line, and at its e
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -27,5 +27,6 @@ def gathered() -> Generator[None]:
         yield
     finally:
         GATHERING.reset(token)
-        for lane in lanes:
-            lane.run_waiting()
+        with ExitStack() as every:  # one that is interrupted keeps no other from its turn
+            for lane in lanes:
+                every.callback(lane.run_waiting)

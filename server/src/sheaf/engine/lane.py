@@ -154,7 +154,7 @@ class Lane:
         return True
 
     def run_waiting(self) -> None:
-        """Run what waits on the caller's thread, where the lane's own sleeps, and leave nothing behind."""
+        """Run what waits on the caller's thread, where the lane's own sleeps; else that one has it."""
         while True:
             with self._lock:
                 if not self._asleep or not len(self._line):
