@@ -50,8 +50,8 @@ class Exchange(CurrentRequest):
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = scope["headers"]
-        if not isinstance(headers, list):
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if type(headers) is not list:  # servers may give any iterable
             headers = scope["headers"] = list(headers)
         # The first of each name, as the last to be put in.
         self._fields: dict[bytes, bytes] = dict(reversed(headers))

@@ -86,8 +86,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head = 0  # bytes that came, counted where the head did not end with them
         self._refusal: tuple[int, str, str] | None = None
+        self._app = cast("Any", self).app  # whatever uvicorn has wrapped around it
         #: What an app can do with a request before there is a task for it.
-        self._begin: Callable[..., Begun] | None = getattr(self.app, "begin", None)
+        self._begin: Callable[..., Begun] | None = getattr(self._app, "begin", None)
         self._feeding = False
         self._whole: RequestResponseCycle | None = None
         self._overdue: asyncio.TimerHandle | None = None
@@ -146,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # Weak, since the cycle has the scope: with every request in a circle, the collector frees them all.
         own = ref(cycle)
         scope["extensions"] = {"sheaf.body": partial(_body, own), "sheaf.answer": partial(_answer, own)}
-        if self._feeding and self._begin is not None and app is self.app:
+        if self._feeding and self._begin is not None and app is self._app:
             self._whole = cycle  # its body may come with the same data
         else:
             super()._start_asgi_task(cycle, app)
@@ -154,7 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _take(self, cycle: RequestResponseCycle) -> None:
         """Answer a request that is there as a whole together with others; else by a task of its own."""
         if cycle.more_body:
-            super()._start_asgi_task(cycle, self.app)
+            super()._start_asgi_task(cycle, self._app)
         else:
             self._gathering.add(self, cycle)
 
@@ -175,7 +176,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._break()
             return
         if not done:
-            super()._start_asgi_task(cycle, cast("Any", lambda *_: begun.rest()))
+
+            def go_on(*_: object) -> Awaitable[None]:
+                return begun.rest()
+
+            super()._start_asgi_task(cycle, cast("Any", go_on))
 
     def _break(self) -> None:
         log.exception("a request broke its connection")
