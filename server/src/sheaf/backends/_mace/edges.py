@@ -1,6 +1,7 @@
 """MACE's products along the edges, summed at the atoms by matrix products.
 
-The library writes the message of each edge out, some kilobytes, before it sums them, and keeps it for the forces.
+The library writes the message of each edge out, some kilobytes, before it sums them, and keeps it for the
+forces.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 
 from sheaf.backends._mace.library import mace
 
+_torch: Any = torch
 _o3: Any = mace("e3nn.o3")
 
 #: Edges of one atom that are summed by one matrix product; the last of an atom's is filled up with zeros.
@@ -21,22 +23,20 @@ class Convolution(torch.nn.Module):
     """Tensor products of the senders' features with the edges' harmonics, summed at the receivers.
 
     Args:
-        product: the library's tensor product, whose path from `l1` and `l2` to `l3` is for each edge and channel
+        product: the library's tensor product, whose paths are for each edge and channel
             `weight * sum_ij w3j[i, j, k] * sender[i] * harmonic[j]`.
+        like: a tensor on the device and of the dtype that the layer works with.
     """
 
-    def __init__(self, product: Any) -> None:
+    def __init__(self, product: Any, like: torch.Tensor) -> None:
         super().__init__()
         self._in1, self._in2 = list(product.irreps_in1), list(product.irreps_in2)
         self._at1, self._at2 = product.irreps_in1.slices(), product.irreps_in2.slices()
         self._paths = list(product.instructions)
-        parameter = product.output_mask
         for i, path in enumerate(self._paths):
-            out = product.irreps_out[path.i_out].ir.l
-            couple = _o3.wigner_3j(self._in1[path.i_in1].ir.l, self._in2[path.i_in2].ir.l, out)
-            self.register_buffer(
-                f"couple_{i}", (couple * path.path_weight).to(parameter.device), persistent=False
-            )
+            orders = (self._in1[path.i_in1], self._in2[path.i_in2], product.irreps_out[path.i_out])
+            couple = _o3.wigner_3j(*(irrep.ir.l for irrep in orders), dtype=torch.float64)
+            self.register_buffer(f"couple_{i}", (couple * path.path_weight).to(like), persistent=False)
 
     @staticmethod
     def fits(product: Any) -> bool:
@@ -64,19 +64,22 @@ class Convolution(torch.nn.Module):
         edge, filled, owner = _blocks(edges[1], n_atoms)
         senders = edges[0][edge]
         channels = [self._in1[path.i_in1].mul for path in self._paths]
-        by_path = weights.index_select(0, edge)[:, None].split(channels, dim=2)
+        by_path: tuple[torch.Tensor, ...] = _torch.split(
+            weights.index_select(0, edge)[:, None], channels, dim=2
+        )
         # Zeros in the harmonics are zeros in all that the filling would add.
         harmonics = harmonics.index_select(0, edge) * filled[:, None]
         sent = [
-            features[:, at].reshape(n_atoms, irrep.mul, -1).transpose(1, 2).index_select(0, senders)
+            features[:, at].reshape(n_atoms, irrep.mul, irrep.ir.dim).transpose(1, 2).index_select(0, senders)
             for irrep, at in zip(self._in1, self._at1, strict=True)
         ]
         messages: list[torch.Tensor] = []
         for i, (path, weight) in enumerate(zip(self._paths, by_path, strict=True)):
             couple = getattr(self, f"couple_{i}")
+            size = _BLOCK * len(couple)
             turned = torch.einsum("ej,ijk->eik", harmonics[:, self._at2[path.i_in2]], couple)
-            left = turned.reshape(len(owner), -1, turned.shape[2]).transpose(1, 2)
-            right = (weight * sent[path.i_in1]).reshape(len(owner), -1, channels[i])
+            left = turned.reshape(len(owner), size, turned.shape[2]).transpose(1, 2)
+            right = (weight * sent[path.i_in1]).reshape(len(owner), size, channels[i])
             blocks = torch.bmm(left, right)
             summed = blocks.new_zeros(n_atoms, *blocks.shape[1:]).index_add(0, owner, blocks)
             messages.append(summed.transpose(1, 2).reshape(n_atoms, -1))

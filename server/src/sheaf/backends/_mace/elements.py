@@ -1,6 +1,7 @@
 """MACE's layers with weights by element: atoms of one element share a product with its weights.
 
-The library multiplies for each atom the weights of every element by nothing or one, and its tensors by the result.
+The library multiplies for each atom the weights of every element by nothing or one, and its tensors by what
+is left.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch.autograd import function as _function
 
 from sheaf.backends._mace.library import mace
 
+_torch: Any = torch
 _autograd: Any = _function
 _o3: Any = mace("e3nn.o3")
 _contraction: Any = mace("mace.modules.symmetric_contraction")
@@ -31,7 +33,7 @@ class ElementLinear(torch.nn.Module):
         self._in, self._at = list(product.irreps_in1), product.irreps_in1.slices()
         self._out = list(product.irreps_out)
         self._paths = list(product.instructions)
-        weights = product.weight.detach().split([prod(path.path_shape) for path in self._paths])
+        weights = _torch.split(product.weight.detach(), [prod(path.path_shape) for path in self._paths])
         for i, (path, weight) in enumerate(zip(self._paths, weights, strict=True)):
             # The coupling of l with 0 is the identity over the root of the components.
             scale = path.path_weight / self._in[path.i_in1].ir.dim ** 0.5
@@ -40,7 +42,7 @@ class ElementLinear(torch.nn.Module):
 
     @staticmethod
     def fits(product: Any) -> bool:
-        """Whether it is the library's, of elements with features, to outputs that each have a path."""
+        """Whether it is the library's, of features with elements."""
         if not isinstance(product, _o3.FullyConnectedTensorProduct) or not product.internal_weights:
             return False
         elements = product.irreps_in2
@@ -48,31 +50,29 @@ class ElementLinear(torch.nn.Module):
             len(elements) == 1
             and elements[0].ir == _o3.Irrep("0e")
             and all(path.connection_mode == "uvw" and path.has_weight for path in product.instructions)
-            and {path.i_out for path in product.instructions} == set(range(len(product.irreps_out)))
         )
 
     def forward(self, features: torch.Tensor, elements: torch.Tensor) -> torch.Tensor:
         """Shape (n_atoms, dimension of the output irreps), from features and one-hot elements."""
         order, back, present, counts = _by_element(elements)
-        found = [
-            self._multiply(x, element)
-            for x, element in zip(features.index_select(0, order).split(counts), present, strict=True)
-        ]
+        parts = _torch.split(features.index_select(0, order), counts)
+        found = [self._multiply(x, element) for x, element in zip(parts, present, strict=True)]
         return torch.cat(found).index_select(0, back)
 
     def _multiply(self, features: torch.Tensor, element: int) -> torch.Tensor:
-        sums: list[Any] = [0] * len(self._out)
+        sums = [features.new_zeros(len(features), irrep.mul, irrep.ir.dim) for irrep in self._out]
         for i, path in enumerate(self._paths):
-            x = features[:, self._at[path.i_in1]].reshape(len(features), self._in[path.i_in1].mul, -1)
+            irrep, at = self._in[path.i_in1], self._at[path.i_in1]
+            x = features[:, at].reshape(len(features), irrep.mul, irrep.ir.dim)
             weight = getattr(self, f"weight_{i}")[element]
             sums[path.i_out] = sums[path.i_out] + (x.transpose(1, 2) @ weight).transpose(1, 2)
         return torch.cat([part.flatten(1) for part in sums], dim=1)
 
 
 def _by_element(elements: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[int], list[int]]:
-    """The order that sorts atoms by one-hot element, the order back, which elements there are, and of how many."""
+    """The order that sorts atoms by element, the order back, and which elements there are, each how often."""
     element, order = torch.sort(elements.argmax(dim=1), stable=True)
-    present, counts = torch.unique_consecutive(element, return_counts=True)
+    present, counts = _torch.unique_consecutive(element, return_counts=True)
     return order, torch.argsort(order), present.tolist(), counts.tolist()
 
 
@@ -128,13 +128,11 @@ class SymmetricContraction(torch.nn.Module):
             elements: one-hot, shape (n_atoms, n_elements).
         """
         order, back, present, counts = _by_element(elements)
-        parts = features.index_select(0, order).permute(1, 2, 0).split(counts, dim=2)
-        found = [
-            _Polynomials.apply(x.contiguous(), self, element)
-            for x, element in zip(parts, present, strict=True)
-        ]
-        joined: torch.Tensor = torch.cat(found, dim=2).permute(2, 0, 1).index_select(0, back)
-        return torch.cat([part.flatten(1) for part in joined.split(self._components, dim=2)], dim=1)
+        parts = _torch.split(features.index_select(0, order).permute(1, 2, 0), counts, dim=2)
+        multiply: Any = _Polynomials.apply
+        found = [multiply(x.contiguous(), self, element) for x, element in zip(parts, present, strict=True)]
+        joined = torch.cat(found, dim=2).permute(2, 0, 1).index_select(0, back)
+        return torch.cat([part.flatten(1) for part in _torch.split(joined, self._components, dim=2)], dim=1)
 
     def slopes(self, features: torch.Tensor, element: int) -> list[torch.Tensor]:
         """Of each degree from 1, what multiplies each feature of atoms of one element.
@@ -142,7 +140,7 @@ class SymmetricContraction(torch.nn.Module):
         Takes features of shape (n_channels, n_features, n_atoms), and gives the shape (n_channels, components
         of all outputs, n_features, n_atoms), the last 1 for degree 1.
         """
-        n_channels, n_features, n_atoms = features.shape
+        n_channels, n_features, _ = features.shape
         powers = torch.ones_like(features[:, :1, :1])
         found: list[torch.Tensor] = []
         for i in range(self._degree):
@@ -157,10 +155,9 @@ class SymmetricContraction(torch.nn.Module):
 
     def _coefficients(self, out: int, i: int, element: int) -> torch.Tensor:
         """Shape (n_channels, components of the output * n_features, n_monomials)."""
-        weight = getattr(self, f"weight_{out}_{i}")[element]
-        return (weight.T @ getattr(self, f"tensor_{out}_{i}")).view(
-            weight.shape[1], -1, len(self._monomials[i])
-        )
+        weight: torch.Tensor = getattr(self, f"weight_{out}_{i}")[element]
+        tensor: torch.Tensor = getattr(self, f"tensor_{out}_{i}")
+        return (weight.T @ tensor).view(weight.shape[1], -1, len(self._monomials[i]))
 
 
 class _Polynomials(torch.autograd.Function):
@@ -172,7 +169,7 @@ class _Polynomials(torch.autograd.Function):
         return (_sum(slopes) * features[:, None]).sum(dim=2)
 
     @staticmethod
-    @_autograd.once_differentiable
+    @_autograd.once_differentiable  # type: ignore[untyped-decorator]  # it has no types
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return (slope * gradients[0][:, :, None]).sum(dim=1), None, None

@@ -1,4 +1,4 @@
-"""The layers of MACE that take nearly all of its time, replaced by ones with the same sums in a cheaper order."""
+"""The layers of MACE that take nearly all of its time, with the same sums in a cheaper order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from sheaf.backends._mace.elements import ElementLinear, SymmetricContraction
 
 def lighten(model: Any) -> Any:
     """Replace the layers of the library's module in place, where they are of the common kind."""
+    like = next(model.parameters())
     for interaction in model.interactions:
-        if ElementLinear.fits(interaction.skip_tp):
+        if ElementLinear.fits(getattr(interaction, "skip_tp", None)):
             interaction.skip_tp = ElementLinear(interaction.skip_tp)
         if not hasattr(interaction, "conv_fusion") and Convolution.fits(interaction.conv_tp):
-            interaction.conv_tp = Convolution(interaction.conv_tp)
+            interaction.conv_tp = Convolution(interaction.conv_tp, like)
             interaction.conv_fusion = True  # the library's word for one that sums over the edges itself
     for block in model.products:
         if SymmetricContraction.fits(block.symmetric_contractions):
