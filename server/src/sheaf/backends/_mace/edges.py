@@ -75,11 +75,12 @@ class Convolution(torch.nn.Module):
         ]
         messages: list[torch.Tensor] = []
         for i, (path, weight) in enumerate(zip(self._paths, by_path, strict=True)):
-            couple = getattr(self, f"couple_{i}")
+            couple: torch.Tensor = getattr(self, f"couple_{i}")
+            sender: torch.Tensor = sent[path.i_in1]
             size = _BLOCK * len(couple)
             turned = torch.einsum("ej,ijk->eik", harmonics[:, self._at2[path.i_in2]], couple)
             left = turned.reshape(len(owner), size, turned.shape[2]).transpose(1, 2)
-            right = (weight * sent[path.i_in1]).reshape(len(owner), size, channels[i])
+            right = torch.mul(weight, sender).view(len(owner), size, weight.shape[2])
             blocks = torch.bmm(left, right)
             summed = blocks.new_zeros(n_atoms, *blocks.shape[1:]).index_add(0, owner, blocks)
             messages.append(summed.transpose(1, 2).reshape(n_atoms, -1))

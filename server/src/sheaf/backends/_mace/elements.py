@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import combinations_with_replacement, permutations, product
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.autograd import function as _function
@@ -129,7 +129,7 @@ class SymmetricContraction(torch.nn.Module):
         """
         order, back, present, counts = _by_element(elements)
         parts = _torch.split(features.index_select(0, order).permute(1, 2, 0), counts, dim=2)
-        multiply: Any = _Polynomials.apply
+        multiply = cast("Any", _Polynomials).apply
         found = [multiply(x.contiguous(), self, element) for x, element in zip(parts, present, strict=True)]
         joined = torch.cat(found, dim=2).permute(2, 0, 1).index_select(0, back)
         return torch.cat([part.flatten(1) for part in _torch.split(joined, self._components, dim=2)], dim=1)
