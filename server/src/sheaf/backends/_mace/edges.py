@@ -74,7 +74,8 @@ class Convolution(torch.nn.Module):
             for irrep, at in zip(self._in1, self._at1, strict=True)
         ]
         messages: list[torch.Tensor] = []
-        for i, (path, weight) in enumerate(zip(self._paths, by_path, strict=True)):
+        for i, path in enumerate(self._paths):
+            weight = by_path[i]
             couple: torch.Tensor = getattr(self, f"couple_{i}")
             sender: torch.Tensor = sent[path.i_in1]
             size = _BLOCK * len(couple)
