@@ -69,7 +69,7 @@ class Convolution(torch.nn.Module):
         )
         # Zeros in the harmonics are zeros in all that the filling would add.
         harmonics = harmonics.index_select(0, edge) * filled[:, None]
-        sent = [
+        sent: list[torch.Tensor] = [
             features[:, at].reshape(n_atoms, irrep.mul, irrep.ir.dim).transpose(1, 2).index_select(0, senders)
             for irrep, at in zip(self._in1, self._at1, strict=True)
         ]
@@ -77,11 +77,11 @@ class Convolution(torch.nn.Module):
         for i, path in enumerate(self._paths):
             weight = by_path[i]
             couple: torch.Tensor = getattr(self, f"couple_{i}")
-            sender: torch.Tensor = sent[path.i_in1]
+            at: int = path.i_in1
             size = _BLOCK * len(couple)
             turned = torch.einsum("ej,ijk->eik", harmonics[:, self._at2[path.i_in2]], couple)
             left = turned.reshape(len(owner), size, turned.shape[2]).transpose(1, 2)
-            right = torch.mul(weight, sender).view(len(owner), size, weight.shape[2])
+            right = torch.mul(weight, sent[at]).view(len(owner), size, weight.shape[2])
             blocks = torch.bmm(left, right)
             summed = blocks.new_zeros(n_atoms, *blocks.shape[1:]).index_add(0, owner, blocks)
             messages.append(summed.transpose(1, 2).reshape(n_atoms, -1))
