@@ -110,6 +110,53 @@ def test_a_mixed_batch_equals_the_librarys_single_calls(
             assert_close(response.stress, expected["stress"], tolerance / 10)
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "high orders": {"hidden_irreps": "8x0e+8x1o+8x2e", "max_ell": 3, "correlation": 3},
+    "degree 1": {"correlation": 1},
+    "degree 4": {"correlation": 4, "hidden_irreps": "4x0e", "max_ell": 1},
+    "residual from the first layer": {"interaction_cls_first": "RealAgnosticResidualInteractionBlock"},
+    "density": {
+        "interaction_cls": "RealAgnosticDensityResidualInteractionBlock",
+        "interaction_cls_first": "RealAgnosticDensityInteractionBlock",
+        "pair_repulsion": True,
+        "distance_transform": "Agnesi",
+    },
+    "non-linear": {
+        "interaction_cls": "RealAgnosticResidualNonLinearInteractionBlock",
+        "interaction_cls_first": "RealAgnosticResidualNonLinearInteractionBlock",
+        "edge_irreps": "8x0e+8x1o",
+        "apply_cutoff": False,
+    },
+    "one for all elements": {"use_agnostic_product": True},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_in_a_cheaper_order_equal_the_librarys(kind: str, tmp_path: Path) -> None:
+    from sheaf.backends._mace.edges import Convolution
+    from sheaf.backends._mace.elements import SymmetricContraction
+    from sheaf.backends._mace.library import mace
+
+    o3, classes = mace("e3nn.o3"), mace("mace.modules").interaction_classes
+    settings = {
+        name: o3.Irreps(value) if name.endswith("irreps") else classes.get(value, value)
+        for name, value in KINDS[kind].items()
+    }
+    path = make_mace(tmp_path / "m.model", **settings)
+    backend = load(path, trust_pickle=True, dtype="float64")
+    modules = {type(module) for module in backend._potential._model.modules()}
+    assert {Convolution, SymmetricContraction} <= modules
+    mixed = [*crystals()[:5], molecules()[1]]
+    responses = backend.batch_predict([ask(atoms, compute_stress=bool(atoms.pbc.all())) for atoms in mixed])
+    for atoms, response in zip(mixed, responses, strict=True):
+        expected = direct(atoms, path, "float64")
+        # The library's calculator takes some of its constants in float32.
+        assert_close(response.energy, expected["energy"], 1e-7)
+        assert_close(response.forces, expected["forces"], 1e-6)
+        if response.stress is not None:
+            assert_close(response.stress, expected["stress"], 1e-7)
+
+
 def test_a_trusted_pickle_and_what_it_was_converted_to_are_one_model(
     backend: MACEBackend, pickled: Path
 ) -> None:

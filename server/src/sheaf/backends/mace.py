@@ -60,6 +60,7 @@ class MACEBackend(PotentialBackend):
             import torch
 
             from sheaf.backends._mace.checkpoint import read_model
+            from sheaf.backends._mace.layers import lighten
             from sheaf.backends._mace.potential import MACE
         except ModuleNotFoundError as error:
             raise missing_library("mace", "mace", error) from error
@@ -67,7 +68,7 @@ class MACEBackend(PotentialBackend):
         if dtype not in {torch.float32, torch.float64}:
             raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
         model = read_model(Path(self.model_id), trust_pickle=self.trust_pickle)
-        self._potential = MACE(model.to(device=self.device, dtype=dtype), head=self.head)
+        self._potential = MACE(lighten(model.to(device=self.device, dtype=dtype)), head=self.head)
         if self.dispersion:
             try:
                 from sheaf.backends._mace.dispersion import Dispersed
