@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,15 +57,20 @@ class Running:
     #: The body of its first answer.
     answer: bytes
 
-    def resident(self) -> float:
-        """Resident memory of the server and the processes it started, in MiB; shared pages count in each."""
-        total = 0
-        for process in [self.process, *self.process.children(recursive=True)]:
-            try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        return total / 2**20
+    def family(self) -> list[psutil.Process]:
+        """The server and the processes it started; to list them takes milliseconds."""
+        return [self.process, *self.process.children(recursive=True)]
+
+
+def resident(processes: Sequence[psutil.Process]) -> float:
+    """Resident memory in MiB; shared pages count in each."""
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total / 2**20
 
 
 class StartError(RuntimeError):

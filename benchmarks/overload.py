@@ -38,6 +38,7 @@ from benchmarks._servers import (
     peer,
     pinned,
     placement,
+    resident,
     serving,
 )
 
@@ -132,24 +133,25 @@ class Memory:
     """Watches the resident memory of a server from a thread."""
 
     def __init__(self, server: Running) -> None:
-        self._server = server
+        # Listed once: looking through all processes of the machine would hold up what is measured.
+        self._family = server.family()
         self._samples: list[float] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Memory:
-        self._samples.append(self._server.resident())
+        self._samples.append(resident(self._family))
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        self._samples.append(self._server.resident())
+        self._samples.append(resident(self._family))
 
     def _watch(self) -> None:
-        while not self._over.wait(0.25):
-            self._samples.append(self._server.resident())
+        while not self._over.wait(0.5):
+            self._samples.append(resident(self._family))
 
     def figures(self) -> dict[str, float]:
         """MiB at the start, in the middle and at the end, and the most."""

@@ -66,3 +66,22 @@ def read_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return b"".join(parts)
+
+
+def read_answer(connection: socket.socket, rest: bytearray | None = None) -> tuple[int, dict[str, Any]]:
+    """The next answer on a connection that is kept; `rest` keeps what came after it."""
+    read = bytearray() if rest is None else rest
+    while b"\r\n\r\n" not in read:
+        read += connection.recv(65536) or _ended()
+    start, _, content = bytes(read).partition(b"\r\n\r\n")
+    lines = dict(line.split(b": ", 1) for line in start.split(b"\r\n")[1:])
+    length = int(lines[b"content-length"])
+    while len(content) < length:
+        content += connection.recv(65536) or _ended()
+    read[:] = content[length:]
+    assert rest is not None or not read
+    return int(start.split()[1]), json.loads(content[:length])
+
+
+def _ended() -> bytes:
+    raise AssertionError("the connection ended before the answer")

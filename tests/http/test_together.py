@@ -11,7 +11,7 @@ from typing import Any
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.spec import ModelSpec
 from tests.backends import Echo
-from tests.http.conftest import GOOD, Serve, connect, head, whole
+from tests.http.conftest import GOOD, Serve, connect, head, read_answer, whole
 
 POISON = 666.0
 
@@ -35,25 +35,6 @@ class Quick(Echo):
 
 def asking(value: float) -> bytes:
     return whole({**GOOD, "history": [value]})
-
-
-def read_answer(connection: socket.socket, rest: bytearray | None = None) -> tuple[int, dict[str, Any]]:
-    """The next answer on a connection that is kept; `rest` keeps what came after it."""
-    read = bytearray() if rest is None else rest
-    while b"\r\n\r\n" not in read:
-        read += connection.recv(65536) or _ended()
-    start, _, content = bytes(read).partition(b"\r\n\r\n")
-    lines = dict(line.split(b": ", 1) for line in start.split(b"\r\n")[1:])
-    length = int(lines[b"content-length"])
-    while len(content) < length:
-        content += connection.recv(65536) or _ended()
-    read[:] = content[length:]
-    assert rest is not None or not read
-    return int(start.split()[1]), json.loads(content[:length])
-
-
-def _ended() -> bytes:
-    raise AssertionError("the connection ended before the answer")
 
 
 def held(serve: Serve, count: int) -> tuple[Quick, socket.socket, list[socket.socket]]:

@@ -133,5 +133,8 @@ def into_future(future: Future[Any]) -> Outlet:
 def unwrap(outcome: Outcome) -> Any:
     """The response; an error is raised."""
     if isinstance(outcome, ProblemError):
-        raise outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # the error holds this frame
     return outcome

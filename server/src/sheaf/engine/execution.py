@@ -63,6 +63,7 @@ def run_batch(
             seconds = clock() - started
             for job, outcome in run.outcomes:
                 failures += not settle(job, outcome, seconds, size)
+            run.outcomes.clear()  # errors hold this frame
         return failures, run.fitted
     seconds = clock() - started
     for job, answer in zip(jobs, answers, strict=True):

@@ -87,6 +87,7 @@ def _step(backend: StepwiseBackend, jobs: list[StepJob], turn: Turn, clock: Call
         else:
             _diagnosed(backend, job, error)
             turn.failures += _fail(job, error)
+    run.outcomes.clear()  # errors hold the frames that hold them
 
 
 def _as_said(outcome: object) -> Exception | None:

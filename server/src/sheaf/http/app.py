@@ -174,4 +174,6 @@ def _refuse(exchange: Exchange, error: Exception) -> Awaitable[None]:
     problem = as_problem(error)
     exchange.code = problem.code
     problem.request_id = exchange.request_id
+    # Its frames hold the request, which holds it: a circle that the collector alone would free.
+    problem.__traceback__ = problem.__cause__ = problem.__context__ = None
     return problem_response(problem)(exchange.scope, exchange.receive, exchange.send)

@@ -48,8 +48,10 @@ class _Watch:
 
     def end(self) -> None:
         self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        # Not held on to: the task has this watch, and only the collector would free the two.
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
 
     def _begin(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._look())
