@@ -195,18 +195,25 @@ def test_a_model_that_stops_meanwhile_tells_everybody(make_request: MakeRequest,
         run(day)
 
 
-def test_a_deadline_that_passes_meanwhile_is_told(make_request: MakeRequest) -> None:
+@pytest.mark.parametrize("timeouts", [[0.01, 10.0], [0.01, 0.01]], ids=["one", "all"])
+def test_a_deadline_that_passes_meanwhile_is_told(
+    make_request: MakeRequest, timeouts: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     world = World()
+    late = [timeout < 1 for timeout in timeouts]
 
     async def day() -> None:
         with gathered():
-            asked = [runtime.ask(make_request(1.0), timeout=0.01), runtime.ask(make_request(2.0), timeout=10)]
+            asked = [runtime.ask(make_request(float(i)), timeout=t) for i, t in enumerate(timeouts)]
             time.sleep(0.05)  # noqa: ASYNC251 - the loop is held up
-        assert kinds([await end_of(a) for a in asked]) == [DeadlineExceededError, 2]
+        ends = [DeadlineExceededError if passed else i for i, passed in enumerate(late)]
+        assert kinds([await end_of(a) for a in asked]) == ends
+        assert (await runtime.predict(make_request(5.0), timeout=10)).mean[0] == 5
 
     with steered(world, Inline) as runtime:
         run(day)
-    assert world.calls == [[2.0]]
+    assert world.calls == [*([] if all(late) else [[1.0]]), [5.0]]
+    assert not caplog.records
 
 
 def test_a_window_is_kept(make_request: MakeRequest) -> None:

@@ -156,16 +156,20 @@ class Lane:
     def run_waiting(self) -> None:
         """Run what waits on the caller's thread, where the lane's own sleeps; else that one has it."""
         while True:
+            running: Running | None = None
             with self._lock:
-                if not self._asleep or not len(self._line):
+                if not self._asleep:
                     return
                 now = self._clock()
-                if self._state != "open" or self._line.wait_for(now) != 0:
-                    self._rouse()
-                    return
                 late = self._let_go(self._line.expire(now))
-                running = self._let_in(self._line.take(now, self._model.max_cost))
+                seconds = self._line.wait_for(now)
+                if seconds == 0 and self._state == "open":
+                    running = self._let_in(self._line.take(now, self._model.max_cost))
+                elif seconds is not None:
+                    self._rouse()
             tell_late(late)
+            if running is None:
+                return
             self._run_as_guest(running)
 
     def _let_in(self, batch: list[Entry[Job]]) -> Running:
