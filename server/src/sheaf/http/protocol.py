@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 from uuid import uuid4
 from weakref import ref
 
@@ -27,6 +27,9 @@ from sheaf.http.problems import PROBLEM_TYPE
 from sheaf_client.contracts.problem import Problem
 
 log = logging.getLogger("sheaf.http")
+
+#: A request that is there as a whole, and its connection.
+_Taken: TypeAlias = "tuple[BoundedProtocol, RequestResponseCycle]"
 
 
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
@@ -50,20 +53,31 @@ class Gathering:
     """The requests that one turn of the event loop has read: all begin, quick models run, all are answered.
 
     Each of these is the same code again and again, which is faster by a third than one request after the
-    other, and quick models get batches.
+    other, and quick models get batches. Where the last turn brought one request alone, the first of the next
+    does not wait for others.
     """
 
     def __init__(self) -> None:
-        self._cycles: list[tuple[BoundedProtocol, RequestResponseCycle]] = []
+        self._cycles: list[_Taken] = []
+        self._alone = True
+        self._count = 0  # of this turn
 
     def add(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
-        """Answer a request at the end of this turn."""
-        if not self._cycles:
-            protocol.loop.call_soon(self._answer)
+        """Answer a request at the end of this turn, or before."""
+        self._count += 1
+        if self._count == 1:
+            protocol.loop.call_soon(self._end)
+            if self._alone:
+                self._answer([(protocol, cycle)])
+                return
         self._cycles.append((protocol, cycle))
 
-    def _answer(self) -> None:
+    def _end(self) -> None:
         cycles, self._cycles = self._cycles, []
+        self._alone, self._count = self._count == 1, 0
+        self._answer(cycles)
+
+    def _answer(self, cycles: Sequence[_Taken]) -> None:
         with gathered() if len(cycles) > 1 else nullcontext():
             begun = [protocol.begin(cycle) for protocol, cycle in cycles]
         for (protocol, cycle), request in zip(cycles, begun, strict=True):
