@@ -150,7 +150,7 @@ class Memory:
         self._samples.append(resident(self._family))
 
     def _watch(self) -> None:
-        while not self._over.wait(0.5):
+        while not self._over.wait(0.25):
             self._samples.append(resident(self._family))
 
     def figures(self) -> dict[str, float]:

@@ -47,28 +47,20 @@ def run_batch(
         Died: The model cannot go on; some jobs are unanswered.
     """
 
-    def predict(jobs: Sequence[PredictJob]) -> list[BaseResponse | Exception]:
+    def predict(jobs: list[PredictJob]) -> list[BaseResponse | Exception]:
         requests = [job.request for job in jobs]
         return checked(backend.batch_predict(requests), requests)
 
-    started, size, failures = clock(), len(jobs), 0
+    started, failures = clock(), 0
+    run: Halving[PredictJob, BaseResponse] = Halving(backend, predict)
     try:
-        requests = [job.request for job in jobs]
-        answers = checked(backend.batch_predict(requests), requests)
-    except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
-        run: Halving[PredictJob, BaseResponse] = Halving(backend, predict)
-        try:
-            run.recover(list(jobs), error)
-        finally:
-            seconds = clock() - started
-            for job, outcome in run.outcomes:
-                failures += not settle(job, outcome, seconds, size)
-            run.outcomes.clear()  # errors hold this frame
-        return failures, run.fitted
-    seconds = clock() - started
-    for job, answer in zip(jobs, answers, strict=True):
-        failures += not settle(job, answer, seconds, size)
-    return failures, None
+        run.through(list(jobs))
+    finally:
+        seconds = clock() - started
+        for job, outcome in run.outcomes:
+            failures += not settle(job, outcome, seconds, len(jobs))
+        run.outcomes.clear()  # errors hold this frame
+    return failures, run.fitted
 
 
 class Halving(Generic[JobT, OutcomeT]):
@@ -87,15 +79,14 @@ class Halving(Generic[JobT, OutcomeT]):
         """Have the model called; raises `Died` where it cannot go on."""
         try:
             outcomes = self._call(jobs)
-        except Exception as error:  # noqa: BLE001 - as above
-            self.recover(jobs, error)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
+            self._recover(jobs, error)
         else:
             if self.fitted is not None:
                 self.fitted.append(jobs)
             self.outcomes += zip(jobs, outcomes, strict=True)
 
-    def recover(self, jobs: list[JobT], error: Exception) -> None:
-        """Go on after a call for these jobs that raised; raises `Died` where the model cannot."""
+    def _recover(self, jobs: list[JobT], error: Exception) -> None:
         dead, out_of_memory = diagnose(self._backend, error)
         if dead:
             raise Died(error, jobs) from error

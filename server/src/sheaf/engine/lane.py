@@ -288,7 +288,7 @@ class Lane:
 
     def _settle(self, running: Running, again: Sequence[Entry[Job]]) -> bool:
         """Book what ran; False where it was given up as hung meanwhile, and counts no more."""
-        if self._running is not running:
+        if not self._is_running(running):
             return False
         self._running = None
         now = self._clock()

@@ -253,11 +253,12 @@ class ModelRuntime:
         here: bool = False,
     ) -> tuple[Entry[Job], Leave]:
         entry = self._entry(job, adapters, terms)
-        lanes = GATHERING.get() if here and isinstance(job, PredictJob) else None
+        here = here and isinstance(job, PredictJob)
+        lanes = GATHERING.get() if here else None
         if lanes is not None:
             lanes[lane] = None
             lane.submit(entry, rouse=False)
-        elif not (here and isinstance(job, PredictJob) and lane.run_here(entry, watch.wait)):
+        elif not (here and lane.run_here(entry, watch.wait)):
             watch.wait()
             lane.submit(entry)
 
