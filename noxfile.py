@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import nox
 
@@ -12,48 +16,86 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["tests"]
 nox.options.reuse_existing_virtualenvs = True
 
-#: Tools that generate code are pinned exactly: another version writes other code.
-CODEGEN = [
-    "datamodel-code-generator==0.89.0",
-    "openapi-python-client==0.29.1",
-    "openapi-spec-validator>=0.9",
-    "ruff==0.17.5",
-    "jinja2>=3.1",
-    "pyyaml>=6.0",
-]
-TESTING = [
-    *("hypothesis>=6.100", "playwright>=1.50", "promql-parser>=0.5", "psutil>=6", "pytest>=8.3"),
-    *("pytest-timeout>=2.3", "schemathesis>=4.0"),
-]
-#: What people of these fields hold; the client recognises it and never imports it.
-HELD = [
-    *("ase>=3.23", "biopython>=1.83", "pillow>=10", "polars>=1.0", "pyarrow>=15"),
-    *("pymatgen>=2024.8", "rdkit>=2024.3", "xarray>=2024.6"),
-]
-#: Pinned too: another version finds other things.
-CHECKERS = ["mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAML>=6.0", "nox>=2024.10.9"]
+#: Exact versions of all that an environment holds, as constraints of pip; made by `nox -s lock`.
+LOCKS = Path("locks")
+TYPESCRIPT = Path("clients/typescript")
 #: Installed before anything that wants torch; a newer one brings gigabytes of CUDA along.
 TORCH = "torch==2.13.0"
-#: Writes the documentation site; everything that its pages load comes with it.
-DOCS = ["mkdocs==1.6.1", "mkdocs-material==9.8.1"]
 #: Programs that tests drive, with the packages of Debian that hold them.
 CHROMIUM, REDIS = ("chromium", "chromium"), ("redis-server", "redis-server")
-TYPESCRIPT = Path("clients/typescript")
+#: What builds both packages: pip takes these versions from the lock, too.
+BUILD = ("editables", "hatchling>=1.27", "setuptools", "wheel")
+
+#: Tools that generate code are pinned exactly: another version writes other code.
+CODEGEN = (
+    *("datamodel-code-generator==0.89.0", "openapi-python-client==0.29.1", "openapi-spec-validator>=0.9"),
+    *("ruff==0.17.5", "jinja2>=3.1", "pyyaml>=6.0"),
+)
+TESTING = (
+    *("hypothesis>=6.100", "playwright>=1.50", "promql-parser>=0.5", "psutil>=6", "pytest>=8.3"),
+    *("pytest-timeout>=2.3", "schemathesis>=4.0"),
+)
+#: What people of these fields hold; the client recognises it and never imports it.
+HELD = (
+    *("ase>=3.23", "biopython>=1.83", "pillow>=10", "polars>=1.0", "pyarrow>=15"),
+    *("pymatgen>=2024.8", "rdkit>=2024.3", "xarray>=2024.6"),
+)
+#: Pinned too: another version finds other things.
+CHECKERS = ("mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAML>=6.0", "nox>=2024.10.9")
+PLOTS = ("matplotlib>=3.8",)
+#: The tests of a few minutes.
+QUICK = "not ray and not torch and not browser and not node"
 
 
-def install_project(session: nox.Session, *extras: str) -> None:
-    """Install both packages from this checkout, editable, with the given extras of the server."""
-    session.install("-c", "constraints.txt", "-e", "./sdk", "-e", f"./server[{','.join(extras)}]")
+class Environment(NamedTuple):
+    """What a session installs: both packages with these extras of the server, and tools beside them."""
+
+    tools: tuple[str, ...]
+    extras: tuple[str, ...] = ()
+
+    @property
+    def requirements(self) -> list[str]:
+        project = ["-e", "./sdk", "-e", f"./server[{','.join(self.extras)}]"] if self.extras else []
+        return [*project, *self.tools]
+
+    @property
+    def torch(self) -> bool:
+        return "diffusion" in self.extras
 
 
-def install_everything(session: nox.Session) -> None:
-    session.install(TORCH)
-    install_project(
-        session,
-        *("diffusion", "materials", "mace-dispersion", "proteins", "tabular", "time-series"),
-        *("ray", "batch", "jobs", "modal", "otel"),
-    )
-    session.install("-c", "constraints.txt", *CODEGEN, *TESTING, *HELD, *CHECKERS, "matplotlib>=3.8")
+#: The environments, by the names of their locks.
+ENVIRONMENTS = {
+    "nox": Environment(("nox>=2024.10.9",)),
+    "demo": Environment(PLOTS, ("statsforecast",)),
+    "codegen": Environment(CODEGEN),
+    #: Writes the documentation site; everything that its pages load comes with it.
+    "docs": Environment(("mkdocs==1.6.1", "mkdocs-material==9.8.1")),
+    "tests": Environment(
+        (*CODEGEN, *TESTING, *HELD, *CHECKERS, *PLOTS),
+        (
+            *("diffusion", "materials", "mace-dispersion", "proteins", "tabular", "time-series"),
+            *("ray", "batch", "jobs", "modal", "otel"),
+        ),
+    ),
+}
+
+
+def install(session: nox.Session, name: str, *, locked: bool = True) -> None:
+    """Install an environment by its lock, and say how long that took and how large it is.
+
+    With `locked=False` the newest versions that the packages' own bounds allow.
+    """
+    environment = ENVIRONMENTS[name]
+    # The environment of a build is locked by a setting of its own.
+    lock = str((LOCKS / f"{name}.txt").resolve())
+    options = ["--constraint", lock] if locked else ["--upgrade", "--upgrade-strategy", "eager"]
+    settings = {"PIP_BUILD_CONSTRAINT": lock} if locked else {}
+    started = time.monotonic()
+    if environment.torch:
+        session.install(*options, TORCH, env=settings)
+    session.install(*options, *environment.requirements, env=settings)
+    size = sum(file.lstat().st_size for file in Path(session.virtualenv.location).rglob("*"))
+    session.log(f"environment {name}: {time.monotonic() - started:.0f} s, {size / 2**20:.0f} MiB")
 
 
 def build_typescript(session: nox.Session) -> None:
@@ -78,7 +120,7 @@ def ensure_system(session: nox.Session, *programs: tuple[str, str]) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests, Python and TypeScript. Arguments go to pytest: `nox -s tests -- -k engine`."""
-    install_everything(session)
+    install(session, "tests")
     build_typescript(session)
     ensure_system(session, CHROMIUM, REDIS)
     session.run("python", "-m", "pytest", *session.posargs)
@@ -89,17 +131,53 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def quick(session: nox.Session) -> None:
     """Run the tests of a few minutes: no Ray, no torch, no browser."""
-    install_everything(session)
+    install(session, "tests")
+    run_quick_tests(session)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Run the quick tests with the newest version of everything that our bounds allow, without locks."""
+    install(session, "tests", locked=False)
+    run_quick_tests(session)
+
+
+def run_quick_tests(session: nox.Session) -> None:
     ensure_system(session, REDIS)
-    session.run(
-        "python", "-m", "pytest", "-m", "not ray and not torch and not browser and not node", *session.posargs
-    )
+    session.run("python", "-m", "pytest", "-m", QUICK, *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write locks/ anew from the newest versions that our bounds allow; `-- demo docs` writes those alone.
+
+    Run `nox -s newest` along with it, so that what newer versions break is known.
+    """
+    for name in session.posargs or ENVIRONMENTS:
+        environment = ENVIRONMENTS[name]
+        folder = Path(session.create_tmp()) / name
+        session.run("python", "-m", "venv", "--clear", str(folder), silent=True)
+        pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet")
+        if environment.torch:
+            session.run(*pip, "install", TORCH, external=True)
+        session.run(*pip, "install", *BUILD, *environment.requirements, external=True)
+        frozen = str(session.run(*pip, "freeze", "--all", "--exclude-editable", silent=True, external=True))
+        (LOCKS / f"{name}.txt").write_text(constraints(frozen), encoding="utf-8")
+
+
+def constraints(frozen: str) -> str:
+    """What pip has installed, as constraints for other machines: no local builds, no drivers of a device."""
+    lines = [line.split("+")[0] for line in frozen.splitlines() if "==" in line]
+    kept = [line for line in lines if not re.match(r"pip==|triton==|cuda-|nvidia-.*-cu\d+|nvidia-cu", line)]
+    python = ".".join(platform.python_version_tuple()[:2])
+    header = f"# Made by `nox -s lock` with Python {python} on {platform.system()}; never edited by hand."
+    return "\n".join([header, *sorted(kept, key=str.lower)]) + "\n"
 
 
 @nox.session
 def codegen(session: nox.Session) -> None:
     """Regenerate everything from schema/; with `-- --check` fail where anything differs."""
-    session.install(*CODEGEN)
+    install(session, "codegen")
     session.run("python", "-m", "codegen", *session.posargs)
     for name in ("openapi.json", "openapi-3.2.json"):
         session.run("openapi-spec-validator", f"server/src/sheaf/http/document/{name}", silent=True)
@@ -108,14 +186,14 @@ def codegen(session: nox.Session) -> None:
 @nox.session
 def breaking(session: nox.Session) -> None:
     """Tell what breaks callers of the last release; `-- --release` keeps the contract of a new one."""
-    session.install(*CODEGEN)
+    install(session, "codegen")
     session.run("python", "-m", "codegen.breaking", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types: ruff, pyright (strict), mypy (strict), tsc (strict)."""
-    install_everything(session)
+    install(session, "tests")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("pyright")
@@ -127,15 +205,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Forecast a real series in this process and through a server, and compare with what came."""
-    install_project(session, "statsforecast")
-    session.install("-c", "constraints.txt", "matplotlib>=3.8")
+    install(session, "demo")
     session.run("python", "examples/airline_passengers.py", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/; a link that leads nowhere fails it. `-- serve` shows it."""
-    session.install(*DOCS)
+    install(session, "docs")
     command = session.posargs or ["build", "--strict"]
     session.run("mkdocs", *command, env={"NO_MKDOCS_2_WARNING": "1"})
 
