@@ -1,6 +1,6 @@
 """Send a table once, then ask it by its identifier: the model is fitted the first time only.
 
-python examples/context.py        # needs "sheaf-serve[sklearn]"; no download
+python examples/context.py        # needs "./server[sklearn]"; no download
 """
 
 from __future__ import annotations

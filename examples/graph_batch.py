@@ -1,7 +1,7 @@
 """Many structures in one call: CHGNet finds the lattice constants of elements, with no download.
 
 Each element's cell is computed at nine sizes; all cells go through the network together. The weights come
-with the library: pip install "sheaf-serve[chgnet]"
+with the library: pip install ./sdk "./server[chgnet]"
 """
 
 from __future__ import annotations
