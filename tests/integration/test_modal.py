@@ -69,6 +69,31 @@ def test_the_app_asks_for_the_resources_of_its_models() -> None:
     assert (spec.gpus, spec.cpu, spec.memory) == ("L4", 3.0, 3072)
 
 
+def test_the_models_are_added_to_an_app_that_is_given() -> None:
+    """The published way: the module has an app and an image of its own, and builds the server into it."""
+    import modal
+
+    app = modal.App("flux-serving")
+    image = modal.Image.debian_slim(python_version="3.11").pip_install("a-package")
+    server = ModalServer(app=app, image=image, gpu="A10G", models=[ModelSpec(name="a", backend_cls=Echo)])
+    assert not app._local_state.functions
+    assert server.build() is app
+    assert server.build() is server.app
+    (function,) = app._local_state.functions.values()
+    assert function._spec_.gpus == "A10G"
+    assert str(function._spec_.image) == str(image)
+    with pytest.raises(ValueError, match="app or name"):
+        ModalServer("statsforecast", app=app, name="other")
+
+
+def test_a_keyword_that_nobody_knows_is_refused_where_it_is_given() -> None:
+    assert registered(ModalServer("statsforecast", min_containers=1))._spec_ is not None
+    with pytest.raises(TypeError, match=r"'min_container' is no argument .* 'min_containers'"):
+        ModalServer("statsforecast", min_container=1)
+    with pytest.raises(TypeError, match=r"'extra' .* 'extras'"):
+        ModalServer("statsforecast", extra=["statsforecast"])
+
+
 def test_a_container_takes_as_many_requests_as_its_engine_holds() -> None:
     policy = BatchPolicy(max_batch_size=8, max_queue=100)
     server = ModalServer(ModelSpec(name="a", backend_cls=Echo, batch_policy=policy))
