@@ -78,7 +78,7 @@ def test_means_equal_those_of_the_direct_call(
     request = ask(history, frequency=frequency, output_mode="quantiles", quantile_levels=LEVELS, horizon=9)
     response = backend.predict(request)
     model = library_model(backend.model, history, season)
-    # The library takes the first step of a damped trend twice: tests/integration/test_statsforecast_futures.py.
+    # The library takes the first step of a damped trend twice; the equations say once.
     tolerance = 2e-3 if is_damped(model) else 1e-12
     np.testing.assert_allclose(response.mean, model.predict(9)["mean"], rtol=tolerance)
     assert response.point == "mean"

@@ -55,29 +55,35 @@ def backend_of(name: str) -> StatsForecastBackend:
 
 
 def ets_by_hand(fitted: dict[str, Any], errors: Array) -> Array:
-    """One path by the equations of Hyndman et al. (2008), table 2.1, kind by kind in their error form."""
+    """One path by the equations of Hyndman et al. (2008), kind by kind, in their error form."""
     error, trend, seasonal, damped = fitted["components"]
     alpha, beta, gamma, phi = fitted["par"][:4]
     phi = phi if damped == "D" else 1.0
     state = list(fitted["states"][-1])
     level = state.pop(0)
-    growth = state.pop(0) if trend != "N" else None
+    growth = state.pop(0) if trend != "N" else 0.0
     seasons = state[::-1]  # the oldest first
     path = []
     for e in errors:
-        base = {"N": lambda: level, "A": lambda: level + phi * growth, "M": lambda: level * growth**phi}[
-            trend
-        ]()
-        season = seasons.pop(0) if seasonal != "N" else None
-        mean = {"N": lambda: base, "A": lambda: base + season, "M": lambda: base * season}[seasonal]()
+        base = level
+        if trend == "A":
+            base = level + phi * growth
+        elif trend == "M":
+            base = level * growth**phi
+        mean = base
+        if seasonal == "A":
+            mean = base + seasons[0]
+        elif seasonal == "M":
+            mean = base * seasons[0]
         value = mean + e if error == "A" else mean * (1 + e)
         path.append(value)
         miss = value - mean
-        if seasonal == "M":
+        if seasonal == "A":
+            seasons.append(seasons.pop(0) + gamma * miss)
+        elif seasonal == "M":
+            season = seasons.pop(0)
             seasons.append(season + gamma * miss / base)
             miss = miss / season
-        elif seasonal == "A":
-            seasons.append(season + gamma * miss)
         if trend == "A":
             growth = phi * growth + beta * miss
         elif trend == "M":
@@ -103,7 +109,7 @@ def theta_by_hand(fitted: dict[str, Any], errors: Array) -> Array:
     return np.array(path)
 
 
-def assert_agree(future: Predictive, horizon: int = 30, count: int = 40_000) -> None:
+def assert_agree(future: Predictive, horizon: int = 26, count: int = 20_000) -> None:
     """Quantiles are those of paths: at each level the share of paths below is the level."""
     levels = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99]
     quantiles = future.quantiles(levels, horizon)
@@ -131,7 +137,7 @@ def test_every_kind_of_ets_agrees_with_its_equations_and_itself(kind: str, *, da
 
 
 def test_the_deviations_of_additive_models_are_those_of_the_book() -> None:
-    """Table 6.2 of Hyndman et al. (2008); the library's, where the whole horizon is within a season."""
+    """Table 6.2 of Hyndman et al. (2008), as the library has it where the horizon is within a season."""
     for kind, damped in [("ANN", False), ("AAN", False), ("AAN", True), ("AAA", False), ("AAA", True)]:
         model = models.AutoETS(season_length=12, model=kind, damped=damped).fit(air_passengers)
         direct = model.predict(12, level=[80])
@@ -153,15 +159,15 @@ def test_every_model_of_the_backend_agrees_with_itself(name: str, trend: float) 
     history, backend = series(96, 12, trend=trend), backend_of(name)
     levels = [0.1, 0.5, 0.9]
     fields: dict[str, Any] = {"horizon": 20, "seed": 5}
-    samples = backend.predict(ask(history, output_mode="samples", num_samples=20_000, **fields)).samples
+    samples = backend.predict(ask(history, output_mode="samples", num_samples=10_000, **fields)).samples
     request = ask(history, output_mode="quantiles", quantile_levels=levels, **fields)
     low, median, high = quantiles_of(backend.predict(request))
     sampled = np.quantile(np.array(samples), levels, axis=0)
     # A lost trend would be off by ten at the last step, some times the interval.
     off = np.abs(sampled - [low, median, high]) / (high - low)
-    assert off.max() < 0.03
+    assert off.max() < 0.05
     widths = high - low
-    assert widths[-1] > widths[0] * 0.99
+    assert (widths[12:] > 0.98 * widths[:-12]).all(), "wider from season to season"
     assert np.abs(np.array(backend.predict(request).mean) - median).max() < 0.02 * widths.min()
 
 

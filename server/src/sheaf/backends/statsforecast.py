@@ -19,7 +19,6 @@ from sheaf.backends._statsforecast.naive import seasonal_naive
 from sheaf.backends._statsforecast.predictive import Predictive, Seasoned
 from sheaf.backends._statsforecast.theta import theta
 from sheaf.backends._time_series import (
-    Array,
     Forecast,
     answer,
     check_history,

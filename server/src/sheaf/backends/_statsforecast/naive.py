@@ -14,7 +14,12 @@ from sheaf.backends._time_series import Array
 
 @dataclass(frozen=True)
 class _SeasonalNaive(NormalPredictive):
-    """A fitted model: `season`, shape (season_length,), are the last values; `sigma` is that of the errors."""
+    """A fitted model.
+
+    Attributes:
+        season: the last values, shape (season_length,), that of the next step first.
+        sigma: standard deviation of the errors.
+    """
 
     season: Array
     sigma: float

@@ -1,8 +1,8 @@
 """The four Theta models, from the state at the end of the history.
 
 Model: Fiorucci et al. 2016, "Models for optimising the theta method and their relationship to state space
-models". They are linear, so their intervals are exact. The library's are those of 200 paths, in which the line
-moves even where the model keeps it, the mean is taken a step late, and an additive season counts as noise.
+models". They are linear, so their intervals are exact. The library's are those of 200 paths, in which the
+line moves even where the model keeps it, the mean is taken a step late, and an additive season is noise.
 """
 
 from __future__ import annotations
