@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import frexp, ldexp
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from sheaf.backends._statsforecast.naive import seasonal_naive
 from sheaf.backends._statsforecast.predictive import Predictive, Seasoned
 from sheaf.backends._statsforecast.theta import theta
 from sheaf.backends._time_series import (
+    Array,
     Forecast,
     answer,
     check_history,
@@ -59,6 +61,10 @@ SEASON_LENGTHS = {
 
 #: ETS has one state per step of the season; beyond this many they cannot be estimated.
 MAX_ETS_SEASON = 24
+
+#: Largest values that are fitted as they are. The library's tolerances are absolute and it sums squares, so
+#: it loses the errors of smaller histories and overflows on larger ones.
+COMMON_SIZES = (1e-6, 1e9)
 
 
 @dataclass(frozen=True)
@@ -161,21 +167,23 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         choice = self._choose(request)
         model = self._build(choice)
         history = np.ascontiguousarray(target_of(request)[-self._length(request) :])
+        unit = _unit(history)
         try:
-            model.fit(history)
+            model.fit(history / unit)
         except Exception as error:
-            # The library raises bare exceptions for series it cannot fit.
-            reason = f"{choice.name} cannot be fitted to these {len(history)} values ({error})."
+            # The library raises bare exceptions for series it cannot fit, a KeyError for some too short.
+            told = "too few" if isinstance(error, KeyError) else error
+            reason = f"{choice.name} cannot be fitted to these {len(history)} values ({told})."
             raise refuse("/history", reason) from error
         future = _future(choice, model)
         quantiles = samples = None
         if wants_quantiles(request):
-            quantiles = future.quantiles(request.quantile_levels, request.horizon)
+            quantiles = future.quantiles(request.quantile_levels, request.horizon) * unit
         if wants_samples(request):
             generator = np.random.default_rng(request.seed)
-            samples = future.paths(request.num_samples, request.horizon, generator)
+            samples = future.paths(request.num_samples, request.horizon, generator) * unit
         warnings = (*choice.warnings, *one_variate_warnings(request))
-        return Forecast(future.point(request.horizon), "mean", quantiles, samples, warnings)
+        return Forecast(future.point(request.horizon) * unit, "mean", quantiles, samples, warnings)
 
     def _choose(self, request: TimeSeriesRequest) -> _Choice:
         name = self.model
@@ -204,6 +212,15 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         if self._library is None:
             raise RuntimeError("load() has not been called")
         return getattr(self._library, choice.name)(season_length=choice.season_length)
+
+
+def _unit(history: Array) -> float:
+    """The unit to fit in: 1 for numbers of a common size, else a power of two, which rounds nothing."""
+    largest = float(np.abs(history).max())
+    if largest == 0 or COMMON_SIZES[0] <= largest <= COMMON_SIZES[1]:
+        return 1.0
+    # About a thousand units; no unit is so small that it is 0.
+    return ldexp(1.0, max(frexp(largest)[1] - 10, -1000))
 
 
 def _future(choice: _Choice, model: Any) -> Predictive:

@@ -60,7 +60,8 @@ class _Smoothing(Predictive):
         # The same scores in another order at each step: nearer to the distribution than independent draws.
         errors = (generator.permutation(_scores()) * self.sigma for _ in range(horizon))
         with np.errstate(all="ignore"):
-            return np.stack([np.quantile(step, levels) for step in self._walk(errors)], axis=1)
+            steps: list[Array] = [np.quantile(step, levels) for step in self._walk(errors)]
+        return np.stack(steps, axis=1)
 
     def paths(self, count: int, horizon: int, generator: np.random.Generator) -> Array:
         errors = generator.normal(0.0, self.sigma, (horizon, count))
@@ -92,10 +93,8 @@ class _Smoothing(Predictive):
             seasons.append(season + self.gamma * of_season)
 
 
-class _Linear(_Smoothing, NormalPredictive):
+class _Linear(NormalPredictive, _Smoothing):
     """A model in which nothing multiplies: every step is a sum of errors, so it is normal."""
-
-    quantiles = NormalPredictive.quantiles
 
     def deviation(self, horizon: int) -> Array:
         lags = np.arange(1, horizon)
@@ -109,23 +108,22 @@ def smoothing(fitted: Mapping[str, Any]) -> Predictive:
     error, trend, seasonal, damped = fitted["components"]
     alpha, beta, gamma, phi = (float(value) for value in fitted["par"][:4])
     state = [float(value) for value in fitted["states"][-1]]
-    grows = trend != "N"
-    parts = {
-        "error": _kind(error),
-        "trend": _kind(trend),
-        "seasonal": _kind(seasonal),
-        "sigma": float(np.sqrt(fitted["sigma2"])),
-        "alpha": alpha,
-        "beta": beta if grows else 0.0,
-        "gamma": gamma if seasonal != "N" else 0.0,
-        "phi": phi if damped == "D" else 1.0,
-        "level": state[0],
-        "growth": state[1] if grows else 0.0,
+    grows, repeats = trend != "N", seasonal != "N"
+    made = _Smoothing if "M" in (error, trend, seasonal) else _Linear
+    return made(
+        error=_kind(error),
+        trend=_kind(trend),
+        seasonal=_kind(seasonal),
+        sigma=float(np.sqrt(fitted["sigma2"])),
+        alpha=alpha,
+        beta=beta if grows else 0.0,
+        gamma=gamma if repeats else 0.0,
+        phi=phi if damped == "D" else 1.0,
+        level=state[0],
+        growth=state[1] if grows else 0.0,
         # The library keeps the season of the last step first.
-        "season": tuple(reversed(state[1 + grows :])) if seasonal != "N" else (0.0,),
-    }
-    linear = "multiplicative" not in (parts["error"], parts["trend"], parts["seasonal"])
-    return (_Linear if linear else _Smoothing)(**parts)
+        season=tuple(reversed(state[1 + grows :])) if repeats else (0.0,),
+    )
 
 
 def _kind(letter: str) -> Kind:
