@@ -100,7 +100,8 @@ class _Linear(NormalPredictive, _Smoothing):
         lags = np.arange(1, horizon)
         grown = np.cumsum(self.phi**lags)
         moved = self.alpha + self.beta * grown + self.gamma * (lags % len(self.season) == 0)
-        return self.sigma * np.sqrt(1 + np.concatenate([[0.0], np.cumsum(moved**2)]))
+        variances: Array = 1 + np.concatenate([[0.0], np.cumsum(moved**2)])
+        return self.sigma * np.sqrt(variances)
 
 
 def smoothing(fitted: Mapping[str, Any]) -> Predictive:
