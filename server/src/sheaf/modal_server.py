@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import ASGIApp
 
+from sheaf.extras import needs
 from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
@@ -134,15 +135,16 @@ def default_image(extras: Sequence[str] = ()) -> Any:
 
 def requirements(extras: Sequence[str] = ()) -> list[str]:
     """What `sheaf-serve` with these extras needs of the package index; `ValueError` for an unknown one."""
-    from packaging.requirements import Requirement
+    with needs("ModalServer", "modal"):
+        from packaging.requirements import Requirement
 
     offered: list[str] = metadata("sheaf-serve").get_all("Provides-Extra") or []
     if unknown := sorted(set(extras) - set(offered)):
         raise ValueError(f"sheaf-serve has no extra {unknown[0]!r}; it has {', '.join(sorted(offered))}")
-    needs = [Requirement(line) for package in _PACKAGES for line in requires(package) or ()]
+    lines = [Requirement(line) for package in _PACKAGES for line in requires(package) or ()]
     wanted = {
         _without_marker(need)
-        for need in needs
+        for need in lines
         if need.name not in _PACKAGES
         and (need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)))
     }
@@ -178,4 +180,5 @@ def _container(specs: Sequence[ModelSpec], limits: Limits, access: Access, *, pu
 
 def _modal() -> Any:
     """Imported when it is used, and without types: its decorators are annotated only in part."""
-    return importlib.import_module("modal")
+    with needs("ModalServer", "modal"):
+        return importlib.import_module("modal")
