@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import ASGIApp
 
+from sheaf.carried import with_class
 from sheaf.extras import needs
 from sheaf.http import create_app
 from sheaf.http.keys import Access
@@ -36,7 +37,8 @@ class ModalServer:
         print(server.deploy())
 
     With `app = server.app` in a module, `modal deploy module.py` does the same. The settings and the models
-    travel with the deployment, so backends must be importable in the image: registered ones are.
+    travel with the deployment, so backends must be importable in the image, unless they are written in the
+    program that deploys; those of Sheaf's own are.
 
     Args:
         models: Specs, or names of backends whose defaults will do; one container holds them all.
@@ -109,7 +111,8 @@ class ModalServer:
         concurrent = modal.concurrent(max_inputs=most, target_inputs=target)
         image = self._image if self._image is not None else default_image(self._extras)
         cls = self._app.cls(image=image, serialized=True, **self._options)
-        return cls(concurrent(_container(self.specs, self._limits, self._access, public=self._public)))
+        specs = [with_class(spec) for spec in self.specs]
+        return cls(concurrent(_container(specs, self._limits, self._access, public=self._public)))
 
     @cached_property
     def _app(self) -> Any:
