@@ -14,7 +14,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -34,7 +36,7 @@ from tests.contract.targets import ray_cluster
 pytestmark = pytest.mark.ray
 
 PORT = 18274
-ROW = {"history": [1.0, 2.0], "horizon": 1, "frequency": "1h"}
+ROW: dict[str, Any] = {"history": [1.0, 2.0], "horizon": 1, "frequency": "1h"}
 LIMITS = Limits(max_batch=2, origins=("https://app.example.org",))
 
 
@@ -167,11 +169,19 @@ def test_updates_under_load_drop_nothing_and_bad_ones_change_nothing(server: Mod
     assert load.answers[-1] == 22
 
 
-def test_models_come_and_go(server: ModelServer) -> None:
-    server.update(spec(name="second", add=5))
+class Known(Echo):
+    """Known to this program alone, by the name that the test gives it."""
+
+
+def test_models_come_and_go(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    registry.register_backend("known_here")(Known)
+    small = ResourceConfig(num_cpus=0.1)
+    server.update(ModelSpec(name="second", backend="known_here", backend_kwargs={"add": 5}, resources=small))
     with Sheaf(server.url) as client:
         assert ask(client, "second") == 7
         assert [m.name for m in client.models.list()] == ["echo", "second"]
+        assert client.models.list()[-1].backend == "known_here"
         server.remove("second")
         assert [m.name for m in client.models.list()] == ["echo"]
         with pytest.raises(ModelNotFoundError):
@@ -300,23 +310,11 @@ def test_every_answer_has_its_identifier_once(server: ModelServer) -> None:
         assert raw.request_id == str(raw.parse().request_id)
 
 
-class Known(Echo):
-    """Known to this program alone, by the name that the test gives it."""
+#: What the proxies have no part in is tried behind one of them.
+behind = partial(pytest.mark.parametrize, "server", indirect=True)
 
 
-def test_a_backend_that_this_program_registered_is_served(
-    server: ModelServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-    registry.register_backend("known_here")(Known)
-    small = ResourceConfig(num_cpus=0.1)
-    server.update(ModelSpec(name="known", backend="known_here", backend_kwargs={"add": 3}, resources=small))
-    with Sheaf(server.url) as client:
-        assert ask(client, "known") == 5
-        assert {m.name: m.backend for m in client.models.list()}["known"] == "known_here"
-    server.remove("known")
-
-
+@behind(argvalues=["proxy"])
 def test_a_second_server_leaves_the_first_s_models_alone(server: ModelServer) -> None:
     with pytest.raises(ValueError, match="has an application 'echo' that is not this server's"):
         ModelServer([spec(name="fourth"), spec(add=1000)]).run()
@@ -356,7 +354,7 @@ server.run()
 with Sheaf(server.url) as client:
     call = dict(history=[1.0, 2.0], horizon=1, frequency="1h")
     print(*(client.time_series.forecast(model=m.name, **call).mean[0] for m in client.models.list()))
-os.kill(os.getpid(), getattr(signal, sys.argv[1])) if sys.argv[1:] else sys.exit("its end")
+os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 """
 BESIDE = """
 from sheaf.backends.base import ModelBackend, respond
@@ -379,14 +377,14 @@ class Beside(ModelBackend):
 """
 
 
-def run_program(folder: Path, *how: str) -> subprocess.CompletedProcess[str]:
+def run_program(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
     import ray
 
     (folder / "program.py").write_text(PROGRAM)
     (folder / "beside.py").write_text(BESIDE)
     address = ray.get_runtime_context().gcs_address
     return subprocess.run(
-        [sys.executable, str(folder / "program.py"), *how],
+        [sys.executable, str(folder / "program.py"), how],
         env={**os.environ, "RAY_ADDRESS": address},
         capture_output=True,
         text=True,
@@ -395,28 +393,26 @@ def run_program(folder: Path, *how: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_program_that_ends_takes_its_own_models_along(
-    server: ModelServer, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    # Its way of ending; one is enough on each cluster, since the proxies have no part in it.
-    how, status = ((), 1) if "haproxy" in request.node.name else (("SIGINT",), -signal.SIGINT)
+@behind(argvalues=["haproxy"])
+def test_a_program_that_ends_takes_its_own_models_along(server: ModelServer, tmp_path: Path) -> None:
     with Sheaf(server.url) as client:
         before, answer = client.models.list(), ask(client)
-        done = run_program(tmp_path, *how)
-        assert done.returncode == status, done.stderr
+        done = run_program(tmp_path, "SIGINT")
+        assert done.returncode == -signal.SIGINT, done.stderr
         assert done.stdout.split().count("102.0") == 2, done.stderr
         assert list(client.models.list()) == list(before)
         assert ask(client) == answer
 
 
+@behind(argvalues=["proxy"])
 def test_the_names_of_a_program_that_was_killed_are_free(server: ModelServer, tmp_path: Path) -> None:
-    if "haproxy" in programs():
-        pytest.skip("the proxies have no part in it")
+    from ray import serve
+
     done = run_program(tmp_path, "SIGKILL")
     assert done.returncode == -signal.SIGKILL, done.stderr
     with Sheaf(server.url) as client:
         assert ask(client, "seventh") == 102
-        for name in ("seventh", "eighth"):
-            server.update(spec(name=name, add=5))
-            assert ask(client, name) == 7
-            server.remove(name)
+        server.update(spec(name="seventh", add=5))
+        assert ask(client, "seventh") == 7
+    server.remove("seventh")
+    serve.delete("eighth")

@@ -310,8 +310,8 @@ class ModelServer:
         applications = {spec.name: self._build(spec) for spec in specs}
         at = cluster.address()
         if at is None:
-            serve.start(http_options={"host": self._host, "port": self._port})
             self._began_serve = True
+            serve.start(http_options={"host": self._host, "port": self._port})
         else:
             self._host, self._port = at
         return applications
