@@ -62,8 +62,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[ModelServer]:
         if request.param == "proxy":
             cluster.enter_context(ray_cluster())
             a_taken_root_is_refused(running)
+        before = settings()
         running.run()
-        assert not [name for name in os.environ if name.startswith("RAY_SERVE_")]
+        assert settings() == before
         assert ("haproxy" in programs()) == (request.param == "haproxy")
         yield running
         assert set(ray.serve.status().applications) == {"sheaf-index", *(s.name for s in running.specs)}
@@ -72,6 +73,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[ModelServer]:
         # Serve itself goes where it came by this server alone.
         assert ray.serve.status().applications == {}
         assert bool(ray.serve.status().proxies) == (request.param == "proxy")
+
+
+def settings() -> dict[str, str]:
+    """What this process's environment says to Serve."""
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_SERVE_")}
 
 
 def a_taken_root_is_refused(server: ModelServer) -> None:
