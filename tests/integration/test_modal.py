@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sheaf import ModelSpec
+from sheaf import ModelSpec, registry
 from sheaf.modal_server import ModalServer, requirements
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.spec import ResourceConfig
@@ -56,6 +56,22 @@ def test_what_is_sent_to_a_container_runs_in_a_process_of_its_own() -> None:
     sent = serialize(registered(ModalServer("statsforecast"))._source_info_.user_cls)
     done = subprocess.run([sys.executable, "-c", CONTAINER], input=sent, capture_output=True, check=False)
     assert done.stdout.decode().split() == ["2"], done.stderr.decode()
+
+
+class Known(Echo):
+    """Known to this program alone, by the name that the test gives it."""
+
+
+def test_a_backend_that_the_program_registered_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    registry.register_backend("known_here")(Known)
+    container = ModalServer(ModelSpec(name="known", backend="known_here")).container
+    # The container's process knows the name from nowhere.
+    del registry._registered["known_here"]
+    with Sheaf.asgi(container().web.local()) as client:
+        assert [(m.name, m.backend) for m in client.models.list()] == [("known", "known_here")]
+        request: dict[str, Any] = {"history": [1.0, 3.0], "horizon": 1, "frequency": "1h"}
+        assert client.time_series.forecast(model="known", **request).mean == [3.0]
 
 
 def test_the_app_asks_for_the_resources_of_its_models() -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import ASGIApp
 
+from sheaf.carried import with_class
+from sheaf.extras import needs
 from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
@@ -40,8 +42,9 @@ class ModalServer:
         print(server.deploy())
 
     With `app = server.app` in a module, `modal deploy module.py` does the same; a module that has a
-    `modal.App` of its own gives it as `app` and calls `build()`. The settings and the models
-    travel with the deployment, so backends must be importable in the image: registered ones are.
+    `modal.App` of its own gives it as `app` and calls `build()`. The settings and the models travel with the
+    deployment, so backends must be importable in the image, unless they are written in the program that
+    deploys; those of Sheaf's own are.
 
     Args:
         models: Specs, or names of backends whose defaults will do; one container holds them all.
@@ -128,7 +131,8 @@ class ModalServer:
         concurrent = modal.concurrent(max_inputs=most, target_inputs=target)
         image = self._image if self._image is not None else default_image(self._extras)
         cls = self._app.cls(image=image, serialized=True, **self._options)
-        return cls(concurrent(_container(self.specs, self._limits, self._access, public=self._public)))
+        specs = [with_class(spec) for spec in self.specs]
+        return cls(concurrent(_container(specs, self._limits, self._access, public=self._public)))
 
     @cached_property
     def _app(self) -> Any:
@@ -169,15 +173,16 @@ def default_image(extras: Sequence[str] = ()) -> Any:
 
 def requirements(extras: Sequence[str] = ()) -> list[str]:
     """What `sheaf-serve` with these extras needs of the package index; `ValueError` for an unknown one."""
-    from packaging.requirements import Requirement
+    with needs("ModalServer", "modal"):
+        from packaging.requirements import Requirement
 
     offered: list[str] = metadata("sheaf-serve").get_all("Provides-Extra") or []
     if unknown := sorted(set(extras) - set(offered)):
         raise ValueError(f"sheaf-serve has no extra {unknown[0]!r}; it has {', '.join(sorted(offered))}")
-    needs = [Requirement(line) for package in _PACKAGES for line in requires(package) or ()]
+    lines = [Requirement(line) for package in _PACKAGES for line in requires(package) or ()]
     wanted = {
         _without_marker(need)
-        for need in needs
+        for need in lines
         if need.name not in _PACKAGES
         and (need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)))
     }
@@ -213,4 +218,5 @@ def _container(specs: Sequence[ModelSpec], limits: Limits, access: Access, *, pu
 
 def _modal() -> Any:
     """Imported when it is used, and without types: its decorators are annotated only in part."""
-    return importlib.import_module("modal")
+    with needs("ModalServer", "modal"):
+        return importlib.import_module("modal")
