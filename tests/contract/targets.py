@@ -65,13 +65,9 @@ def ray_serve(specs: list[ModelSpec]) -> Iterator[Sheaf]:
 
     with ray_cluster():
         small = ResourceConfig(num_cpus=min(0.1, 1 / len(specs)))
-        server = ModelServer([s.model_copy(update={"resources": small}) for s in specs], port=RAY_PORT)
-        server.run()
-        try:
-            with Sheaf(server.url, timeout=120) as client:
-                yield client
-        finally:
-            server.shutdown()
+        small_ones = [s.model_copy(update={"resources": small}) for s in specs]
+        with ModelServer(small_ones, port=RAY_PORT) as server, Sheaf(server.url, timeout=120) as client:
+            yield client
 
 
 def open_async(client: Sheaf, specs: list[ModelSpec]) -> AsyncSheaf:

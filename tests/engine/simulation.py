@@ -30,6 +30,7 @@ class Ask:
     patience: float | None = None
     leaves_after: float | None = None
     steps: int = 0
+    call: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Day:
     expired: list[tuple[Ask, float]] = field(default_factory=list)
     left: int = 0
     asked: int = 0
-    #: Batches of its tenant and key that took a less urgent entry and left this one, by entry.
+    #: Batches of its flow and key that took a less urgent entry and left this one, by entry.
     passed_over: Counter[Entry[Ask]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -99,7 +100,7 @@ class Day:
         self.asked += 1
         deadline = None if ask.patience is None else self.now + ask.patience
         key = ("steps", ask.key) if ask.steps else ask.key
-        entry = Entry(ask, key, ask.cost, self.now, deadline, ask.priority, ask.tenant, ask.steps)
+        entry = Entry(ask, key, ask.cost, self.now, deadline, ask.priority, ask.tenant, ask.steps, ask.call)
         self.line.add(entry)
         if ask.leaves_after is not None:
             self._at(self.now + ask.leaves_after, lambda: self._leave(entry))
@@ -167,16 +168,16 @@ class Day:
         assert size == 1 or cost <= bound * (1 + 1e-9), "only one entry alone may cost more"
         taken = set(map(id, batch))
         for entry in waiting:
-            if id(entry) in taken or entry.tenant != leader.tenant:
+            if id(entry) in taken or entry.flow != leader.flow:
                 continue
             stepwise = entry.item.steps or leader.item.steps  # their keys take turns
             if self.policy.wait == "busy" and (entry.key == leader.key or not stepwise):
-                assert leader < entry, "a tenant's most urgent entry leads"
+                assert leader < entry, "the most urgent entry of a flow leads"
         for entry in batch:
             self.passed_over[entry] = 0  # counted anew before each step
         for entry in waiting:
             if id(entry) not in taken and entry.key == leader.key:
-                ahead = [b for b in batch[1:] if b.tenant == entry.tenant and entry < b]
+                ahead = [b for b in batch[1:] if b.flow == entry.flow and entry < b]
                 self.passed_over[entry] += bool(ahead)
                 assert self.passed_over[entry] <= self.policy.max_overtakes, "overtaken too often"
                 assert entry.overtaken <= self.policy.max_overtakes

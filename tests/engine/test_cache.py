@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from codegen.bundle import read_bundle
+from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.cache import CacheConfig
 from sheaf.engine.cache import AnswerCache, request_key
 from sheaf.http._routes import OPERATIONS
@@ -17,14 +18,29 @@ from tests.conftest import MakeRequest
 from tests.engine.harness import World, running, steered
 
 
+class Drawing(Echo):
+    """Draws, as it says, for whoever gives no seed."""
+
+    def deterministic(self, request: TimeSeriesRequest) -> bool:
+        return request.seed is not None
+
+
 def test_what_chance_decides_is_neither_kept_nor_shared(make_request: MakeRequest) -> None:
-    with running(Echo, cache=CacheConfig()) as (runtime, backend):  # the rule of the base class
+    with running(Drawing, cache=CacheConfig()) as (runtime, backend):
         for _ in range(2):
             runtime.predict_now(make_request(1.0), timeout=10)
         assert len(backend.batches) == 2
         for _ in range(2):
             runtime.predict_now(make_request(1.0, seed=0), timeout=10)
         assert len(backend.batches) == 3
+
+
+def test_a_backend_that_does_not_say_it_draws_is_taken_not_to(make_request: MakeRequest) -> None:
+    """A contract with a `seed` does not make a model one that draws."""
+    with running(Echo, cache=CacheConfig()) as (runtime, backend):
+        for _ in range(2):
+            runtime.predict_now(make_request(1.0), timeout=10)
+        assert len(backend.batches) == 1
 
 
 @pytest.mark.parametrize(

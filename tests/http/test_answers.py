@@ -91,6 +91,22 @@ def test_problems_keep_the_caller_s_identifier(serve: Serve) -> None:
         assert answer.json()["request_id"] == answer.headers["x-request-id"] == "order-66"
 
 
+def test_an_answer_s_identifier_is_that_of_its_head(serve: Serve) -> None:
+    server = serve()
+    ours, body_s = "5f3a0c9e-1d57-4c2b-9d3e-7f1b8a2c4e60", "0e4d9a6b-58f1-4d0e-8a3c-2b1f6c7d8e90"
+    for given, body, head, told in (
+        (ours, GOOD, ours, ours),
+        (None, {**GOOD, "request_id": body_s}, body_s, body_s),
+        (ours, {**GOOD, "request_id": body_s}, ours, body_s),
+    ):
+        headers = {} if given is None else {"x-request-id": given}
+        answer = httpx.post(f"{server.url}/echo/predict", json=body, headers=headers)
+        assert (answer.headers["x-request-id"], answer.json()["request_id"]) == (head, told)
+    named = httpx.post(f"{server.url}/echo/predict", json=GOOD, headers={"x-request-id": "order-7"})
+    assert named.status_code == 200
+    assert named.headers["x-request-id"] == "order-7"
+
+
 def test_a_page_s_preflight_needs_no_key(serve: Serve) -> None:
     access = Access(keys=(ApiKey(name="a", sha256=hash_of("a")),))
     server = serve(limits=Limits(origins=("https://app.example.org",)), access=access)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sheaf import ModelSpec
+from sheaf import ModelSpec, registry
 from sheaf.batch import BatchFailedError, BatchReport, BatchRunner, BatchSpec, JsonlSink, JsonlSource
 from sheaf.cli import app
 from sheaf.spec import ResourceConfig
@@ -84,8 +84,30 @@ def test_a_job_that_failed_goes_on_where_it_ended(tmp_path: Path) -> None:
         run(tmp_path, Fragile, write(tmp_path / "in.jsonl", 7.0), rows_per_file=2)
 
 
+class Known(Echo):
+    """Known to this program alone, by the name that the test gives it."""
+
+
+def test_workers_have_a_backend_that_this_program_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    registry.register_backend("known_here")(Known)
+    spec = ModelSpec(name="m", backend="known_here", backend_kwargs={"add": 1}, resources=SMALL)
+    source = JsonlSource(path=write(tmp_path / "in.jsonl", 1.0, 2.0))
+    job = BatchSpec(spec=spec, source=source, sink=JsonlSink(path=str(tmp_path / "out")))
+    assert outcomes(BatchRunner(job).run()) == [2.0, 3.0]
+
+
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"do not fit .*'ad'"):
+        run(tmp_path, Echo, write(tmp_path / "in.jsonl", 1.0), {"ad": 1})
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_that_does_not_load_ends_the_job_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(BatchFailedError, match="no checkpoint at /models/none"):
+    reason = "^a worker could not go on: FileNotFoundError: no checkpoint at /models/none$"
+    with pytest.raises(BatchFailedError, match=reason):
         run(tmp_path, Broken, write(tmp_path / "in.jsonl", 1.0))
 
 

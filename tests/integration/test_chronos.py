@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sheaf import ModelSpec
 from sheaf.api.time_series import TimeSeriesResponse
 from sheaf.backends.chronos import Chronos2Backend
+from sheaf.cache import CacheConfig
+from sheaf_client import Sheaf
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import InvalidRequestError
 from tests.checkpoints import make_chronos2, make_chronos_bolt, make_chronos_t5
@@ -72,6 +75,25 @@ def direct(library: Any, request: Any) -> tuple[Any, Any]:
     )
     # Chronos-2 puts the variates before the horizon.
     return point[0].reshape(-1).numpy(), quantiles[0].reshape(request.horizon, -1).numpy().T
+
+
+@pytest.mark.parametrize("mode", ["mean", "quantiles", "samples"])
+def test_chance_decides_over_the_sampling_kind_alone(mode: str, backends: dict[str, Chronos2Backend]) -> None:
+    for kind, backend in backends.items():
+        assert backend.deterministic(ask(walk(30), output_mode=mode)) == (kind != "t5")
+        assert backend.deterministic(ask(walk(30), output_mode=mode, seed=0))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_cache_keeps_what_draws_nothing(kind: str, checkpoints: dict[str, Path]) -> None:
+    settings = {"model_id": str(checkpoints[kind])}
+    spec = ModelSpec(name="m", backend="chronos2", backend_kwargs=settings, cache=CacheConfig())
+    with Sheaf.local([spec]) as client:
+        asked = [
+            client.time_series.forecast(model="m", history=[1.0, 2.0, 3.0] * 9, horizon=3, frequency="1M")
+            for _ in range(2)
+        ]
+    assert [answer.metadata.usage.cache_hit for answer in asked] == [False, kind != "t5"]
 
 
 @pytest.mark.parametrize("kind", ["bolt", "chronos2"])

@@ -211,6 +211,7 @@ def test_the_client_draws_in_this_process(diffusion_checkpoints: dict[str, str])
 def test_seeds_that_are_not_given_are_drawn(runtimes: dict[str, ModelRuntime]) -> None:
     request = draw(seed=None)
     assert not runtimes["flux"].backend.deterministic(request)
+    assert runtimes["flux"].backend.deterministic(draw(seed=0))
     seeds = {runtimes["flux"].predict_now(request).seed for _ in range(3)}
     assert len(seeds) == 3
 
@@ -268,6 +269,8 @@ def test_photos_are_turned_upright(runtimes: dict[str, ModelRuntime]) -> None:
 
 def test_strength_nought_keeps_the_image(runtimes: dict[str, ModelRuntime]) -> None:
     request = redraw(strength=0.0, num_images=2)
+    assert runtimes["redraw"].backend.deterministic(request)
+    assert not runtimes["redraw"].backend.deterministic(redraw(strength=0.5, seed=None))
     with watched(runtimes["redraw"]) as forwards:
         (*_, last) = list(runtimes["redraw"].iter_stream(request))
     assert isinstance(last, ResultEvent)

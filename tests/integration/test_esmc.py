@@ -79,15 +79,14 @@ def assert_is_the_librarys(request: ProteinLanguageRequest, outcome: Any, librar
     model, tokenizer = library
     asked = {
         "logits": request.return_logits,
-        "embeddings": request.return_embeddings,
+        "embeddings": request.return_embeddings or request.output_hidden_states,
         "hidden_states": request.output_hidden_states,
     }
     assert {name for name, wanted in asked.items() if wanted} == {
         name for name in asked if getattr(outcome, name) is not None
     }
     assert outcome.vocab_size == (64 if request.return_logits else None)
-    wants_states = request.return_embeddings or request.output_hidden_states
-    assert outcome.hidden_dim == (32 if wants_states else None)
+    assert outcome.hidden_dim == (32 if asked["embeddings"] else None)
     for i, sequence in enumerate(request.sequences):
         inputs = library_inputs(tokenizer, sequence)
         assert outcome.seq_lens[i] == inputs["input_ids"].shape[1]
@@ -98,7 +97,8 @@ def assert_is_the_librarys(request: ProteinLanguageRequest, outcome: Any, librar
         if outcome.embeddings is not None:
             assert_close(outcome.embeddings[i], out.hidden_states[-1][0])
         if outcome.hidden_states is not None:
-            assert_close(outcome.hidden_states[i], torch.stack(out.hidden_states, 1)[0])
+            layers = [layer[i] for layer in outcome.hidden_states]
+            assert_close(layers, torch.stack(out.hidden_states, 1)[0])
 
 
 @pytest.mark.parametrize("mix", MIXES)

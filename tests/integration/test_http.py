@@ -79,6 +79,19 @@ def test_both_routes_give_the_typed_answer(http: httpx.Client, path: str) -> Non
     assert answer.headers["x-request-id"] == body["request_id"]
 
 
+@pytest.mark.parametrize("label", ["other", "org/model v2", ""])
+def test_what_a_body_calls_the_model_is_a_label(http: httpx.Client, label: str) -> None:
+    """The URL says which model answers: the published wire format compares the body's name with nothing."""
+    body = {**GOOD, "model_name": label}
+    one = http.post("/echo/predict", json=body)
+    many = http.post("/echo/batch", json={"requests": [body, GOOD]})
+    stream = http.post("/echo/stream", json=body)
+    last = json.loads(stream.text.rpartition("data: ")[2])
+    assert (one.status_code, many.status_code, stream.status_code, last["type"]) == (200, 200, 200, "result")
+    for answer in (one.json(), *many.json()["responses"], last):
+        assert (answer["mean"], answer["model_name"]) == ([2, 2], "echo")
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -95,7 +108,8 @@ def test_both_routes_give_the_typed_answer(http: httpx.Client, path: str) -> Non
         ({**GOOD, "frequency": "2h"}, [("not_allowed", "/frequency")]),
         ({**GOOD, "quantile_levels": [0.5, 1.5]}, [("out_of_range", "/quantile_levels/1")]),
         ({**GOOD, "num_samples": -1}, [("out_of_range", "/num_samples")]),
-        ({**GOOD, "model_name": "other"}, [("mismatch", "/model_name")]),
+        ({**GOOD, "model_name": 3}, [("wrong_type", "/model_name")]),
+        ({**GOOD, "model_name": "other", "horizon": 0}, [("out_of_range", "/horizon")]),
         ({**GOOD, "model_type": "tabular"}, [("not_allowed", "/model_type")]),
         ([], [("wrong_type", "")]),
         ("text", [("wrong_type", "")]),

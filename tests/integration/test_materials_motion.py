@@ -198,8 +198,19 @@ def test_the_thermostat_and_the_seed_do_what_they_say(backend: CHGNetBackend) ->
     assert_same_walk(backend.predict(dynamics(atoms, **settings)), response)
     other = backend.predict(dynamics(atoms, **settings, seed=2))
     assert np.abs(other.positions - response.positions).max() > 0.01
-    assert backend.deterministic(dynamics(atoms))
-    assert not backend.deterministic(dynamics(atoms, seed=None))
+
+
+def test_chance_decides_over_velocities_that_are_drawn_and_the_thermostat(backend: CHGNetBackend) -> None:
+    given = {"velocities": np.zeros((len(SALT), 3)), "seed": None}
+    assert backend.deterministic(dynamics(SALT))
+    assert not backend.deterministic(dynamics(SALT, seed=None))
+    assert not backend.deterministic(dynamics(SALT, seed=None, ensemble="nve"))
+    assert not backend.deterministic(dynamics(SALT, **given))
+    assert backend.deterministic(dynamics(SALT, **given, ensemble="nve"))
+    assert backend.deterministic(relaxation(SALT))
+    cold = dynamics(SALT, seed=None, temperature_k=0, n_steps=4)
+    assert backend.deterministic(cold)
+    np.testing.assert_array_equal(backend.predict(cold).positions, backend.predict(cold).positions)
 
 
 def test_relaxing_and_simulating_in_this_process() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sheaf import ModelSpec
+from sheaf import ModelSpec, registry
 from sheaf.modal_server import ModalServer, requirements
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.spec import ResourceConfig
@@ -58,6 +58,22 @@ def test_what_is_sent_to_a_container_runs_in_a_process_of_its_own() -> None:
     assert done.stdout.decode().split() == ["2"], done.stderr.decode()
 
 
+class Known(Echo):
+    """Known to this program alone, by the name that the test gives it."""
+
+
+def test_a_backend_that_the_program_registered_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    registry.register_backend("known_here")(Known)
+    container = ModalServer(ModelSpec(name="known", backend="known_here")).container
+    # The container's process knows the name from nowhere.
+    del registry._registered["known_here"]
+    with Sheaf.asgi(container().web.local()) as client:
+        assert [(m.name, m.backend) for m in client.models.list()] == [("known", "known_here")]
+        request: dict[str, Any] = {"history": [1.0, 3.0], "horizon": 1, "frequency": "1h"}
+        assert client.time_series.forecast(model="known", **request).mean == [3.0]
+
+
 def test_the_app_asks_for_the_resources_of_its_models() -> None:
     specs = [
         ModelSpec(name="a", backend_cls=Echo, resources=ResourceConfig(num_cpus=2, num_gpus=1, memory_gb=2)),
@@ -67,6 +83,31 @@ def test_the_app_asks_for_the_resources_of_its_models() -> None:
     spec = registered(server)._spec_
     assert server.app.name == "weather"
     assert (spec.gpus, spec.cpu, spec.memory) == ("L4", 3.0, 3072)
+
+
+def test_the_models_are_added_to_an_app_that_is_given() -> None:
+    """The published way: the module has an app and an image of its own, and builds the server into it."""
+    import modal
+
+    app = modal.App("flux-serving")
+    image = modal.Image.debian_slim(python_version="3.11").pip_install("a-package")
+    server = ModalServer(app=app, image=image, gpu="A10G", models=[ModelSpec(name="a", backend_cls=Echo)])
+    assert not app._local_state.functions
+    assert server.build() is app
+    assert server.build() is server.app
+    (function,) = app._local_state.functions.values()
+    assert function._spec_.gpus == "A10G"
+    assert str(function._spec_.image) == str(image)
+    with pytest.raises(ValueError, match="app or name"):
+        ModalServer("statsforecast", app=app, name="other")
+
+
+def test_a_keyword_that_nobody_knows_is_refused_where_it_is_given() -> None:
+    assert registered(ModalServer("statsforecast", min_containers=1))._spec_ is not None
+    with pytest.raises(TypeError, match=r"'min_container' is no argument .* 'min_containers'"):
+        ModalServer("statsforecast", min_container=1)
+    with pytest.raises(TypeError, match=r"'extra' .* 'extras'"):
+        ModalServer("statsforecast", extra=["statsforecast"])
 
 
 def test_a_container_takes_as_many_requests_as_its_engine_holds() -> None:

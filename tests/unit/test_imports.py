@@ -48,13 +48,13 @@ def test_an_import_loads_no_more_than_it_needs(statement: str, absent: set[str])
 #: Batches and workers are hosts of models in this process.
 #: The policies of scheduling are pure, so backends may cut what they are given by them.
 ALLOWED = {
-    "batch": {"batch", "local", "observability", "records", "spec"},
-    "worker": {"local", "records", "spec", "worker"},
+    "batch": {"batch", "carried", "extras", "local", "observability", "ray_errors", "records", "spec"},
+    "worker": {"extras", "local", "records", "spec", "worker"},
     "scheduling": {"scheduling"},
-    "backends": {"api", "backends", "lora", "registry", "scheduling"},
+    "backends": {"api", "backends", "extras", "lora", "registry", "scheduling"},
     "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
     "http": {"engine", "http", "observability", "registry", "settings", "spec"},
-    "observability": {"engine", "environment", "observability"},
+    "observability": {"engine", "environment", "extras", "observability"},
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,7 @@ from sheaf.http._routes import OPERATIONS
 from sheaf.registry import backend_names, find_backend
 
 SURFACE = {
-    "sheaf": ["ModelServer", "ModelSpec", "ResourceConfig", "build_app"],
+    "sheaf": ["ModalServer", "ModelServer", "ModelSpec", "ResourceConfig", "build_app"],
     "sheaf.api.audio": [
         "AudioRequest",
         "AudioResponse",
@@ -67,3 +69,23 @@ def test_every_backend_can_be_named() -> None:
     assert {"chronos2", "statsforecast"} <= set(names)
     served = {operation.model_type for operation in OPERATIONS}
     assert {find_backend(name).model_type for name in names} <= served
+
+
+def test_the_extras_of_published_install_lines_are_there() -> None:
+    file = Path(__file__).parents[2] / "server/pyproject.toml"
+    extras = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    published = ["time-series", "tabular", "molecular", "materials", "diffusion", "multimodal-generation"]
+    assert {*published, "modal", "batch", "worker", "all"} <= extras.keys()
+    # An extra that only names another one is a name of it; `all` holds what the others do.
+    assert extras["molecular"] == ["sheaf-serve[proteins]"]
+    assert extras["worker"] == ["sheaf-serve[jobs]"]
+    held = {extra for extra, needs in extras.items() if extra != "all" and "sheaf-serve[" not in needs[0]}
+    reached, todo = set[str](), ["all"]
+    while todo:
+        extra = todo.pop()
+        reached.add(extra)
+        for need in extras[extra]:
+            name, _, inner = need.partition("[")
+            if name == "sheaf-serve":
+                todo += inner.removesuffix("]").split(",")
+    assert held <= reached

@@ -9,13 +9,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sheaf.modal_server import ModalServer
     from sheaf.server import ModelServer, build_app
     from sheaf.spec import ModelSpec, ResourceConfig
 
-__all__ = ["ModelServer", "ModelSpec", "ResourceConfig", "build_app"]
+__all__ = ["ModalServer", "ModelServer", "ModelSpec", "ResourceConfig", "build_app"]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ModalServer": "sheaf.modal_server",
     "ModelServer": "sheaf.server",
     "ModelSpec": "sheaf.spec",
     "ResourceConfig": "sheaf.spec",

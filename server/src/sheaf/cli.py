@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -48,7 +49,7 @@ def serve(
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
     from sheaf.embedded import EmbeddedServer
 
-    try:
+    with _told():
         specs = _read(models)
         limits = _limits(models, allow_origin or ())
         server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=_access(models))
@@ -58,9 +59,6 @@ def serve(
             f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs"
         )
         server.run()
-    except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"sheaf: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 @keys.command("new")
@@ -72,11 +70,8 @@ def new_key(
     from sheaf.http.keys import new_key as make
 
     secret = make()
-    try:
+    with _told():
         key = ApiKey(name=name, sha256=hash_of(secret))
-    except ValueError as error:
-        typer.echo(f"sheaf: {error}", err=True)
-        raise typer.Exit(1) from None
     typer.echo(f"key (give it to {key.name}; it is not kept):\n  {secret}")
     typer.echo(f"for SHEAF_API_KEYS:\n  {key.name}:{key.sha256}")
     typer.echo(f"for a file of keys:\n  - {{name: {key.name}, sha256: {key.sha256}}}")
@@ -85,16 +80,14 @@ def new_key(
 @app.command()
 def batch(job: Annotated[Path, typer.Argument(help="YAML or JSON file of the job.")]) -> None:
     """Answer files of requests: `sheaf batch job.yaml`."""
-    from sheaf.batch import BatchFailedError, BatchRunner, BatchSpec
     from sheaf.observability import configure_logging
 
     configure_logging(whole_process=True)
-    try:
+    with _told():
+        from sheaf.batch import BatchFailedError, BatchRunner, BatchSpec
+    with _told(BatchFailedError):
         spec = BatchSpec.from_yaml(job)
         report = BatchRunner(spec).run()
-    except (BatchFailedError, ValueError, OSError, ImportError) as error:
-        typer.echo(f"sheaf: {error}", err=True)
-        raise typer.Exit(1) from None
     earlier = f", {report.resumed} from an earlier run" if report.resumed else ""
     typer.echo(
         f"{report.rows} rows: {report.answered} answered, {report.refused} refused{earlier}; "
@@ -125,17 +118,14 @@ def worker(
 
     configure_logging(default="info", whole_process=True)
     start_tracing()
-    try:
-        with open_queue(queue, policy=JobPolicy(lease=lease, max_attempts=max_attempts)) as jobs:
-            running = SheafWorker(_read(models), jobs)
-            if metrics_port is not None:
-                prometheus_client.start_http_server(metrics_port, metrics_host)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda _number, _frame: running.stop())
-            running.run()
-    except (QueueUnavailableError, ValueError, OSError, ImportError) as error:
-        typer.echo(f"sheaf: {error}", err=True)
-        raise typer.Exit(1) from None
+    policy = JobPolicy(lease=lease, max_attempts=max_attempts)
+    with _told(QueueUnavailableError), open_queue(queue, policy=policy) as jobs:
+        running = SheafWorker(_read(models), jobs)
+        if metrics_port is not None:
+            prometheus_client.start_http_server(metrics_port, metrics_host)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: running.stop())
+        running.run()
 
 
 @app.command()
@@ -161,9 +151,16 @@ def openapi(
     """Write the OpenAPI document of these models, without loading them."""
     from sheaf.openapi import generate, write
 
-    try:
+    with _told():
         write(generate(_read(models), servers=server or ()), output, None if form is None else form.value)
-    except (ValueError, OSError) as error:
+
+
+@contextmanager
+def _told(*kinds: type[Exception]) -> Generator[None]:
+    """Tell of what a user can mend in one line, and end with status 1."""
+    try:
+        yield
+    except (*kinds, ValueError, OSError, ImportError) as error:
         typer.echo(f"sheaf: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import metadata, requires
+from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import ASGIApp
 
+from sheaf.carried import with_class
+from sheaf.extras import needs
 from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
@@ -24,6 +28,9 @@ from sheaf.spec import ModelSpec, SpecLike, as_specs
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+#: Settings of `modal.App.cls` that are made here, and arguments of the server, for a name that is near.
+_OWN_OPTIONS = {"self", "serialized", "image"}
+_ARGUMENTS = ("models", "app", "name", "image", "extras", "gpu", "secrets", "limits", "access", "public")
 #: Packages whose source on this machine goes into the image.
 _PACKAGES = {"sheaf-serve": "sheaf", "sheaf-client": "sheaf_client"}
 
@@ -34,12 +41,15 @@ class ModalServer:
         server = ModalServer(["statsforecast"], extras=["statsforecast"])
         print(server.deploy())
 
-    With `app = server.app` in a module, `modal deploy module.py` does the same. The settings and the models
-    travel with the deployment, so backends must be importable in the image: registered ones are.
+    With `app = server.app` in a module, `modal deploy module.py` does the same; a module that has a
+    `modal.App` of its own gives it as `app` and calls `build()`. The settings and the models travel with the
+    deployment, so backends must be importable in the image, unless they are written in the program that
+    deploys; those of Sheaf's own are.
 
     Args:
         models: Specs, or names of backends whose defaults will do; one container holds them all.
-        name: Name of the app on Modal.
+        app: The `modal.App` that the models are added to; when absent one is made.
+        name: Name of the app that is made, `sheaf` when absent.
         image: The `modal.Image` of the containers, with Sheaf and the models' libraries in it. When absent
             one is made of this machine's Sheaf and the needs of `extras`, with this Python's version.
         extras: Extras of `sheaf-serve` that the image gets.
@@ -51,13 +61,18 @@ class ModalServer:
         public: Let anyone call it. Otherwise callers send a proxy token of the workspace, as the headers
             `Modal-Key` and `Modal-Secret`.
         options: Further settings of `modal.App.cls`, such as `volumes`, `region`, `min_containers`.
+
+    Raises:
+        TypeError: An option is no setting of `modal.App.cls`.
+        ValueError: A model asks for a GPU and none is named, or both `app` and `name` are given.
     """
 
     def __init__(
         self,
         models: Iterable[SpecLike] | SpecLike,
         *,
-        name: str = "sheaf",
+        app: Any = None,
+        name: str | None = None,
         image: Any = None,
         extras: Sequence[str] = (),
         gpu: str | list[str] | None = None,
@@ -71,7 +86,11 @@ class ModalServer:
         self.specs: list[ModelSpec] = [self._access.weigh(spec) for spec in as_specs(models)]
         if gpu is None and (hungry := [s.name for s in self.specs if s.resources.num_gpus]):
             raise ValueError(f"{hungry[0]} asks for a GPU: say which, such as gpu='L4'")
-        self._name, self._image, self._extras = name, image, tuple(extras)
+        if app is not None and name is not None:
+            raise ValueError("app has a name already: give app or name, not both")
+        _check_options(options)
+        self._given_app, self._name = app, name or "sheaf"
+        self._image, self._extras = image, tuple(extras)
         self._limits, self._public = limits or Limits(), public
         resources = [spec.resources for spec in self.specs]
         memory = sum(r.memory_gb or 0 for r in resources)
@@ -96,9 +115,13 @@ class ModalServer:
 
     @cached_property
     def app(self) -> Any:
-        """The `modal.App`."""
+        """The `modal.App`, with the models on it."""
         _ = self.container  # registers itself
         return self._app
+
+    def build(self) -> Any:
+        """The `modal.App` with the models added to it, where `modal deploy` and `modal serve` find them."""
+        return self.app
 
     @cached_property
     def container(self) -> Any:
@@ -108,11 +131,12 @@ class ModalServer:
         concurrent = modal.concurrent(max_inputs=most, target_inputs=target)
         image = self._image if self._image is not None else default_image(self._extras)
         cls = self._app.cls(image=image, serialized=True, **self._options)
-        return cls(concurrent(_container(self.specs, self._limits, self._access, public=self._public)))
+        specs = [with_class(spec) for spec in self.specs]
+        return cls(concurrent(_container(specs, self._limits, self._access, public=self._public)))
 
     @cached_property
     def _app(self) -> Any:
-        return _modal().App(self._name)
+        return _modal().App(self._name) if self._given_app is None else self._given_app
 
     def deploy(self, **options: Any) -> str | None:
         """Deploy to the workspace that `modal setup` chose; the URL of the models.
@@ -125,6 +149,21 @@ class ModalServer:
         return url
 
 
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse an option where it is given, not where the app is built."""
+    if not options:
+        return
+    known = {
+        name for name in signature(_modal().App.cls).parameters if not name.startswith("_")
+    } - _OWN_OPTIONS
+    if unknown := sorted(options.keys() - known):
+        near = get_close_matches(unknown[0], [*known, *_ARGUMENTS], 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise TypeError(
+            f"{unknown[0]!r} is no argument of ModalServer and no setting of modal.App.cls.{hint}"
+        )
+
+
 def default_image(extras: Sequence[str] = ()) -> Any:
     """A Debian image with this machine's Sheaf, what it needs, and what the extras need."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -134,15 +173,16 @@ def default_image(extras: Sequence[str] = ()) -> Any:
 
 def requirements(extras: Sequence[str] = ()) -> list[str]:
     """What `sheaf-serve` with these extras needs of the package index; `ValueError` for an unknown one."""
-    from packaging.requirements import Requirement
+    with needs("ModalServer", "modal"):
+        from packaging.requirements import Requirement
 
     offered: list[str] = metadata("sheaf-serve").get_all("Provides-Extra") or []
     if unknown := sorted(set(extras) - set(offered)):
         raise ValueError(f"sheaf-serve has no extra {unknown[0]!r}; it has {', '.join(sorted(offered))}")
-    needs = [Requirement(line) for package in _PACKAGES for line in requires(package) or ()]
+    lines = [Requirement(line) for package in _PACKAGES for line in requires(package) or ()]
     wanted = {
         _without_marker(need)
-        for need in needs
+        for need in lines
         if need.name not in _PACKAGES
         and (need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)))
     }
@@ -178,4 +218,5 @@ def _container(specs: Sequence[ModelSpec], limits: Limits, access: Access, *, pu
 
 def _modal() -> Any:
     """Imported when it is used, and without types: its decorators are annotated only in part."""
-    return importlib.import_module("modal")
+    with needs("ModalServer", "modal"):
+        return importlib.import_module("modal")

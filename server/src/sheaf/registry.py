@@ -56,6 +56,18 @@ def find_backend(name: str) -> type[ModelBackend]:
     return _registered[name]
 
 
+def is_packaged(name: str) -> bool:
+    """Whether any process with these packages finds the same backend by that name.
+
+    Not so for one that a program registered in its own modules: only those who import them know it.
+    """
+    cls = find_backend(name)
+    if cls.__module__.startswith("sheaf.backends."):
+        return True
+    place = f"{cls.__module__}:{cls.__qualname__}"
+    return any(entry.value == place for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name)
+
+
 def name_of(cls: type[ModelBackend]) -> str:
     """The name a backend class is registered under, or its class path."""
     for name, known in _registered.items():

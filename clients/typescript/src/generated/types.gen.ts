@@ -100,7 +100,7 @@ export type AudioGenerationRequest = {
      */
     model_type: 'audio_generation';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -206,7 +206,7 @@ export type AudioRequest = {
      */
     model_type: 'audio';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -338,7 +338,7 @@ export type BaseRequest = {
      */
     model_type: string;
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
 };
@@ -425,7 +425,7 @@ export type DepthRequest = {
      */
     model_type: 'depth';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -495,7 +495,7 @@ export type DetectionRequest = {
      */
     model_type: 'detection';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -563,7 +563,7 @@ export type DiffusionRequest = {
      */
     model_type: 'diffusion';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -675,7 +675,7 @@ export type EmbeddingRequest = {
      */
     model_type: 'embedding';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -809,7 +809,7 @@ export type GenomicRequest = {
      */
     model_type: 'genomic';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -920,7 +920,7 @@ export type MaterialsRequest = {
      */
     model_type: 'materials';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1065,7 +1065,7 @@ export type MolecularDynamicsRequest = {
      */
     model_type: 'materials';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1213,7 +1213,7 @@ export type MolecularRequest = {
      */
     model_type: 'molecular';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1274,7 +1274,7 @@ export type MultimodalEmbeddingRequest = {
      */
     model_type: 'multimodal_embedding';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1354,7 +1354,7 @@ export type MultimodalGenerationRequest = {
      */
     model_type: 'multimodal_generation';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1475,7 +1475,7 @@ export type OpticalFlowRequest = {
      */
     model_type: 'optical_flow';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1564,7 +1564,7 @@ export type PointCloudRequest = {
      */
     model_type: 'point_cloud';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1637,7 +1637,7 @@ export type PoseRequest = {
      */
     model_type: 'pose';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1770,7 +1770,7 @@ export type ProteinLanguageRequest = {
      */
     model_type: 'protein_language';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -1786,7 +1786,7 @@ export type ProteinLanguageRequest = {
      */
     return_embeddings?: boolean;
     /**
-     * Whether the answer holds `hidden_states`, the states of every layer.
+     * Whether the answer holds `hidden_states`, the states of every layer; it then holds `embeddings` too.
      */
     output_hidden_states?: boolean;
 };
@@ -1820,7 +1820,7 @@ export type ProteinLanguageResponse = {
      */
     embeddings: Array<Array<Array<number>>> | null;
     /**
-     * Vectors of every layer, input embedding first; `hidden_states[i]` has shape (n_layers + 1, seq_lens[i], hidden_dim).
+     * Vectors of every layer, input embedding first; `hidden_states[k][i]`, of layer k and sequence i, has shape (seq_lens[i], hidden_dim).
      */
     hidden_states: Array<Array<Array<Array<number>>>> | null;
     /**
@@ -1861,7 +1861,7 @@ export type RelaxRequest = {
      */
     model_type: 'materials';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2001,7 +2001,7 @@ export type SatelliteRequest = {
      */
     model_type: 'geospatial';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2106,7 +2106,7 @@ export type SegmentationRequest = {
      */
     model_type: 'segmentation';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2192,7 +2192,7 @@ export type SmallMoleculeRequest = {
      */
     model_type: 'small_molecule';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2295,7 +2295,7 @@ export type StructureRequest = {
      */
     model_type: 'structure';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2414,7 +2414,7 @@ export type TTSRequest = {
      */
     model_type: 'tts';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2492,7 +2492,7 @@ export type TabularRequest = {
      */
     model_type: 'tabular';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2612,7 +2612,7 @@ export type TimeSeriesRequest = {
      */
     model_type: 'time_series';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2776,7 +2776,7 @@ export type VideoRequest = {
      */
     model_type: 'video';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**
@@ -2911,7 +2911,7 @@ export type WeatherRequest = {
      */
     model_type: 'weather';
     /**
-     * Name of the deployed model that shall answer.
+     * Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares.
      */
     model_name: ModelName;
     /**

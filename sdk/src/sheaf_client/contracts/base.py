@@ -49,7 +49,7 @@ class BaseRequest(Model):
     model_type: str
     """The contract this request follows."""
     model_name: ModelName
-    """Name of the deployed model that shall answer."""
+    """Name of the deployed model that shall answer. Where the URL or the job names the model, it is a label that nothing compares."""
 
 
 class Usage(Model):

@@ -39,7 +39,7 @@ class ProteinLanguageRequest(BaseRequest):
     return_embeddings: bool = False
     """Whether the answer holds `embeddings`, the states of the last layer."""
     output_hidden_states: bool = False
-    """Whether the answer holds `hidden_states`, the states of every layer."""
+    """Whether the answer holds `hidden_states`, the states of every layer; it then holds `embeddings` too."""
 
     if TYPE_CHECKING:
 
@@ -69,7 +69,7 @@ class ProteinLanguageResponse(BaseResponse):
     embeddings: list[list[list[float]]] | None = None
     """Vectors of the last layer, without unit; `embeddings[i]` has shape (seq_lens[i], hidden_dim)."""
     hidden_states: list[list[list[list[float]]]] | None = None
-    """Vectors of every layer, input embedding first; `hidden_states[i]` has shape (n_layers + 1, seq_lens[i], hidden_dim)."""
+    """Vectors of every layer, input embedding first; `hidden_states[k][i]`, of layer k and sequence i, has shape (seq_lens[i], hidden_dim)."""
     seq_lens: list[int]
     """Positions of each sequence in the answer, the model's start and end tokens included, padding removed; shape (n_sequences,)."""
     vocab_size: int | None = Field(default=None, ge=1)

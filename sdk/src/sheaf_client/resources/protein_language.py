@@ -75,7 +75,7 @@ class ProteinLanguage(SyncResource):
             sequences: Protein sequences in one-letter codes, `<mask>` for a masked residue, shape (n_sequences,).
             return_logits: Whether the answer holds `logits`. Default: `True`.
             return_embeddings: Whether the answer holds `embeddings`, the states of the last layer. Default: `False`.
-            output_hidden_states: Whether the answer holds `hidden_states`, the states of every layer. Default: `False`.
+            output_hidden_states: Whether the answer holds `hidden_states`, the states of every layer; it then holds `embeddings` too. Default: `False`.
             timeout: Seconds to wait for this call.
             extra_headers: Headers for this call alone.
 
@@ -162,7 +162,7 @@ class AsyncProteinLanguage(AsyncResource):
             sequences: Protein sequences in one-letter codes, `<mask>` for a masked residue, shape (n_sequences,).
             return_logits: Whether the answer holds `logits`. Default: `True`.
             return_embeddings: Whether the answer holds `embeddings`, the states of the last layer. Default: `False`.
-            output_hidden_states: Whether the answer holds `hidden_states`, the states of every layer. Default: `False`.
+            output_hidden_states: Whether the answer holds `hidden_states`, the states of every layer; it then holds `embeddings` too. Default: `False`.
             timeout: Seconds to wait for this call.
             extra_headers: Headers for this call alone.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sheaf.extras import missing
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
@@ -19,8 +20,7 @@ def refuse(path: str, message: str, code: str = "unsupported") -> InvalidRequest
 
 def missing_library(backend: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
     """The error for a backend whose library is not installed, with the command that installs it."""
-    message = f'the backend {backend!r} needs {error.name}: pip install "sheaf-serve[{extra}]"'
-    return ModuleNotFoundError(message, name=error.name)
+    return missing(f"the backend {backend!r}", extra, error)
 
 
 def one_of(name: str, value: Any, old_name: str, old_value: Any, default: Any) -> Any:

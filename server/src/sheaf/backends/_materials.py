@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sheaf.api.materials import MaterialsRequest, MaterialsResponse, StructureResult
+from sheaf.api.materials import (
+    MaterialsRequest,
+    MaterialsResponse,
+    MolecularDynamicsRequest,
+    StructureResult,
+)
 from sheaf.backends._atoms.structures import Floats, Properties, Structure, is_flat, structure_of
 from sheaf.backends._common import refuse
 from sheaf.backends.base import ModelBackend, respond
@@ -94,6 +99,13 @@ class PotentialBackend(ModelBackend[Any, Any]):
     def cost(self, request: Any) -> float:
         """Neighbours of all atoms of the request, as the density of each structure has it, in Å."""
         return sum(expected_neighbors(place.structure, self._loaded.cutoff) for place in places_of(request))
+
+    def deterministic(self, request: Any) -> bool:
+        """Chance decides over velocities that are drawn and over the thermostat, where no seed is given."""
+        if not isinstance(request, MolecularDynamicsRequest) or request.seed is not None:
+            return True
+        draws = request.ensemble.value == "nvt" or request.velocities is None
+        return not (draws and request.temperature_k)
 
     def batch_predict(self, requests: Sequence[Any]) -> list[Any]:
         """Compute requests of any mix of sizes, molecules and crystals, in shared passes.

@@ -121,13 +121,14 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
         """What a batch of members of such costs computes, padding included; what metrics tell of padding."""
         return cost_of(costs, padded=self.padded)
 
-    def deterministic(self, request: RequestT) -> bool:
-        """Whether the same request has the same answer, so that it may be kept and shared.
+    def deterministic(self, request: RequestT) -> bool:  # noqa: ARG002 - for those who override it
+        """Whether the same request has the same answer, so that a `cache` may keep and share it.
 
-        Where a contract has a `seed` and the request names none, chance decides unless the backend knows
-        better.
+        Only the backend knows, so it is taken to be so: a model that draws must override this and say for
+        which requests, as a rule those without a seed that ask for what is drawn. A `seed` in the contract
+        tells nothing: a forecaster may draw for sample paths and not for quantiles.
         """
-        return getattr(request, "seed", 0) is not None
+        return True
 
     @cached_property
     def contexts(self) -> ContextCache:

@@ -97,6 +97,10 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     def cost(self, request: TimeSeriesRequest) -> float:
         return self._loaded.cost(request)
 
+    def deterministic(self, request: TimeSeriesRequest) -> bool:
+        """Chronos-Bolt and Chronos-2 draw nothing; the original Chronos draws for every answer."""
+        return self._loaded.deterministic(request)
+
     def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
         """Forecast requests of any mix; those of equal `batch_key` share their passes through the model.
 

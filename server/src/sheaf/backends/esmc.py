@@ -75,7 +75,7 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
         config = self._model.config
         for_each = (
             request.return_logits * config.vocab_size
-            + request.return_embeddings * config.hidden_size
+            + _wants(request, "embeddings") * config.hidden_size
             + request.output_hidden_states * (config.num_hidden_layers + 1) * config.hidden_size
         )
         asked = for_each * sum(map(count_tokens, request.sequences))
@@ -128,7 +128,8 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
 def _wants(request: ProteinLanguageRequest, name: str) -> bool:
     return {
         "logits": request.return_logits,
-        "embeddings": request.return_embeddings,
+        # The states of all layers bring those of the last along, as the contract says.
+        "embeddings": request.return_embeddings or request.output_hidden_states,
         "hidden_states": request.output_hidden_states,
     }[name]
 
@@ -140,12 +141,15 @@ def _answer(
         if not all(part.isfinite().all() for part in values.values()):
             return refuse(f"/sequences/{index}", "The model gives no finite values for this sequence.")
     first = sequences[0]
-    states = first.get("embeddings", first.get("hidden_states"))
+    fields = {name: [values[name].tolist() for values in sequences] for name in first}
+    if "hidden_states" in fields:
+        # Layer by layer, and in each the sequences.
+        fields["hidden_states"] = [list(layer) for layer in zip(*fields["hidden_states"], strict=True)]
     return respond(
         request,
         ProteinLanguageResponse,
-        **{name: [values[name].tolist() for values in sequences] for name in first},
+        **fields,
         seq_lens=[count_tokens(sequence) for sequence in request.sequences],
         vocab_size=first["logits"].shape[-1] if "logits" in first else None,
-        hidden_dim=None if states is None else states.shape[-1],
+        hidden_dim=first["embeddings"].shape[-1] if "embeddings" in first else None,
     )

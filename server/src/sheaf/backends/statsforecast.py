@@ -6,17 +6,19 @@ Each series is a fit of its own, so a batch is an honest loop: it shares nothing
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from secrets import randbits
+from math import frexp, ldexp
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sheaf.api.time_series import Frequency, TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._common import missing_library, refuse
+from sheaf.backends._statsforecast.ets import smoothing
+from sheaf.backends._statsforecast.naive import seasonal_naive
+from sheaf.backends._statsforecast.predictive import Predictive, Seasoned
+from sheaf.backends._statsforecast.theta import theta
 from sheaf.backends._time_series import (
     Array,
     Forecast,
@@ -57,11 +59,12 @@ SEASON_LENGTHS = {
     Frequency.YEARLY: 1,
 }
 
-#: ETS has one state per step of the season; beyond this many they cannot be estimated or simulated.
+#: ETS has one state per step of the season; beyond this many they cannot be estimated.
 MAX_ETS_SEASON = 24
 
-#: The library seeds numpy's global generator when it simulates; one thread at a time may be in there.
-_GLOBAL_GENERATOR = threading.Lock()
+#: Largest values that are fitted as they are. The library's tolerances are absolute and it sums squares, so
+#: it loses the errors of smaller histories and overflows on larger ones.
+COMMON_SIZES = (1e-6, 1e9)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ class _Choice:
 
 @register_backend("statsforecast")
 class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
-    """AutoETS, AutoTheta, MSTL or SeasonalNaive; answers equal the library's own `forecast` call.
+    """AutoETS, AutoTheta, MSTL or SeasonalNaive, chosen and fitted by the library.
+
+    Point, quantiles and sample paths come from the one recursion of the fitted model, so they agree. They are
+    the library's own where those follow its models' equations; `_statsforecast` says where they do not.
 
     Histories shorter than two seasons are forecast without a season, AutoETS with a season beyond 24 by
     MSTL (whose trend is AutoETS); the answer's `metadata.warnings` say so.
@@ -137,12 +143,14 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         check_no_covariates(request)
         check_timestamps(request)
         if wants_samples(request):
-            if self._choose(request).name == "MSTL":
-                raise refuse("/output_mode", "MSTL has no sample paths; it gives quantiles.")
             check_sample_count(request, request.num_samples)
 
     def cost(self, request: TimeSeriesRequest) -> float:
         return float(self._length(request))
+
+    def deterministic(self, request: TimeSeriesRequest) -> bool:
+        """Chance decides over paths alone: the quantiles of every model draw nothing anew."""
+        return request.seed is not None or not wants_samples(request)
 
     def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
         """Fit and forecast one after another; a request that cannot be forecast gets its error in place."""
@@ -159,27 +167,23 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         choice = self._choose(request)
         model = self._build(choice)
         history = np.ascontiguousarray(target_of(request)[-self._length(request) :])
-        levels = (
-            [_interval_level(level) for level in request.quantile_levels] if wants_quantiles(request) else []
-        )
-        samples = None
+        unit = _unit(history)
         try:
-            found = model.forecast(y=history, h=request.horizon, level=sorted(set(levels)) or None)
-            if wants_samples(request):
-                samples = _simulate(model, history, request)
+            model.fit(history / unit)
         except Exception as error:
-            # The library raises bare exceptions for series it cannot fit.
-            reason = f"{choice.name} cannot be fitted to these {len(history)} values ({error})."
+            # The library raises bare exceptions for series it cannot fit, a KeyError for some too short.
+            told = "too few" if isinstance(error, KeyError) else error
+            reason = f"{choice.name} cannot be fitted to these {len(history)} values ({told})."
             raise refuse("/history", reason) from error
-        quantiles = None
-        if levels:
-            # The lower side of an interval of 80 % is the level 0.1, its upper side 0.9.
-            sides = ["lo" if level <= 0.5 else "hi" for level in request.quantile_levels]
-            quantiles = np.stack(
-                [found[f"{side}-{level}"] for side, level in zip(sides, levels, strict=True)]
-            )
+        future = _future(choice, model)
+        quantiles = samples = None
+        if wants_quantiles(request):
+            quantiles = future.quantiles(request.quantile_levels, request.horizon) * unit
+        if wants_samples(request):
+            generator = np.random.default_rng(request.seed)
+            samples = future.paths(request.num_samples, request.horizon, generator) * unit
         warnings = (*choice.warnings, *one_variate_warnings(request))
-        return Forecast(found["mean"], "mean", quantiles, samples, warnings)
+        return Forecast(future.point(request.horizon) * unit, "mean", quantiles, samples, warnings)
 
     def _choose(self, request: TimeSeriesRequest) -> _Choice:
         name = self.model
@@ -210,34 +214,19 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         return getattr(self._library, choice.name)(season_length=choice.season_length)
 
 
-def _interval_level(level: float) -> float:
-    """The interval, in percent, that has the quantile level at one of its sides; 0 for the median."""
-    return abs(2 * level - 1) * 100
+def _unit(history: Array) -> float:
+    """The unit to fit in: 1 for numbers of a common size, else a power of two, which rounds nothing."""
+    largest = float(np.abs(history).max())
+    if largest == 0 or COMMON_SIZES[0] <= largest <= COMMON_SIZES[1]:
+        return 1.0
+    # About a thousand units; no unit is so small that it is 0.
+    return ldexp(1.0, max(frexp(largest)[1] - 10, -1000))
 
 
-def _simulate(model: Any, history: Array, request: TimeSeriesRequest) -> Array:
-    """Sample paths of shape (num_samples, horizon), the same for the same seed."""
-    seed = randbits(32) if request.seed is None else request.seed
-    if seed >= 2**32:
-        # The library passes the seed on to numpy's older generator, which takes 32 bits.
-        seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    size = {"h": request.horizon, "n_paths": request.num_samples}
-    with _global_generator_kept():
-        if model.alias != "AutoETS":
-            return np.asarray(model.simulate(y=history, seed=seed, **size))
-        fitted = model.fit(history).model_
-        if fitted["components"][3] == "N":
-            # A trend that is not damped has no phi; the library's simulation takes that for 0 and loses the
-            # trend, where its forecast rightly takes 1.
-            fitted["par"] = np.concatenate([fitted["par"][:3], [1.0], fitted["par"][4:]])
-        return np.asarray(model.simulate(seed=seed, **size))
-
-
-@contextmanager
-def _global_generator_kept() -> Generator[None]:
-    with _GLOBAL_GENERATOR:
-        state = np.random.get_state()
-        try:
-            yield
-        finally:
-            np.random.set_state(state)
+def _future(choice: _Choice, model: Any) -> Predictive:
+    """What a model of the library, once fitted, says of the steps to come."""
+    if choice.name == "MSTL":
+        season = model.model_["seasonal"].to_numpy()[-choice.season_length :]
+        return Seasoned(smoothing(model.trend_forecaster.model_), season)
+    read = {"AutoETS": smoothing, "AutoTheta": theta, "SeasonalNaive": seasonal_naive}
+    return read[choice.name](model.model_)

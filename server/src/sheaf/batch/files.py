@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sheaf.batch.spec import JsonlSource
+from sheaf.extras import needs
 
 #: pyarrow has no annotations, so it is used without types.
-fs: Any = importlib.import_module("pyarrow.fs")
+with needs("a batch job", "batch"):
+    fs: Any = importlib.import_module("pyarrow.fs")
 
 #: Bytes read at once.
 CHUNK = 2**20

@@ -6,6 +6,7 @@ The driver knows where parts begin and how many rows were refused; rows are in t
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
 import posixpath
@@ -18,7 +19,10 @@ from typing import Any
 
 from sheaf.batch.files import UNFINISHED, Part, find, fs, plan, resolve
 from sheaf.batch.spec import BatchSpec
-from sheaf.batch.work import PartWorker
+from sheaf.batch.work import PackedWorker
+from sheaf.carried import pack, with_class
+from sheaf.extras import needs
+from sheaf.ray_errors import cause_of
 
 log = logging.getLogger("sheaf.batch")
 
@@ -67,10 +71,14 @@ class BatchRunner:
         Raises:
             BatchFailedError: A row was refused under `on_error="fail"`, or the model does not load.
             FileNotFoundError: The source names no file.
-            ValueError: The sink holds the answers of another job.
+            ModuleNotFoundError: Ray Data is not installed.
+            ValueError: The sink holds the answers of another job, or the model's settings do not fit it.
         """
+        with needs("a batch job", "batch"):
+            importlib.import_module("ray.data")  # before anything is read
         started = time.perf_counter()
         job = self.spec
+        job.spec.make_backend()
         digest = hashlib.blake2b(digest_size=16)
         parts = list(plan(find(job.source), job.rows_per_file, job.source.max_row_bytes, digest))
         finished = self._open_sink({"input": digest.hexdigest(), **_identity(job)})
@@ -122,7 +130,9 @@ class BatchRunner:
         from ray.exceptions import RayError
 
         data: Any = ray.data  # annotated only in part
-        resources = self.spec.spec.resources
+        model = with_class(self.spec.spec)
+        packed = pack(self.spec.model_copy(update={"spec": model}), model)
+        resources = model.resources
         options: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
         if resources.memory_gb is not None:
             options["memory"] = int(resources.memory_gb * 2**30)
@@ -132,8 +142,8 @@ class BatchRunner:
             # A block for each part, so that a worker takes one when it is free, and a lost one costs no more.
             described = data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
             counts = described.map_batches(
-                PartWorker,
-                fn_constructor_args=(self.spec,),
+                PackedWorker,
+                fn_constructor_args=(packed,),
                 batch_size=1,
                 batch_format="numpy",
                 compute=data.ActorPoolStrategy(size=workers),
@@ -147,8 +157,7 @@ class BatchRunner:
                         )
                     refused += count["refused"]
             except RayError as error:
-                cause = str(error).strip().splitlines()[-1]
-                raise BatchFailedError(f"a worker could not go on: {cause}") from error
+                raise BatchFailedError(f"a worker could not go on: {cause_of(str(error))}") from error
         return refused
 
 

@@ -15,6 +15,7 @@ from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
 from sheaf.batch.files import CHUNK, UNFINISHED, Part, read, resolve
 from sheaf.batch.spec import BatchSpec
+from sheaf.carried import unpack
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.observability.ray_export import export_to_ray
@@ -138,6 +139,13 @@ class PartWorker:
             except Exception as error:
                 log.exception("request %s could not be put in line", request.request_id)
                 return error
+
+
+class PackedWorker(PartWorker):
+    """The same of a job that was packed: its backend may be one that only the job's program knows."""
+
+    def __init__(self, job: bytes) -> None:
+        super().__init__(unpack(job))
 
 
 def _outcome(row: _Row) -> BaseResponse | Exception:

@@ -157,8 +157,7 @@ class ModelRuntime:
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
     ) -> Asked:
         """Put a request to the model from an event loop; raises as `submit` does. Await its `answer`."""
-        terms = Terms(timeout, priority, tenant)
-        return Asked(self._open(request, Reply, terms, here=self.backend.inline), timeout)
+        return self._asked(request, Terms(timeout, priority, tenant))
 
     async def predict(
         self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
@@ -174,11 +173,12 @@ class ModelRuntime:
         priority: int = 0,
         tenant: str = "",
     ) -> list[Any | ProblemError]:
-        """Answer or refuse each request by itself, in their order."""
+        """Answer or refuse each request by itself, in their order; together they take turns as one call."""
+        terms = Terms(timeout, priority, tenant, call=object() if len(requests) > 1 else None)
 
         async def one(request: BaseRequest) -> Any | ProblemError:
             try:
-                return await self.predict(request, timeout=timeout, priority=priority, tenant=tenant)
+                return await self._asked(request, terms).answer()
             except ProblemError as error:
                 return error
 
@@ -199,6 +199,9 @@ class ModelRuntime:
         """`stream` for threads."""
         terms = Terms(timeout, priority, tenant)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
+
+    def _asked(self, request: BaseRequest, terms: Terms) -> Asked:
+        return Asked(self._open(request, Reply, terms, here=self.backend.inline), terms.timeout)
 
     def _open(
         self, request: BaseRequest, make: Callable[[], OutletT], terms: Terms, *, here: bool = False
@@ -325,7 +328,7 @@ class ModelRuntime:
         if not 0 <= cost < math.inf:
             raise ValueError(f"a request cannot cost {cost}")
         deadline = None if terms.timeout is None else now + terms.timeout
-        return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant, steps)
+        return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant, steps, terms.call)
 
     def _open_lane(self) -> Lane:
         lane = self._lane
@@ -337,8 +340,9 @@ class ModelRuntime:
 
 @dataclass(slots=True, eq=False)
 class Terms:
-    """On what terms a request is answered: seconds it may take, its urgency, and who asks."""
+    """On what terms a request is answered: seconds it may take, its urgency, who asks, and in what call."""
 
     timeout: float | None
     priority: int
     tenant: str
+    call: object = None

@@ -194,7 +194,7 @@ async def offload(size: int, work: Callable[[], T]) -> T:
 
 
 def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
-    """The contract in a body; `model_name` stands for a missing one and must equal one that is given."""
+    """The contract in a body, with the name that the model has here: the body's own is a label."""
     try:
         return _named(body.read(kind, model_name), model_name)
     except ValidationError:
@@ -210,7 +210,7 @@ async def parsed(body: Body) -> Any:
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:
     """`decode` for one item of a batch, already parsed."""
     content: Any = value
-    if isinstance(value, dict) and "model_name" not in value:
+    if isinstance(value, dict) and isinstance(value.get("model_name", ""), str):
         content = {**cast("dict[str, Any]", value), "model_name": model_name}
     try:
         return _named(_from_value(kind, content), model_name)
@@ -224,8 +224,7 @@ def _from_value(kind: type[RequestT], value: Any) -> RequestT:
 
 def _named(request: RequestT, model_name: str) -> RequestT:
     if request.model_name != model_name:
-        fault = Fault(code="mismatch", path="/model_name", message=f"The URL names {model_name}.")
-        raise InvalidRequestError("The body names another model than the URL.", errors=[fault])
+        return request.model_copy(update={"model_name": model_name})
     return request
 
 

@@ -172,8 +172,7 @@ class Endpoints:
     def _decode(
         self, body: Body, exchange: Exchange, runtime: ModelRuntime, kind: type[BaseRequest]
     ) -> BaseRequest:
-        contract = decode(body, kind, runtime.spec.name)
-        exchange.name_after(contract.request_id)
+        contract = exchange.share_name(decode(body, kind, runtime.spec.name))
         if kind.__binary__:
             check_media(contract, self._limits)
         return contract

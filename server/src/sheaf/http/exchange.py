@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -16,8 +17,12 @@ from sheaf.observability.context import CurrentRequest
 
 if TYPE_CHECKING:
     from sheaf.http.gate import Caller
+    from sheaf_client.contracts.base import BaseRequest
+
+RequestT = TypeVar("RequestT", bound="BaseRequest")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 #: On every answer that does not say otherwise. What is served here is data, save for the page at `/docs`.
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
@@ -72,10 +77,16 @@ class Exchange(CurrentRequest):
         value = self._fields.get(name)
         return value.decode("latin-1") if value else ""
 
-    def name_after(self, request_id: object) -> None:
-        """Take on a contract's identifier, unless the caller named the request itself."""
+    def share_name(self, contract: RequestT) -> RequestT:
+        """Give the exchange and its contract one identifier, the header's before the body's.
+
+        Where the body names another than the header, or the header's is no UUID, each keeps its own.
+        """
         if b"x-request-id" not in self._fields:
-            self._request_id = str(request_id)
+            self._request_id = str(contract.request_id)
+        elif "request_id" not in contract.model_fields_set and _UUID.fullmatch(self._request_id or ""):
+            return contract.model_copy(update={"request_id": UUID(self._request_id)})
+        return contract
 
     def whole_body(self, most: int) -> bytes | None:
         """The body, where the server has all of it by now, which is at most so many bytes.

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sheaf.engine.observer import BatchRecord
+from sheaf.extras import install_command
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -172,7 +173,7 @@ def start_tracing() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        log.warning('no traces are sent: pip install "sheaf-serve[otel]"')
+        log.warning("no traces are sent: %s", install_command("otel"))
         return
     if tracer() is not None:
         return

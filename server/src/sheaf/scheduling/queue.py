@@ -1,10 +1,10 @@
 """The waiting line of one model: which entries run next, and when. No threads, no clock of its own.
 
-Tenants take turns by the device time they used; a tenant's most urgent entry leads the batch, others of its
-key join it, first those of tenants that have a turn too, then whoever there is room for. Urgency is the time
-of arrival, moved forward by priority, so an entry waits for those before it and for a bounded number of
-those after it. What works in steps comes back after each: within a key it keeps its place, and the keys take
-turns.
+Tenants take turns by the device time they used, and so do the calls of a tenant; the most urgent entry of the
+one whose turn it is leads the batch, others of its key join it, first of those that have a turn too, then
+whoever there is room for. Urgency is the time of arrival, moved forward by priority, so an entry waits for
+those before it and for a bounded number of those after it. What works in steps comes back after each: within
+a key it keeps its place, and the keys take turns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from sheaf.scheduling.batch import BatchPolicy
-from sheaf.scheduling.fairness import FairShare
+from sheaf.scheduling.fairness import Flow, Turns
 from sheaf.scheduling.packing import cost_of, join
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ class Entry(Generic[T]):
 
     Attributes:
         remaining: Steps that are left, of what works in steps; 0 for all else.
+        call: The call of many that it came in; None for one that came by itself.
         turn: When it last took a step.
     """
 
@@ -46,6 +47,7 @@ class Entry(Generic[T]):
     priority: int = 0
     tenant: str = ""
     remaining: int = 0
+    call: Hashable = None
     turn: float = -math.inf
     overtaken: int = 0
     urgency: float = field(default=0.0)
@@ -56,6 +58,11 @@ class Entry(Generic[T]):
         if self.urgency != other.urgency:
             return self.urgency < other.urgency
         return self.number < other.number
+
+    @property
+    def flow(self) -> Flow:
+        """With whom it shares turns."""
+        return Flow(self.tenant, self.call)
 
     @property
     def since(self) -> float:
@@ -73,7 +80,7 @@ def _endless(_: Any) -> float:
 
 
 class _Heap(Generic[T]):
-    """Entries of one tenant and key by urgency. Those that left are skipped when they come up."""
+    """Entries of one flow and key by urgency. Those that left are skipped when they come up."""
 
     __slots__ = ("entries", "gone", "turn")
 
@@ -100,7 +107,7 @@ class _Heap(Generic[T]):
 
 
 class WaitingLine(Generic[T]):
-    """What waits, by tenant and key.
+    """What waits, by flow and key.
 
     Args:
         policy: Sizes, costs and windows of batches.
@@ -110,8 +117,8 @@ class WaitingLine(Generic[T]):
     def __init__(self, policy: BatchPolicy, *, padded: bool = False) -> None:
         self.policy = policy
         self._padded = padded
-        self._lines: dict[str, dict[Hashable, _Heap[T]]] = {}
-        self._shares = FairShare(weights=policy.tenant_weights)
+        self._lines: dict[Flow, dict[Hashable, _Heap[T]]] = {}
+        self._turns = Turns(policy.tenant_weights, self._count)
         self._depth = 0
         self._numbers = 0
         #: No entry that waits has an earlier deadline.
@@ -148,10 +155,10 @@ class WaitingLine(Generic[T]):
             return False
         entry.waiting = False
         self._depth -= 1
-        heap = self._lines[entry.tenant][entry.key]
+        heap = self._lines[entry.flow][entry.key]
         heap.gone += 1
         heap.compact()
-        self._trim(entry.tenant, entry.key)
+        self._trim(entry.flow, entry.key)
         return True
 
     def expire(self, now: float) -> list[Entry[T]]:
@@ -188,12 +195,12 @@ class WaitingLine(Generic[T]):
         leader = self._leader(now)
         if leader is None:
             return []
-        heapq.heappop(self._lines[leader.tenant][leader.key].entries)
+        heapq.heappop(self._lines[leader.flow][leader.key].entries)
         batch = [leader]
         passed: list[Entry[T]] = []
         size = self.policy.max_batch_size
         bound = min(max_cost(leader), self.policy.max_batch_cost or math.inf)
-        # Room that the tenants whose turn it is leave is for the others.
+        # Room that those whose turn it is leave is for the others.
         for turn in (True, False):
             if len(batch) < size:
                 count = _LOOK_AHEAD * size if bound < math.inf or self._padded else size - len(batch)
@@ -217,8 +224,8 @@ class WaitingLine(Generic[T]):
         for entry in passed:
             if entry.waiting:
                 self._put(entry)
-        for tenant in [tenant for tenant, lines in self._lines.items() if leader.key in lines]:
-            self._trim(tenant, leader.key)
+        for flow in [flow for flow, lines in self._lines.items() if leader.key in lines]:
+            self._trim(flow, leader.key)
         return batch
 
     def expect(self, entries: int, now: float, seconds: float) -> None:
@@ -230,33 +237,34 @@ class WaitingLine(Generic[T]):
         self._expected_until = now + self.policy.linger * seconds
 
     def charge(self, batch: Sequence[Entry[T]], seconds: float) -> None:
-        """Put down the device time of a batch that ran to its tenants, by their shares of its cost."""
+        """Put down the device time of a batch to its tenants and calls, by their shares of its cost."""
         if batch and batch[0].remaining:
             self._step_seconds += 0.2 * (seconds - self._step_seconds)
         if self._lines:  # else nobody was kept waiting
             total = sum(entry.cost for entry in batch)
-            used: dict[str, float] = {}
+            used: dict[Flow, float] = {}
             for entry in batch:
                 share = entry.cost / total if total else 1 / len(batch)
-                used[entry.tenant] = used.get(entry.tenant, 0.0) + seconds * share
-            self._shares.charge(used)
+                used[entry.flow] = used.get(entry.flow, 0.0) + seconds * share
+            self._turns.charge(used)
 
     def clear(self) -> list[Entry[T]]:
         """Take out everything."""
         entries = sorted(self)
         for entry in entries:
             entry.waiting = False
-        for tenant in self._lines:
-            self._shares.leave(tenant)
+        for flow in self._lines:
+            self._turns.leave(flow)
         self._lines.clear()
         self._depth = 0
         return entries
 
     def _put(self, entry: Entry[T]) -> None:
-        lines = self._lines.get(entry.tenant)
+        flow = entry.flow
+        lines = self._lines.get(flow)
         if lines is None:
-            lines = self._lines[entry.tenant] = {}
-            self._shares.enter(entry.tenant)
+            lines = self._lines[flow] = {}
+            self._turns.enter(flow)
         heap = lines.get(entry.key)
         if heap is None:
             heap = lines[entry.key] = _Heap()
@@ -264,10 +272,10 @@ class WaitingLine(Generic[T]):
         heap.turn = max(heap.turn, entry.turn)
 
     def _leader(self, now: float) -> Entry[T] | None:
-        """The entry that leads, of the tenant whose turn it is: the most urgent where none works in steps."""
+        """The entry that leads, of the flow whose turn it is: the most urgent where none works in steps."""
         if not self._depth:
             return None
-        lines = self._lines[self._shares.turn()]
+        lines = self._lines[self._turns.turn()]
         heaps = list(lines.values())
         if self.policy.wait == "always":
             # The window belongs to the key: whoever has filled it or waited it out may lead.
@@ -285,11 +293,11 @@ class WaitingLine(Generic[T]):
         return max(first.urgency, heap.turn - boost), first.number
 
     def _most_urgent(self, key: Hashable, count: int, *, turn: bool) -> list[Entry[T]]:
-        """Take out the most urgent entries of a key, in order, of tenants that have a turn or have none."""
+        """Take out the most urgent entries of a key, in order, of flows that have a turn or have none."""
         heaps = [
             lines[key]
-            for tenant, lines in self._lines.items()
-            if key in lines and self._shares.has_turn(tenant) == turn
+            for flow, lines in self._lines.items()
+            if key in lines and self._turns.has_turn(flow) == turn
         ]
         found: list[Entry[T]] = []
         while len(found) < count:
@@ -320,11 +328,15 @@ class WaitingLine(Generic[T]):
             return now
         return min(entry.arrived for entry in waiting) + self.policy.timeout_ms / 1000
 
-    def _trim(self, tenant: str, key: Hashable) -> None:
-        """Keep no empty heaps and no tenant with nothing waiting."""
-        lines = self._lines[tenant]
+    def _count(self, flow: Flow) -> int:
+        """How many entries of a flow wait."""
+        return sum(len(heap.entries) - heap.gone for heap in self._lines.get(flow, {}).values())
+
+    def _trim(self, flow: Flow, key: Hashable) -> None:
+        """Keep no empty heaps and no flow with nothing waiting."""
+        lines = self._lines[flow]
         if key in lines and lines[key].first() is None:
             del lines[key]
         if not lines:
-            del self._lines[tenant]
-            self._shares.leave(tenant)
+            del self._lines[flow]
+            self._turns.leave(flow)

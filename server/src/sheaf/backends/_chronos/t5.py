@@ -76,6 +76,10 @@ class T5(Variant):
     def batch_key(self, request: TimeSeriesRequest) -> Hashable:
         return self.blocks(request) if request.seed is None else request.request_id
 
+    def deterministic(self, request: TimeSeriesRequest) -> bool:
+        """Mean and quantiles too are those of the paths that are drawn."""
+        return request.seed is not None
+
     def cost(self, request: TimeSeriesRequest) -> float:
         return float(
             min(len(request.history or ()), self.context_length) + self._count(request) * request.horizon

@@ -69,6 +69,10 @@ class Variant(ABC):
         """Requests that finish after the same number of blocks: a short one does not wait for a long one."""
         return self.blocks(request)
 
+    def deterministic(self, request: TimeSeriesRequest) -> bool:  # noqa: ARG002 - for those who override it
+        """Whether the same request has the same answer."""
+        return True
+
     def blocks(self, request: TimeSeriesRequest) -> int:
         """Blocks of steps that the horizon takes."""
         return ceil(request.horizon / self.block_length)

@@ -253,6 +253,10 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
                 return [error]
             return [answer for request in requests for answer in self._drawn([request])]
 
+    def deterministic(self, request: Request) -> bool:
+        """Whether the noise is given by a seed, or there is none because no step is taken."""
+        return request.seed is not None or not self.denoising_steps(request)
+
     def unchanged(self, request: Request) -> Response:
         """The answer to a request that takes no step."""
         raise RuntimeError(f"a request of {request.num_inference_steps} steps takes none")
