@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 
 from sheaf.embedded import EmbeddedServer
 from sheaf.engine import ModelRuntime
+from sheaf.extras import install_command
 from sheaf.lora import ActiveAdapters
 from sheaf.spec import ModelSpec
 from sheaf_client import ResultEvent, Sheaf
@@ -148,7 +150,7 @@ def test_a_default_that_cannot_be_loaded_stops_the_deployment(flux: Studio, tmp_
 
 def test_adapters_without_peft_say_what_to_install(flux: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    needed = r"'flux' needs peft: pip install \"sheaf-serve\[diffusion\]\""
+    needed = re.escape(f"'flux' needs peft, of the extra diffusion: {install_command('diffusion')}")
     with pytest.raises(ModuleNotFoundError, match=needed), running(flux.spec()):
         pass
 

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
@@ -23,6 +24,7 @@ from sheaf import ModelSpec
 from sheaf.backends.flux import FluxBackend, FluxImageBackend
 from sheaf.backends.sdxl import SDXLBackend, SDXLImageBackend
 from sheaf.engine import ModelRuntime
+from sheaf.extras import install_command
 from sheaf_client import ProgressEvent, ResultEvent, Sheaf
 from sheaf_client.contracts.events import ImageProgress
 from sheaf_client.errors import InvalidRequestError
@@ -420,5 +422,5 @@ def test_a_scheduler_that_is_none_is_refused(diffusion_checkpoints: dict[str, st
 def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "sheaf.backends._diffusers.loading", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ModuleNotFoundError, match=r"sheaf-serve\[diffusion\]"):
+    with pytest.raises(ModuleNotFoundError, match=re.escape(install_command("diffusion"))):
         FluxBackend().load()

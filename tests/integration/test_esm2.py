@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from sheaf.api.molecular import MolecularRequest, MolecularResponse
 from sheaf.backends.esm2 import ESM2Backend
+from sheaf.extras import install_command
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
 from sheaf_client.errors import InvalidRequestError
@@ -298,7 +300,9 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(
     library_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library_name, None)
-    with pytest.raises(ModuleNotFoundError, match=r"'esm2' needs .*sheaf-serve\[proteins\]") as missing:
+    with pytest.raises(
+        ModuleNotFoundError, match=f"'esm2' needs .*{re.escape(install_command('proteins'))}"
+    ) as missing:
         ESM2Backend().load()
     assert missing.value.name == library_name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from sheaf.api.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
 from sheaf.backends import esmc
 from sheaf.backends.esmc import ESMCBackend
+from sheaf.extras import install_command
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
 from sheaf_client.errors import InvalidRequestError
@@ -272,7 +274,7 @@ def test_a_checkpoint_without_a_file_or_a_weight_says_which(checkpoint: Path, tm
 
 def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModuleNotFoundError, match=r"'esmc' needs .*sheaf-serve\[proteins\]"):
+    with pytest.raises(ModuleNotFoundError, match=f"'esmc' needs .*{re.escape(install_command('proteins'))}"):
         ESMCBackend().load()
 
 

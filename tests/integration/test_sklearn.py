@@ -15,6 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from sheaf.api.tabular import TabularResponse
 from sheaf.backends.sklearn import SklearnBackend
+from sheaf.extras import install_command
 from sheaf_client.errors import InvalidRequestError
 from tests.integration.table_cases import (
     ask,
@@ -213,7 +214,7 @@ def test_a_library_that_is_missing_is_named() -> None:
         "except ModuleNotFoundError as error:\n    print(error)\n"
     )
     said = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60)
-    assert 'pip install "sheaf-serve[sklearn]"' in said
+    assert install_command("sklearn") in said
 
 
 def test_a_model_that_is_not_loaded_says_so() -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from sheaf.backends.tabpfn import TabPFNBackend
+from sheaf.extras import install_command
 from sheaf_client.errors import InvalidRequestError
 from tests.integration.table_cases import (
     ask,
@@ -330,7 +331,7 @@ def test_a_library_that_is_missing_is_named() -> None:
         "except ModuleNotFoundError as error:\n    print(error)\n"
     )
     said = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60)
-    assert 'pip install "sheaf-serve[tabpfn]"' in said
+    assert install_command("tabpfn") in said
 
 
 def test_a_context_that_is_not_kept_is_refused(backends: dict[str, TabPFNBackend]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from sheaf.extras import install_command
 from tests.observability.conftest import GOOD
 from tests.observability.test_logs import serving
 
@@ -71,6 +72,7 @@ def test_without_the_package_a_server_answers_and_says_what_is_missing() -> None
     code = """
 import sys
 sys.modules["opentelemetry"] = None  # as if it were not installed
+from sheaf.extras import install_command
 from sheaf.embedded import EmbeddedServer
 from sheaf.observability import start_tracing
 from sheaf.spec import ModelSpec
@@ -86,7 +88,7 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry.")]
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert run.stdout == "[2.0]\n"
-    assert 'pip install "sheaf-serve[otel]"' in run.stderr
+    assert install_command("otel") in run.stderr
 
 
 def test_a_program_that_uses_no_traces_never_loads_the_package() -> None:

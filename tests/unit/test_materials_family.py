@@ -11,16 +11,17 @@ import pytest
 from sheaf.backends._materials import _passes
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf.backends.mace import MACEBackend
+from sheaf.extras import install_command
 from tests.integration.materials_cases import ask
 
 
 @pytest.mark.parametrize(
     ("backend", "library", "command"),
     [
-        (CHGNetBackend(), "chgnet", 'pip install "sheaf-serve[chgnet]"'),
-        (CHGNetBackend(), "torch", 'pip install "sheaf-serve[chgnet]"'),
-        (MACEBackend("m"), "mace", 'pip install "sheaf-serve[mace]"'),
-        (MACEBackend("m"), "torch", 'pip install "sheaf-serve[mace]"'),
+        (CHGNetBackend(), "chgnet", install_command("chgnet")),
+        (CHGNetBackend(), "torch", install_command("chgnet")),
+        (MACEBackend("m"), "mace", install_command("mace")),
+        (MACEBackend("m"), "torch", install_command("mace")),
     ],
 )
 def test_a_missing_library_is_told_with_the_command_that_installs_it(

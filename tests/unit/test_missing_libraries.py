@@ -61,3 +61,10 @@ def test_the_command_says_it_in_one_line(
     assert not (tmp_path / "out").exists()
     assert f" needs {library}" in said
     assert said.endswith(f": {install_command(extra)}")
+
+
+def test_the_command_names_the_libraries_themselves() -> None:
+    """Ours is a name of another project's on the package index."""
+    assert install_command("chronos") == 'pip install "chronos-forecasting>=2.3" "torch>=2.4"'
+    assert install_command("worker") == install_command("jobs") == 'pip install "redis>=5"'
+    assert install_command("nonsense") == 'pip install "./server[nonsense]"'

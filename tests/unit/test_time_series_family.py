@@ -15,6 +15,7 @@ from sheaf.api.time_series import Frequency, TimeSeriesRequest
 from sheaf.backends import _time_series as family
 from sheaf.backends.chronos import Chronos2Backend
 from sheaf.backends.statsforecast import MODELS, SEASON_LENGTHS, StatsForecastBackend
+from sheaf.extras import install_command
 from sheaf.registry import backend_names, find_backend
 from sheaf_client.errors import InvalidRequestError
 
@@ -258,9 +259,9 @@ def test_a_model_that_is_not_there_is_refused_at_once() -> None:
 @pytest.mark.parametrize(
     ("backend", "library", "command"),
     [
-        (Chronos2Backend(), "chronos", 'pip install "sheaf-serve[chronos]"'),
-        (Chronos2Backend(), "torch", 'pip install "sheaf-serve[chronos]"'),
-        (StatsForecastBackend(), "statsforecast", 'pip install "sheaf-serve[statsforecast]"'),
+        (Chronos2Backend(), "chronos", install_command("chronos")),
+        (Chronos2Backend(), "torch", install_command("chronos")),
+        (StatsForecastBackend(), "statsforecast", install_command("statsforecast")),
     ],
 )
 def test_a_missing_library_is_told_with_the_command_that_installs_it(

@@ -38,7 +38,8 @@ def open_models(models: Iterable[ModelSpec | str] | ModelSpec | str) -> LocalMod
         if error.name is None or error.name.partition(".")[0] != "sheaf":
             raise
         raise ImportError(
-            'models in this process need the server package: pip install "sheaf-serve[time-series]"'
+            "models in this process need the package of the server, sheaf-serve: in a checkout of Sheaf, "
+            'pip install "./server[time-series]" (a package of that name on the index is another project\'s)'
         ) from error
     return LocalModels.start(models)
 
