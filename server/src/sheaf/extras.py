@@ -11,7 +11,7 @@ _EXTRA = re.compile(r"""extra == ['"]([\w-]+)""")
 
 
 def install_command(extra: str) -> str:
-    """The command that installs the libraries of an extra, by name: `sheaf-serve` on the index is not ours."""
+    """The command that installs the libraries of an extra by name: `sheaf-serve` on the index is not ours."""
     try:
         needs = requires("sheaf-serve") or []
     except PackageNotFoundError:
