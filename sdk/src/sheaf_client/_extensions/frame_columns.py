@@ -50,9 +50,10 @@ class Column:
     def values(self) -> list[Any]:
         """Plain values, None where one is missing; periods are their starts."""
         if self.library == "pandas":
-            return [missing_as_none(value) for value in values_of(self.held)]
-        values = self.held.to_pylist() if self.library == "pyarrow" else self.held.to_list()
-        return [missing_as_none(value) for value in values]
+            values = values_of(self.held)
+        else:
+            values = self.held.to_pylist() if self.library == "pyarrow" else self.held.to_list()
+        return [missing_as_none(value) if isinstance(value, float) else value for value in values]
 
     @cached_property
     def keys(self) -> list[Any]:

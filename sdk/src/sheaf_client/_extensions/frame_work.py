@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -216,12 +216,16 @@ class FrameWork:
 
     def so_far(self) -> FrameForecast:
         """What is answered, and what failed."""
-        answered = [(self._frame.series[place], answer) for place, answer in sorted(self._answers.items())]
+        answered = [
+            (series, self._answers[place])
+            for place, series in enumerate(self._frame.series)
+            if isinstance(series, Series) and place in self._answers
+        ]
         errors = {self._frame.ids[place]: error for place, error in sorted(self._errors.items())}
         return FrameForecast(self._frame.write(answered), errors)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self) -> Generator[None]:
         """Give what ends the work early, an interrupt too, what was done before it, as `partial`."""
         try:
             yield

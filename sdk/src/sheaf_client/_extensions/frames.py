@@ -38,8 +38,8 @@ class FrameColumns:
                     f"{by_name[name]} and {role} are one column, {name!r}; give each its own"
                 )
             by_name[name] = role
-        for name in (roles.get("id_col"), roles["time_col"]):
-            if name in made:
+        for name in (str(self.id), str(self.time)):
+            if name in made and name in by_name:
                 raise InvalidFrameError(
                     f"{by_name[name]} is {name!r}, and so is a column of the forecast called; rename it"
                 )
@@ -110,7 +110,8 @@ class SeriesFrame:
         self.past = [column for name, column in table.items() if name not in named]
         self._future: list[Column] = []
         self._later: Column | None = None
-        self._target_values, self._values = self._target.numbers(), {}
+        self._target_values = self._target.numbers()
+        self._values: dict[str, list[Any]] = {}
         for column in (*self.past, *self._static):
             self._values[column.name] = column.covariate()
         later = {} if future is None else self._read_future(future, columns)
@@ -156,7 +157,9 @@ class SeriesFrame:
         sound = [series for series in found if isinstance(series, Series)]
         if inferred and sound:
             counted = [[series.grid.at(place) for place in series.places] for series in sound]
-            check_certain(list(zip((s.grid for s in sound), counted, strict=True)), self._horizon)
+            check_certain(
+                list(zip((s.grid for s in sound), counted, strict=True)), sound[0].zone, self._horizon
+            )
         return found
 
     @property
@@ -164,15 +167,17 @@ class SeriesFrame:
         return getattr(self._time.type, "freq", None)
 
     def _rule(self, frequency: Any, times: Sequence[Sequence[datetime]]) -> Rule:
-        of_periods = None if self._periods is None else read_rule(self._periods)
+        of_periods = None if self._periods is None else read_rule(self._periods).of_starts()
         if frequency is None:
             return of_periods or Rule(inferred := infer_frequency(times), inferred.value)
         rule = read_rule(frequency)
-        if of_periods is not None and of_periods.frequency is not rule.frequency:
+        if of_periods is None:
+            return rule
+        if of_periods.frequency is not rule.frequency:
             raise InvalidFrameError(
                 f"column {self._time.name!r} has periods of {of_periods.frequency.value}, not of {rule.name}"
             )
-        return rule
+        return of_periods
 
     def _try(
         self,

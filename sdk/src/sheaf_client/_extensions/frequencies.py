@@ -7,12 +7,21 @@ from calendar import day_name, monthrange
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 
 from sheaf_client._errors import InvalidFrameError
-from sheaf_client._extensions.calendar import DAY, FRIDAY, MONTHS, STEPS, Grid, is_month_end, within_a_day
+from sheaf_client._extensions.calendar import (
+    DAY,
+    FRIDAY,
+    MONTHS,
+    STEPS,
+    Grid,
+    from_grid,
+    is_month_end,
+    within_a_day,
+)
 from sheaf_client.contracts.time_series import Frequency
 
 #: Days that a step of whole months may have.
@@ -41,6 +50,10 @@ class Rule:
     fits: Callable[[datetime], bool] | None = None
     #: Day of the month, where the name tells it.
     day: int | None = None
+
+    def of_starts(self) -> Rule:
+        """The rule of the starts of periods that are called by their ends."""
+        return Rule(self.frequency, self.frequency.value)
 
 
 def read_rule(name: Any) -> Rule:
@@ -128,7 +141,9 @@ def infer_frequency(series: Iterable[Sequence[datetime]]) -> Frequency:
     raise InvalidFrameError(f"most steps are {common} long, which is none of {_listed()}; give `frequency`")
 
 
-def check_certain(series: Sequence[tuple[Grid, Sequence[datetime]]], horizon: int) -> None:
+def check_certain(
+    series: Sequence[tuple[Grid, Sequence[datetime]]], zone: tzinfo | None, horizon: int
+) -> None:
     """Refuse an inferred frequency where the same times, all on their grids, allow for other ones.
 
     Raises:
@@ -136,6 +151,10 @@ def check_certain(series: Sequence[tuple[Grid, Sequence[datetime]]], horizon: in
     """
     frequency = series[0][0].frequency
     _check_cycles(frequency, [times for _, times in series])
+    if frequency is Frequency.HOURLY:
+        _check_office_hours(
+            [[from_grid(frequency, time, zone) for time in times] for _, times in series], horizon
+        )
     for name, follow in _other_rules(frequency, [times for _, times in series]):
         for grid, times in series:
             last = grid.place(times[-1]) or 0
@@ -163,6 +182,13 @@ def _check_cycles(frequency: Frequency, series: Sequence[Sequence[datetime]]) ->
         seen = {time.hour for times in series for time in times}
         if absent := [f"{hour:02}" for hour in range(first, 24, step) if hour not in seen]:
             raise _never(frequency, f"hour {', '.join(absent)}" + (" (UTC)" if series[0][0].tzinfo else ""))
+
+
+def _check_office_hours(series: Sequence[Sequence[datetime]], horizon: int) -> None:
+    """Refuse hours of working days, 9 to 17 as pandas' `bh` has them, where the forecast leaves these."""
+    inside = all(time.weekday() <= FRIDAY and 9 <= time.hour < 17 for times in series for time in times)
+    if inside and any(times[-1].hour + horizon >= 17 for times in series):
+        raise InvalidFrameError("the times fit 1h and business hours (bh) alike; give `frequency`")
 
 
 def _never(frequency: Frequency, absent: str) -> InvalidFrameError:
