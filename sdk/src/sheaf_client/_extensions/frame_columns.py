@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any, cast
-from zoneinfo import ZoneInfo
 
 from sheaf_client._errors import InvalidFrameError
 from sheaf_client._extensions.time_text import text_form
@@ -145,9 +144,14 @@ class Column:
         pyarrow = importlib.import_module("pyarrow")
         return self.held.take(pyarrow.array(rows, pyarrow.int64()))
 
-    def like(self, times: Sequence[datetime]) -> Any:
-        """These times as a column of the same type, where that can hold them."""
-        return _AS_TIMES[self.library](self, times)
+    def like(self, times: Sequence[datetime], *, wall: bool) -> Any:
+        """These times as a column of the same type, where that can hold them.
+
+        With `wall` the clock on the wall counts, where the column's own zones know other rules than ours.
+        """
+        if self.library == "pandas":
+            return _pandas_times(self, times, wall=wall)
+        return (_polars_times if self.library == "polars" else _arrow_times)(self, times)
 
 
 def read_columns(frame: Any, name: str) -> dict[str, Column]:
@@ -200,10 +204,7 @@ def _plain_time(value: Any) -> datetime | None:
         if getattr(value, "nanosecond", 0):
             return None
         # pandas' own times know nanoseconds and warn of losing them.
-        time = cast("Any", value).to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value
-        # The zones of pytz do not know that the clocks change.
-        zone: str | None = getattr(time.tzinfo, "zone", None)
-        return time if zone is None else time.astimezone(ZoneInfo(zone))
+        return cast("Any", value).to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value
     return datetime(value.year, value.month, value.day) if isinstance(value, date) else None
 
 
@@ -220,7 +221,7 @@ def _plain(column: Column, times: Sequence[datetime]) -> tuple[Sequence[Any], bo
     return [time.date() for time in times], True
 
 
-def _pandas_times(column: Column, times: Sequence[datetime]) -> Any:
+def _pandas_times(column: Column, times: Sequence[datetime], *, wall: bool) -> Any:
     pandas = importlib.import_module("pandas")
     kind = column.type
     if comes_from(kind, "pandas", "CategoricalDtype"):
@@ -230,13 +231,18 @@ def _pandas_times(column: Column, times: Sequence[datetime]) -> Any:
         return pandas.Series(periods, dtype=kind)
     if getattr(kind, "kind", "") == "M" and not comes_from(kind, "pandas", "ArrowDtype"):
         unit = getattr(kind, "unit", None) or importlib.import_module("numpy").datetime_data(kind)[0]
-        instants = [_utc(time) for time in times]
+        naive = [time.replace(tzinfo=None) if wall else _utc(time) for time in times]
         try:
-            held = pandas.Series(instants, dtype=f"datetime64[{unit}]")
+            held = pandas.Series(naive, dtype=f"datetime64[{unit}]")
         except ValueError:  # beyond what nanoseconds can count
-            held = pandas.Series(instants, dtype="datetime64[us]")
+            held = pandas.Series(naive, dtype="datetime64[us]")
         zone = getattr(kind, "tz", None)
-        return held if zone is None else held.dt.tz_localize("UTC").dt.tz_convert(zone)
+        if zone is None:
+            return held
+        if wall:
+            first = importlib.import_module("numpy").ones(len(held), dtype=bool)
+            return held.dt.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
+        return held.dt.tz_localize("UTC").dt.tz_convert(zone)
     values, alike = _plain(column, times)
     try:
         return pandas.Series(values, dtype=kind if alike else None)
@@ -264,9 +270,6 @@ def _arrow_times(column: Column, times: Sequence[datetime]) -> Any:
     if not alike:
         return pyarrow.array(values)
     return pyarrow.array(values, getattr(column.type, "value_type", column.type)).cast(column.type)
-
-
-_AS_TIMES = {"pandas": _pandas_times, "polars": _polars_times, "pyarrow": _arrow_times}
 
 
 def _utc(time: datetime) -> datetime:

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sheaf_client._errors import InvalidFrameError
-from sheaf_client._extensions.calendar import Grid, from_grid, to_grid
+from sheaf_client._extensions.calendar import Grid, from_grid, to_grid, within_a_day
 from sheaf_client._extensions.frame_columns import Column, floats_like, frame_of, names_of, read_columns
 from sheaf_client._extensions.frame_grid import on_grid
 from sheaf_client._extensions.frequencies import Rule, check_certain, infer_frequency, read_rule
@@ -201,7 +201,7 @@ class SeriesFrame:
     def _read(self, name: Any, rows: Sequence[int], rule: Rule, *, inferred: bool) -> Series:
         held = [self._time.times[row] for row in rows]
         grid, places = on_grid(called(name), held, rule, inferred=inferred, one=self._id is None)
-        series = Series(name, rows, places, grid, held[-1].tzinfo)
+        series = Series(name, rows, places, grid, _zone_of(held[-1]))
         for column in self._static:
             values = [self._values[column.name][row] for row in rows]
             if any(value != values[0] for value in values):
@@ -232,7 +232,7 @@ class SeriesFrame:
         times = self._later.times
         for row in rows:
             time = times[row]
-            if isinstance(series.zone, ZoneInfo) and time.tzinfo is not None:
+            if isinstance(series.zone, ZoneInfo) and str(time.tzinfo) != str(series.zone):
                 time = time.astimezone(series.zone)
             place = series.grid.place(to_grid(series.grid.frequency, time))
             if place is None:
@@ -300,11 +300,18 @@ class SeriesFrame:
         if self._id is not None:
             columns[self._id.label] = self._id.take([s.rows[0] for s, _ in answered for _ in steps])
         times = [series.time(series.places[-1] + step) for series, _ in answered for step in steps]
-        columns[self._time.label] = self._time.like(times)
+        wall = all(not within_a_day(series.grid.frequency) for series, _ in answered)
+        columns[self._time.label] = self._time.like(times, wall=wall)
         for name in self._made:
             values = (a.mean if name == "mean" else (a.quantiles or {})[name] for _, a in answered)
             columns[name] = floats_like(self._frame, [value for part in values for value in part])
         return frame_of(self._frame, columns)
+
+
+def _zone_of(time: datetime) -> tzinfo | None:
+    """Its zone, which knows the changes of the clocks; those of pytz each know one offset."""
+    name: str | None = getattr(time.tzinfo, "zone", None)
+    return time.tzinfo if name is None else ZoneInfo(name)
 
 
 def called(name: Any) -> str:
