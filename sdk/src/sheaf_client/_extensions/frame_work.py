@@ -6,11 +6,11 @@ calls. Nothing here waits; `FrameWork.steps` is driven by a client that waits or
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, NamedTuple, TypeAlias
 
 from sheaf_client._errors import CallTimeoutError, InvalidFrameError, ProblemError, SheafError, TransportError
@@ -107,7 +107,7 @@ class FrameWork:
         more: dict[str, Any],
     ) -> None:
         self._frame, self._raises, self._model, self._more = frame, raises, model, more
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._deadline = None if timeout is None else monotonic() + timeout
         self._pace = _Pace(AIM if call_timeout is None else min(AIM, call_timeout / 6))
         self._answers: dict[int, TimeSeriesResponse] = {}
         self._errors: dict[int, SheafError] = {}
@@ -152,7 +152,7 @@ class FrameWork:
                     chunk.requests.append(request)
             self._to_do.popleft()
         if self._deadline is not None:
-            chunk.timeout = self._deadline - time.monotonic()
+            chunk.timeout = self._deadline - monotonic()
             if chunk.places and chunk.timeout <= 0:
                 self._to_do.extendleft(reversed(chunk.places))
                 self._end(CallTimeoutError("The time for this frame is over."))
