@@ -226,7 +226,7 @@ def test_an_interrupt_has_what_was_done(client: Sheaf, calls: Calls, number: int
 
 def test_the_async_client_keeps_the_same_promises() -> None:
     frame = frame_of(100)
-    frame.loc[(frame["id"] == 40) & (frame["y"] == 2000.0), "y"] = -1.0
+    frame.loc[(frame["id"] == 40) & (frame["y"] == 4000.0), "y"] = -1.0
 
     async def use() -> None:
         async with AsyncSheaf.local(
@@ -269,7 +269,7 @@ def real() -> Iterator[Sheaf]:
 
 
 def test_chunks_give_what_each_series_gets_alone(real: Sheaf) -> None:
-    frame = frame_of(40)
+    frame = frame_of(18)
     frame["y"] += np.random.default_rng(7).normal(size=len(frame))
     out = real.time_series.forecast_frame(frame, **{**OPTIONS, "quantile_levels": [0.1]})
     for name, part in frame.groupby("id"):
