@@ -117,9 +117,9 @@ def test_calls_have_fewer_series_where_answers_are_slow(
     client: Sheaf, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frame_work, "AIM", 0.0)
-    monkeypatch.setattr(frame_work, "IN_FLIGHT", 1)
-    client.time_series.forecast_frame(frame_of(33), **OPTIONS)
-    assert calls.sizes == [16, 8, 4, 2, 1, 1, 1]
+    client.time_series.forecast_frame(frame_of(12), **OPTIONS)
+    assert calls.sizes == [8, 1, 1, 1, 1]
+    assert calls.most == 1
 
 
 def test_a_total_timeout_is_shared_by_the_calls_and_says_what_was_done(
@@ -133,8 +133,8 @@ def test_a_total_timeout_is_shared_by_the_calls_and_says_what_was_done(
         client.time_series.forecast_frame(frame_of(40), timeout=35, **OPTIONS)
     partial = caught.value.partial
     assert partial is not None
-    assert partial.frame["id"].nunique() == 16
-    assert len(partial.errors) == 24
+    assert partial.frame["id"].nunique() == 8
+    assert len(partial.errors) == 32
 
 
 def test_a_failure_is_raised_with_what_was_done(client: Sheaf, calls: Calls) -> None:
@@ -147,7 +147,7 @@ def test_a_failure_is_raised_with_what_was_done(client: Sheaf, calls: Calls) -> 
     partial = caught.value.partial
     assert partial is not None
     assert set(partial.errors) == {20}
-    assert set(range(16)) <= set(partial.frame["id"]) <= set(range(40)) - {20}
+    assert set(range(8)) <= set(partial.frame["id"]) <= set(range(40)) - {20}
     done = partial.frame["id"].nunique()
     assert caught.value.__notes__ == [
         f"{done} of 40 series were forecast before; the error's `partial` has them"
@@ -183,20 +183,20 @@ def test_a_frame_with_a_series_off_the_grid_is_raised_before_anything_is_sent(
 def test_a_call_that_fails_costs_its_own_series_alone(client: Sheaf, calls: Calls, error: SheafError) -> None:
     calls.instead = {0: error}
     result = client.time_series.forecast_frame(frame_of(40), errors="return", **OPTIONS)
-    assert set(result.frame["id"]) == set(range(16, 40))
-    assert result.errors == dict.fromkeys(range(16), error)
+    assert set(result.frame["id"]) == set(range(8, 40))
+    assert result.errors == dict.fromkeys(range(8), error)
 
 
 def test_work_is_given_up_where_call_after_call_fails(client: Sheaf, calls: Calls) -> None:
     error = ConnectionFailedError("The server cannot be reached.")
     calls.instead = dict.fromkeys(range(1000), error)
-    result = client.time_series.forecast_frame(frame_of(1000), errors="return", **OPTIONS)
-    assert len(result.errors) == 1000
+    result = client.time_series.forecast_frame(frame_of(300), errors="return", **OPTIONS)
+    assert len(result.errors) == 300
     assert len(calls.sizes) <= frame_work.GIVE_UP + frame_work.IN_FLIGHT
     with pytest.raises(ConnectionFailedError) as caught:
         client.time_series.forecast_frame(frame_of(40), **OPTIONS)
     assert caught.value.partial is not None
-    assert set(caught.value.partial.errors) == set(range(16))
+    assert set(caught.value.partial.errors) == set(range(8))
 
 
 def test_what_would_fail_every_call_is_raised_though_errors_are_returned(client: Sheaf, calls: Calls) -> None:
@@ -204,13 +204,13 @@ def test_what_would_fail_every_call_is_raised_though_errors_are_returned(client:
     with pytest.raises(AuthenticationError) as caught:
         client.time_series.forecast_frame(frame_of(40), errors="return", **OPTIONS)
     assert caught.value.partial is not None
-    assert set(caught.value.partial.frame["id"]) == set(range(16))
+    assert set(caught.value.partial.frame["id"]) == set(range(8))
 
 
 def test_a_call_that_is_too_large_is_cut_in_two(client: Sheaf, calls: Calls) -> None:
     calls.instead = {0: RequestTooLargeError("too large")}
     out = client.time_series.forecast_frame(frame_of(20), **OPTIONS)
-    assert calls.sizes[:2] == [16, 8]
+    assert calls.sizes[:2] == [8, 4]
     assert out["id"].nunique() == 20
 
 
@@ -221,7 +221,7 @@ def test_an_interrupt_has_what_was_done(client: Sheaf, calls: Calls, number: int
         client.time_series.forecast_frame(frame_of(100), **OPTIONS)
     partial = getattr(caught.value, "partial", None)
     assert (partial is None) == (number == 0)
-    assert partial is None or set(range(16)) <= set(partial.frame["id"])
+    assert partial is None or set(range(8)) <= set(partial.frame["id"])
 
 
 def test_the_async_client_keeps_the_same_promises() -> None:
@@ -238,7 +238,7 @@ def test_the_async_client_keeps_the_same_promises() -> None:
             with pytest.raises(InvalidRequestError, match=r"^series 40: ") as caught:
                 await client.time_series.forecast_frame(frame, **OPTIONS)
             assert caught.value.partial is not None
-            assert set(range(16)) <= set(caught.value.partial.frame["id"])
+            assert set(range(8)) <= set(caught.value.partial.frame["id"])
             inner, started = client.transport.call_many, asyncio.Event()
 
             async def hangs(call: ManyCall[Any]) -> Any:
@@ -253,7 +253,7 @@ def test_the_async_client_keeps_the_same_promises() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError) as cancelled:
                 await task
-            assert set(getattr(cancelled.value, "partial").frame["id"]) == set(range(16))  # noqa: B009
+            assert set(getattr(cancelled.value, "partial").frame["id"]) == set(range(8))  # noqa: B009
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(use())

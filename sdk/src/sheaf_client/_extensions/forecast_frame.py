@@ -155,7 +155,8 @@ class ForecastFrame(SyncResource):
         are numbers, 0 and 1; text and categories are categories, and none of them may be missing. A time that
         is missing within a series is sent as a missing value; a category stays what it was.
 
-        The frame goes out in calls of at most 64 series, four of them at once.
+        The frame goes out in calls of at most 64 series, up to four of them at once, and of fewer where the
+        model is slow.
 
         Args:
             frame: A DataFrame of pandas or polars, or a table of pyarrow, one row per series and time.

@@ -21,15 +21,15 @@ from sheaf_client.contracts.time_series import TimeSeriesRequest, TimeSeriesResp
 from sheaf_client.errors import DeadlineExceededError, InternalServerError, RequestTooLargeError
 
 Answer: TypeAlias = TimeSeriesResponse | ProblemError
-#: Series of the first call; later ones have twice as many while they are quick.
-FIRST_SERIES = 16
+#: Series of the first call.
+FIRST_SERIES = 8
 #: Most series of one call: with all calls in flight, half of the line that a server keeps by default.
 MAX_SERIES = 64
 #: Most numbers in the histories and covariates of one call; about ten megabytes of JSON.
 MAX_VALUES = 1_000_000
 #: Most calls on their way at once.
 IN_FLIGHT = 4
-#: Seconds that a call may take before the next ones have fewer series.
+#: Seconds within which all calls that are on their way should be answered, so that others get their turn.
 AIM = 5.0
 #: Calls that fail as a whole one after another before the work is given up.
 GIVE_UP = 3
@@ -72,18 +72,19 @@ Steps: TypeAlias = Generator[Step, Outcome | None, None]
 
 @dataclass
 class _Pace:
-    """How many series a call has, and how many calls are on their way: more while answers are quick."""
+    """How many series a call has, and how many calls are on their way: what is answered in `aim` seconds."""
 
     aim: float
     series: int = field(default_factory=lambda: min(FIRST_SERIES, MAX_SERIES))
     calls: int = 1
 
     def took(self, chunk: Chunk) -> None:
-        self.calls = IN_FLIGHT
-        if chunk.seconds > self.aim:
-            self.series = max(1, min(self.series, len(chunk.places) // 2))
-        elif chunk.seconds < self.aim / 4:
-            self.series = min(MAX_SERIES, 2 * self.series)
+        """Learn from a call; calls at the same time share what the model can do."""
+        together = 1 if chunk.alone else self.calls
+        within_aim = self.aim * together * len(chunk.places) / max(chunk.seconds, 1e-6)
+        self.calls = max(1, min(IN_FLIGHT, int(within_aim)))
+        # Series are not all alike: what the first ones took is believed step by step.
+        self.series = max(1, min(MAX_SERIES, 2 * self.series, int(within_aim / self.calls)))
 
 
 class FrameWork:
