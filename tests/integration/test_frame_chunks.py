@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -318,3 +320,18 @@ def test_errors_of_a_model_keep_their_class(client: Sheaf, calls: Calls) -> None
     calls.instead = {0: BackendError("The model failed.")}
     with pytest.raises(BackendError, match=r"The model failed\."):
         client.time_series.forecast_frame(frame_of(2), **OPTIONS)
+
+
+def test_the_page_on_frames_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/frames.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    held: dict[str, Any] = {}
+    try:
+        for block in blocks:
+            exec(block, held)  # noqa: S102 - our own page
+    finally:
+        held["client"].close()
+    said = capsys.readouterr().out
+    assert len(blocks) == 4
+    assert "series 'south' at 2022-06-01T00:00:00, column 'units'" in said
+    assert said.endswith("['north'] ['south']\n")
