@@ -17,8 +17,9 @@ import pytest
 from sheaf.backends._time_series import forecast_timestamps
 from sheaf.spec import ModelSpec
 from sheaf_client import AsyncSheaf, Sheaf
-from sheaf_client._extensions import forecast_frame as extension
-from sheaf_client._extensions.calendar import fill, from_grid, infer_frequency, place, to_grid
+from sheaf_client._extensions import frame_work
+from sheaf_client._extensions.calendar import Grid, from_grid, to_grid
+from sheaf_client._extensions.frequencies import infer_frequency
 from sheaf_client.contracts.time_series import Frequency, TimeSeriesRequest, TimeSeriesResponse
 from sheaf_client.errors import InvalidRequestError
 from tests.backends import Echo, respond
@@ -99,7 +100,7 @@ def test_one_series_needs_no_id(client: Sheaf) -> None:
     frame = pd.DataFrame({"t": ["2024-01-01", "2024-02-01", "2024-03-01"], "y": [1.0, None, 3.0]})
     forecasts = client.time_series.forecast_frame(frame, time_col="t", target_col="y", horizon=1)
     assert list(forecasts.columns) == ["t", "mean", "0.1", "0.5", "0.9"]
-    assert forecasts["t"].tolist() == [pd.Timestamp("2024-04-01")]
+    assert forecasts["t"].tolist() == ["2024-04-01"]
     assert (Watched.asked[0].history, Watched.asked[0].frequency) == ([1.0, None, 3.0], Frequency.MONTHLY)
 
 
@@ -130,9 +131,8 @@ def test_gaps_are_sent_as_missing_values_on_the_grid(client: Sheaf) -> None:
 
 def test_the_first_fault_is_raised_and_names_its_series(client: Sheaf) -> None:
     frame = SALES.assign(broken=[0, 1] * 3)
-    with pytest.raises(InvalidRequestError, match="broken") as caught:
+    with pytest.raises(InvalidRequestError, match=r"^series 'a': This series is broken\."):
         client.time_series.forecast_frame(frame, horizon=1, static_cols=["broken"], **COLUMNS)
-    assert caught.value.__notes__ == ["series 'a'"]
 
 
 def test_faults_can_be_returned_beside_the_forecasts(client: Sheaf) -> None:
@@ -151,8 +151,8 @@ def test_faults_can_be_returned_beside_the_forecasts(client: Sheaf) -> None:
 
 
 def test_many_series_go_in_lots(client: Sheaf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extension, "MAX_SERIES", 3)
-    monkeypatch.setattr(extension, "MAX_VALUES", 8)
+    monkeypatch.setattr(frame_work, "MAX_SERIES", 3)
+    monkeypatch.setattr(frame_work, "MAX_VALUES", 8)
     sizes: list[int] = []
     inner = client.transport.call_many
     monkeypatch.setattr(
@@ -219,11 +219,11 @@ def test_a_real_model_gives_each_series_what_it_gives_it_alone() -> None:
         (SALES.assign(store=None), {}, "row 0 has no store"),
         (pd.concat([SALES, SALES.iloc[:1]]), {}, "series 'b' has the time 2024-01-02T00:00:00 twice"),
         (SALES.iloc[:2], {}, "one time tells no frequency"),
-        (SALES, {"frequency": "4h", "static_cols": ["units"]}, "the static column units varies"),
+        (SALES.assign(kind=range(6)), {"frequency": "1d", "static_cols": ["kind"]}, "column kind varies"),
         (SALES, {"frequency": "1W"}, "not on the 1W grid"),
         (SALES, {"frequency": "fortnight"}, "fortnight"),
         (SALES, {"errors": "ignore"}, "errors is"),
-        (SALES, {"future_df": SALES[["store", "day"]].assign(price=1)}, "not in the past: price"),
+        (SALES, {"future_df": SALES[["store", "day"]].assign(price=1)}, "the frame has not: 'price'"),
         (SALES.assign(price=1), {"future_df": SALES[["store", "day"]].assign(price=1)}, "no row for step 1"),
     ],
 )  # fmt: skip
@@ -272,8 +272,9 @@ def test_every_frequency_is_inferred_and_walked_as_pandas_does(
     times = [time.to_pydatetime() for time in held]
     assert infer_frequency([times[:5], times]) is frequency
     counted = [to_grid(frequency, time) for time in times]
-    assert [place(frequency, counted[0], time) for time in counted] == list(range(60))
-    walked = [fill(frequency, counted[0], step) for step in range(60)]
+    grid = Grid.of(frequency, counted)
+    assert [grid.place(time) for time in counted] == list(range(60))
+    walked = [grid.at(step) for step in range(60)]
     assert [from_grid(frequency, time, times[0].tzinfo) for time in walked] == times
 
 
@@ -282,7 +283,7 @@ def test_ends_of_months_stay_ends_of_months(frequency: str, offset: str) -> None
     times = [time.to_pydatetime() for time in pd.date_range("2023-11-30", periods=20, freq=offset)]
     kind = Frequency(frequency)
     assert infer_frequency([times]) is kind
-    assert [fill(kind, times[0], step) for step in range(20)] == times
+    assert [Grid.of(kind, times[:1]).at(step) for step in range(20)] == times
 
 
 def test_a_spacing_that_is_none_of_ours_is_refused() -> None:
@@ -296,4 +297,4 @@ def test_days_without_weekends_are_business_days_only_where_weeks_are_crossed() 
     assert infer_frequency([[monday, monday + timedelta(days=1)]]) is Frequency.DAILY
     week = [monday + timedelta(days=day) for day in (0, 1, 2, 3, 4, 7)]
     assert infer_frequency([week]) is Frequency.BUSINESS_DAILY
-    assert place(Frequency.BUSINESS_DAILY, monday, monday + timedelta(days=5)) is None
+    assert Grid(Frequency.BUSINESS_DAILY, monday).place(monday + timedelta(days=5)) is None

@@ -10,11 +10,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from sheaf_client._extensions.frame_work import FrameForecast
     from sheaf_client.contracts.problem import Fault, Problem
 
 
 class SheafError(Exception):
-    """Anything this library raises on purpose."""
+    """Anything this library raises on purpose.
+
+    Attributes:
+        partial: what was done before, where `forecast_frame` failed on its way: a `FrameForecast`.
+    """
+
+    partial: FrameForecast | None = None
+
+
+class InvalidFrameError(SheafError, ValueError):
+    """A data frame cannot be read as series; says which column, row, series or time."""
 
 
 class ClientClosedError(SheafError, RuntimeError):

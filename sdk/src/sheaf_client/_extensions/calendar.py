@@ -1,16 +1,15 @@
-"""Places of times on the grid of a frequency: which it is, how far apart two times are, what lies between."""
+"""Places of times on the grid of a frequency: how far apart two times are, what lies between and after."""
 
 from __future__ import annotations
 
 from calendar import monthrange
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from itertools import pairwise
 
 from sheaf_client.contracts.time_series import Frequency
 
-_DAY = timedelta(days=1)
+DAY = timedelta(days=1)
 #: Time from one step to the next, for frequencies whose steps are all of one length.
 STEPS = {
     Frequency.TEN_SECONDLY: timedelta(seconds=10),
@@ -28,81 +27,76 @@ STEPS = {
 }
 #: Months from one step to the next, for frequencies of the calendar.
 MONTHS = {Frequency.MONTHLY: 1, Frequency.QUARTERLY: 3, Frequency.YEARLY: 12}
-#: Days that a step of whole months may have.
-_DAYS = {Frequency.MONTHLY: (28, 31), Frequency.QUARTERLY: (89, 92), Frequency.YEARLY: (365, 366)}
+#: The day of a grid of month ends: the last of each month, however long it is.
+MONTH_END = 31
+FRIDAY = 4
 
 
-def infer_frequency(series: Iterable[Sequence[datetime]]) -> Frequency:
-    """The frequency of most steps between increasing times; raises `ValueError` where it is none we have."""
-    gaps: Counter[timedelta] = Counter()
-    weekend = False
-    for times in series:
-        gaps.update(_elapsed(a, b) for a, b in pairwise(times))
-        weekend = weekend or any(time.weekday() > 4 for time in times)
-    if not gaps:
-        raise ValueError("one time tells no frequency; give `frequency`")
-    common = gaps.most_common(1)[0][0]
-    if common == _DAY:
-        over_weekends = gaps[timedelta(days=3)] and not weekend
-        return Frequency.BUSINESS_DAILY if over_weekends else Frequency.DAILY
-    for frequency, step in STEPS.items():
-        if common == step:
-            return frequency
-    for frequency, (fewest, most) in _DAYS.items():
-        if timedelta(days=fewest) <= common <= timedelta(days=most):
-            return frequency
-    known = ", ".join(frequency.value for frequency in Frequency)
-    raise ValueError(f"most steps are {common} long, which is none of {known}; give `frequency`")
+@dataclass(frozen=True)
+class Grid:
+    """The times that one series can have: every step of `frequency` from `first` on, forwards and backwards.
+
+    Attributes:
+        first: a time of the series, as `to_grid` counts it.
+        day: day of the month where steps are months, the last one where a month is shorter.
+    """
+
+    frequency: Frequency
+    first: datetime
+    day: int = MONTH_END
+
+    @classmethod
+    def of(cls, frequency: Frequency, times: Sequence[datetime]) -> Grid:
+        """The grid of these times, which may yet lie off it: month ends where all of them are."""
+        ends = frequency in MONTHS and all(map(is_month_end, times))
+        return cls(frequency, times[0], MONTH_END if ends else max(time.day for time in times))
+
+    def place(self, time: datetime) -> int | None:
+        """Steps from `first` to `time`, as `to_grid` counts it; None where it is off the grid."""
+        if self.frequency in STEPS:
+            steps, rest = divmod(time - self.first, STEPS[self.frequency])
+            return None if rest else steps
+        if self.frequency in MONTHS:
+            between = 12 * (time.year - self.first.year) + time.month - self.first.month
+            steps, odd = divmod(between, MONTHS[self.frequency])
+            return None if odd or self.at(steps) != time else steps
+        weeks, days = divmod((time.date() - self.first.date()).days + self.first.weekday(), 7)
+        if days > FRIDAY or self.first.weekday() > FRIDAY or time.time() != self.first.time():
+            return None
+        return 5 * weeks + days - self.first.weekday()
+
+    def at(self, place: int) -> datetime:
+        """The time at a place; raises `OverflowError` or `ValueError` beyond the years 1 to 9999."""
+        if self.frequency in STEPS:
+            return self.first + place * STEPS[self.frequency]
+        if self.frequency in MONTHS:
+            months = 12 * self.first.year + self.first.month - 1 + place * MONTHS[self.frequency]
+            year, month = divmod(months, 12)
+            day = min(self.day, monthrange(year, month + 1)[1])
+            return self.first.replace(year=year, month=month + 1, day=day)
+        weeks, days = divmod(self.first.weekday() + place, 5)
+        return self.first + timedelta(days=7 * weeks + days - self.first.weekday())
+
+
+def is_month_end(time: datetime) -> bool:
+    """Whether it is the last day of its month."""
+    return time.day == monthrange(time.year, time.month)[1]
 
 
 def to_grid(frequency: Frequency, time: datetime) -> datetime:
     """The time as it is counted: by the clock on the wall for whole days, in UTC for what is shorter."""
     if time.tzinfo is None:
         return time
-    return time.astimezone(UTC) if _within_a_day(frequency) else time.replace(tzinfo=None)
+    return time.astimezone(UTC) if within_a_day(frequency) else time.replace(tzinfo=None)
 
 
 def from_grid(frequency: Frequency, time: datetime, zone: tzinfo | None) -> datetime:
     """The time of day in its zone again."""
     if zone is None:
         return time
-    return time.astimezone(zone) if _within_a_day(frequency) else time.replace(tzinfo=zone)
+    return time.astimezone(zone) if within_a_day(frequency) else time.replace(tzinfo=zone)
 
 
-def _within_a_day(frequency: Frequency) -> bool:
-    return STEPS.get(frequency, _DAY) < _DAY
-
-
-def place(frequency: Frequency, first: datetime, time: datetime) -> int | None:
-    """Steps from `first` to `time`, both `to_grid`; None where `time` is not on the grid of `first`."""
-    if frequency in STEPS:
-        steps, rest = divmod(time - first, STEPS[frequency])
-        return None if rest else steps
-    if frequency in MONTHS:
-        months, odd = divmod(12 * (time.year - first.year) + time.month - first.month, MONTHS[frequency])
-        return None if odd else months
-    weeks, days = divmod((time.date() - first.date()).days + first.weekday(), 7)
-    if days > 4 or first.weekday() > 4 or time.time() != first.time():
-        return None
-    return 5 * weeks + days - first.weekday()
-
-
-def fill(frequency: Frequency, before: datetime, steps: int) -> datetime:
-    """The time that lies `steps` after `before`, both `to_grid`."""
-    if frequency in STEPS:
-        return before + steps * STEPS[frequency]
-    if frequency in MONTHS:
-        last = before.day == monthrange(before.year, before.month)[1]
-        year, month = divmod(12 * before.year + before.month - 1 + steps * MONTHS[frequency], 12)
-        most = monthrange(year, month + 1)[1]
-        return before.replace(year=year, month=month + 1, day=most if last else min(before.day, most))
-    weeks, days = divmod(before.weekday() + steps, 5)
-    return before + timedelta(days=7 * weeks + days - before.weekday())
-
-
-def _elapsed(before: datetime, after: datetime) -> timedelta:
-    """Time between two times, by the clock on the wall for whole days and as it passes within a day."""
-    wall = after.replace(tzinfo=None) - before.replace(tzinfo=None)
-    if before.tzinfo is None or after.tzinfo is None or not wall % _DAY:
-        return wall
-    return after.astimezone(UTC) - before.astimezone(UTC)
+def within_a_day(frequency: Frequency) -> bool:
+    """Whether its steps are shorter than a day."""
+    return STEPS.get(frequency, DAY) < DAY

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from typing import (
     TYPE_CHECKING,
     Any,
     Literal,
-    NamedTuple,
     Required,
-    TypeAlias,
     TypedDict,
     TypeVar,
     Unpack,
     overload,
 )
 
-from sheaf_client._errors import ProblemError
-from sheaf_client._extensions.frames import FrameColumns, Series, read_series, write_frame
-from sheaf_client._resource import AsyncResource, SyncResource, build_request
-from sheaf_client.contracts.time_series import TimeSeriesRequest, TimeSeriesResponse
+from sheaf_client._errors import SheafError
+from sheaf_client._extensions.frame_work import Chunk, FrameForecast, FrameWork, Outcome, Step, Steps
+from sheaf_client._extensions.frames import FrameColumns, SeriesFrame
+from sheaf_client._resource import AsyncCaller, AsyncResource, Caller, SyncResource
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from sheaf_client._operation import Operation
+    from sheaf_client.contracts.time_series import TimeSeriesRequest, TimeSeriesResponse
     from sheaf_client.params._enums import FrequencyLike
 
 FrameT = TypeVar("FrameT")
-Answer: TypeAlias = TimeSeriesResponse | ProblemError
-#: Most series of one call, as the server has it.
-MAX_SERIES = 1024
-#: Most numbers in the histories and covariates of one call; about ten megabytes of JSON.
-MAX_VALUES = 1_000_000
-
-
-class FrameForecast(NamedTuple):
-    """A frame of forecasts, and what went wrong with the series that are not in it."""
-
-    frame: Any
-    errors: dict[Any, ProblemError]
 
 
 class FrameOptions(TypedDict, total=False):
@@ -48,7 +42,7 @@ class FrameOptions(TypedDict, total=False):
     target_col: Required[str]
     id_col: str | None
     static_cols: Sequence[str]
-    frequency: FrequencyLike | None
+    frequency: FrequencyLike | str | timedelta | None
     quantile_levels: Sequence[float] | None
     num_samples: int
     seed: int | None
@@ -57,82 +51,34 @@ class FrameOptions(TypedDict, total=False):
     extra_headers: Mapping[str, str] | None
 
 
-class _Work:
-    """The series of one frame on their way: what is asked in each call, and what came back."""
-
-    def __init__(
-        self, frame: Any, future: Any, model: str | None, options: FrameOptions, errors: str
-    ) -> None:
-        if errors not in ("raise", "return"):
-            raise ValueError(f"errors is 'raise' or 'return', not {errors!r}")
-        if unknown := options.keys() - FrameOptions.__annotations__.keys():
-            raise TypeError(f"forecast_frame() has no keyword {', '.join(sorted(unknown))}")
-        if missing := {"horizon", "time_col", "target_col"} - options.keys():
-            raise TypeError(f"forecast_frame() needs the keyword {', '.join(sorted(missing))}")
-        levels = options.get("quantile_levels", (0.1, 0.5, 0.9))
-        self._more: dict[str, Any] = {"output_mode": "mean"}
-        if levels is not None:
-            self._more = {"output_mode": "quantiles", "quantile_levels": levels}
-        if "num_samples" in options:
-            self._more["num_samples"] = options["num_samples"]
-        self._more["seed"] = options.get("seed")
-        self._frame, self._raises = frame, errors == "raise"
-        self._columns = FrameColumns(
-            options.get("id_col"), options["time_col"], options["target_col"], options.get("static_cols", ())
-        )
-        self._horizon, self._model = options["horizon"], options.get("model") or model
-        self._series, self._frequency = read_series(
-            frame, future, self._columns, self._horizon, options.get("frequency")
-        )
-        self._answers: dict[int, Answer] = {}
-        self.limits = (options.get("timeout"), options.get("extra_headers"))
-
-    def calls(self) -> Iterator[tuple[list[int], list[TimeSeriesRequest]]]:
-        """The requests, in lots that one call takes; a series that breaks the contract is not sent."""
-        places: list[int] = []
-        requests: list[TimeSeriesRequest] = []
-        values = 0
-        for place, series in enumerate(self._series):
-            try:
-                request = self._request(series)
-            except ProblemError as error:
-                self._take(place, error)
-                continue
-            size = len(series.target) * (1 + len(series.past)) + self._horizon * len(series.future)
-            if requests and (len(requests) == MAX_SERIES or values + size > MAX_VALUES):
-                yield places, requests
-                places, requests, values = [], [], 0
-            places.append(place)
-            requests.append(request)
-            values += size
-        if requests:
-            yield places, requests
-
-    def _request(self, series: Series) -> TimeSeriesRequest:
-        return build_request(
-            _operation(), self._model, series.fields(self._horizon, self._frequency, self._more)
-        )
-
-    def receive(self, places: Sequence[int], answers: Sequence[Answer]) -> None:
-        for place, answer in zip(places, answers, strict=True):
-            self._take(place, answer)
-
-    def _take(self, place: int, answer: Answer) -> None:
-        if self._raises and isinstance(answer, ProblemError):
-            if self._columns.id is not None:
-                answer.add_note(f"series {self._series[place].id!r}")
-            raise answer
-        self._answers[place] = answer
-
-    def result(self) -> Any:
-        answers = [(series, self._answers[place]) for place, series in enumerate(self._series)]
-        answered = [(series, answer) for series, answer in answers if isinstance(answer, TimeSeriesResponse)]
-        frame = write_frame(self._frame, answered, self._frequency, self._columns)
-        if self._raises:
-            return frame
-        return FrameForecast(
-            frame, {s.id: answer for s, answer in answers if isinstance(answer, ProblemError)}
-        )
+def _begin_work(
+    caller: Caller | AsyncCaller, frame: Any, future: Any, errors: str, options: FrameOptions
+) -> FrameWork:
+    if errors not in ("raise", "return"):
+        raise ValueError(f"errors is 'raise' or 'return', not {errors!r}")
+    if unknown := options.keys() - FrameOptions.__annotations__.keys():
+        raise TypeError(f"forecast_frame() has no keyword {', '.join(sorted(unknown))}")
+    if missing := {"horizon", "time_col", "target_col"} - options.keys():
+        raise TypeError(f"forecast_frame() needs the keyword {', '.join(sorted(missing))}")
+    levels = options.get("quantile_levels", (0.1, 0.5, 0.9))
+    more: dict[str, Any] = {"output_mode": "mean", "seed": options.get("seed")}
+    if levels is not None:
+        more |= {"output_mode": "quantiles", "quantile_levels": levels}
+    if "num_samples" in options:
+        more["num_samples"] = options["num_samples"]
+    made = ["mean", *dict.fromkeys(repr(float(level)) for level in levels or ())]
+    columns = FrameColumns(
+        options.get("id_col"), options["time_col"], options["target_col"], options.get("static_cols", ())
+    )
+    horizon = options["horizon"]
+    return FrameWork(
+        SeriesFrame(frame, future, columns, horizon, options.get("frequency"), made),
+        raises=errors == "raise",
+        model=options.get("model") or caller.model,
+        timeout=options.get("timeout"),
+        call_timeout=caller.options().timeout,
+        more=more,
+    )
 
 
 def _operation() -> Operation[TimeSeriesRequest, TimeSeriesResponse]:
@@ -140,6 +86,39 @@ def _operation() -> Operation[TimeSeriesRequest, TimeSeriesResponse]:
     from sheaf_client.resources.time_series import FORECAST
 
     return FORECAST
+
+
+def _advance(steps: Steps, outcome: Outcome | None) -> Step | None:
+    try:
+        return steps.send(outcome)
+    except StopIteration:
+        return None
+
+
+def _in_thread(call: Callable[[Chunk], Outcome], chunk: Chunk) -> Future[Outcome]:
+    """The call in a thread that an interrupted program does not wait for at its end."""
+    future: Future[Outcome] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(call, chunk))
+        except BaseException as error:  # noqa: BLE001 - raised where the future is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="sheaf-frame", daemon=True).start()
+    return future
+
+
+def _keep_finished(
+    work: FrameWork, running: Mapping[Chunk, Future[Outcome]] | Mapping[Chunk, asyncio.Task[Outcome]]
+) -> None:
+    """Take what came back of calls that were not waited for."""
+    for chunk, call in running.items():
+        if call.done() and not call.cancelled() and call.exception() is None:
+            outcome = call.result()
+            if not isinstance(outcome, SheafError):
+                work.keep(chunk, outcome)
 
 
 class ForecastFrame(SyncResource):
@@ -173,38 +152,75 @@ class ForecastFrame(SyncResource):
             )
 
         Every other column is a covariate: of the past, and of the future too where `future_df` has it. Flags
-        are numbers, text is categories. A time that is missing within a series is sent as a missing value; a
-        category stays what it was.
+        are numbers, 0 and 1; text and categories are categories, and none of them may be missing. A time that
+        is missing within a series is sent as a missing value; a category stays what it was.
+
+        The frame goes out in calls of at most 64 series, up to four of them at once, and of fewer where the
+        model is slow.
 
         Args:
             frame: A DataFrame of pandas or polars, or a table of pyarrow, one row per series and time.
             future_df: Covariates of the steps to forecast: the id, the time, and columns that `frame` has.
-            errors: `raise` the first error of a series, or `return` a `FrameForecast` with all of them by id.
+                Each step has one row, on the grid of its series; rows of other times on it are not used.
+            errors: `raise` the first error of a series, or `return` a `FrameForecast` with the forecasts of
+                the others and all errors by id.
             options: The rest, by keyword:
 
                 * `horizon`: steps to forecast.
-                * `time_col`: column of times, as datetimes, dates or ISO 8601 text, in any order.
-                * `target_col`: column to forecast; missing values are allowed.
+                * `time_col`: column of times, as datetimes, dates, periods or ISO 8601 text, in any order.
+                * `target_col`: column to forecast; missing values are allowed where the model allows them.
                 * `id_col`: column that names the series; absent where the frame is one series.
                 * `static_cols`: columns that do not change within a series.
-                * `frequency`: spacing of the rows; inferred from the times when absent.
+                * `frequency`: spacing of the rows, as `1d`, by a pandas name that means the same, as `MS`,
+                  or as a `timedelta`. Inferred when absent, and refused where the times leave it open.
                 * `quantile_levels`: a column for each level, by default 0.1, 0.5 and 0.9; None for none.
                 * `num_samples`, `seed`: for sampling models.
                 * `model`: name of the deployed model; the client's `model` when absent.
-                * `timeout`, `extra_headers`: for each call; a call takes up to 1024 series.
+                * `timeout`: seconds for the whole frame. When absent there is no such limit, and each call
+                  has the client's `timeout`.
+                * `extra_headers`: for each call.
 
         Returns:
             A frame of the same library, `horizon` rows per series in their first order: the id, the time,
-            `mean`, and a column per quantile level, as `0.1`.
+            `mean`, and a column per quantile level, as `0.1`. Ids and times have the types they came with.
 
         Raises:
-            ValueError: The frame lacks a column, or has a time that is absent, twice there or off the grid.
+            InvalidFrameError: A `ValueError`. The frame has two columns of one name, lacks one or has one of
+                the wrong type, or has a time that is absent, twice there or off the grid.
             InvalidRequestError: A series breaks the contract, or this model cannot serve it.
-            SheafError: Any other refusal or failure.
+            SheafError: Any other refusal or failure. What was forecast before is in the error's `partial`, a
+                `FrameForecast`; that of an interrupt has it too.
         """
-        work = _Work(frame, future_df, self._caller.model, options, errors)
-        for places, requests in work.calls():
-            work.receive(places, self._call_many(_operation(), requests, *work.limits))
+        work = _begin_work(self._caller, frame, future_df, errors, options)
+        running: dict[Chunk, Future[Outcome]] = {}
+
+        def call(chunk: Chunk) -> Outcome:
+            begun = time.monotonic()
+            try:
+                return self._call_many(
+                    _operation(), chunk.requests, chunk.timeout, options.get("extra_headers")
+                )
+            except SheafError as error:
+                return error
+            finally:
+                chunk.seconds = time.monotonic() - begun
+
+        with work.kept():
+            try:
+                steps, outcome = work.steps(), None
+                while (step := _advance(steps, outcome)) is not None:
+                    outcome = None
+                    if not step.begins:
+                        held = running.pop(step.chunk, None)
+                        outcome = call(step.chunk) if held is None else held.result()
+                    elif not step.chunk.alone:
+                        running[step.chunk] = _in_thread(call, step.chunk)
+            except Exception:
+                # What is on its way comes back too; an interrupt waits for nothing.
+                wait(running.values())
+                raise
+            finally:
+                _keep_finished(work, running)
         return work.result()
 
 
@@ -233,7 +249,36 @@ class AsyncForecastFrame(AsyncResource):
         self, frame: Any, *, future_df: Any = None, errors: str = "raise", **options: Unpack[FrameOptions]
     ) -> Any:
         """Forecast every series of a data frame; arguments, result and errors as for `Sheaf`."""
-        work = _Work(frame, future_df, self._caller.model, options, errors)
-        for places, requests in work.calls():
-            work.receive(places, await self._call_many(_operation(), requests, *work.limits))
+        work = _begin_work(self._caller, frame, future_df, errors, options)
+        running: dict[Chunk, asyncio.Task[Outcome]] = {}
+
+        async def call(chunk: Chunk) -> Outcome:
+            begun = time.monotonic()
+            try:
+                return await self._call_many(
+                    _operation(), chunk.requests, chunk.timeout, options.get("extra_headers")
+                )
+            except SheafError as error:
+                return error
+            finally:
+                chunk.seconds = time.monotonic() - begun
+
+        with work.kept():
+            try:
+                steps, outcome = work.steps(), None
+                while (step := _advance(steps, outcome)) is not None:
+                    outcome = None
+                    if step.begins:
+                        running[step.chunk] = asyncio.create_task(call(step.chunk))
+                    else:
+                        outcome = await running[step.chunk]
+                        del running[step.chunk]
+            except Exception:
+                await asyncio.gather(*running.values(), return_exceptions=True)
+                raise
+            finally:
+                _keep_finished(work, running)
+                for task in running.values():
+                    task.cancel()
+                await asyncio.gather(*running.values(), return_exceptions=True)
         return work.result()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin
 from sheaf_client._base import Model
 from sheaf_client._inputs import grids, sequences, structures, tables
 from sheaf_client._inputs.arrays import dense, plain
-from sheaf_client._inputs.frames import columns_of, is_frame
+from sheaf_client._inputs.frames import columns_of, is_frame, named_columns, repeated
 from sheaf_client._inputs.media import encoded, is_media
 
 #: The fields that a whole object gives, and what reads them off it.
@@ -110,12 +110,25 @@ def _fit(field: _Field, value: Any) -> Any:
     if field.part is not None and isinstance(value, list | tuple):
         return [_fit_part(field.part, item) for item in cast("Sequence[Any]", value)]
     if field.wants == "mapping" and is_frame(value):
-        return columns_of(value)
+        return _columns(field, value)
     if field.wants == "texts":
         texts = sequences.sequence_fields(value) or sequences.molecule_fields(value)
         if texts is not None:
             return next(iter(texts.values()))
     return plain(value)
+
+
+def _columns(field: _Field, frame: Any) -> dict[str, list[Any]]:
+    """The columns of a frame by name; truth values are 0 and 1."""
+    if twice := repeated(name for name, _ in named_columns(frame)):
+        from sheaf_client.contracts.problem import Fault
+        from sheaf_client.errors import InvalidRequestError
+
+        message = f"Must have each column once; {', '.join(map(repr, twice))} is there twice."
+        fault = Fault(code="unique", path=f"/{field.wire}", message=message)
+        raise InvalidRequestError("The request is invalid.", errors=[fault])
+    columns = columns_of(frame).items()
+    return {name: [int(v) if isinstance(v, bool) else v for v in values] for name, values in columns}
 
 
 def _fit_part(contract: type[Model], value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, cast
 
 from sheaf_client._inputs.kinds import comes_from
@@ -16,18 +18,35 @@ def is_frame(value: Any) -> bool:
     )
 
 
-def columns_of(frame: Any) -> dict[str, list[Any]]:
-    """Column name → values; a missing value is None, NaN stays."""
+def named_columns(frame: Any) -> list[tuple[Any, Any]]:
+    """Name and column, as their library holds them, in their order; names may be repeated."""
     if comes_from(frame, "polars", "DataFrame"):
-        return cast("dict[str, list[Any]]", frame.to_dict(as_series=False))
+        return [(column.name, column) for column in frame.get_columns()]
     if comes_from(frame, "pyarrow", "Table", "RecordBatch"):
-        return cast("dict[str, list[Any]]", frame.to_pydict())
-    return {str(name): values_of(frame.iloc[:, place]) for place, name in enumerate(frame.columns)}
+        return list(zip(frame.schema.names, frame.columns, strict=True))
+    return [(name, frame.iloc[:, place]) for place, name in enumerate(frame.columns)]
+
+
+def repeated(names: Iterable[Any]) -> list[str]:
+    """The names, as text, that are there more than once."""
+    return [name for name, count in Counter(map(str, names)).items() if count > 1]
+
+
+def columns_of(frame: Any) -> dict[str, list[Any]]:
+    """Column name → values; a missing value is None, NaN stays. Of columns of one name, the last."""
+    return {str(name): _values(column) for name, column in named_columns(frame)}
 
 
 def rows_of(frame: Any) -> list[list[Any]]:
     """The rows, each a list in the order of the columns."""
-    return [list(row) for row in zip(*columns_of(frame).values(), strict=True)]
+    columns = [_values(column) for _, column in named_columns(frame)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    if comes_from(column, "pandas", "Series"):
+        return values_of(column)
+    return cast("list[Any]", column.to_list() if hasattr(column, "to_list") else column.to_pylist())
 
 
 def values_of(series: Any) -> list[Any]:
