@@ -82,6 +82,8 @@ def renamed(old: str, new: str) -> Callable[[Contract], object]:
 
 
 REQUEST, RESPONSE = "TimeSeriesRequest", "TimeSeriesResponse"
+
+
 def _with_needed_field(contract: Contract) -> None:
     schema = contract["schemas"]["RelaxRequest"]
     schema["properties"]["cutoff"] = {"type": ["number", "null"], "default": None}
@@ -282,7 +284,7 @@ def _divided(contract: Contract, kind: str) -> None:
 
 def _with_rule_of_its_own(contract: Contract) -> None:
     schema = contract["schemas"][REQUEST]
-    schema["properties"]["weights"] = {"type": ["array", "null"], "items": {"type": "number"}, "default": None}
+    schema["properties"]["weights"] = {"type": ["array", "null"], "items": {"type": "number"}}
     schema["x-sheaf-rules"].append({"rule": "same_length", "field": "weights", "as": "history"})
 
 
