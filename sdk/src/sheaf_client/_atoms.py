@@ -41,42 +41,39 @@ def with_results(model: Any, atoms: Any) -> Atoms:
 
 def _copied(atoms: Any) -> Any:
     """The atoms as ASE's, with all that they carry but their calculator."""
-    from sheaf_client._inputs.structures import FIELDS, geometry
+    from sheaf_client._inputs.structures import FIELDS, geometry, motion
 
     ase = _library("ase")
     if isinstance(atoms, ase.Atoms):
         return atoms.copy()
-    fields = geometry(atoms)
-    if fields is not None:
-        return _bridged(atoms)
+    if geometry(atoms) is not None:
+        return _with_motion(_bridged(atoms), **motion(atoms))
     if not isinstance(atoms, Model) or not type(atoms).model_fields.keys() >= FIELDS:
         raise TypeError(f"a {type(atoms).__name__} holds no atoms")
     request: Any = atoms
     made = ase.Atoms(request.atomic_numbers, request.positions, cell=request.cell, pbc=request.pbc)
     made.set_constraint(constraints(getattr(request, "fixed", None)))
-    if (masses := getattr(request, "masses", None)) is not None:
-        made.set_masses(masses)
-    if (velocities := getattr(request, "velocities", None)) is not None:
-        _set_velocities(made, velocities)
-    return made
+    masses, velocities = getattr(request, "masses", None), getattr(request, "velocities", None)
+    return _with_motion(made, masses=masses, velocities=velocities)
 
 
 def _bridged(sites: Any) -> Any:
-    """Sites of pymatgen's as ASE's atoms by its own bridge, with what moves them as our requests read it."""
-    from sheaf_client._inputs.structures import SIMULATED, simulated_fields
-
+    """Sites of pymatgen's as ASE's atoms by its own bridge."""
     still = sites.copy()
-    for name in ("selective_dynamics", "velocities"):
-        if name in still.site_properties:
-            still.remove_site_property(name)
-    made = _library("pymatgen.io.ase", "pymatgen").AseAtomsAdaptor.get_atoms(still, msonable=False)
-    moved = {name: value for name, value in (simulated_fields(sites) or {}).items() if name in SIMULATED}
-    made.set_constraint(constraints(moved.get("fixed")))
-    if "masses" in moved:
-        made.set_masses(moved["masses"])
-    if "velocities" in moved:
-        _set_velocities(made, moved["velocities"])
-    return made
+    if (free := still.site_properties.get("selective_dynamics")) is not None:
+        flags = [[True] * 3 if site is None else [bool(flag) for flag in site] for site in free]
+        still.add_site_property("selective_dynamics", flags)
+    if "velocities" in still.site_properties:
+        still.remove_site_property("velocities")
+    return _library("pymatgen.io.ase", "pymatgen").AseAtomsAdaptor.get_atoms(still, msonable=False)
+
+
+def _with_motion(atoms: Any, masses: Any = None, velocities: Any = None) -> Any:
+    if masses is not None:
+        atoms.set_masses(masses)
+    if velocities is not None:
+        _set_velocities(atoms, velocities)
+    return atoms
 
 
 def _set_velocities(atoms: Any, velocities: Any) -> None:

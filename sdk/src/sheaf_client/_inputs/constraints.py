@@ -101,7 +101,7 @@ def _across(cell: Any, mask: Flags) -> Flags | None:
     cell = np.asarray(cell, dtype=np.float64)
     if abs(np.linalg.det(cell)) < _TOLERANCE:
         return None
-    moves = np.linalg.inv(cell) @ (cell * ~mask[:, None])
+    moves = cast("NDArray[np.float64]", np.linalg.inv(cell) @ (cell * ~mask[:, None]))
     free = np.diag(moves) > 0.5
     return ~free if np.abs(moves - np.diag(free)).max() < _TOLERANCE else None
 

@@ -74,10 +74,7 @@ def simulated_fields(value: Any) -> dict[str, Any] | None:
         InvalidRequestError: A constraint does not hold atoms or axes, or a site holds several species.
     """
     fields = relaxed_fields(value)
-    if fields is None:
-        return None
-    motion = _motion_of_ase(value) if comes_from(value, "ase", "Atoms") else _motion_of_pymatgen(value)
-    return fields | motion
+    return None if fields is None else fields | motion(value)
 
 
 def geometry(value: Any) -> dict[str, Any] | None:
@@ -105,27 +102,32 @@ def geometry(value: Any) -> dict[str, Any] | None:
     return None
 
 
+def motion(value: Any) -> dict[str, Any]:
+    """`masses` (u) and `velocities` (Å/fs) of a structure that has its own."""
+    return _motion_of_ase(value) if comes_from(value, "ase", "Atoms") else _motion_of_pymatgen(value)
+
+
 def _motion_of_ase(atoms: Any) -> dict[str, Any]:
-    motion: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     if atoms.has("masses"):
-        motion["masses"] = atoms.get_masses().tolist()
+        found["masses"] = atoms.get_masses().tolist()
     if atoms.has("momenta"):
-        motion["velocities"] = atoms.get_velocities() * importlib.import_module("ase.units").fs
-    return motion
+        found["velocities"] = atoms.get_velocities() * importlib.import_module("ase.units").fs
+    return found
 
 
 def _motion_of_pymatgen(sites: Any) -> dict[str, Any]:
     import numpy as np
 
-    motion: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     elements = [getattr(site.specie, "element", site.specie) for site in sites]
     # pymatgen has deuterium and tritium as elements of their own, and no other masses.
     if any(element.name in {"D", "T"} for element in elements):
-        motion["masses"] = [float(element.atomic_mass) for element in elements]
+        found["masses"] = [float(element.atomic_mass) for element in elements]
     velocities = sites.site_properties.get("velocities")
     if velocities is not None:
-        motion["velocities"] = np.asarray(velocities)
-    return motion
+        found["velocities"] = np.asarray(velocities)
+    return found
 
 
 def _near(fields: dict[str, Any]) -> Any:
