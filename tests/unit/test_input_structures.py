@@ -22,6 +22,7 @@ from ase.constraints import (
     FixSymmetry,
     Hookean,
 )
+from ase.filters import FrechetCellFilter
 from pymatgen.core import Element, IStructure, Lattice, Molecule, Structure
 
 from sheaf_client._inputs import expand
@@ -124,6 +125,11 @@ def test_other_constraints_are_refused_by_name(
     dropped = constrained(atoms, constraint)
     dropped.set_constraint()
     assert expand(operation.request, dropped)["atomic_numbers"] is not None
+
+
+def test_a_filter_of_the_cell_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="FrechetCellFilter cannot stand for a RelaxRequest"):
+        expand(RELAX.request, FrechetCellFilter(bulk("Si")))
 
 
 def test_energies_are_of_the_potential_alone() -> None:
