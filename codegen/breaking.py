@@ -26,6 +26,9 @@ _RESTRICTIONS = ("pattern", "format", "multipleOf", "uniqueItems")
 #: Keywords that say how a value is encoded: any change is another encoding.
 _ENCODINGS = ("contentEncoding", "x-sheaf-tensor", "x-sheaf-media")
 
+#: Rules that hold a field to something where it is not given.
+_OF_ABSENT = ("filled_with", "needed_when_true", "value_requires")
+
 
 def breaking_changes(old: JSON, new: JSON) -> list[str]:
     """What breaks callers of the contract `old` when a server follows `new`: `place: change`, sorted."""
@@ -237,10 +240,20 @@ def _rules(was: JSON, now: JSON, way: Way, place: str) -> Iterator[str]:
     old, new = was.get("x-sheaf-rules", []), now.get("x-sheaf-rules", [])
     sent, taken = (old, new) if way == "request" else (new, old)
     for rule in taken:
+        if way == "request" and _concerns_new_field(rule, was):
+            continue
         if rule not in sent:
             verb = "new rule" if way == "request" else "no longer holds"
             text = sentence(rule) if rule["rule"] in VOCABULARY else json.dumps(rule)
             yield f"{place}: {verb}: {text}"
+
+
+def _concerns_new_field(rule: JSON, was: JSON) -> bool:
+    """Whether a rule is about a value that callers of the old contract never give."""
+    return rule["rule"] not in _OF_ABSENT and rule.get("field", "").removesuffix(".*") not in {
+        "",
+        *was.get("properties", {}),
+    }
 
 
 def _encoding(value: Any) -> str:

@@ -12,7 +12,7 @@ from ase.build import bulk, fcc111, molecule
 from sheaf.api.materials import MaterialsRequest, MaterialsResponse
 from sheaf.backends._atoms.structures import Properties, Structure, structure_of
 from sheaf.backends._materials import Place
-from sheaf_client._inputs.structures import structure_fields
+from sheaf_client._inputs.structures import geometry
 
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +50,7 @@ def slab() -> Atoms:
 
 
 def fields(atoms: Atoms) -> dict[str, Any]:
-    found = structure_fields(atoms)
+    found = geometry(atoms)
     assert found is not None
     return {
         **found,

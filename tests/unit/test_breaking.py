@@ -82,6 +82,14 @@ def renamed(old: str, new: str) -> Callable[[Contract], object]:
 
 
 REQUEST, RESPONSE = "TimeSeriesRequest", "TimeSeriesResponse"
+
+
+def _with_needed_field(contract: Contract) -> None:
+    schema = contract["schemas"]["RelaxRequest"]
+    schema["properties"]["cutoff"] = {"type": ["number", "null"], "default": None}
+    schema["x-sheaf-rules"].append({"rule": "needed_when_true", "field": "cutoff", "flag": "relax_cell"})
+
+
 BREAKING: dict[str, tuple[Callable[[Contract], object], str]] = {
     "operation removed": (drop("operations", FORECAST), f"{FORECAST}: removed"),
     "operation renamed": (
@@ -203,6 +211,10 @@ BREAKING: dict[str, tuple[Callable[[Contract], object], str]] = {
         ),
         f"{REQUEST}: new rule: `item_id` needs `start`",
     ),
+    "rule that needs a new field beside an old one": (
+        _with_needed_field,
+        "RelaxRequest: new rule: `cutoff` is needed when `relax_cell` is true",
+    ),
     "response field removed": (
         drop("schemas", RESPONSE, "properties", "point"),
         f"{RESPONSE}/point: removed",
@@ -270,10 +282,17 @@ def _divided(contract: Contract, kind: str) -> None:
     branches[branches.index({"$ref": own})] = {"$ref": union}
 
 
+def _with_rule_of_its_own(contract: Contract) -> None:
+    schema = contract["schemas"][REQUEST]
+    schema["properties"]["weights"] = {"type": ["array", "null"], "items": {"type": "number"}}
+    schema["x-sheaf-rules"].append({"rule": "same_length", "field": "weights", "as": "history"})
+
+
 ADDITIONS: dict[str, Callable[[Contract], object]] = {
     "nothing": dict.copy,
     "operation": lambda c: c["operations"].update({"GET /new": {"id": "new"}}),
     "optional request field": put(REQUEST, "unit", {"type": ["string", "null"], "default": None}),
+    "optional request field with a rule of its own": _with_rule_of_its_own,
     "response field": put(RESPONSE, "unit", {"type": "string"}, required=True),
     "request bound loosened": at(REQUEST, "horizon", maximum=10**6, minimum=0),
     "request bound removed": at(REQUEST, "horizon", maximum=None),

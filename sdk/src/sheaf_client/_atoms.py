@@ -10,38 +10,103 @@ from typing import TYPE_CHECKING, Any, cast
 from sheaf_client._base import Model
 
 if TYPE_CHECKING:
+    import numpy as np
     from ase import Atoms
+    from numpy.typing import NDArray
 
 _MISSING = ("?", ".")
 
 
 def with_results(model: Any, atoms: Any) -> Atoms:
-    """A copy of the atoms with energy, forces and stress of the answer as their calculator."""
-    from sheaf_client._inputs.structures import structure_fields
+    """A copy of the atoms with energy, forces and stress of the answer as their calculator.
 
-    ase, calculators = _library("ase"), _library("ase.calculators.singlepoint")
-    if isinstance(atoms, ase.Atoms):
-        held: Any = atoms.copy()
-    else:
-        wanted = ("atomic_numbers", "positions", "cell", "pbc")
-        fields = structure_fields(atoms)
-        if fields is None and isinstance(atoms, Model) and type(atoms).model_fields.keys() >= set(wanted):
-            fields = {name: getattr(atoms, name) for name in wanted}
-        if fields is None:
-            raise TypeError(f"a {type(atoms).__name__} holds no atoms")
-        numbers, positions = fields["atomic_numbers"], fields["positions"]
-        held = ase.Atoms(numbers, positions, cell=fields["cell"], pbc=fields["pbc"])
+    They stand where the answer says, whatever constraints they have, and move as it says.
+    """
+    calculators = _library("ase.calculators.singlepoint")
+    held = _copied(atoms)
     if len(held) != model.n_atoms:
         raise ValueError(f"the answer is of {model.n_atoms} atoms, these are {len(held)}")
-    # Where the atoms moved, the answer is of where they are now.
+    # Where the atoms moved, the answer is of where they are now; constraints would put some back.
     if (positions := getattr(model, "positions", None)) is not None:
-        held.set_positions(positions)
+        held.set_positions(positions, apply_constraint=False)
     if (cell := getattr(model, "cell", None)) is not None:
-        held.set_cell(cell)
+        held.set_cell(cell, apply_constraint=False)
+    if (velocities := getattr(model, "velocities", None)) is not None:
+        _set_velocities(held, velocities)
     known = ("energy", "forces", "stress")
     results = {name: value for name in known if (value := getattr(model, name, None)) is not None}
     held.calc = calculators.SinglePointCalculator(held, **results)
     return cast("Atoms", held)
+
+
+def _copied(atoms: Any) -> Any:
+    """The atoms as ASE's, with all that they carry but their calculator."""
+    from sheaf_client._inputs.structures import FIELDS, geometry, motion
+
+    ase = _library("ase")
+    if isinstance(atoms, ase.Atoms):
+        return atoms.copy()
+    if geometry(atoms) is not None:
+        return _with_motion(_bridged(atoms), **motion(atoms))
+    if not isinstance(atoms, Model) or not type(atoms).model_fields.keys() >= FIELDS:
+        raise TypeError(f"a {type(atoms).__name__} holds no atoms")
+    request: Any = atoms
+    made = ase.Atoms(request.atomic_numbers, request.positions, cell=request.cell, pbc=request.pbc)
+    made.set_constraint(constraints(getattr(request, "fixed", None)))
+    masses, velocities = getattr(request, "masses", None), getattr(request, "velocities", None)
+    return _with_motion(made, masses=masses, velocities=velocities)
+
+
+def _bridged(sites: Any) -> Any:
+    """Sites of pymatgen's as ASE's atoms by its own bridge."""
+    still = sites.copy()
+    if (free := still.site_properties.get("selective_dynamics")) is not None:
+        flags = [[True] * 3 if site is None else [bool(flag) for flag in site] for site in free]
+        still.add_site_property("selective_dynamics", flags)
+    if "velocities" in still.site_properties:
+        still.remove_site_property("velocities")
+    return _library("pymatgen.io.ase", "pymatgen").AseAtomsAdaptor.get_atoms(still, msonable=False)
+
+
+def _with_motion(atoms: Any, masses: Any = None, velocities: Any = None) -> Any:
+    if masses is not None:
+        atoms.set_masses(masses)
+    if velocities is not None:
+        _set_velocities(atoms, velocities)
+    return atoms
+
+
+def _set_velocities(atoms: Any, velocities: Any) -> None:
+    """Velocities in Å/fs, as the momenta that ASE keeps."""
+    import numpy as np
+
+    speeds = np.asarray(velocities, dtype=np.float64) / _library("ase.units").fs
+    atoms.set_momenta(speeds * atoms.get_masses()[:, None], apply_constraint=False)
+
+
+def held_axes(fixed: Sequence[Any]) -> NDArray[np.bool_]:
+    """Which axes of which atoms are held, shape (n_atoms, 3), by flags of atoms or of axes."""
+    import numpy as np
+
+    flags = np.asarray(fixed, dtype=bool)
+    return flags if flags.ndim == 2 else np.repeat(flags[:, None], 3, axis=1)
+
+
+def constraints(fixed: Sequence[Any] | None) -> list[Any]:
+    """ASE's constraints that hold what is flagged: one holds each axis, so that it counts once."""
+    import numpy as np
+
+    if fixed is None:
+        return []
+    ase, held = _library("ase.constraints"), held_axes(fixed)
+    found: list[Any] = []
+    for mask in np.unique(held, axis=0):
+        chosen = np.flatnonzero((held == mask).all(axis=1))
+        if mask.all():
+            found.append(ase.FixAtoms(chosen))
+        elif mask.any():
+            found.append(ase.FixCartesian(chosen, mask))
+    return found
 
 
 def read_structure(text: str, file_format: str) -> Atoms:

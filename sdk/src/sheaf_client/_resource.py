@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sheaf_client._adapters import Adapters
 from sheaf_client._errors import ProblemError
 from sheaf_client._faults import invalid_request
-from sheaf_client._inputs import as_body, expand, missing_as_none
+from sheaf_client._inputs import REPLACEABLE, as_body, expand, missing_as_none
 from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._streaming import AsyncStream, Stream
 from sheaf_client._strict import validate_strictly
@@ -84,7 +84,7 @@ def _prepare(
     model = given.pop("model", None) or caller.model
     if whole is not None:
         fields = expand(operation.request, whole)
-        if both := fields.keys() & given.keys():
+        if both := (fields.keys() & given.keys()) - REPLACEABLE:
             raise TypeError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
         given = {**fields, **given}
     given |= caller.adapters.fields(operation, given)

@@ -39,9 +39,12 @@ export const RULES: Record<string, Rule[]> = {
   RelaxRequest: [
     {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
     {"rule": "needed_when_true", "field": "cell", "flag": "relax_cell"},
+    {"rule": "same_length", "field": "fixed", "as": "atomic_numbers"},
   ],
   MolecularDynamicsRequest: [
     {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+    {"rule": "same_length", "field": "fixed", "as": "atomic_numbers"},
+    {"rule": "same_length", "field": "masses", "as": "atomic_numbers"},
   ],
   AtomsProgress: [
     {"rule": "requires", "field": "positions", "needs": ["n_atoms"]},

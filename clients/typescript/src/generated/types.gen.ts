@@ -11,6 +11,11 @@ export type AdapterName = string;
 export type Alignment = Array<string>;
 
 /**
+ * Mass of an atom, in u.
+ */
+export type AtomicMass = number;
+
+/**
  * Protons of an element, 1 for hydrogen to 118 for oganesson.
  */
 export type AtomicNumber = number;
@@ -74,7 +79,7 @@ export type AtomsProgress = {
      */
     energy: number | null;
     /**
-     * Length of the longest force on an atom, in eV/Å.
+     * Length of the longest force on an atom, held axes left out, in eV/Å.
      */
     max_force: number | null;
     /**
@@ -792,6 +797,15 @@ export type FeatureRef = {
 };
 
 /**
+ * One flag for each atom, or one for each Cartesian axis of each atom; true holds.
+ */
+export type FixedAtoms = Array<boolean> | Array<[
+    boolean,
+    boolean,
+    boolean
+]>;
+
+/**
  * Spacing of the observations.
  */
 export type Frequency = '10s' | '1min' | '5min' | '10min' | '15min' | '30min' | '1h' | '4h' | '6h' | '12h' | '1d' | '1B' | '1W' | '1M' | '1Q' | '1Y';
@@ -1089,6 +1103,16 @@ export type MolecularDynamicsRequest = {
      */
     operation: 'molecular_dynamics';
     /**
+     * Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian
+     * axis of each atom, shape (n_atoms, 3); true holds. What is held has no velocity, and temperatures are
+     * those of what moves.
+     */
+    fixed?: FixedAtoms | null;
+    /**
+     * Masses of the atoms, shape (n_atoms,), in u; the standard atomic weights where absent.
+     */
+    masses?: Array<AtomicMass> | null;
+    /**
      * Steps to take, each `timestep_fs` long.
      */
     n_steps: number;
@@ -1163,7 +1187,7 @@ export type MolecularDynamicsResponse = {
      */
     cell: Cell | null;
     /**
-     * Forces at the end, shape (n_atoms, 3), in eV/Å.
+     * Forces at the end, shape (n_atoms, 3), in eV/Å, those on held atoms too.
      */
     forces: Float32Array;
     /**
@@ -1191,7 +1215,7 @@ export type MolecularDynamicsResponse = {
      */
     kinetic_energies: Float64Array;
     /**
-     * Temperature of each frame by its kinetic energy, shape (n_frames,), in K.
+     * Temperature of each frame by the kinetic energy of what moves, shape (n_frames,), in K.
      */
     temperatures: Float32Array;
     /**
@@ -1885,7 +1909,13 @@ export type RelaxRequest = {
      */
     operation: 'relax';
     /**
-     * Largest force on an atom at which the structure counts as relaxed, in eV/Å.
+     * Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian
+     * axis of each atom, shape (n_atoms, 3); true holds. With `relax_cell` a held atom keeps its place relative
+     * to the lattice vectors, and single axes cannot be held.
+     */
+    fixed?: FixedAtoms | null;
+    /**
+     * Largest force on an atom, held axes left out, at which the structure counts as relaxed, in eV/Å.
      */
     fmax?: number;
     /**
@@ -1943,7 +1973,7 @@ export type RelaxResponse = {
      */
     cell: Cell | null;
     /**
-     * Forces at the end, shape (n_atoms, 3), in eV/Å.
+     * Forces at the end, shape (n_atoms, 3), in eV/Å, those on held atoms too.
      */
     forces: Float32Array;
     /**
@@ -1951,7 +1981,8 @@ export type RelaxResponse = {
      */
     stress: Float32Array | null;
     /**
-     * Whether no force on an atom is larger than `fmax`; with `relax_cell` the forces on the lattice vectors count too.
+     * Whether no force on an atom, held axes left out, is larger than `fmax`; with `relax_cell` the forces on the
+     * lattice vectors count too.
      */
     converged: boolean;
     /**
@@ -1975,7 +2006,7 @@ export type RelaxResponse = {
      */
     energies: Float64Array;
     /**
-     * Largest force on an atom in each frame, shape (n_frames,), in eV/Å.
+     * Largest force on an atom in each frame, held axes left out, shape (n_frames,), in eV/Å.
      */
     max_forces: Float32Array;
     /**

@@ -14,6 +14,11 @@ export const zAdapterName = z.string().min(1).check(maxCharacters(256));
 export const zAlignment = z.array(z.string().min(1).check(maxCharacters(16384)).regex(/^[A-Za-z.-]+$/)).max(16384);
 
 /**
+ * Mass of an atom, in u.
+ */
+export const zAtomicMass = z.number().gte(0.001).lte(1000000);
+
+/**
  * Protons of an element, 1 for hydrogen to 118 for oganesson.
  */
 export const zAtomicNumber = z.int().gte(1).lte(118);
@@ -120,6 +125,18 @@ export const zFeatureRef = z.strictObject({
     entity_key: z.string().min(1).check(maxCharacters(256)),
     entity_value: z.string().min(1).check(maxCharacters(1024))
 });
+
+/**
+ * One flag for each atom, or one for each Cartesian axis of each atom; true holds.
+ */
+export const zFixedAtoms = z.union([
+    z.array(z.boolean()).max(100000),
+    z.array(z.tuple([
+        z.boolean(),
+        z.boolean(),
+        z.boolean()
+    ])).max(100000)
+]);
 
 /**
  * Spacing of the observations.
@@ -438,6 +455,8 @@ export const zMolecularDynamicsRequest = z.strictObject({
     cell: zCell.nullish().default(null),
     pbc: zPeriodicity.optional().default(false),
     operation: z.literal('molecular_dynamics').default('molecular_dynamics'),
+    fixed: zFixedAtoms.nullish().default(null),
+    masses: z.array(zAtomicMass).nullish().default(null),
     n_steps: z.int().gte(1).lte(1000000),
     ensemble: zEnsemble.optional().default('nvt'),
     temperature_k: z.number().gte(0).lte(100000).optional().default(300),
@@ -564,6 +583,7 @@ export const zRelaxRequest = z.strictObject({
     cell: zCell.nullish().default(null),
     pbc: zPeriodicity.optional().default(false),
     operation: z.literal('relax').default('relax'),
+    fixed: zFixedAtoms.nullish().default(null),
     fmax: z.number().gt(0).lte(1000).optional().default(0.05),
     max_steps: z.int().gte(1).lte(100000).optional().default(500),
     relax_cell: z.boolean().optional().default(false),

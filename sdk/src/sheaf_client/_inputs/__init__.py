@@ -7,13 +7,14 @@ This is for the keywords of a client alone; a contract, and so a server, never r
 from __future__ import annotations
 
 from sheaf_client._inputs.arrays import ArrayLike, missing_as_none, plain
-from sheaf_client._inputs.fields import as_body, expand
+from sheaf_client._inputs.fields import REPLACEABLE, as_body, expand
 from sheaf_client._inputs.grids import GridLike
 from sheaf_client._inputs.media import AudioFileLike, ImageFileLike
 from sheaf_client._inputs.sequences import MoleculeLike, MoleculesLike, SequenceLike, SequencesLike
 from sheaf_client._inputs.structures import StructureLike
 
 __all__ = [
+    "REPLACEABLE",
     "ArrayLike",
     "AudioFileLike",
     "GridLike",

@@ -16,9 +16,15 @@ from sheaf_client._inputs import grids, sequences, structures, tables
 from sheaf_client._inputs.arrays import dense, plain
 from sheaf_client._inputs.frames import columns_of, is_frame, named_columns, repeated
 from sheaf_client._inputs.media import encoded, is_media
+from sheaf_client.errors import InvalidRequestError
 
-#: The fields that a whole object gives, and what reads them off it.
+#: Fields that a keyword may replace beside the whole object that gives them.
+REPLACEABLE = structures.SIMULATED
+
+#: The fields that a whole object may give, and what reads them off it; the first that a contract has all of.
 _WHOLE: tuple[tuple[frozenset[str], Callable[[Any], dict[str, Any] | None]], ...] = (
+    (structures.FIELDS | structures.SIMULATED, structures.simulated_fields),
+    (structures.FIELDS | structures.RELAXED, structures.relaxed_fields),
     (structures.FIELDS, structures.structure_fields),
     (grids.FIELDS, grids.grid_fields),
     (frozenset({"sequences"}), sequences.sequence_fields),
@@ -108,7 +114,8 @@ def _fit(field: _Field, value: Any) -> Any:
         fit = dense if field.wants == "tensor" else encoded
         return _each(field.container, fit, value)
     if field.part is not None and isinstance(value, list | tuple):
-        return [_fit_part(field.part, item) for item in cast("Sequence[Any]", value)]
+        parts = enumerate(cast("Sequence[Any]", value))
+        return [_fit_part(field.part, item, f"/{field.wire}/{i}") for i, item in parts]
     if field.wants == "mapping" and is_frame(value):
         return _columns(field, value)
     if field.wants == "texts":
@@ -122,7 +129,6 @@ def _columns(field: _Field, frame: Any) -> dict[str, list[Any]]:
     """The columns of a frame by name; truth values are 0 and 1."""
     if twice := repeated(name for name, _ in named_columns(frame)):
         from sheaf_client.contracts.problem import Fault
-        from sheaf_client.errors import InvalidRequestError
 
         message = f"Must have each column once; {', '.join(map(repr, twice))} is there twice."
         fault = Fault(code="unique", path=f"/{field.wire}", message=message)
@@ -131,11 +137,15 @@ def _columns(field: _Field, frame: Any) -> dict[str, list[Any]]:
     return {name: [int(v) if isinstance(v, bool) else v for v in values] for name, values in columns}
 
 
-def _fit_part(contract: type[Model], value: Any) -> Any:
+def _fit_part(contract: type[Model], value: Any, at: str) -> Any:
     """One item of a list of contracts: its fields as a mapping, or an object that stands for all of them."""
     if isinstance(value, Mapping):
         return as_body(contract, cast("Mapping[str, Any]", value))
-    fields = None if isinstance(value, Model) else _taken_apart(contract, value)
+    try:
+        fields = None if isinstance(value, Model) else _taken_apart(contract, value)
+    except InvalidRequestError as error:
+        faults = [fault.model_copy(update={"path": at + fault.path}) for fault in error.errors]
+        raise InvalidRequestError(error.detail, errors=faults) from None
     return plain(value) if fields is None else as_body(contract, fields)
 
 

@@ -51,6 +51,15 @@ Cell: TypeAlias = Annotated[
 Periodicity: TypeAlias = bool | Annotated[list[bool], Field(min_length=3, max_length=3)]
 """One flag for all three directions, or one for each lattice vector."""
 
+FixedAtoms: TypeAlias = (
+    Annotated[list[bool], Field(max_length=100000)]
+    | Annotated[list[Annotated[list[bool], Field(min_length=3, max_length=3)]], Field(max_length=100000)]
+)
+"""One flag for each atom, or one for each Cartesian axis of each atom; true holds."""
+
+AtomicMass: TypeAlias = Annotated[float, Field(ge=0.001, le=1000000)]
+"""Mass of an atom, in u."""
+
 ProteinSequence: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=16384, pattern="^([A-Za-z.*-]|<mask>)+$")
 ]

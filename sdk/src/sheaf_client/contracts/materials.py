@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
 from sheaf_client._tensor import Float32, Float64
-from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
+from sheaf_client.contracts._types import AtomicMass, AtomicNumber, Cell, FixedAtoms, Periodicity
 
 from .base import BaseRequest, BaseResponse
 from .events import ProgressEvent
@@ -128,6 +128,7 @@ class RelaxRequest(BaseRequest):
             "x-sheaf-rules": [
                 {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
                 {"rule": "needed_when_true", "field": "cell", "flag": "relax_cell"},
+                {"rule": "same_length", "field": "fixed", "as": "atomic_numbers"},
             ],
             "x-sheaf-binary": {
                 "positions": {
@@ -150,8 +151,14 @@ class RelaxRequest(BaseRequest):
     """The contract this request follows."""
     operation: Literal["relax"] = "relax"
     """The operation that is asked for."""
+    fixed: FixedAtoms | None = None
+    """
+    Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian
+    axis of each atom, shape (n_atoms, 3); true holds. With `relax_cell` a held atom keeps its place relative
+    to the lattice vectors, and single axes cannot be held.
+    """
     fmax: float = Field(default=0.05, gt=0.0, le=1000.0)
-    """Largest force on an atom at which the structure counts as relaxed, in eV/Å."""
+    """Largest force on an atom, held axes left out, at which the structure counts as relaxed, in eV/Å."""
     max_steps: int = Field(default=500, ge=1, le=100000)
     """Most steps to take; a structure that is not relaxed by then is answered with `converged` false."""
     relax_cell: bool = False
@@ -180,6 +187,7 @@ class RelaxRequest(BaseRequest):
             pbc: bool | Sequence[bool] = False,
             model_type: Literal["materials"] = "materials",
             operation: Literal["relax"] = "relax",
+            fixed: Sequence[bool] | Sequence[Sequence[bool]] | None = None,
             fmax: float = 0.05,
             max_steps: int = 500,
             relax_cell: bool = False,
@@ -201,7 +209,11 @@ class MolecularDynamicsRequest(BaseRequest):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "x-sheaf-rules": [{"rule": "needed_when_true", "field": "cell", "flag": "pbc"}],
+            "x-sheaf-rules": [
+                {"rule": "needed_when_true", "field": "cell", "flag": "pbc"},
+                {"rule": "same_length", "field": "fixed", "as": "atomic_numbers"},
+                {"rule": "same_length", "field": "masses", "as": "atomic_numbers"},
+            ],
             "x-sheaf-binary": {
                 "positions": {
                     "wire": "positions_b64",
@@ -228,6 +240,14 @@ class MolecularDynamicsRequest(BaseRequest):
     """The contract this request follows."""
     operation: Literal["molecular_dynamics"] = "molecular_dynamics"
     """The operation that is asked for."""
+    fixed: FixedAtoms | None = None
+    """
+    Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian
+    axis of each atom, shape (n_atoms, 3); true holds. What is held has no velocity, and temperatures are
+    those of what moves.
+    """
+    masses: list[AtomicMass] | None = None
+    """Masses of the atoms, shape (n_atoms,), in u; the standard atomic weights where absent."""
     n_steps: int = Field(ge=1, le=1000000)
     """Steps to take, each `timestep_fs` long."""
     ensemble: Ensemble = Ensemble.NVT
@@ -273,6 +293,8 @@ class MolecularDynamicsRequest(BaseRequest):
             pbc: bool | Sequence[bool] = False,
             model_type: Literal["materials"] = "materials",
             operation: Literal["molecular_dynamics"] = "molecular_dynamics",
+            fixed: Sequence[bool] | Sequence[Sequence[bool]] | None = None,
+            masses: Sequence[AtomicMass] | None = None,
             ensemble: Ensemble | EnsembleLike = "nvt",
             temperature_k: float = 300.0,
             timestep_fs: float = 1.0,
@@ -309,7 +331,7 @@ class AtomsProgress(ProgressEvent):
     energy: float | None = None
     """Potential energy of all atoms (of one cell, where periodic), in eV."""
     max_force: float | None = Field(default=None, ge=0.0)
-    """Length of the longest force on an atom, in eV/Å."""
+    """Length of the longest force on an atom, held axes left out, in eV/Å."""
     temperature_k: float | None = Field(default=None, ge=0.0)
     """Temperature of the atoms' motion, in K, of molecular dynamics."""
     time_fs: float | None = Field(default=None, ge=0.0)
@@ -503,13 +525,16 @@ class RelaxResponse(BaseResponse):
     cell: Cell | None = None
     """Lattice vectors at the end as rows, shape (3, 3), in Å; null where the request gave none."""
     forces: Float32 = Field(validation_alias="forces_b64", serialization_alias="forces_b64")
-    """Forces at the end, shape (n_atoms, 3), in eV/Å."""
+    """Forces at the end, shape (n_atoms, 3), in eV/Å, those on held atoms too."""
     stress: Float32 | None = Field(
         default=None, validation_alias="stress_b64", serialization_alias="stress_b64"
     )
     """Stress at the end, shape (6,), in eV/Å³, as xx, yy, zz, yz, xz, xy (Voigt), when the request asked for `relax_cell`."""
     converged: bool
-    """Whether no force on an atom is larger than `fmax`; with `relax_cell` the forces on the lattice vectors count too."""
+    """
+    Whether no force on an atom, held axes left out, is larger than `fmax`; with `relax_cell` the forces on the
+    lattice vectors count too.
+    """
     n_steps: int = Field(ge=0)
     """Steps taken."""
     n_atoms: int = Field(ge=1)
@@ -521,7 +546,7 @@ class RelaxResponse(BaseResponse):
     energies: Float64 = Field(validation_alias="energies_b64", serialization_alias="energies_b64")
     """Potential energy of each frame, shape (n_frames,), in eV."""
     max_forces: Float32 = Field(validation_alias="max_forces_b64", serialization_alias="max_forces_b64")
-    """Largest force on an atom in each frame, shape (n_frames,), in eV/Å."""
+    """Largest force on an atom in each frame, held axes left out, shape (n_frames,), in eV/Å."""
     trajectory: Float32 = Field(validation_alias="trajectory_b64", serialization_alias="trajectory_b64")
     """Cartesian positions of each frame, shape (n_frames, n_atoms, 3), in Å."""
     cells: Float64 | None = Field(default=None, validation_alias="cells_b64", serialization_alias="cells_b64")
@@ -634,7 +659,7 @@ class MolecularDynamicsResponse(BaseResponse):
     cell: Cell | None = None
     """Lattice vectors at the end as rows, shape (3, 3), in Å; null where the request gave none."""
     forces: Float32 = Field(validation_alias="forces_b64", serialization_alias="forces_b64")
-    """Forces at the end, shape (n_atoms, 3), in eV/Å."""
+    """Forces at the end, shape (n_atoms, 3), in eV/Å, those on held atoms too."""
     n_steps: int = Field(ge=0)
     """Steps taken."""
     n_atoms: int = Field(ge=1)
@@ -650,7 +675,7 @@ class MolecularDynamicsResponse(BaseResponse):
     )
     """Kinetic energy of each frame, shape (n_frames,), in eV."""
     temperatures: Float32 = Field(validation_alias="temperatures_b64", serialization_alias="temperatures_b64")
-    """Temperature of each frame by its kinetic energy, shape (n_frames,), in K."""
+    """Temperature of each frame by the kinetic energy of what moves, shape (n_frames,), in K."""
     trajectory: Float32 = Field(validation_alias="trajectory_b64", serialization_alias="trajectory_b64")
     """Cartesian positions of each frame, shape (n_frames, n_atoms, 3), in Å."""
 

@@ -13,6 +13,9 @@ CellLike: TypeAlias = Sequence[Sequence[float] | ArrayLike] | ArrayLike
 PeriodicityLike: TypeAlias = bool | Sequence[bool] | ArrayLike
 """One flag for all three directions, or one for each lattice vector."""
 
+FixedAtomsLike: TypeAlias = Sequence[bool] | Sequence[Sequence[bool] | ArrayLike] | ArrayLike
+"""One flag for each atom, or one for each Cartesian axis of each atom; true holds."""
+
 PersonBoxLike: TypeAlias = Sequence[float] | ArrayLike
 """Box around a person, x_min, y_min, x_max, y_max in pixels from the top left corner."""
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, StructureLike
     from sheaf_client._streaming import AsyncStream, Stream
-    from sheaf_client.contracts._types import AtomicNumber
+    from sheaf_client.contracts._types import AtomicMass, AtomicNumber
     from sheaf_client.params._enums import EnsembleLike, OptimizerLike
-    from sheaf_client.params._types import CellLike, PeriodicityLike
+    from sheaf_client.params._types import CellLike, FixedAtomsLike, PeriodicityLike
     from sheaf_client.params.materials import AtomicStructureParams
 
 COMPUTE: Operation[MaterialsRequest, MaterialsResponse, ProgressEvent] = Operation(
@@ -226,6 +226,7 @@ class Materials(SyncResource):
         positions: bytes | str | ArrayLike,
         cell: CellLike | None = None,
         pbc: PeriodicityLike = False,
+        fixed: FixedAtomsLike | None = None,
         fmax: float = 0.05,
         max_steps: int = 500,
         relax_cell: bool = False,
@@ -241,6 +242,7 @@ class Materials(SyncResource):
         /,
         *,
         model: str | None = None,
+        fixed: FixedAtomsLike | None = None,
         fmax: float = 0.05,
         max_steps: int = 500,
         relax_cell: bool = False,
@@ -259,7 +261,8 @@ class Materials(SyncResource):
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
             cell: Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
             pbc: Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`. Default: `False`.
-            fmax: Largest force on an atom at which the structure counts as relaxed, in eV/Å. Default: `0.05`.
+            fixed: Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian axis of each atom, shape (n_atoms, 3); true holds. With `relax_cell` a held atom keeps its place relative to the lattice vectors, and single axes cannot be held.
+            fmax: Largest force on an atom, held axes left out, at which the structure counts as relaxed, in eV/Å. Default: `0.05`.
             max_steps: Most steps to take; a structure that is not relaxed by then is answered with `converged` false. Default: `500`.
             relax_cell: Whether the lattice vectors move too; it needs a `cell`, and a model without stress refuses it. Default: `False`.
             optimizer: How to go downhill. Default: `'fire'`.
@@ -313,6 +316,7 @@ class Materials(SyncResource):
         positions: bytes | str | ArrayLike,
         cell: CellLike | None = None,
         pbc: PeriodicityLike = False,
+        fixed: FixedAtomsLike | None = None,
         fmax: float = 0.05,
         max_steps: int = 500,
         relax_cell: bool = False,
@@ -328,6 +332,7 @@ class Materials(SyncResource):
         /,
         *,
         model: str | None = None,
+        fixed: FixedAtomsLike | None = None,
         fmax: float = 0.05,
         max_steps: int = 500,
         relax_cell: bool = False,
@@ -348,7 +353,8 @@ class Materials(SyncResource):
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
             cell: Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
             pbc: Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`. Default: `False`.
-            fmax: Largest force on an atom at which the structure counts as relaxed, in eV/Å. Default: `0.05`.
+            fixed: Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian axis of each atom, shape (n_atoms, 3); true holds. With `relax_cell` a held atom keeps its place relative to the lattice vectors, and single axes cannot be held.
+            fmax: Largest force on an atom, held axes left out, at which the structure counts as relaxed, in eV/Å. Default: `0.05`.
             max_steps: Most steps to take; a structure that is not relaxed by then is answered with `converged` false. Default: `500`.
             relax_cell: Whether the lattice vectors move too; it needs a `cell`, and a model without stress refuses it. Default: `False`.
             optimizer: How to go downhill. Default: `'fire'`.
@@ -384,6 +390,8 @@ class Materials(SyncResource):
         n_steps: int,
         cell: CellLike | None = None,
         pbc: PeriodicityLike = False,
+        fixed: FixedAtomsLike | None = None,
+        masses: Sequence[AtomicMass] | ArrayLike | None = None,
         ensemble: Ensemble | EnsembleLike = "nvt",
         temperature_k: float = 300.0,
         timestep_fs: float = 1.0,
@@ -402,6 +410,8 @@ class Materials(SyncResource):
         *,
         model: str | None = None,
         n_steps: int,
+        fixed: FixedAtomsLike | None = None,
+        masses: Sequence[AtomicMass] | ArrayLike | None = None,
         ensemble: Ensemble | EnsembleLike = "nvt",
         temperature_k: float = 300.0,
         timestep_fs: float = 1.0,
@@ -423,6 +433,8 @@ class Materials(SyncResource):
             n_steps: Steps to take, each `timestep_fs` long.
             cell: Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
             pbc: Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`. Default: `False`.
+            fixed: Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian axis of each atom, shape (n_atoms, 3); true holds. What is held has no velocity, and temperatures are those of what moves.
+            masses: Masses of the atoms, shape (n_atoms,), in u; the standard atomic weights where absent.
             ensemble: `nvt` keeps the temperature by a Langevin thermostat, `nve` lets the energy be (velocity Verlet). Default: `'nvt'`.
             temperature_k: Temperature of the thermostat, and that at which velocities are drawn where none are given, in K. Default: `300.0`.
             timestep_fs: Length of a step, in fs. Default: `1.0`.
@@ -480,6 +492,8 @@ class Materials(SyncResource):
         n_steps: int,
         cell: CellLike | None = None,
         pbc: PeriodicityLike = False,
+        fixed: FixedAtomsLike | None = None,
+        masses: Sequence[AtomicMass] | ArrayLike | None = None,
         ensemble: Ensemble | EnsembleLike = "nvt",
         temperature_k: float = 300.0,
         timestep_fs: float = 1.0,
@@ -498,6 +512,8 @@ class Materials(SyncResource):
         *,
         model: str | None = None,
         n_steps: int,
+        fixed: FixedAtomsLike | None = None,
+        masses: Sequence[AtomicMass] | ArrayLike | None = None,
         ensemble: Ensemble | EnsembleLike = "nvt",
         temperature_k: float = 300.0,
         timestep_fs: float = 1.0,
@@ -523,6 +539,8 @@ class Materials(SyncResource):
             n_steps: Steps to take, each `timestep_fs` long.
             cell: Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
             pbc: Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`. Default: `False`.
+            fixed: Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian axis of each atom, shape (n_atoms, 3); true holds. What is held has no velocity, and temperatures are those of what moves.
+            masses: Masses of the atoms, shape (n_atoms,), in u; the standard atomic weights where absent.
             ensemble: `nvt` keeps the temperature by a Langevin thermostat, `nve` lets the energy be (velocity Verlet). Default: `'nvt'`.
             temperature_k: Temperature of the thermostat, and that at which velocities are drawn where none are given, in K. Default: `300.0`.
             timestep_fs: Length of a step, in fs. Default: `1.0`.
@@ -724,6 +742,7 @@ class AsyncMaterials(AsyncResource):
         positions: bytes | str | ArrayLike,
         cell: CellLike | None = None,
         pbc: PeriodicityLike = False,
+        fixed: FixedAtomsLike | None = None,
         fmax: float = 0.05,
         max_steps: int = 500,
         relax_cell: bool = False,
@@ -739,6 +758,7 @@ class AsyncMaterials(AsyncResource):
         /,
         *,
         model: str | None = None,
+        fixed: FixedAtomsLike | None = None,
         fmax: float = 0.05,
         max_steps: int = 500,
         relax_cell: bool = False,
@@ -757,7 +777,8 @@ class AsyncMaterials(AsyncResource):
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
             cell: Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
             pbc: Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`. Default: `False`.
-            fmax: Largest force on an atom at which the structure counts as relaxed, in eV/Å. Default: `0.05`.
+            fixed: Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian axis of each atom, shape (n_atoms, 3); true holds. With `relax_cell` a held atom keeps its place relative to the lattice vectors, and single axes cannot be held.
+            fmax: Largest force on an atom, held axes left out, at which the structure counts as relaxed, in eV/Å. Default: `0.05`.
             max_steps: Most steps to take; a structure that is not relaxed by then is answered with `converged` false. Default: `500`.
             relax_cell: Whether the lattice vectors move too; it needs a `cell`, and a model without stress refuses it. Default: `False`.
             optimizer: How to go downhill. Default: `'fire'`.
@@ -811,6 +832,7 @@ class AsyncMaterials(AsyncResource):
         positions: bytes | str | ArrayLike,
         cell: CellLike | None = None,
         pbc: PeriodicityLike = False,
+        fixed: FixedAtomsLike | None = None,
         fmax: float = 0.05,
         max_steps: int = 500,
         relax_cell: bool = False,
@@ -826,6 +848,7 @@ class AsyncMaterials(AsyncResource):
         /,
         *,
         model: str | None = None,
+        fixed: FixedAtomsLike | None = None,
         fmax: float = 0.05,
         max_steps: int = 500,
         relax_cell: bool = False,
@@ -848,7 +871,8 @@ class AsyncMaterials(AsyncResource):
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
             cell: Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
             pbc: Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`. Default: `False`.
-            fmax: Largest force on an atom at which the structure counts as relaxed, in eV/Å. Default: `0.05`.
+            fixed: Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian axis of each atom, shape (n_atoms, 3); true holds. With `relax_cell` a held atom keeps its place relative to the lattice vectors, and single axes cannot be held.
+            fmax: Largest force on an atom, held axes left out, at which the structure counts as relaxed, in eV/Å. Default: `0.05`.
             max_steps: Most steps to take; a structure that is not relaxed by then is answered with `converged` false. Default: `500`.
             relax_cell: Whether the lattice vectors move too; it needs a `cell`, and a model without stress refuses it. Default: `False`.
             optimizer: How to go downhill. Default: `'fire'`.
@@ -884,6 +908,8 @@ class AsyncMaterials(AsyncResource):
         n_steps: int,
         cell: CellLike | None = None,
         pbc: PeriodicityLike = False,
+        fixed: FixedAtomsLike | None = None,
+        masses: Sequence[AtomicMass] | ArrayLike | None = None,
         ensemble: Ensemble | EnsembleLike = "nvt",
         temperature_k: float = 300.0,
         timestep_fs: float = 1.0,
@@ -902,6 +928,8 @@ class AsyncMaterials(AsyncResource):
         *,
         model: str | None = None,
         n_steps: int,
+        fixed: FixedAtomsLike | None = None,
+        masses: Sequence[AtomicMass] | ArrayLike | None = None,
         ensemble: Ensemble | EnsembleLike = "nvt",
         temperature_k: float = 300.0,
         timestep_fs: float = 1.0,
@@ -923,6 +951,8 @@ class AsyncMaterials(AsyncResource):
             n_steps: Steps to take, each `timestep_fs` long.
             cell: Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
             pbc: Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`. Default: `False`.
+            fixed: Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian axis of each atom, shape (n_atoms, 3); true holds. What is held has no velocity, and temperatures are those of what moves.
+            masses: Masses of the atoms, shape (n_atoms,), in u; the standard atomic weights where absent.
             ensemble: `nvt` keeps the temperature by a Langevin thermostat, `nve` lets the energy be (velocity Verlet). Default: `'nvt'`.
             temperature_k: Temperature of the thermostat, and that at which velocities are drawn where none are given, in K. Default: `300.0`.
             timestep_fs: Length of a step, in fs. Default: `1.0`.
@@ -980,6 +1010,8 @@ class AsyncMaterials(AsyncResource):
         n_steps: int,
         cell: CellLike | None = None,
         pbc: PeriodicityLike = False,
+        fixed: FixedAtomsLike | None = None,
+        masses: Sequence[AtomicMass] | ArrayLike | None = None,
         ensemble: Ensemble | EnsembleLike = "nvt",
         temperature_k: float = 300.0,
         timestep_fs: float = 1.0,
@@ -998,6 +1030,8 @@ class AsyncMaterials(AsyncResource):
         *,
         model: str | None = None,
         n_steps: int,
+        fixed: FixedAtomsLike | None = None,
+        masses: Sequence[AtomicMass] | ArrayLike | None = None,
         ensemble: Ensemble | EnsembleLike = "nvt",
         temperature_k: float = 300.0,
         timestep_fs: float = 1.0,
@@ -1023,6 +1057,8 @@ class AsyncMaterials(AsyncResource):
             n_steps: Steps to take, each `timestep_fs` long.
             cell: Lattice vectors as rows, shape (3, 3), in Å; needed where `pbc` has a true.
             pbc: Whether the atoms repeat, one flag for all directions or shape (3,), one for each row of `cell`. Default: `False`.
+            fixed: Atoms that are held where they are: one flag for each atom, shape (n_atoms,), or one for each Cartesian axis of each atom, shape (n_atoms, 3); true holds. What is held has no velocity, and temperatures are those of what moves.
+            masses: Masses of the atoms, shape (n_atoms,), in u; the standard atomic weights where absent.
             ensemble: `nvt` keeps the temperature by a Langevin thermostat, `nve` lets the energy be (velocity Verlet). Default: `'nvt'`.
             temperature_k: Temperature of the thermostat, and that at which velocities are drawn where none are given, in K. Default: `300.0`.
             timestep_fs: Length of a step, in fs. Default: `1.0`.

@@ -2,7 +2,7 @@
 
 """The public names of the contracts in `materials`."""
 
-from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
+from sheaf_client.contracts._types import AtomicMass, AtomicNumber, Cell, FixedAtoms, Periodicity
 from sheaf_client.contracts.materials import (
     AtomicStructure,
     AtomsProgress,
@@ -18,11 +18,13 @@ from sheaf_client.contracts.materials import (
 )
 
 __all__ = [
+    "AtomicMass",
     "AtomicNumber",
     "AtomicStructure",
     "AtomsProgress",
     "Cell",
     "Ensemble",
+    "FixedAtoms",
     "MaterialsRequest",
     "MaterialsResponse",
     "MolecularDynamicsRequest",

@@ -23,6 +23,7 @@ from sheaf.api.materials import (
 from sheaf.backends._atoms.structures import Floats, Properties, Structure, is_flat, structure_of
 from sheaf.backends._common import refuse
 from sheaf.backends.base import ModelBackend, respond
+from sheaf_client._atoms import held_axes
 from sheaf_client.contracts.base import Metadata
 from sheaf_client.errors import InvalidRequestError
 
@@ -91,6 +92,12 @@ class PotentialBackend(ModelBackend[Any, Any]):
                     _check_volume(place, f"/{field}")
         if not isinstance(request, MaterialsRequest):
             _check_length(request)
+            _check_held(request)
+
+    def deterministic(self, request: Any) -> bool:
+        """Chance draws the velocities that are not given, and moves the thermostat."""
+        chance = getattr(request, "velocities", None) is None or request.ensemble.value != "nve"
+        return super().deterministic(request) or not chance
 
     def batch_key(self, request: Any) -> Hashable:
         """Whether the gradient is asked for, which costs twice the energies alone."""
@@ -288,6 +295,17 @@ def _check_length(request: Any) -> None:
     if numbers > MAX_TRAJECTORY:
         message = f"A trajectory holds at most {MAX_TRAJECTORY:g} numbers; record fewer steps."
         raise refuse("/record_every", message, "out_of_range")
+
+
+def _check_held(request: Any) -> None:
+    """Refuse to hold single axes while the cell moves, in which a held atom keeps its place."""
+    if request.fixed is None or not getattr(request, "relax_cell", False):
+        return
+    held = held_axes(request.fixed)
+    partly = np.flatnonzero(held.any(axis=1) & ~held.all(axis=1))
+    if len(partly):
+        message = "With relax_cell an atom is held in all its axes or in none."
+        raise refuse(f"/fixed/{partly[0]}", message)
 
 
 def _add_new(warnings: list[str], found: Properties) -> None:

@@ -17,6 +17,7 @@ from ase.optimize import BFGS, FIRE, LBFGS
 
 from sheaf.api.materials import MolecularDynamicsRequest, RelaxRequest
 from sheaf.backends._atoms.structures import Floats, Properties, Structure, structure_of
+from sheaf_client._atoms import constraints
 
 #: Asks the potential about one structure.
 Evaluate = Callable[[Structure], Properties]
@@ -34,19 +35,21 @@ class Frame:
     """The atoms after a step; step 0 is the start.
 
     Attributes:
-        positions, forces: shape (n_atoms, 3), in Å and eV/Å.
+        positions, forces: shape (n_atoms, 3), in Å and eV/Å; forces on held atoms too.
+        max_force: length of the longest force on an atom, held axes left out, in eV/Å.
         cell: shape (3, 3), in Å; None where the request gave none.
         energy: in eV.
         stress: shape (6,), in eV/Å³; None where it is not defined.
         velocities: shape (n_atoms, 3), in Å/fs.
         kinetic_energy: in eV.
-        temperature: in K.
+        temperature: of what moves, in K.
         converged: whether the relaxation is at its end.
     """
 
     step: int
     positions: Floats
     forces: Floats
+    max_force: float
     cell: Floats | None
     energy: float
     stress: Floats | None
@@ -54,11 +57,6 @@ class Frame:
     kinetic_energy: float
     temperature: float
     converged: bool
-
-    @property
-    def max_force(self) -> float:
-        """Length of the longest force on an atom, in eV/Å."""
-        return float(np.linalg.norm(self.forces, axis=1).max())
 
 
 def relax(request: RelaxRequest, evaluate: Evaluate) -> Iterator[Frame]:
@@ -73,6 +71,8 @@ def relax(request: RelaxRequest, evaluate: Evaluate) -> Iterator[Frame]:
 def simulate(request: MolecularDynamicsRequest, evaluate: Evaluate) -> Iterator[Frame]:
     """Follow the motion of the atoms; a frame for the start and for each step."""
     atoms, potential = _set_up(request, evaluate)
+    if request.masses is not None:
+        atoms.set_masses(request.masses)
     rng = np.random.default_rng(request.seed)
     if request.velocities is not None:
         atoms.set_velocities(np.asarray(request.velocities, dtype=np.float64) / units.fs)
@@ -124,19 +124,23 @@ def _set_up(request: Any, evaluate: Evaluate) -> tuple[Any, _Potential]:
     structure = structure_of(request)
     atoms: Any = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
     atoms.calc = potential = _Potential(evaluate, has_cell=structure.has_cell)
+    atoms.set_constraint(constraints(request.fixed))
     return atoms, potential
 
 
 def _frame(atoms: Any, potential: _Potential, step: int, *, converged: bool) -> Frame:
+    kinetic = float(atoms.get_kinetic_energy())
+    moving: int = atoms.get_number_of_degrees_of_freedom()
     return Frame(
         step=step,
         positions=atoms.get_positions(),
-        forces=atoms.get_forces(),
+        forces=atoms.get_forces(apply_constraint=False),
+        max_force=float(np.linalg.norm(atoms.get_forces(), axis=1).max()),
         cell=np.array(atoms.cell) if potential.has_cell else None,
         energy=float(atoms.get_potential_energy()),
         stress=potential.results.get("stress"),
         velocities=atoms.get_velocities() * units.fs,
-        kinetic_energy=float(atoms.get_kinetic_energy()),
-        temperature=float(atoms.get_temperature()),
+        kinetic_energy=kinetic,
+        temperature=2 * kinetic / (moving * units.kB) if moving else 0.0,
         converged=converged,
     )
