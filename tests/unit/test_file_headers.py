@@ -110,8 +110,8 @@ def pictures(draw: st.DrawFn) -> tuple[bytes, tuple[int, int]]:
     noise = draw(st.integers(0, 2**32))
     image.frombytes(random.Random(noise).randbytes(len(image.tobytes())))
     options = draw(OPTIONS[form])
-    if options.get("keep_rgb") and mode != "RGB":
-        del options["keep_rgb"]
+    if mode != "RGB" or "subsampling" in options:  # which RGB that is kept cannot have
+        options.pop("keep_rgb", None)
     return encoded(image, form, **options), size
 
 

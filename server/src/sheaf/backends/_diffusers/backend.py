@@ -19,8 +19,9 @@ from sheaf.api.diffusion import DiffusionRequest, DiffusionResponse, ImageProgre
 from sheaf.api.multimodal_generation import MultimodalGenerationRequest, MultimodalGenerationResponse
 from sheaf.backends._common import missing_library, one_of, refuse
 from sheaf.backends._diffusers.family import Family, Guidance
+from sheaf.backends._diffusers.quiet import quiet
 from sheaf.backends._diffusers.seams import AdapterSeam, NoAdapters
-from sheaf.backends._diffusers.text import CHATTER, encoding, overheard
+from sheaf.backends._diffusers.text import CHATTER, encoding
 from sheaf.backends.base import respond
 from sheaf.backends.rendezvous import Course, RendezvousBackend
 from sheaf_client.contracts.events import ProgressEvent
@@ -262,7 +263,12 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         guidance, adapters = self.guide(request), self.adapters_of(request)
         seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
         warnings = list(guidance.warnings)
-        pipeline = self._own(self.pipeline_for(request), course, adapters, warnings)
+        texts = {"prompt": request.prompt}
+        if guidance.arguments.get("negative_prompt"):
+            texts["negative_prompt"] = request.negative_prompt
+        shared = self.pipeline_for(request)
+        pipeline = self._own(shared, course, adapters)
+        pipeline.encode_prompt = encoding(shared, self._adapters, adapters, texts, warnings)
         width, height = self.size(request)
         arguments = {
             "prompt": [request.prompt],
@@ -275,7 +281,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
             **self.extra_arguments(),
         }
         known = inspect.signature(type(pipeline).__call__).parameters
-        with self._adapters.held(adapters), overheard(*CHATTER):
+        with self._adapters.held(adapters), quiet(*CHATTER):
             pixels = pipeline(
                 **{name: value for name, value in arguments.items() if name in known},
                 generator=_generators(seed, request.num_images),
@@ -321,7 +327,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         picture = preview(self.pipeline_for(request), latents, height, width)
         return ImageProgress(step=event.step, total_steps=event.total_steps, preview=picture)
 
-    def _own(self, pipeline: Any, course: DrawingCourse, active: Any, warnings: list[str]) -> Any:
+    def _own(self, pipeline: Any, course: DrawingCourse, active: Any) -> Any:
         """A pipeline of one request's own: what a loop keeps on it (its schedule, flags) is nobody else's."""
         from sheaf.backends._diffusers.stacking import Asking, StandIn
 
@@ -330,7 +336,6 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         stand_in = StandIn(self.denoiser, Asking(self.denoiser, self.family.shared, active), course.ask)
         # Past the pipeline's own setter, which would write the classes into its configuration.
         own.__dict__ |= {"scheduler": own_scheduler, self.family.denoiser: stand_in}
-        own.encode_prompt = encoding(pipeline, self._adapters, active, warnings)
         # The parts belong to all requests; one that ends must not move them off the device.
         own.maybe_free_model_hooks = lambda: None
         return own
