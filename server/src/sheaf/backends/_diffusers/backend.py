@@ -12,6 +12,7 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from importlib import import_module
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, TypedDict, cast
 from weakref import WeakKeyDictionary
 
@@ -50,6 +51,8 @@ class Settings(TypedDict, total=False):
 
 #: Seeds that are drawn: short ones are easier to send again.
 _SEEDS = 2**32
+#: Most that an adapter's change is multiplied by, far beyond what still draws pictures.
+MAX_WEIGHT = 1000
 
 
 class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
@@ -210,6 +213,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
     # Requests.
 
     def check(self, request: Request) -> None:
+        check_weights(request)
         width, height = self.size(request)
         for name, side in (("width", width), ("height", height)):
             if side % self.family.multiple:
@@ -294,6 +298,9 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         """The response with these pixels, float32 in 0…1 of shape (num_images, height, width, 3)."""
         from sheaf.backends._diffusers.images import encoded, to_pillow
 
+        if request.adapter_weights and not isfinite(float(pixels.sum())):
+            message = "With these weights the model draws no pixels that are numbers."
+            raise refuse("/adapter_weights", message, "out_of_range")
         files = [encoded(image, request.output_format) for image in to_pillow(pixels)]
         kind: Any = (
             DiffusionResponse if isinstance(request, DiffusionRequest) else MultimodalGenerationResponse
@@ -353,6 +360,14 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
             return tensors
 
         return tell
+
+
+def check_weights(request: Request) -> None:
+    """Refuse weights of adapters with which no model draws anything."""
+    for index, weight in enumerate(request.adapter_weights or ()):
+        if abs(weight) > MAX_WEIGHT:
+            message = f"Weights are from -{MAX_WEIGHT} to {MAX_WEIGHT}; 1 is as trained."
+            raise refuse(f"/adapter_weights/{index}", message, "out_of_range")
 
 
 def _generators(seed: int, count: int) -> list[Any]:
