@@ -38,13 +38,13 @@ BROKEN: list[tuple[str, str, Any, str, str]] = [
 broken = pytest.mark.parametrize(("contract", "field", "given", "place", "said"), BROKEN)
 
 
-def each(value: Any, change: Callable[[bytes], Any]) -> Any:
+def each(value: bytes | list[bytes], change: Callable[[bytes], Any]) -> Any:
     return [change(item) for item in value] if isinstance(value, list) else change(value)
 
 
 def told(faults: Any, place: str, said: str) -> bool:
-    code, path, message = ((f["code"], f["path"], f["message"]) for f in faults).__next__()
-    return len(faults) == 1 and (code, path) == ("bad_format", place) and said in message
+    (fault,) = faults
+    return (fault["code"], fault["path"]) == ("bad_format", place) and said in fault["message"]
 
 
 def call(client: Sheaf, contract: str, **fields: Any) -> Any:
