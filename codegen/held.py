@@ -96,6 +96,6 @@ def _hold_nodes(node: object, *, taken: bool) -> None:
     elif is_object(node):
         tensor: JSON | None = node.pop("x-sheaf-tensor", None)
         # Programs may give files in more forms than they get them in.
-        node["format"] = f"tensor-{tensor['dtype']}" if tensor else "given-media" if taken else "media"
-        node.pop("x-sheaf-media", None)
+        given = "given-" if taken else ""
+        node["format"] = f"tensor-{tensor['dtype']}" if tensor else f"{given}{node.pop('x-sheaf-media')}-file"
         node.pop("contentEncoding", None)

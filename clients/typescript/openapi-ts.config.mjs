@@ -9,8 +9,10 @@ const TYPES = {
   'tensor-uint8': ['Uint8Array'],
   'tensor-int32': ['Int32Array'],
   'tensor-int64': ['BigInt64Array'],
-  media: ['Uint8Array'],
-  'given-media': ['Uint8Array', 'ArrayBuffer', 'Blob'],
+  'image-file': ['Uint8Array'],
+  'audio-file': ['Uint8Array'],
+  'given-image-file': ['Uint8Array', 'ArrayBuffer', 'Blob'],
+  'given-audio-file': ['Uint8Array', 'ArrayBuffer', 'Blob'],
   'given-timestamp': ['string', 'Date'],
   'given-iso_time': ['string', 'Date'],
 };
@@ -71,7 +73,8 @@ function object(context) {
 function string(context) {
   const { format } = context.schema;
   if (format?.startsWith('tensor-')) return own(context, 'tensor', format.replace('tensor-', ''));
-  if (format?.endsWith('media')) return own(context, 'media');
+  const [, kind] = /(\w+)-file$/.exec(format) ?? [];
+  if (kind !== undefined) return own(context, 'media', kind);
   if (format?.endsWith('timestamp')) {
     return withCheck(context, context.nodes.base(context), 'timestamp');
   }

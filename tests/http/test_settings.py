@@ -18,6 +18,7 @@ from sheaf.cli import app as cli
 from sheaf.http.keys import read_access
 from sheaf.http.limits import Limits, read_limits
 from sheaf.http.media import check_media
+from sheaf.settings import read_yaml
 from sheaf.spec import read_specs
 from sheaf_client.errors import InvalidRequestError
 from tests.http.conftest import GOOD, Serve
@@ -81,6 +82,19 @@ def test_a_fault_is_told_with_its_place_in_the_file(file: Path, content: str, pl
     assert place in shown.output
     with pytest.raises(ValueError, match=r"models\.yaml"):
         (read_access if content.startswith("access") else read_limits)(file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_file_may_be_of_any_editor(file: Path, encoding: str) -> None:
+    text = "# my models  \r\n\r\nmodels: [statsforecast]  \r\nlimits: {max_body: 5}\r\n"
+    file.write_bytes(text.encode(encoding))
+    assert read_yaml(file) == {"models": ["statsforecast"], "limits": {"max_body": 5}}
+
+
+def test_a_file_that_is_no_text_is_told_by_its_name(file: Path) -> None:
+    file.write_bytes(b"models: [\xfc]\n")
+    with pytest.raises(ValueError, match=file.name):
+        read_yaml(file)
 
 
 def test_a_fault_of_a_model_is_told_with_its_place_in_the_file(file: Path) -> None:

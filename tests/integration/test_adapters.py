@@ -138,6 +138,27 @@ def test_adapters_that_a_deployment_lacks_are_refused(flux: Studio) -> None:
             assert fault_of(caught.value) == fault
 
 
+def test_weights_that_no_model_can_draw_with_are_the_callers_fault(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sheaf.backends._diffusers import backend
+
+    absurd = [draw(adapters=["sketch", "ink"], adapter_weights=[1.0, w]) for w in (1e39, -1e300, 1001.0)]
+    sound = draw(adapters=["sketch"], adapter_weights=[-2.0])
+    with running(studio.spec()) as runtime:
+        for request in absurd:
+            with pytest.raises(InvalidRequestError) as caught:
+                runtime.predict_now(request)
+            assert fault_of(caught.value) == ("out_of_range", "/adapter_weights/1")
+        assert runtime.predict_now(sound).width == sound.width
+        # What passes and still overflows is told of too, not called a fault of the server.
+        monkeypatch.setattr(backend, "MAX_WEIGHT", float("inf"))
+        with pytest.raises(InvalidRequestError) as caught:
+            runtime.predict_now(draw(adapters=["sketch"], adapter_weights=[1e37]))
+        assert fault_of(caught.value) == ("out_of_range", "/adapter_weights")
+        assert runtime.predict_now(sound).width == sound.width
+
+
 def test_a_default_that_cannot_be_loaded_stops_the_deployment(flux: Studio, tmp_path: Path) -> None:
     shutil.copytree(flux.files / "ink", tmp_path / "ink")
     spec = flux.spec(lora=flux.config("ink", default="ink", root=tmp_path))

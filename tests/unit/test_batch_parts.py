@@ -74,6 +74,19 @@ def test_separators_inside_json_text_end_no_row(tmp_path: Path) -> None:
     assert [index for index, _ in rows_of(source)] == [0, 1]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_of_any_editor_are_read(tmp_path: Path, end: str) -> None:
+    """A mark at the beginning, also of a file that was joined to another; blank lines; spaces behind."""
+    lines = ["\ufeff" + json.dumps(request(1)), "", "  ", json.dumps(request(2)) + "  \t"]
+    lines += ["\ufeff" + json.dumps(request(3)), "\ufeff", json.dumps(request(4))]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(end.join(lines).encode())
+    found = work(tmp_path, path)
+    assert [(row["index"], row["response"]["mean"]) for row in found] == [
+        (index, [value]) for index, value in enumerate([1.0, 2.0, 3.0, 4.0])
+    ]
+
+
 def test_a_row_over_the_limit_is_known_by_its_place_alone(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", "x" * 10, "y" * 11, "z" * 3_000_000, "w")
     assert rows_of(source, limit=10) == [(0, b"x" * 10 + b"\n"), (1, None), (2, None), (3, b"w\n")]
@@ -197,6 +210,11 @@ def test_a_job_file_reads_back_as_the_same_job(tmp_path: Path) -> None:
     assert BatchSpec.from_yaml(tmp_path / "job.yaml") == job
     (tmp_path / "job.json").write_text(job.model_dump_json(exclude_none=True))
     assert BatchSpec.from_yaml(tmp_path / "job.json") == job
+    text = (tmp_path / "job.yaml").read_text(encoding="utf-8")
+    for encoding in ("utf-8-sig", "utf-16"):
+        edited = "# a job  \r\n\r\n" + text.replace("\n", "  \r\n")
+        (tmp_path / "edited.yaml").write_bytes(edited.encode(encoding))
+        assert BatchSpec.from_yaml(tmp_path / "edited.yaml") == job
 
 
 def test_a_job_without_a_named_backend_has_no_yaml() -> None:

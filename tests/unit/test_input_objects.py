@@ -61,7 +61,24 @@ def test_a_fasta_file_is_its_sequences(tmp_path: Path, name: str) -> None:
         assert build(EMBED_PROTEINS, sequences=str(path)).sequences == ["MKT", "GIVEQ"]
 
 
-@pytest.mark.parametrize("text", ["", "MKT\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf>one\nMKT\n>two\nGIVEQ\n",
+        b"; written by hand\n\n>one\nMK\n; a note\nT\n>two\nGIVEQ",
+        b"# a comment\r\n! another\r\n>one\r\nMKT  \r\n\r\n>two\t\r\n  GIVEQ\r\n\r\n",
+        b"\xef\xbb\xbf;\n>one\rMKT\r>two\rGIV EQ\r",
+        b">Gl\xfcck, in Latin-1\nMKT\n>two \xc3\xbc\nGIVEQ\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["x.fasta", "x.fa.gz"])
+def test_a_fasta_file_of_any_editor_is_read(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert build(EMBED_PROTEINS, sequences=path).sequences == ["MKT", "GIVEQ"]
+
+
+@pytest.mark.parametrize("text", ["", "MKT\n", "# only a comment\n", "<html>\n>one\nMKT\n"])
 def test_a_file_that_is_no_fasta_says_so(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.fasta"
     path.write_text(text)

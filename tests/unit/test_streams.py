@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sheaf.engine import streams
 from sheaf.engine.streams import MAX_PENDING, aiterate, iterate
 from sheaf_client import ProgressEvent, ResultEvent
+from sheaf_client._inputs.media import png_bytes
 from sheaf_client._media import ImageFile
 from sheaf_client.contracts.events import ImageProgress
 from sheaf_client.errors import BackendError
@@ -59,7 +61,8 @@ def test_an_error_arrives_after_a_flood(read: Callable[[Any], list[Any]]) -> Non
 def test_files_of_steps_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MAX_PENDING_BYTES", 3500)
     pending = streams.Pending()
+    preview = ImageFile(png_bytes(np.zeros((1, 1), np.uint8)).ljust(1000, b"x"))
     for step in range(1, 11):
-        pending.put(ImageProgress(step=step, total_steps=10, preview=ImageFile(b"x" * 1000)))
+        pending.put(ImageProgress(step=step, total_steps=10, preview=preview))
     kept = [event.step for event in iter(pending.take, None) if isinstance(event, ProgressEvent)]
     assert kept == [8, 9, 10]

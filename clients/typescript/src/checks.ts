@@ -1,6 +1,7 @@
 /** The checks that zod has no word for; the generated validators call them by name. */
 import * as z from 'zod';
 
+import { faultOfFile, type FileKind } from './formats/index.js';
 import { isArrayOf, isBytes, type ArrayOf, type Dtype } from './places.js';
 
 /** A string of at most `maximum` characters, counted as JSON Schema does: by code point. */
@@ -27,12 +28,18 @@ export function tensor<D extends Dtype>(dtype: D) {
   });
 }
 
-/** The bytes of an encoded file, which has some. */
-export function media() {
+/** The bytes of an encoded file, which has some, and whose header shows no fault. */
+export function media(kind: FileKind) {
   return z.custom<Uint8Array>().check(({ issues, value }) => {
-    if (!isBytes(value)) issues.push(wrongType(value));
-    else if (value.byteLength === 0)
+    if (!isBytes(value)) {
+      issues.push(wrongType(value));
+    } else if (value.byteLength === 0) {
       issues.push({ code: 'too_small', origin: 'string', minimum: 1, inclusive: true, input: value });
+    } else {
+      const message = faultOfFile(value, kind);
+      if (message !== undefined)
+        issues.push({ code: 'invalid_format', format: kind, input: '', message });
+    }
   });
 }
 

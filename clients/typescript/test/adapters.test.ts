@@ -4,10 +4,9 @@ import { describe, test } from 'node:test';
 
 import { AdaptersNotTakenError, Sheaf, SheafError } from '../src/index.js';
 import { OPERATIONS } from '../src/generated/resources.gen.js';
+import { PNG } from './png.js';
 import { events, json, serve, type Answer, type Received } from './server.js';
 
-const PNG =
-  'iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAKUlEQVR42mM8cekZAzbAwsDA8CbLCc4XmbYPwmBiwAFIl2DEZTnpRgEAmrsIERe3+8IAAAAASUVORK5CYII=';
 const request = { model: 'flux', prompt: 'a lighthouse' };
 
 function drawn({ request_id, model_name }: Received['body']): Record<string, unknown> {

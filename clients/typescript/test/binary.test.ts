@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 
 import { BadResponseError, InvalidRequestError, Sheaf, type SheafOptions } from '../src/index.js';
+import { PNG, png } from './png.js';
 import { events, json, packed, problem, serve, type Answer, type Received } from './server.js';
 
 const positions = new Float32Array([0, 0, 0, 0.96, 0, 0, -0.24, 0.93, 0]);
@@ -131,7 +132,7 @@ describe('a tensor', () => {
     });
     const answer = await client.segmentation.segment({
       model: 'sam',
-      image: new Uint8Array([1]),
+      image: png(),
       box: [0, 0, 1, 1],
     });
     assert.deepEqual(answer.masks satisfies Uint8Array[], [mask, mask]);
@@ -141,13 +142,13 @@ describe('a tensor', () => {
 describe('a file', () => {
   const answer: Answer = (response, { body }) => {
     const { request_id, model_name } = body;
-    const own = { image_b64: base64(new Uint8Array([1, 2])), width: 1, height: 1, seed: 0 };
+    const own = { image_b64: PNG, width: 1, height: 1, seed: 0 };
     json({ request_id, model_type: 'multimodal_generation', model_name, ...own })(
       response,
       undefined as never,
     );
   };
-  const content = new Uint8Array([137, 80, 78, 71]);
+  const content = png();
 
   for (const [form, image] of Object.entries({
     'a Uint8Array': content,
@@ -159,7 +160,7 @@ describe('a file', () => {
       const { client, received } = await clientOf(context, answer);
       const generated = await client.multimodalGeneration.generate({ model: 'sd', prompt: 'a hat', image });
       assert.equal(received[0]?.body.image_b64, base64(content));
-      assert.deepEqual(generated.image satisfies Uint8Array, new Uint8Array([1, 2]));
+      assert.deepEqual(generated.image satisfies Uint8Array, png());
     });
   }
 
@@ -233,8 +234,8 @@ describe('a body', () => {
 
   test('without tensors and media asks for JSON', async (context) => {
     const { client, received } = await clientOf(context, problem('internal', 500));
-    await client.depth.estimate({ model: 'm', image: new Uint8Array(1) }).catch(() => undefined);
-    await client.embedding.embed({ model: 'm', images: [new Uint8Array(1)] }).catch(() => undefined);
+    await client.depth.estimate({ model: 'm', image: png() }).catch(() => undefined);
+    await client.embedding.embed({ model: 'm', images: [png()] }).catch(() => undefined);
     assert.deepEqual(received.map(accept), [bothWays, 'application/json']);
   });
 

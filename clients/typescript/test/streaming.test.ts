@@ -14,6 +14,7 @@ import {
   SheafError,
 } from '../src/index.js';
 import { parseEvents, type Message } from '../src/streaming.js';
+import { png, PNG } from './png.js';
 import { events, forecast, problem, serve, type Answer } from './server.js';
 
 async function parse(chunks: Uint8Array[]): Promise<Message[]> {
@@ -133,7 +134,7 @@ describe('a stream', () => {
   });
 
   test('has previews as files', async (context) => {
-    const preview_b64 = base64('PNG');
+    const preview_b64 = PNG;
     const { url } = await serve(
       context,
       events(({ request_id, model_name }) => [
@@ -149,7 +150,7 @@ describe('a stream', () => {
     assert.equal(before, undefined);
     const first = await stream[Symbol.asyncIterator]().next();
     assert(!first.done && first.value.type === 'progress');
-    assert.deepEqual(first.value.preview satisfies Uint8Array | null, new Uint8Array([80, 78, 71]));
+    assert.deepEqual(first.value.preview satisfies Uint8Array | null, png());
     assert.equal('preview_b64' in first.value, false);
     assert.equal(stream.response?.headers.get('content-type'), 'text/event-stream');
     await stream.close();

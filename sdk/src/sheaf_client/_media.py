@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from sheaf_client._binary import read_bytes
 from sheaf_client._context import WIRE
+from sheaf_client._formats import BrokenFileError, image_size, sound_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +78,14 @@ class Media:
             raise PydanticCustomError("wrong_type", "Must be the bytes of an encoded file or base64 text.")
         if not len(data):
             raise PydanticCustomError("too_short", "Must not be empty.")
+        try:
+            cls._look(data)
+        except BrokenFileError as error:
+            raise PydanticCustomError("bad_format", "{reason}", {"reason": str(error)}) from None
         return cls(data)
+
+    #: Looks at the file's header; `BrokenFileError` where it is none that the field takes.
+    _look: ClassVar[Callable[[bytes], object]] = staticmethod(len)
 
     @staticmethod
     def _write(value: Media, info: SerializationInfo) -> Any:
@@ -89,6 +98,7 @@ class ImageFile(Media):
     """An encoded image."""
 
     __slots__ = ()
+    _look = staticmethod(image_size)
 
     def to_pil(self) -> PILImage:
         """The image decoded by Pillow."""
@@ -114,6 +124,7 @@ class AudioFile(Media):
     """An encoded sound."""
 
     __slots__ = ()
+    _look = staticmethod(sound_size)
 
     def to_numpy(self) -> tuple[NDArray[np.float32], int]:
         """Samples in -1 … 1, shape (frames,) or (frames, channels), and the rate in Hz; from 16-bit WAV."""

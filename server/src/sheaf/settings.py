@@ -20,7 +20,7 @@ def read_yaml(path: Path) -> Any:
     Raises `ValueError` with the line where it is no YAML, and for other members.
     """
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {error}") from None
     if unknown := [key for key in _keys(content) if key not in _MEMBERS]:

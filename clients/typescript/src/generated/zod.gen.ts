@@ -183,7 +183,7 @@ export const zImageProgress = z.object({
     step: z.int().gte(0),
     total_steps: z.int().gte(1),
     done: z.literal(false).default(false),
-    preview: media().nullable().default(null)
+    preview: media('image').nullable().default(null)
 });
 
 /**
@@ -236,7 +236,7 @@ export const zAudioRequest = z.strictObject({
     request_id: z.guid().optional(),
     model_type: z.literal('audio').default('audio'),
     model_name: zModelName,
-    audio: media(),
+    audio: media('audio'),
     language: z.string().min(2).check(maxCharacters(64)).nullish().default(null),
     task: z.enum(['transcribe', 'translate']).optional().default('transcribe'),
     word_timestamps: z.boolean().optional().default(false),
@@ -262,7 +262,7 @@ export const zDepthRequest = z.strictObject({
     request_id: z.guid().optional(),
     model_type: z.literal('depth').default('depth'),
     model_name: zModelName,
-    image: media(),
+    image: media('image'),
     normalize: z.boolean().optional().default(true)
 });
 
@@ -273,7 +273,7 @@ export const zDetectionRequest = z.strictObject({
     request_id: z.guid().optional(),
     model_type: z.literal('detection').default('detection'),
     model_name: zModelName,
-    image: media(),
+    image: media('image'),
     threshold: z.number().gte(0).lte(1).optional().default(0.5)
 });
 
@@ -310,7 +310,7 @@ export const zEmbeddingRequest = z.strictObject({
     model_type: z.literal('embedding').default('embedding'),
     model_name: zModelName,
     texts: z.array(zEmbeddingText).min(1).max(2048).nullish().default(null),
-    images: z.array(media()).min(1).max(256).nullish().default(null),
+    images: z.array(media('image')).min(1).max(256).nullish().default(null),
     normalize: z.boolean().optional().default(true),
     joint: z.boolean().optional().default(false),
     truncate: z.boolean().optional().default(true)
@@ -324,10 +324,10 @@ export const zMultimodalEmbeddingRequest = z.strictObject({
     model_type: z.literal('multimodal_embedding').default('multimodal_embedding'),
     model_name: zModelName,
     texts: z.array(zEmbeddingText).min(1).max(2048).nullish().default(null),
-    images: z.array(media()).min(1).max(256).nullish().default(null),
-    audios: z.array(media()).min(1).max(256).nullish().default(null),
-    depth_images: z.array(media()).min(1).max(256).nullish().default(null),
-    thermal_images: z.array(media()).min(1).max(256).nullish().default(null),
+    images: z.array(media('image')).min(1).max(256).nullish().default(null),
+    audios: z.array(media('audio')).min(1).max(256).nullish().default(null),
+    depth_images: z.array(media('image')).min(1).max(256).nullish().default(null),
+    thermal_images: z.array(media('image')).min(1).max(256).nullish().default(null),
     normalize: z.boolean().optional().default(true),
     truncate: z.boolean().optional().default(true)
 });
@@ -340,8 +340,8 @@ export const zMultimodalGenerationRequest = z.strictObject({
     model_type: z.literal('multimodal_generation').default('multimodal_generation'),
     model_name: zModelName,
     prompt: z.string().min(1).check(maxCharacters(10000)).regex(/\S/),
-    image: media(),
-    mask: media().nullish().default(null),
+    image: media('image'),
+    mask: media('image').nullish().default(null),
     strength: z.number().gte(0).lte(1).optional().default(0.8),
     num_inference_steps: z.int().gte(1).lte(500).optional().default(50),
     guidance_scale: z.number().gte(0).lte(100).optional().default(7.5),
@@ -382,8 +382,8 @@ export const zOpticalFlowRequest = z.strictObject({
     request_id: z.guid().optional(),
     model_type: z.literal('optical_flow').default('optical_flow'),
     model_name: zModelName,
-    frame1: media(),
-    frame2: media()
+    frame1: media('image'),
+    frame2: media('image')
 });
 
 /**
@@ -501,7 +501,7 @@ export const zPoseRequest = z.strictObject({
     request_id: z.guid().optional(),
     model_type: z.literal('pose').default('pose'),
     model_name: zModelName,
-    image: media(),
+    image: media('image'),
     bboxes: z.array(zPersonBox).min(1).max(1024).nullish().default(null),
     threshold: z.number().gte(0).lte(1).optional().default(0.3)
 });
@@ -598,7 +598,7 @@ export const zSegmentationRequest = z.strictObject({
     request_id: z.guid().optional(),
     model_type: z.literal('segmentation').default('segmentation'),
     model_name: zModelName,
-    image: media(),
+    image: media('image'),
     point_coords: z.array(zImagePoint).min(1).max(1024).nullish().default(null),
     point_labels: z.array(zPointLabel).min(1).max(1024).nullish().default(null),
     box: z.tuple([
@@ -643,7 +643,7 @@ export const zSoundProgress = z.object({
     step: z.int().gte(0),
     total_steps: z.int().gte(1),
     done: z.literal(false).default(false),
-    audio: media().nullable().default(null),
+    audio: media('audio').nullable().default(null),
     start_s: z.number().gte(0).nullable().default(null)
 });
 
@@ -777,7 +777,7 @@ export const zAudioGenerationResponse = z.object({
     model_type: z.literal('audio_generation').default('audio_generation'),
     model_name: z.string(),
     metadata: zMetadata.default({ usage: null, warnings: [] }),
-    audio: media(),
+    audio: media('audio'),
     sampling_rate: z.int().gte(1),
     duration_s: z.number().gte(0),
     seed: z.int().nullable().default(null)
@@ -832,11 +832,11 @@ export const zDiffusionResponse = z.object({
     model_type: z.literal('diffusion').default('diffusion'),
     model_name: z.string(),
     metadata: zMetadata.default({ usage: null, warnings: [] }),
-    image: media(),
+    image: media('image'),
     height: z.int().gte(1),
     width: z.int().gte(1),
     seed: z.int().gte(0),
-    images: z.array(media()).nullable().default(null),
+    images: z.array(media('image')).nullable().default(null),
     output_format: z.enum([
         'png',
         'jpeg',
@@ -940,11 +940,11 @@ export const zMultimodalGenerationResponse = z.object({
     model_type: z.literal('multimodal_generation').default('multimodal_generation'),
     model_name: z.string(),
     metadata: zMetadata.default({ usage: null, warnings: [] }),
-    image: media(),
+    image: media('image'),
     width: z.int().gte(1),
     height: z.int().gte(1),
     seed: z.int().gte(0),
-    images: z.array(media()).nullable().default(null),
+    images: z.array(media('image')).nullable().default(null),
     output_format: z.enum([
         'png',
         'jpeg',
@@ -1098,7 +1098,7 @@ export const zTTSResponse = z.object({
     model_type: z.literal('tts').default('tts'),
     model_name: z.string(),
     metadata: zMetadata.default({ usage: null, warnings: [] }),
-    audio: media(),
+    audio: media('audio'),
     sample_rate: z.int().gte(1),
     seed: z.int().nullable().default(null)
 });
@@ -1146,7 +1146,7 @@ export const zVideoRequest = z.strictObject({
     request_id: z.guid().optional(),
     model_type: z.literal('video').default('video'),
     model_name: zModelName,
-    frames: z.array(media()).min(1).max(1024),
+    frames: z.array(media('image')).min(1).max(1024),
     task: z.enum(['embedding', 'classification']).optional().default('embedding'),
     pooling: z.enum(['cls', 'mean']).optional().default('cls'),
     normalize: z.boolean().optional().default(true)

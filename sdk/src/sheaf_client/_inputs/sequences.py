@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from sheaf_client._inputs.kinds import comes_from
 
+#: What lines of comments begin with, in FASTA and its relatives.
+_COMMENTS = (";", "#", "!")
 _FASTA = (".fasta", ".fas", ".fa", ".faa", ".fna", ".ffn", ".frn", ".mpfa")
 
 
@@ -119,9 +121,14 @@ def _all(value: Any, is_one: Callable[[Any], bool]) -> list[Any] | None:
 
 
 def read_fasta(path: Path) -> list[tuple[str, str]]:
-    """Name and sequence of each entry of a FASTA file, gzipped or not."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-        entries = list(_entries(lines))
+    """Name and sequence of each entry of a FASTA file, gzipped or not.
+
+    Raises `ValueError` where it has no entries, or something else before the first.
+    """
+    # Sequences are ASCII; names may be in any encoding, and cost nobody the file.
+    form: Any = {"mode": "rt", "encoding": "utf-8-sig", "errors": "replace"}
+    with gzip.open(path, **form) if path.suffix == ".gz" else path.open(**form) as lines:
+        entries = list(_entries(cast("Iterable[str]", lines)))
     if not entries:
         raise ValueError(f"{path} holds no FASTA entries")
     return entries
@@ -136,9 +143,11 @@ def _entries(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
             if name is not None:
                 yield name, "".join(parts)
             name, parts = line[1:].split(maxsplit=1)[0] if line[1:].split() else "", []
-        elif line and name is None:
+        elif not line or line.startswith(_COMMENTS):
+            continue
+        elif name is None:
             raise ValueError("a FASTA file begins with '>'")
-        elif not line.startswith(";"):
-            parts.append(line)
+        else:
+            parts += line.split()  # in blocks, as some programs write them
     if name is not None:
         yield name, "".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import importlib
 import io
@@ -81,7 +82,8 @@ def rows(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """
     length = 0
     while line := stream.readline(limit + 1):
-        row: bytes | None = line
+        # Editors of Windows begin files with a mark, and files are joined to others.
+        row: bytes | None = line.removeprefix(codecs.BOM_UTF8)
         length += len(line)
         while not line.endswith(b"\n") and (line := stream.readline(CHUNK)):
             length += len(line)

@@ -87,7 +87,7 @@ class BatchSpec(BaseModel):
     def from_yaml(cls, path: str | Path) -> Self:
         """The job in a YAML or JSON file; raises `ValueError` for what is no job, `OSError` for no file."""
         try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+            return cls.model_validate(yaml.safe_load(Path(path).read_bytes()))
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not YAML: {error}") from None
 

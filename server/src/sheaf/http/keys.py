@@ -170,7 +170,7 @@ def _from_text(text: str) -> Access:
         )
     path = Path(text)
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = yaml.safe_load(path.read_bytes())
     except (OSError, ValueError, yaml.YAMLError):
         # The text is not shown: it may be a key that was put there by mistake.
         raise ValueError(f"{KEYS_VARIABLE} is neither a readable file nor pairs of name:sha256") from None

@@ -6,8 +6,6 @@ that a file that turns out broken, or to be for another model, has touched nothi
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -19,12 +17,15 @@ import httpx
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sheaf.backends._diffusers.quiet import quiet
 from sheaf.backends._diffusers.row_lora import Factors, Layers
 from sheaf.lora import AdapterSource, LoRAConfig, parse_source
 
 #: The file that the library itself writes and looks for first.
 STANDARD_NAME = "pytorch_lora_weights.safetensors"
 _NAME = "adapter"
+#: They say of the skeleton's weights that they are missing.
+_LOADERS = ("transformers.modeling_utils", "peft", "diffusers")
 
 
 class AdapterError(RuntimeError):
@@ -103,7 +104,7 @@ def read_adapter(name: str, file: Path, pipe: Any) -> Adapter:
     """
     try:
         _refuse_variants(file)
-        with _random_state_kept(), _quiet():
+        with _random_state_kept(), quiet(*_LOADERS):
             skeletons, given = _load_skeletons(file, pipe)
         parts = {part: _layers(getattr(pipe, part), layers, given) for part, layers in skeletons.items()}
         if left := given.total():
@@ -231,21 +232,3 @@ def _random_state_kept() -> Generator[None]:
         yield
     finally:
         torch.set_rng_state(state)
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Leave out what the libraries say of the skeleton's weights in this thread: that they are missing."""
-    here = threading.get_ident()
-    loggers = [logging.getLogger(name) for name in ("transformers.modeling_utils", "peft", "diffusers")]
-
-    def of_others(record: logging.LogRecord) -> bool:
-        return record.thread != here
-
-    for logger in loggers:
-        logger.addFilter(of_others)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(of_others)

@@ -12,6 +12,7 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from importlib import import_module
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, TypedDict, cast
 from weakref import WeakKeyDictionary
 
@@ -19,8 +20,9 @@ from sheaf.api.diffusion import DiffusionRequest, DiffusionResponse, ImageProgre
 from sheaf.api.multimodal_generation import MultimodalGenerationRequest, MultimodalGenerationResponse
 from sheaf.backends._common import missing_library, one_of, refuse
 from sheaf.backends._diffusers.family import Family, Guidance
+from sheaf.backends._diffusers.quiet import quiet
 from sheaf.backends._diffusers.seams import AdapterSeam, NoAdapters
-from sheaf.backends._diffusers.text import CHATTER, encoding, overheard
+from sheaf.backends._diffusers.text import CHATTER, encoding
 from sheaf.backends.base import respond
 from sheaf.backends.rendezvous import Course, RendezvousBackend
 from sheaf_client.contracts.events import ProgressEvent
@@ -49,6 +51,8 @@ class Settings(TypedDict, total=False):
 
 #: Seeds that are drawn: short ones are easier to send again.
 _SEEDS = 2**32
+#: Most that an adapter's change is multiplied by, far beyond what still draws pictures.
+MAX_WEIGHT = 1000
 
 
 class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
@@ -209,6 +213,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
     # Requests.
 
     def check(self, request: Request) -> None:
+        check_weights(request)
         width, height = self.size(request)
         for name, side in (("width", width), ("height", height)):
             if side % self.family.multiple:
@@ -266,7 +271,12 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         guidance, adapters = self.guide(request), self.adapters_of(request)
         seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
         warnings = list(guidance.warnings)
-        pipeline = self._own(self.pipeline_for(request), course, adapters, warnings)
+        texts = {"prompt": request.prompt}
+        if guidance.arguments.get("negative_prompt"):
+            texts["negative_prompt"] = request.negative_prompt
+        shared = self.pipeline_for(request)
+        pipeline = self._own(shared, course, adapters)
+        pipeline.encode_prompt = encoding(shared, self._adapters, adapters, texts, warnings)
         width, height = self.size(request)
         arguments = {
             "prompt": [request.prompt],
@@ -279,7 +289,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
             **self.extra_arguments(),
         }
         known = inspect.signature(type(pipeline).__call__).parameters
-        with self._adapters.held(adapters), overheard(*CHATTER):
+        with self._adapters.held(adapters), quiet(*CHATTER):
             pixels = pipeline(
                 **{name: value for name, value in arguments.items() if name in known},
                 generator=_generators(seed, request.num_images),
@@ -292,6 +302,9 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         """The response with these pixels, float32 in 0…1 of shape (num_images, height, width, 3)."""
         from sheaf.backends._diffusers.images import encoded, to_pillow
 
+        if request.adapter_weights and not isfinite(float(pixels.sum())):
+            message = "With these weights the model draws no pixels that are numbers."
+            raise refuse("/adapter_weights", message, "out_of_range")
         files = [encoded(image, request.output_format) for image in to_pillow(pixels)]
         kind: Any = (
             DiffusionResponse if isinstance(request, DiffusionRequest) else MultimodalGenerationResponse
@@ -325,7 +338,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         picture = preview(self.pipeline_for(request), latents, height, width)
         return ImageProgress(step=event.step, total_steps=event.total_steps, preview=picture)
 
-    def _own(self, pipeline: Any, course: DrawingCourse, active: Any, warnings: list[str]) -> Any:
+    def _own(self, pipeline: Any, course: DrawingCourse, active: Any) -> Any:
         """A pipeline of one request's own: what a loop keeps on it (its schedule, flags) is nobody else's."""
         from sheaf.backends._diffusers.stacking import Asking, StandIn
 
@@ -334,7 +347,6 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         stand_in = StandIn(self.denoiser, Asking(self.denoiser, self.family.shared, active), course.ask)
         # Past the pipeline's own setter, which would write the classes into its configuration.
         own.__dict__ |= {"scheduler": own_scheduler, self.family.denoiser: stand_in}
-        own.encode_prompt = encoding(pipeline, self._adapters, active, warnings)
         # The parts belong to all requests; one that ends must not move them off the device.
         own.maybe_free_model_hooks = lambda: None
         return own
@@ -352,6 +364,14 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
             return tensors
 
         return tell
+
+
+def check_weights(request: Request) -> None:
+    """Refuse weights of adapters with which no model draws anything."""
+    for index, weight in enumerate(request.adapter_weights or ()):
+        if abs(weight) > MAX_WEIGHT:
+            message = f"Weights are from -{MAX_WEIGHT} to {MAX_WEIGHT}; 1 is as trained."
+            raise refuse(f"/adapter_weights/{index}", message, "out_of_range")
 
 
 def _generators(seed: int, count: int) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf.backends._common import refuse
-from sheaf.backends._diffusers.backend import DiffusersBackend, Request, Response
+from sheaf.backends._diffusers.backend import DiffusersBackend, Request, Response, check_weights
 from sheaf.backends.base import ModelBackend
 from sheaf_client._media import ImageFile
 
@@ -44,6 +44,7 @@ class RedrawingBackend(DiffusersBackend):
     def check(self, request: Request) -> None:
         from sheaf.backends._diffusers.images import size_of
 
+        check_weights(request)
         asked = _redraws(request)
         size = size_of(asked.image, "/image_b64")
         if min(size) < self.family.multiple:
