@@ -189,13 +189,18 @@ def _access(models: list[str]) -> Access | None:
 
 def _limits(models: list[str], origins: Sequence[str]) -> Limits:
     """The `limits` of the one file that has them, and further origins."""
+    from sheaf.http.heads import as_origin
     from sheaf.http.limits import Limits, read_limits
 
     found = [limits for name in models if _is_file(name) and (limits := read_limits(Path(name)))]
     if len(found) > 1:
         raise ValueError("two files say what is accepted; keep `limits` in one")
     limits = found[0] if found else Limits()
-    return limits.model_copy(update={"origins": (*limits.origins, *origins)})
+    try:
+        further = [as_origin(origin) for origin in origins]
+    except ValueError as error:
+        raise ValueError(f"--allow-origin: {error}") from None
+    return limits.model_copy(update={"origins": (*limits.origins, *further)})
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sheaf.http.encodings import qualities
+
 SCALAR = "scalar-1.72.1.js.gz"
 
 #: Styles are the one thing Scalar writes inline; what they may load is bound by the other directives.
@@ -108,11 +110,5 @@ def _tags(request: Request) -> list[str]:
 
 def _takes_gzip(request: Request) -> bool:
     """Whether `Accept-Encoding` names gzip, or anything at all, with a weight above 0."""
-    weights: dict[str, float] = {}
-    for part in _header(request, "accept-encoding").lower().replace(" ", "").split(","):
-        name, _, weight = part.partition(";q=")
-        try:
-            weights[name] = float(weight or 1)
-        except ValueError:
-            weights[name] = 0
+    weights = qualities(_header(request, "accept-encoding"))
     return weights.get("gzip", weights.get("*", 0)) > 0
