@@ -1,7 +1,7 @@
 """Builds the ASGI app over the models of one process. It serves the schema's routes and infers nothing.
 
 POST /{model_name}/{model_type}/{operation} · /predict · /stream · /batch
-GET  /{model_name}/health · /ready          GET /models · /metrics · /docs · /openapi.json
+GET  /{model_name}/health · /ready          GET / · /models · /metrics · /docs · /openapi.json
 PUT, DELETE /admin/models/{name}            GET /admin/models, where the host lets models change
 """
 
@@ -60,7 +60,7 @@ def create_app(
     routes: list[BaseRoute] = [
         Route("/models", endpoints.list_models, methods=["GET"]),
         Route("/metrics", metrics_endpoint(models.telemetry), methods=["GET"]),
-        *docs_routes(),
+        *docs_routes(endpoints.seen_models),
         *(admin_routes(changeable, limits, incoming, access) if changeable is not None else ()),
         Route("/{model_name}/health", endpoints.health, methods=["GET"]),
         Route("/{model_name}/ready", endpoints.ready, methods=["GET"]),
