@@ -54,9 +54,8 @@ def serve(
         server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=_access(models))
         if not server.access.keys and not _is_loopback(host):
             typer.echo(_OPEN_WARNING.format(host=host), err=True)
-        typer.echo(
-            f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs"
-        )
+        names, docs = ", ".join(spec.name for spec in specs), _where_docs_are(server.access)
+        typer.echo(f"Serving {names} on http://{host}:{port or '(any)'} - {docs}")
         server.run()
     except (ValueError, OSError, ImportError) as error:
         typer.echo(f"sheaf: {error}", err=True)
@@ -201,6 +200,12 @@ def _limits(models: list[str], origins: Sequence[str]) -> Limits:
     except ValueError as error:
         raise ValueError(f"--allow-origin: {error}") from None
     return limits.model_copy(update={"origins": (*limits.origins, *further)})
+
+
+def _where_docs_are(access: Access) -> str:
+    if access.keys and not access.open_docs:
+        return "docs at /docs need a key, which browsers do not send: `access: {open_docs: true}` opens them"
+    return "docs at /docs"
 
 
 def _is_loopback(host: str) -> bool:
