@@ -1,6 +1,6 @@
 """The document holds: whatever is sent, answers have documented statuses and schemas, and no 5xx.
 
-Schemathesis reads the schema's document, and the one that a server of a few models serves, as any stranger
+Schemathesis reads the schema's document, and the one that a server of one model serves, as any stranger
 would, and sends what they allow and what they forbid.
 """
 
@@ -104,7 +104,7 @@ config = SchemathesisConfig(
 api = schemathesis.openapi.from_dict(_few_types(), config=config)
 api.app = echoes
 served = schemathesis.openapi.from_dict(
-    generate([spec for spec in specs() if spec.name in FEW], version="3.2"), config=config
+    generate([spec for spec in specs() if spec.name == FEW[0]], version="3.2"), config=config
 )
 served.app = echoes
 

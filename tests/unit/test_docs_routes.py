@@ -15,6 +15,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from codegen import vendor
+from sheaf.document import Version
 from sheaf.http._routes import OPERATIONS
 from sheaf.http.docs import SCALAR, docs_routes
 from sheaf.local import describe
@@ -140,7 +141,8 @@ def test_every_operation_has_samples_that_hold_its_example(client: TestClient):
 def test_documents_have_the_models_that_are_there_and_no_others():
     listed = Listed(*SPECS[:2])
     client = listed.client()
-    for path, version in (("/openapi.json", "3.1"), ("/openapi-3.2.json", "3.2")):
+    versions: list[tuple[str, Version]] = [("/openapi.json", "3.1"), ("/openapi-3.2.json", "3.2")]
+    for path, version in versions:
         # The one that the command writes before anything is deployed.
         assert client.get(path).json() == generate(SPECS[:2], version=version)
     listed.models = [describe(SPECS[5], ready=False)]

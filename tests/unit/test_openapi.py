@@ -181,6 +181,9 @@ def test_answers_and_schemas_have_examples_of_the_model() -> None:
     document = generate([spec_of("tabular", "mine"), spec_of("materials", "other")])
     answers = document["paths"]["/mine/tabular/predict"]["post"]["responses"]["200"]["content"]
     assert answers["application/json"]["example"]["model_name"] == "mine"
+    events = document["paths"]["/other/stream"]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    told = json.loads(events["example"].partition("data: ")[2])
+    assert (told["type"], told["model_name"], told["model_type"]) == ("result", "other", "materials")
     schemas = document["components"]["schemas"]
     for name, model in (("TabularRequest", "mine"), ("TabularResponse", "mine"), ("RelaxRequest", "other")):
         assert {example["model_name"] for example in schemas[name]["examples"]} == {model}

@@ -18,7 +18,7 @@ Version: TypeAlias = Literal["3.1", "3.2"]
 DOCUMENTS: Mapping[Version, str] = {"3.1": "openapi.json", "3.2": "openapi-3.2.json"}
 _MODEL = "/{model_name}"
 _SCHEMA = "#/components/schemas/"
-_JSON_TYPE = "application/json"
+_JSON_TYPE, _EVENTS_TYPE = "application/json", "text/event-stream"
 #: The part of a code sample that names the model: a keyword, a member, or the start of a path.
 _NAMED = re.compile(r'(\bmodel(?:_name)?"?(?:=|: )"|\}/)[A-Za-z0-9][A-Za-z0-9._-]*(?=["/])')
 
@@ -191,9 +191,10 @@ def _operation(operation: JSON, contract: _Contract) -> JSON:
             media["examples"] = contract.worked_for(operation)
     for kind, media in out["responses"]["200"]["content"].items():
         media.pop("example", None)  # an event of some other type
-        answers = contract.examples_of(_name(media["schema"])) if kind == _JSON_TYPE else []
-        if answers:
+        if kind == _JSON_TYPE and (answers := contract.examples_of(_name(media["schema"]))):
             media["example"] = answers[0]
+        elif kind == _EVENTS_TYPE and (answers := contract.examples_of(_response(contract.streamed[0]))):
+            media["example"] = _result_event(answers[0])
     samples = [
         {"lang": sample["lang"], "label": sample["label"], "source": _sample(sample["source"], name)}
         for sample in out.pop("x-codeSamples", [])
@@ -201,6 +202,12 @@ def _operation(operation: JSON, contract: _Contract) -> JSON:
         if sample.get("example", contract.tag) == contract.tag
     ]
     return {**out, **({"x-codeSamples": samples} if samples else {})}
+
+
+def _result_event(answer: JSON) -> str:
+    """The end of a stream, as it goes over the wire."""
+    data = json.dumps({"type": "result", "done": True, **answer}, ensure_ascii=False)
+    return f"id: 1\nevent: result\ndata: {data}\n\n"
 
 
 def _worked(operation: JSON) -> JSON:
