@@ -6,9 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from codegen.generate import run
-
-REPOSITORY = Path(__file__).parent.parent
+from codegen.generate import REPOSITORY, run
 
 
 def main() -> int:

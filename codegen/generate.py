@@ -19,7 +19,7 @@ from codegen.constructors import add_constructors
 from codegen.contracts import HEADER, render_contracts, render_params
 from codegen.documents import build_document, to_openapi_32
 from codegen.inputs import render_inputs
-from codegen.pages import render_pages
+from codegen.pages import Served, render_pages
 from codegen.rendering import template_environment
 from codegen.resources import Resource, collect_resources
 from codegen.results import check_results
@@ -31,6 +31,7 @@ SDK = Path("sdk/src/sheaf_client")
 SERVER = Path("server/src/sheaf")
 TYPESCRIPT = Path("clients/typescript/src/generated")
 PAGES = Path("docs/models")
+REPOSITORY = Path(__file__).parent.parent
 
 #: Folders and files that belong to the generator alone.
 OWNED = (
@@ -88,7 +89,7 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
         render_typescript(bundle, view, resources, tree / TYPESCRIPT)
     _format(tree)
     # After formatting, which would lay out the samples in the pages anew.
-    render_pages(bundle, resources, tree / PAGES)
+    render_pages(bundle, resources, tree / PAGES, Served.of(REPOSITORY))
 
 
 def _render(environment: jinja2.Environment, template: str, path: Path, **context: object) -> None:

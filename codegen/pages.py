@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from codegen.backends import shipped_backends
 from codegen.binary import SUFFIX, binary_fields
 from codegen.bundle import JSON, PLAIN_PROGRESS, Bundle, Operation, Schema, Task, is_array, is_object
 from codegen.documents import flatten, path_of
@@ -37,18 +40,41 @@ _UPPER = {"maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 _COUNTS = {"Length": "characters", "Items": "items", "Properties": "members"}
 
 
-def render_pages(bundle: Bundle, resources: list[Resource], folder: Path) -> None:
+@dataclass(frozen=True)
+class Served:
+    """The backends that ship for each model type, as pages name them: with a link where one has a page."""
+
+    by_type: Mapping[str, list[str]]
+
+    @classmethod
+    def of(cls, repository: Path) -> Self:
+        """Those of a checkout."""
+        by_type: dict[str, list[str]] = {}
+        for backend in shipped_backends(repository / "server/src/sheaf/backends"):
+            page = f"backends/{backend.module}.md"
+            linked = (repository / "docs" / page).is_file()
+            text = f"[`{backend.name}`](../{page})" if linked else f"`{backend.name}`"
+            by_type.setdefault(backend.model_type, []).append(text)
+        return cls(by_type)
+
+    def names(self, task: Task) -> str:
+        """The backends of a type; empty where there is none."""
+        return ", ".join(self.by_type.get(task.model_type, ()))
+
+
+def render_pages(bundle: Bundle, resources: list[Resource], folder: Path, served: Served) -> None:
     """Write `<model_type>.md` for each model type, and `index.md`, into the folder."""
     folder.mkdir(parents=True)
     environment = template_environment()
     samples = write_samples(bundle, resources)
     for task in bundle.tasks:
-        context = _Page(bundle, task).context(samples)
+        context = {**_Page(bundle, task).context(samples), "backends": served.names(task)}
         text = environment.get_template("model_page.md.jinja").render(**context)
         (folder / f"{task.model_type}.md").write_text(text, encoding="utf-8")
     text = environment.get_template("models_index.md.jinja").render(
         header=HEADER,
-        tasks=[(title_of(task), task) for task in bundle.tasks],
+        tasks=[(title_of(task), task, served.names(task)) for task in bundle.tasks],
+        unserved=sum(not served.names(task) for task in bundle.tasks),
         problems=bundle.problems,
         faults=bundle.faults,
         usage=_rows(bundle, bundle.schemas["Usage"], set()),
@@ -89,6 +115,7 @@ class _Page:
             "op": op,
             "path": path_of(self.task, op),
             "samples": samples,
+            "model": request.body["examples"][0]["model_name"],
             "request": request,
             "response": response,
             "fields": _table(_rows(self.bundle, request, self.linked), _GIVEN),

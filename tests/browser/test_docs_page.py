@@ -14,28 +14,51 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
+from sheaf.embedded import EmbeddedServer
+from sheaf.http import create_app
 from sheaf.http.docs import CONTENT_SECURITY_POLICY, docs_routes
+from sheaf.local import LocalModels, describe
+from sheaf.spec import ModelSpec
+from sheaf_client.contracts.models import ModelInfo
+from tests.backends import Echo
 from tests.browser.page_record import PageRecord
+from tests.contract.echo import EchoBackend
 
 pytestmark = pytest.mark.browser
 
 Serve = Callable[[ASGIApp], str]
+#: Plain numbers, tensors, files, and names that are not the samples' own.
+SPECS = [
+    ModelSpec(name="ann", backend_cls=EchoBackend.of("tabular")),
+    ModelSpec(name="caption", backend_cls=EchoBackend.of("audio")),
+    ModelSpec(name="daily", backend_cls=Echo),
+    ModelSpec(name="embedder", backend_cls=EchoBackend.of("molecular")),
+]
 FOREIGN = "http://fonts.example.com/inter.woff2"
 
 
+async def _listed(request: Request) -> list[ModelInfo]:
+    return [describe(spec, ready=True) for spec in SPECS]
+
+
 def _open(page: Page, url: str) -> dict[str, Any]:
-    """Load the page, wait until it lists every model type, and return the document it shows."""
+    """Load the page, wait until it lists every model, and return the document it shows."""
     document = httpx.get(f"{url}/openapi.json").raise_for_status().json()
     page.goto(f"{url}/docs")
     for tag in document["tags"]:
-        page.locator("aside").first.get_by_role("link", name=tag["x-displayName"], exact=True).wait_for()
+        page.locator("aside").first.get_by_role("link", name=_title(tag), exact=True).wait_for()
     return document
 
 
+def _title(tag: dict[str, Any]) -> str:
+    """What the page calls a group of operations: a model by its name."""
+    return tag.get("x-displayName", tag["name"])
+
+
 def _reveal(page: Page, document: dict[str, Any], operation: dict[str, Any]) -> None:
-    """Unfold an operation, as a reader does: by its model type in the sidebar."""
+    """Unfold an operation, as a reader does: by its model in the sidebar."""
     tag = next(t for t in document["tags"] if t["name"] == operation["tags"][0])
-    page.locator("aside").first.get_by_role("link", name=tag["x-displayName"], exact=True).click()
+    page.locator("aside").first.get_by_role("link", name=_title(tag), exact=True).click()
     page.get_by_role("heading", name=operation["summary"], exact=True).wait_for()
 
 
@@ -70,25 +93,26 @@ def _expect_samples(page: Page, operation: dict[str, Any]) -> None:
 def test_shows_operations_and_samples_and_asks_nothing_elsewhere(
     chromium_page: Page, foreign_requests: PageRecord, serve: Serve
 ):
-    url = serve(Starlette(routes=docs_routes()))
+    url = serve(Starlette(routes=docs_routes(_listed)))
     foreign_requests.allow(url)
     document = _open(chromium_page, url)
     assert "Sheaf" in chromium_page.title()
+    # The first thing to be read is what can be called here.
+    for spec in SPECS:
+        expect(chromium_page.get_by_role("listitem").filter(has_text=f"{spec.name}: ").first).to_be_visible()
+    assert "{model_name}" not in chromium_page.locator("#reference").inner_text()
 
     typed = _typed(document)
-    assert typed
+    assert [path.split("/")[1] for path, _ in typed] == [spec.name for spec in SPECS]
     for _, operation in typed:
         assert [s["label"] for s in operation["x-codeSamples"]] == ["Python", "TypeScript", "curl"]
-    # Some of all, so that the test ends within a minute: plain numbers, tensors, files.
-    for _, operation in typed[::6]:
         _reveal(chromium_page, document, operation)
         _expect_samples(chromium_page, operation)
 
     # What is folded away at first, and the request form, load code and styles of their own.
     sidebar = chromium_page.locator("aside").first
-    for link in ("Any model", "Stream"):
-        sidebar.get_by_role("link", name=link).click()
-    _expect_samples(chromium_page, document["paths"]["/{model_name}/stream"]["post"])
+    sidebar.get_by_role("link", name="Stream").last.click()
+    _expect_samples(chromium_page, document["paths"]["/daily/stream"]["post"])
     _section(chromium_page, "Stream").get_by_role("button", name="Test Request").click()
     expect(chromium_page.get_by_role("button", name="Send").first).to_be_visible()
 
@@ -99,27 +123,40 @@ def test_shows_operations_and_samples_and_asks_nothing_elsewhere(
     assert chromium_page.evaluate("document.fonts.size") == 0
 
 
-def test_request_form_calls_the_serving_origin(
-    chromium_page: Page, foreign_requests: PageRecord, serve: Serve
+@pytest.mark.parametrize("prefix", ["", "/prefix"])
+def test_request_form_shows_the_answer_of_the_serving_origin(
+    chromium_page: Page, foreign_requests: PageRecord, serve: Serve, prefix: str
 ):
-    called: list[str] = []
-
-    async def echo(request: Request) -> HTMLResponse:
-        called.append(request.path_params["model_name"])
-        return HTMLResponse("{}", media_type="application/json")
-
-    predict = Route("/{model_name}/{model_type}/{operation}", echo, methods=["POST"])
-    url = serve(Starlette(routes=[Mount("/prefix", routes=[*docs_routes(), predict])])) + "/prefix"
+    models = LocalModels.start(ModelSpec(name="daily", backend_cls=Echo))
+    app = create_app(models)
+    url = serve(Starlette(routes=[Mount(prefix, app)]) if prefix else app) + prefix
     foreign_requests.allow(url)
     document = _open(chromium_page, url)
-    operation = document["paths"]["/{model_name}/time_series/forecast"]["post"]
+    operation = document["paths"]["/daily/time_series/forecast"]["post"]
     _reveal(chromium_page, document, operation)
     _section(chromium_page, operation["summary"]).get_by_role("button", name="Test Request").click()
     with chromium_page.expect_response(lambda response: response.request.method == "POST") as answer:
         chromium_page.get_by_role("button", name="Send").first.click()
-    assert answer.value.url.startswith(f"{url}/")
-    assert called == ["statsforecast"]
+    assert answer.value.url == f"{url}/daily/time_series/forecast"
+    assert answer.value.status == 200
+    # The text is read, and not only sent: the form asks for all encodings that the document names alike.
+    shown = chromium_page.get_by_role("dialog")
+    expect(shown).to_contain_text('"model_name": "daily"')
+    expect(shown).to_contain_text('"mean": [')
+    expect(shown).not_to_contain_text("Binary file")
+    models.stop()
     assert foreign_requests.foreign == []
+    assert foreign_requests.faults == []
+
+
+def test_a_browser_that_opens_the_server_comes_to_the_page(
+    chromium_page: Page, foreign_requests: PageRecord
+) -> None:
+    with EmbeddedServer(SPECS[:1], port=0) as server:
+        foreign_requests.allow(server.url)
+        chromium_page.goto(server.url)
+        assert chromium_page.url == f"{server.url}/docs"
+        chromium_page.locator("aside").first.get_by_role("link", name="ann", exact=True).wait_for()
     assert foreign_requests.faults == []
 
 

@@ -31,8 +31,8 @@ def test_the_page_works_under_the_server_s_headers(chromium_page: Page, foreign_
         assert answer is not None
         assert answer.headers["x-frame-options"] == "DENY"
         document = httpx.get(f"{server.url}/openapi.json").json()
-        summary = document["paths"]["/{model_name}/time_series/forecast"]["post"]["summary"]
-        chromium_page.locator("aside").first.get_by_role("link", name="Time series", exact=True).click()
+        summary = document["paths"]["/statsforecast/time_series/forecast"]["post"]["summary"]
+        chromium_page.locator("aside").first.get_by_role("link", name="statsforecast", exact=True).click()
         chromium_page.get_by_role("heading", name=summary, exact=True).wait_for()
         # What the page asks carries the key, and is refused without: the policy lets it ask at all.
         statuses = chromium_page.evaluate(

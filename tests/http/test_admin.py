@@ -75,6 +75,12 @@ def test_a_host_that_cannot_change_its_models_has_no_such_routes() -> None:
     models.stop()
 
 
+def documented(url: str) -> set[str]:
+    """The models that the served document has paths of."""
+    paths = httpx.get(f"{url}/openapi.json", headers=ORDINARY).json()["paths"]
+    return {path.split("/")[1] for path in paths} - {"models"}
+
+
 def test_a_model_is_loaded_updated_and_unloaded(serve: Serve) -> None:
     server = serve(access=ACCESS)
     with httpx.Client(base_url=server.url, headers=ADMIN, timeout=30) as admin:
@@ -87,11 +93,13 @@ def test_a_model_is_loaded_updated_and_unloaded(serve: Serve) -> None:
         changed = admin.put("/admin/models/new", json={**spec, "name": "new", "backend_kwargs": {"add": 2}})
         assert changed.status_code == 200
         assert httpx.post(f"{server.url}/new/predict", **ask).json()["mean"] == [4, 4]
+        assert documented(server.url) == {"echo", "new"}
         listed = admin.get("/admin/models").json()["models"]
         assert [(entry["name"], entry["ready"]) for entry in listed] == [("echo", True), ("new", True)]
         assert listed[1]["backend_kwargs"] == {"add": 2}
         assert listed[1]["batch_policy"]["tenant_weights"] == {"ann": 3.0}
         assert admin.delete("/admin/models/new").status_code == 204
+        assert documented(server.url) == {"echo"}
         assert httpx.post(f"{server.url}/new/predict", **ask).json()["code"] == "model_not_found"
         assert admin.delete("/admin/models/new").json()["code"] == "model_not_found"
 

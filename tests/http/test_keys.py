@@ -85,7 +85,18 @@ def test_what_is_opened_is_open_and_nothing_else(serve: Serve) -> None:
     server = serve(access=Access(keys=(key(),), open_docs=True, open_metrics=True, open_models=True))
     for path in ("/docs", "/docs/scalar.js", "/openapi.json", "/metrics", "/models"):
         assert httpx.get(server.url + path).status_code == 200
+    home = httpx.get(server.url, headers={"accept": "text/html"})
+    assert (home.status_code, home.headers["location"]) == (307, "/docs")
     assert httpx.post(f"{server.url}/echo/predict", json=GOOD).status_code == 401
+
+
+def test_a_key_is_shown_the_models_that_it_may_call(serve: Serve) -> None:
+    second = ModelSpec(name="second", backend_cls=Echo)
+    server = serve([ECHO, second], access=Access(keys=(key(models=("echo",)), key("bob", OTHER))))
+    for secret, names in ((SECRET, {"echo"}), (OTHER, {"echo", "second"})):
+        for path in ("/openapi.json", "/openapi-3.2.json"):
+            document = httpx.get(server.url + path, headers={"x-api-key": secret}).json()
+            assert {path.split("/")[1] for path in document["paths"]} == {*names, "models"}
 
 
 @pytest.mark.parametrize("headers", [bearer(), {"x-api-key": SECRET}, {"authorization": f"bearer  {SECRET}"}])

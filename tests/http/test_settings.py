@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from sheaf.api.audio import AudioRequest
-from sheaf.cli import _limits
+from sheaf.cli import _limits, _where_docs_are
 from sheaf.cli import app as cli
-from sheaf.http.keys import read_access
+from sheaf.http.keys import Access, ApiKey, hash_of, read_access
 from sheaf.http.limits import Limits, read_limits
 from sheaf.http.media import check_media
 from sheaf.settings import read_yaml
@@ -146,3 +146,9 @@ def test_the_rate_of_a_sound_is_a_limit() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_media(request, Limits(max_audio_rate=8_000))
     assert [fault.code for fault in caught.value.errors] == ["out_of_range"]
+
+
+def test_a_server_with_keys_says_what_opens_its_docs() -> None:
+    keys = (ApiKey(name="ann", sha256=hash_of("a")),)
+    assert "open_docs: true" in _where_docs_are(Access(keys=keys))
+    assert _where_docs_are(Access(keys=keys, open_docs=True)) == _where_docs_are(Access()) == "docs at /docs"

@@ -235,7 +235,7 @@ def test_a_new_model_type_is_one_schema_file_and_one_backend_file(generated: Pat
             else:
                 raise SystemExit("the rule was not applied")
             document = httpx.get(server.url + "/openapi.json").json()
-            assert "/{model_name}/antenna/simulate" in document["paths"]
+            assert "/yagi/antenna/simulate" in document["paths"]
             assert client.models.list()[0].operations == ["/yagi/antenna/simulate"]
         print("done")
     """)

@@ -8,17 +8,46 @@ import json
 import re
 
 import pytest
+from openapi_spec_validator import validate
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from codegen import vendor
+from sheaf.document import Version
+from sheaf.http._routes import OPERATIONS
 from sheaf.http.docs import SCALAR, docs_routes
+from sheaf.local import describe
+from sheaf.openapi import generate
+from sheaf.spec import ModelSpec
+from sheaf_client.contracts.models import ModelInfo
+from tests.contract.echo import EchoBackend
+
+#: A model of every type, under a name of its own.
+SPECS = [
+    ModelSpec(name=f"my-{model_type}", backend_cls=EchoBackend.of(model_type))
+    for model_type in sorted({operation.model_type for operation in OPERATIONS})
+]
+
+
+class Listed:
+    """Models that are listed and can be changed, as those of a server."""
+
+    def __init__(self, *specs: ModelSpec) -> None:
+        self.models = [describe(spec, ready=True) for spec in specs]
+
+    async def __call__(self, request: Request) -> list[ModelInfo]:
+        return self.models
+
+    def client(self, prefix: str = "") -> TestClient:
+        routes = docs_routes(self)
+        return TestClient(Starlette(routes=[Mount(prefix, routes=routes)] if prefix else routes))
 
 
 @pytest.fixture
 def client() -> TestClient:
-    return TestClient(Starlette(routes=docs_routes()))
+    return Listed(*SPECS).client()
 
 
 def _assets(client: TestClient, page: str = "/docs") -> list[str]:
@@ -32,7 +61,7 @@ def test_page_names_only_relative_addresses(client: TestClient):
 
 @pytest.mark.parametrize("prefix", ["", "/some/prefix"])
 def test_everything_the_page_loads_is_served_for_good(prefix: str):
-    client = TestClient(Starlette(routes=[Mount(prefix, routes=docs_routes())]))
+    client = Listed().client(prefix)
     for address in _assets(client, f"{prefix}/docs"):
         answer = client.get(f"{prefix}/{address}")
         assert answer.status_code == 200
@@ -93,18 +122,78 @@ def test_documents_say_their_versions(client: TestClient):
 
 def test_every_operation_has_samples_that_hold_its_example(client: TestClient):
     document = client.get("/openapi.json").json()
-    assert len(document["paths"]) > 24
+    typed = 0
     for path, item in document["paths"].items():
         operation = item.get("post") or item["get"]
-        samples = {sample["label"]: sample["source"] for sample in operation["x-codeSamples"]}
-        if "post" in item:
+        # Operations that all models share have samples for some types alone.
+        samples = {sample["label"]: sample["source"] for sample in operation.get("x-codeSamples", [])}
+        assert samples or path.split("/")[2] in ("predict", "stream", "batch"), path
+        if "post" in item and samples:
             assert list(samples) == ["Python", "TypeScript", "curl"], path
             body = json.loads(samples["curl"].split("<<'JSON'\n")[1].removesuffix("JSON"))
-            example = next(
-                iter(operation["requestBody"]["content"]["application/json"]["examples"].values())
-            )["value"]
-            assert body == example
+            examples = operation["requestBody"]["content"]["application/json"]["examples"]
+            assert body == next(iter(examples.values()))["value"]
             compile(samples["Python"], path, "exec")
+            typed += len(path.split("/")) == 4
+    assert typed == len(OPERATIONS)
+
+
+def test_documents_have_the_models_that_are_there_and_no_others():
+    listed = Listed(*SPECS[:2])
+    client = listed.client()
+    versions: list[tuple[str, Version]] = [("/openapi.json", "3.1"), ("/openapi-3.2.json", "3.2")]
+    for path, version in versions:
+        # The one that the command writes before anything is deployed.
+        assert client.get(path).json() == generate(SPECS[:2], version=version)
+    listed.models = [describe(SPECS[5], ready=False)]
+    document = client.get("/openapi.json").json()
+    assert document == generate(SPECS[5])
+    assert {path.split("/")[1] for path in document["paths"]} == {SPECS[5].name, "models"}
+
+
+def test_a_document_is_made_anew_only_where_models_changed():
+    listed = Listed(*SPECS[:2])
+    client = listed.client()
+    first = client.get("/openapi.json").headers["etag"]
+    listed.models = [model.model_copy(update={"ready": False}) for model in listed.models]
+    assert client.get("/openapi.json", headers={"If-None-Match": first}).status_code == 304
+    listed.models = listed.models[:1]
+    again = client.get("/openapi.json", headers={"If-None-Match": first})
+    assert again.status_code == 200
+    assert again.headers["etag"] != first
+
+
+def test_a_server_of_no_models_documents_what_it_answers_besides():
+    document = Listed().client().get("/openapi.json").json()
+    validate(document)
+    assert list(document["paths"]) == ["/models"]
+    assert document["info"]["description"].startswith("No model is deployed here.")
+
+
+def test_the_introduction_names_the_models():
+    described = Listed(*SPECS).client().get("/openapi.json").json()["info"]["description"]
+    assert all(f"\n- `{spec.name}`: " in described for spec in SPECS)
+
+
+@pytest.mark.parametrize("prefix", ["", "/some/prefix"])
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", 307),
+        ("text/html", 307),
+        ("application/json", 404),
+        ("*/*", 404),
+        ("text/html;q=0.5, application/json", 404),
+        ("text/html;q=0", 404),
+    ],
+)
+def test_a_browser_is_sent_to_the_page(prefix: str, accept: str, status: int):
+    client = Listed().client(prefix)
+    for method in ("GET", "HEAD"):
+        headers = {"accept": accept, "host": "evil.example"}
+        answer = client.request(method, f"{prefix}/", headers=headers, follow_redirects=False)
+        assert answer.status_code == status
+        assert answer.headers.get("location") == (f"{prefix}/docs" if status == 307 else None)
 
 
 def test_vendored_script_is_the_one_that_was_reviewed():

@@ -53,7 +53,7 @@ ALLOWED = {
     "scheduling": {"scheduling"},
     "backends": {"api", "backends", "extras", "lora", "registry", "scheduling"},
     "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
-    "http": {"engine", "http", "observability", "registry", "settings", "spec"},
+    "http": {"document", "engine", "http", "observability", "registry", "settings", "spec"},
     "observability": {"engine", "environment", "extras", "observability"},
 }
 

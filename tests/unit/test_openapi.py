@@ -160,6 +160,35 @@ def test_examples_and_samples_name_the_model(document: dict[str, Any]) -> None:
                     ast.parse(sample["source"])
 
 
+@pytest.mark.parametrize("model_type", sorted({op.model_type for op in OPERATIONS}))
+def test_every_example_is_a_request_of_its_operation(model_type: str) -> None:
+    document = generate(spec_of(model_type, "m"))
+    kinds = {op.name: op.request for op in OPERATIONS if op.model_type == model_type}
+    seen: set[str] = set()
+    for path, item in document["paths"].items():
+        examples = item.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
+        for example in examples.get("examples", {}).values():
+            for body in example["value"].get("requests", [example["value"]]):
+                asked = body.get("operation", next(iter(kinds)))
+                kinds[asked].model_validate_json(json.dumps(body), strict=True, by_name=False)
+                named = path.rsplit("/", 1)[1]
+                assert path.count("/") == 2 or named == asked
+                seen.add(f"{path} {asked}")
+    assert {f"/m/{model_type}/{name} {name}" for name in kinds} | {f"/m/batch {n}" for n in kinds} <= seen
+
+
+def test_answers_and_schemas_have_examples_of_the_model() -> None:
+    document = generate([spec_of("tabular", "mine"), spec_of("materials", "other")])
+    answers = document["paths"]["/mine/tabular/predict"]["post"]["responses"]["200"]["content"]
+    assert answers["application/json"]["example"]["model_name"] == "mine"
+    events = document["paths"]["/other/stream"]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    told = json.loads(events["example"].partition("data: ")[2])
+    assert (told["type"], told["model_name"], told["model_type"]) == ("result", "other", "materials")
+    schemas = document["components"]["schemas"]
+    for name, model in (("TabularRequest", "mine"), ("TabularResponse", "mine"), ("RelaxRequest", "other")):
+        assert {example["model_name"] for example in schemas[name]["examples"]} == {model}
+
+
 def test_a_sample_differs_from_the_schemas_in_the_name_alone() -> None:
     whole = json.loads(files("sheaf").joinpath("http/document/openapi.json").read_text(encoding="utf-8"))
     checked = 0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sheaf.http._routes import OPERATIONS
+from sheaf.registry import backend_names, find_backend
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import ModelType
 
@@ -54,6 +55,40 @@ def test_every_model_type_has_its_page_and_is_listed() -> None:
     assert re.findall(r"\]\((\w+)\.md\)", listed) == TYPES
     for operation in OPERATIONS:
         assert f"`{resource_of(operation.model_type)}.{operation.name}`" in listed
+
+
+def shipped() -> dict[str, set[str]]:
+    """The names of the backends in the package by model type, as the registry has them."""
+    classes = {name: find_backend(name) for name in backend_names()}
+    own = {name: cls for name, cls in classes.items() if cls.__module__.startswith("sheaf.backends.")}
+    return {kind: {name for name, cls in own.items() if cls.model_type == kind} for kind in TYPES}
+
+
+def test_pages_say_which_backends_ship() -> None:
+    names = shipped()
+    assert names["time_series"]
+    rows = table((PAGES / "index.md").read_text(encoding="utf-8").split("\n## ", 1)[0])
+    for row, model_type in zip(rows, TYPES, strict=True):
+        assert set(re.findall(r"`([^`]+)`", row["backends"])) == names[model_type]
+        top, _, rest = (PAGES / f"{model_type}.md").read_text(encoding="utf-8").partition("\n## ")
+        listed = re.search(r"^Backends that ship today: (.+)\.$", top, flags=re.MULTILINE)
+        assert set(re.findall(r"`([^`]+)`", listed[1] if listed else "")) == names[model_type]
+        assert ("**No backend ships yet.**" in top) is not bool(names[model_type])
+        # Samples of models that cannot be had say so before the first line of code.
+        first = rest.split("\n=== ", 1)[0]
+        assert ("a backend of your own" in first) is not bool(names[model_type])
+        assert (row["backends"] == "none yet") is not bool(names[model_type])
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/index.md"])
+def test_first_pages_name_every_backend_and_count_the_types_without(path: str) -> None:
+    names = shipped()
+    text = (ROOT / path).read_text(encoding="utf-8")
+    top = text.split("\n## ", 1)[0]
+    said = set(re.findall(r"`([\w-]+)`", top))
+    assert {name for served in names.values() for name in served} <= said
+    without = sum(not served for served in names.values())
+    assert f"The other {without} types" in top
 
 
 def resource_of(model_type: str) -> str:

@@ -55,9 +55,8 @@ def serve(
         server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=_access(models))
         if not server.access.keys and not _is_loopback(host):
             typer.echo(_OPEN_WARNING.format(host=host), err=True)
-        typer.echo(
-            f"Serving {', '.join(s.name for s in specs)} on http://{host}:{port or '(any)'} - docs at /docs"
-        )
+        names, docs = ", ".join(spec.name for spec in specs), _where_docs_are(server.access)
+        typer.echo(f"Serving {names} on http://{host}:{port or '(any)'} - {docs}")
         server.run()
 
 
@@ -186,13 +185,24 @@ def _access(models: list[str]) -> Access | None:
 
 def _limits(models: list[str], origins: Sequence[str]) -> Limits:
     """The `limits` of the one file that has them, and further origins."""
+    from sheaf.http.heads import as_origin
     from sheaf.http.limits import Limits, read_limits
 
     found = [limits for name in models if _is_file(name) and (limits := read_limits(Path(name)))]
     if len(found) > 1:
         raise ValueError("two files say what is accepted; keep `limits` in one")
     limits = found[0] if found else Limits()
-    return limits.model_copy(update={"origins": (*limits.origins, *origins)})
+    try:
+        further = [as_origin(origin) for origin in origins]
+    except ValueError as error:
+        raise ValueError(f"--allow-origin: {error}") from None
+    return limits.model_copy(update={"origins": (*limits.origins, *further)})
+
+
+def _where_docs_are(access: Access) -> str:
+    if access.keys and not access.open_docs:
+        return "docs at /docs need a key, which browsers do not send: `access: {open_docs: true}` opens them"
+    return "docs at /docs"
 
 
 def _is_loopback(host: str) -> bool:

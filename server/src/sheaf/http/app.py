@@ -1,7 +1,7 @@
 """Builds the ASGI app over the models of one process. It serves the schema's routes and infers nothing.
 
 POST /{model_name}/{model_type}/{operation} · /predict · /stream · /batch
-GET  /{model_name}/health · /ready          GET /models · /metrics · /docs · /openapi.json
+GET  /{model_name}/health · /ready          GET / · /models · /metrics · /docs · /openapi.json
 PUT, DELETE /admin/models/{name}            GET /admin/models, where the host lets models change
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
@@ -24,8 +23,10 @@ from sheaf.http.docs import docs_routes
 from sheaf.http.endpoints import Answering, Endpoints, Models
 from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Gate
+from sheaf.http.heads import Origins
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
+from sheaf.http.preflight import answer_preflight, is_preflight
 from sheaf.http.problems import as_problem, on_http_exception, problem_response
 from sheaf.http.quotas import Account
 from sheaf.http.telemetry import Observed, metrics_endpoint
@@ -59,7 +60,7 @@ def create_app(
     routes: list[BaseRoute] = [
         Route("/models", endpoints.list_models, methods=["GET"]),
         Route("/metrics", metrics_endpoint(models.telemetry), methods=["GET"]),
-        *docs_routes(),
+        *docs_routes(endpoints.seen_models),
         *(admin_routes(changeable, limits, incoming, access) if changeable is not None else ()),
         Route("/{model_name}/health", endpoints.health, methods=["GET"]),
         Route("/{model_name}/ready", endpoints.ready, methods=["GET"]),
@@ -67,25 +68,18 @@ def create_app(
     ]
     # A redirect would send the body, and the key, to wherever the Host header points.
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
-    app = _App(models, Gate(access), Calls(endpoints), router)
-    if not limits.origins:
-        return app
-    # Outermost, so that refusals can be read by pages too.
-    return CORSMiddleware(
-        app,
-        allow_origins=list(limits.origins),
-        allow_methods=["GET", "POST"],
-        allow_headers=["*"],
-        expose_headers=["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"],
-    )
+    origins = Origins(limits.origins) if limits.origins else None
+    return _App(models, Gate(access), Calls(endpoints), router, origins)
 
 
 class _App:
     """The way of every request: observed, let in, called or routed; what goes wrong is told as a problem."""
 
-    def __init__(self, models: Models, gate: Gate, calls: Calls, router: Router) -> None:
+    def __init__(
+        self, models: Models, gate: Gate, calls: Calls, router: Router, origins: Origins | None
+    ) -> None:
         self._telemetry, self._gate, self._calls = models.telemetry, gate, calls
-        self._router = router
+        self._router, self._origins = router, origins
         self._routed = ExceptionMiddleware(router, handlers={HTTPException: on_http_exception})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,13 +95,16 @@ class _App:
 
         Servers that have the whole of a small request may call this before there is a task for it.
         """
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self._origins)
         observed = Observed(self._telemetry, exchange)
         account: Account | None = None
         with observed:
             try:
-                account = self._gate.let_in(exchange)
-                rest = self._calls.begin(exchange, self._route)
+                if self._origins is not None and is_preflight(exchange):
+                    rest = answer_preflight(exchange)
+                else:
+                    account = self._gate.let_in(exchange)
+                    rest = self._calls.begin(exchange, self._route)
             except Exception as error:  # noqa: BLE001 - told to the client
                 rest = _refuse(exchange, error)
         return Begun(exchange, observed, account, rest)

@@ -1,4 +1,4 @@
-"""Serves the OpenAPI document and the page that shows it: offline, everything from this package.
+"""Serves the OpenAPI document of what is deployed and the page that shows it, offline, all from this package.
 
 Scalar renders the page; a Content-Security-Policy keeps whatever it does on the serving origin.
 """
@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from importlib.resources import files
 from string import Template
+from typing import TypeAlias
 
+import anyio.to_thread
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from sheaf.document import Deployment, Version, document_of
+from sheaf.http.encodings import JSON_TYPE, qualities
+from sheaf_client.contracts.models import ModelInfo
 
 SCALAR = "scalar-1.72.1.js.gz"
 
@@ -36,10 +45,15 @@ _SCRIPT, _STYLE, _ICON = "text/javascript; charset=utf-8", "text/css; charset=ut
 _FOR_GOOD = "public, max-age=31536000, immutable"
 
 
-def docs_routes() -> list[Route]:
+#: The models that a request may know of.
+Listed: TypeAlias = Callable[[Request], Awaitable[Sequence[ModelInfo]]]
+
+
+def docs_routes(listed: Listed) -> list[Route]:
     """Routes of `/docs`, of what it loads, and of the document in its two forms; all answer GET and HEAD.
 
-    Every address in the page is relative, so the routes work under any mount point.
+    Every address in the page is relative, so the routes work under any mount point. A browser that asks for
+    `/` is sent to the page.
     """
     assets = {
         "scalar.js": _File(_read(f"static/{SCALAR}"), _SCRIPT, keep=_FOR_GOOD, packed=True),
@@ -52,10 +66,42 @@ def docs_routes() -> list[Route]:
     routes = {
         "/docs": _File(page.encode(), "text/html; charset=utf-8", policy=CONTENT_SECURITY_POLICY),
         **{f"/docs/{name}": file for name, file in assets.items()},
-        "/openapi.json": _File(_read("document/openapi.json"), "application/json"),
-        "/openapi-3.2.json": _File(_read("document/openapi-3.2.json"), "application/json"),
     }
-    return [Route(path, file.respond) for path, file in routes.items()]
+    return [
+        Route("/", _home),
+        *(Route(path, file.respond) for path, file in routes.items()),
+        Route("/openapi.json", partial(_document, listed, "3.1")),
+        Route("/openapi-3.2.json", partial(_document, listed, "3.2")),
+    ]
+
+
+async def _home(request: Request) -> Response:
+    """To the page for who wants to look at it; to all others there is nothing."""
+    accepted = qualities(_header(request, "accept"))
+    if accepted.get("text/html", 0) <= accepted.get(JSON_TYPE, 0):
+        raise HTTPException(404)
+    # A path alone: what the Host header says may be anybody's.
+    root: str = request.scope.get("root_path", "")
+    return Response(status_code=307, headers={"Location": f"{root}/docs", "Vary": "Accept"})
+
+
+async def _document(listed: Listed, version: Version, request: Request) -> Response:
+    """The document of the models that the caller may know of."""
+    deployed = tuple(
+        Deployment(model.name, model.model_type, tuple(path.rsplit("/", 1)[1] for path in model.operations))
+        for model in await listed(request)
+        if model.operations  # of a type that the schema has
+    )
+    # Made in a while that others need not wait.
+    file = await anyio.to_thread.run_sync(_document_file, deployed, version)
+    return await file.respond(request)
+
+
+#: Models change seldom, and keys that may call some alone are few.
+@lru_cache(maxsize=16)
+def _document_file(deployed: tuple[Deployment, ...], version: Version) -> _File:
+    document = document_of(deployed, version=version)
+    return _File(json.dumps(document, ensure_ascii=False).encode(), JSON_TYPE)
 
 
 def _read(name: str) -> bytes:
@@ -108,11 +154,5 @@ def _tags(request: Request) -> list[str]:
 
 def _takes_gzip(request: Request) -> bool:
     """Whether `Accept-Encoding` names gzip, or anything at all, with a weight above 0."""
-    weights: dict[str, float] = {}
-    for part in _header(request, "accept-encoding").lower().replace(" ", "").split(","):
-        name, _, weight = part.partition(";q=")
-        try:
-            weights[name] = float(weight or 1)
-        except ValueError:
-            weights[name] = 0
+    weights = qualities(_header(request, "accept-encoding"))
     return weights.get("gzip", weights.get("*", 0)) > 0

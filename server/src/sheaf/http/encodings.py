@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, Uns
 
 JSON_TYPE = "application/json"
 _JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()
+_QUALITY = re.compile(r"0(\.\d*)?|\.\d+|1(\.0*)?")
 #: Answers smaller than this are not worth compressing.
 MIN_COMPRESSED = 16 * 1024
 
@@ -27,12 +29,17 @@ def media_type(header: str) -> str:
 
 
 def wants_msgpack(accept: str) -> bool:
-    """Whether an Accept header prefers MessagePack; it must name it, since JSON is the default."""
+    """Whether an Accept header prefers MessagePack: it must name it, and JSON wins a tie of the two.
+
+    A range such as `*/*` takes JSON as well, but what is named goes before what is not.
+    """
     if MSGPACK_TYPE not in accept:
         return False
-    quality = _qualities(accept)
+    quality = qualities(accept)
     mine = quality.get(MSGPACK_TYPE, 0.0)
-    return mine > 0 and mine >= quality.get(JSON_TYPE, 0.0)
+    if JSON_TYPE in quality:
+        return mine > quality[JSON_TYPE]
+    return mine > 0 and mine >= quality.get("application/*", quality.get("*/*", 0.0))
 
 
 def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, bytes]:
@@ -57,7 +64,7 @@ def _json(document: BaseModel) -> bytes:
 
 def compressed(content: bytes, accept_encoding: str) -> bytes | None:
     """A large answer compressed by zstd where the caller takes that; gzip would cost more than it saves."""
-    if len(content) < MIN_COMPRESSED or _qualities(accept_encoding).get("zstd", 0.0) <= 0:
+    if len(content) < MIN_COMPRESSED or qualities(accept_encoding).get("zstd", 0.0) <= 0:
         return None
     packed = zstandard.ZstdCompressor(level=1).compress(content)
     # Numbers as raw bytes hardly shrink: then the caller is spared the work.
@@ -113,14 +120,11 @@ def _unzstd(content: bytes, bound: int) -> bytes:
     return b"".join(parts)
 
 
-def _qualities(header: str) -> dict[str, float]:
-    """Token → quality of an Accept-like header."""
+def qualities(header: str) -> dict[str, float]:
+    """Token → quality of an Accept-like header, from 0 to 1; 0 where it is no such number."""
     found: dict[str, float] = {}
     for item in header.split(","):
         token, *parameters = (part.strip().lower() for part in item.split(";"))
         quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        try:
-            found[token] = float(quality)
-        except ValueError:
-            found[token] = 0.0
+        found[token] = float(quality) if _QUALITY.fullmatch(quality) else 0.0
     return found

@@ -37,7 +37,7 @@ from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
-from sheaf_client.contracts.models import Health, ModelList
+from sheaf_client.contracts.models import Health, ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, NotFoundError, UnavailableError
 
@@ -72,13 +72,16 @@ class Endpoints:
         self._incoming = incoming
 
     async def list_models(self, request: Request) -> Response:
-        exchange: Exchange = request.scope["sheaf.exchange"]
-        exchange.route = "models"
+        request.scope["sheaf.exchange"].route = "models"
+        models = await self.seen_models(request)
+        return Response(ModelList(models=models).model_dump_json(), media_type=JSON_TYPE)
+
+    async def seen_models(self, request: Request) -> list[ModelInfo]:
+        """The models that the caller may call."""
         # A host may have to ask others for it, so not on the event loop.
         models = await anyio.to_thread.run_sync(self._models.list)
-        caller = _caller(exchange)
-        seen = [model for model in models.models if caller.may_call(model.name)]
-        return Response(ModelList(models=seen).model_dump_json(), media_type=JSON_TYPE)
+        caller = _caller(request.scope["sheaf.exchange"])
+        return [model for model in models.models if caller.may_call(model.name)]
 
     async def health(self, request: Request) -> Response:
         self._runtime(request.scope["sheaf.exchange"], request.path_params["model_name"], "health")

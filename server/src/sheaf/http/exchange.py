@@ -1,7 +1,6 @@
 """One request over HTTP from its head to the end of its answer: what is known of it, and what was sent.
 
-Every answer's head is completed here, in one place, by the request's identifier and the headers that
-browsers keep to.
+Every answer's head is completed here, in one place, by the request's identifier and what all heads have.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from uuid import UUID
 
 from starlette.types import Message, Receive, Scope, Send
 
+from sheaf.http.heads import PLAIN, Head, Origins
 from sheaf.observability.context import CurrentRequest
 
 if TYPE_CHECKING:
@@ -23,17 +23,6 @@ RequestT = TypeVar("RequestT", bound="BaseRequest")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-#: On every answer that does not say otherwise. What is served here is data, save for the page at `/docs`.
-_SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-)
-_VARY = (b"vary", b"accept, accept-encoding")
-#: What heads of whole answers have in common, as it goes over the wire.
-_HEAD = b"".join(b"%b: %b\r\n" % header for header in (_VARY, *_SECURITY))
 _NONE: Mapping[str, Any] = {}
 
 
@@ -42,6 +31,7 @@ class Exchange(CurrentRequest):
 
     Attributes:
         caller: Who sends the request, once they were let in.
+        head: What the answer's head has in common with others.
         code: The problem that answers it, if one does.
         status: Of the answer; 500 before there is one.
         started: Whether the answer's head was sent.
@@ -51,15 +41,16 @@ class Exchange(CurrentRequest):
 
     __slots__ = (
         *("_fields", "_receive", "_send", "caller", "code", "complete", "left"),
-        *("method", "path", "scope", "started", "status"),
+        *("head", "method", "path", "scope", "started", "status"),
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, origins: Origins | None = None) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         if type(headers) is not list:  # servers may give any iterable
             headers = scope["headers"] = list(headers)
         # The first of each name, as the last to be put in.
         self._fields: dict[bytes, bytes] = dict(reversed(headers))
+        self.head: Head = PLAIN if origins is None else origins.head(self._fields.get(b"origin"))
         given = self.header(b"x-request-id")
         # The caller's identifier where it is printable and short.
         super().__init__(given if given and _REQUEST_ID.fullmatch(given) else None, headers=headers)
@@ -107,10 +98,7 @@ class Exchange(CurrentRequest):
         """A message to the client, as ASGI has it."""
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
-            headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-            there = {name for name, _ in headers}
-            headers += [header for header in _SECURITY if header[0] not in there]
-            message["headers"] = headers + self._own_headers()
+            message["headers"] = self.head.complete(list(message.get("headers", ()))) + self._own_headers()
         elif message["type"] == "http.response.body" and not message.get("more_body"):
             self.complete = True
         await self._send(message)
@@ -120,7 +108,7 @@ class Exchange(CurrentRequest):
         whole = self.scope.get("extensions", _NONE).get("sheaf.answer")
         if whole is None or (self.caller is not None and self.caller.account is not None):
             return False
-        facts = (_HEAD, len(content), media, self.request_id.encode("ascii"))
+        facts = (self.head.lines, len(content), media, self.request_id.encode("ascii"))
         head = b"%bcontent-length: %d\r\ncontent-type: %b\r\nx-request-id: %b\r\n" % facts
         if not whole(head, content):
             return False
@@ -132,7 +120,7 @@ class Exchange(CurrentRequest):
         self.started, self.status = True, 200
         own = [(b"content-encoding", encoding), *self._own_headers()] if encoding else self._own_headers()
         length = (b"content-length", b"%d" % len(content))
-        headers = [length, (b"content-type", media), _VARY, *_SECURITY, *own]
+        headers = [length, (b"content-type", media), *self.head.headers, *own]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self.complete = True
         await self._send({"type": "http.response.body", "body": content})

@@ -20,6 +20,8 @@ from sheaf_client.errors import (
     PermissionDeniedError,
 )
 
+#: What shows the documentation, besides what is below `/docs`.
+_DOCS = ("/", "/openapi.json", "/openapi-3.2.json")
 #: Bounds of `X-Sheaf-Priority`.
 LOWEST, HIGHEST = -10, 10
 
@@ -107,7 +109,7 @@ class Gate:
         return (
             (access.open_metrics and path == "/metrics")
             or (access.open_models and path == "/models")
-            or (access.open_docs and (top == "docs" or path in ("/openapi.json", "/openapi-3.2.json")))
+            or (access.open_docs and (top == "docs" or path in _DOCS))
         )
 
     def _find(self, secret: str) -> Caller:

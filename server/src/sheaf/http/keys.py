@@ -76,7 +76,9 @@ class Access(BaseModel):
         pattern=_HASH,
         description="SHA-256 of the key for `/admin`; without one it is not there.",
     )
-    open_docs: bool = Field(default=False, description="`/docs` and `/openapi.json` need no key.")
+    open_docs: bool = Field(
+        default=False, description="`/docs` and `/openapi.json`, which name the models, need no key."
+    )
     open_metrics: bool = Field(default=False, description="`/metrics` needs no key.")
     open_models: bool = Field(default=False, description="`/models` needs no key.")
     max_priority: int = Field(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sheaf.http.heads import as_origin
 from sheaf.settings import read_yaml, validated
 
 
@@ -73,8 +74,13 @@ class Limits(BaseModel):
     origins: tuple[str, ...] = Field(
         default=(),
         description="Origins whose pages may call this server from a browser, such as "
-        "`https://app.example.org`.",
+        "`https://app.example.org`; `*` for all.",
     )
+
+    @field_validator("origins")
+    @classmethod
+    def _as_browsers_write_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(as_origin(origin) for origin in origins)
 
 
 def read_limits(path: Path) -> Limits | None:

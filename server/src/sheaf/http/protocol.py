@@ -22,6 +22,7 @@ from weakref import ref
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sheaf.engine.gathering import gathered
+from sheaf.http.heads import Head, Origins
 from sheaf.http.limits import Limits
 from sheaf.http.problems import PROBLEM_TYPE
 from sheaf_client.contracts.problem import Problem
@@ -34,7 +35,8 @@ _Taken: TypeAlias = "tuple[BoundedProtocol, RequestResponseCycle]"
 
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
     """The protocol with these limits, as uvicorn's `http` setting takes it, for one server."""
-    return cast("type[asyncio.Protocol]", partial(BoundedProtocol, limits=limits, gathering=Gathering()))
+    shared = {"limits": limits, "origins": Origins(limits.origins), "gathering": Gathering()}
+    return cast("type[asyncio.Protocol]", partial(BoundedProtocol, **shared))
 
 
 class Begun(Protocol):
@@ -93,10 +95,12 @@ class BoundedProtocol(HttpToolsProtocol):
     has more of an answer to take than fits into the buffer.
     """
 
-    def __init__(self, *args: Any, limits: Limits, gathering: Gathering, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, limits: Limits, origins: Origins, gathering: Gathering, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._gathering = gathering
-        self._limits = limits
+        self._limits, self._origins = limits, origins
         self._in_head = False
         self._head = 0  # bytes that came, counted where the head did not end with them
         self._refusal: tuple[int, str, str] | None = None
@@ -234,11 +238,16 @@ class BoundedProtocol(HttpToolsProtocol):
             body = problem.model_dump_json(exclude_none=True).encode()
             head = (
                 f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {PROBLEM_TYPE}\r\n"
-                f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+                f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n"
             )
-            self.transport.write(head.encode("ascii") + body)
+            self.transport.write(head.encode("ascii") + self._common_head().lines + b"\r\n" + body)
         self.transport.close()
         self._abort_unread()
+
+    def _common_head(self) -> Head:
+        """What the answer to a head that is there in part has in common with others."""
+        fields = dict(reversed(self.headers or ()))
+        return self._origins.head(fields.get(b"origin"))
 
     def _expect(self) -> None:
         if self._overdue is None:
