@@ -97,7 +97,8 @@ class _Contract:
 
     def __init__(self, whole: JSON, spec: ModelSpec) -> None:
         self._whole = whole
-        served = (f"{_MODEL}/{spec.model_type}/{name}" for name in served_by(spec.backend_class))
+        names = served_by(spec.backend_class, spec.model_type)
+        served = (f"{_MODEL}/{spec.model_type}/{name}" for name in names)
         self._typed: JSON = {path: whole["paths"][path] for path in served if path in whole["paths"]}
         if not self._typed:
             raise ValueError(f"the schema has no operation for model type {spec.model_type!r}")
