@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +102,7 @@ def test_a_served_forecaster_is_updated_under_the_name_chronos(bolt: str, tmp_pa
         assert answer["mean"] == before
 
 
+@pytest.mark.skipif(find_spec("mace") is None, reason="mace-torch is not installed")
 def test_a_potential_gives_energy_and_forces(tmp_path: Path) -> None:
     from sheaf.backends.mace import convert
 
@@ -120,6 +122,7 @@ def test_a_potential_gives_energy_and_forces(tmp_path: Path) -> None:
     assert np.allclose(forces.sum(0), 0, atol=1e-4)
 
 
+@pytest.mark.skipif(find_spec("tabpfn") is None, reason="tabpfn is not installed")
 def test_a_table_is_read_in_context(tmp_path: Path) -> None:
     make_tabpfn(tmp_path / "v2", "tabpfn_v2", "classifier")
     backend = TabPFNBackend(model_id=str(tmp_path / "v2"), device="cpu")
@@ -185,6 +188,7 @@ def test_answers_are_kept(bolt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert spec.active_cache is None
 
 
+@pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
 def test_images_are_redrawn_with_an_adapter_by_its_absolute_path(studio_of: Callable[[str], Studio]) -> None:
     studio = studio_of("sdxl")
     source = str(studio.file("sketch"))

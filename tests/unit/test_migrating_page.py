@@ -37,7 +37,7 @@ def test_the_backend_it_shows_answers() -> None:
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("sheaf_client", ["Sheaf", "AsyncSheaf", "ProgressEvent"]),
+        ("sheaf_client", ["Sheaf", "AsyncSheaf", "ProgressEvent", "ResultEvent"]),
         ("sheaf_client.errors", ["InvalidRequestError", "BackendError"]),
         ("sheaf_client", ["ProblemError"]),
         ("sheaf.worker", ["open_queue"]),

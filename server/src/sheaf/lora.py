@@ -51,21 +51,21 @@ def read_source(source: str) -> AdapterSource:
         if not _REPO.fullmatch(repo):
             raise ValueError(f"{source!r}: expected hf:org/repo or hf:org/repo:file.safetensors")
         inside = PurePosixPath(file)
-        _refuse_pickle(source, inside)
+        _refuse_pickle(source, inside.suffix)
         if file and (inside.suffix != ".safetensors" or inside.is_absolute() or ".." in inside.parts):
             raise ValueError(f"{source!r}: expected the path of a safetensors file inside the repository")
         return AdapterSource(repo=repo, file=file or None)
     if not source or "://" in source:
         raise ValueError(f"{source!r}: expected hf:org/repo[:file] or a local path")
     path = Path(source)
-    _refuse_pickle(source, path)
+    _refuse_pickle(source, path.suffix)
     return AdapterSource(path=path)
 
 
-def _refuse_pickle(source: str, file: PurePosixPath) -> None:
-    if file.suffix.lower() in _PICKLES:
+def _refuse_pickle(source: str, suffix: str) -> None:
+    if suffix.lower() in _PICKLES:
         raise ValueError(
-            f"{source!r}: {file.suffix} files are pickles, which can run code when they are read; "
+            f"{source!r}: {suffix} files are pickles, which can run code when they are read; "
             "expected safetensors"
         )
 

@@ -16,12 +16,13 @@ def checked_class(cls: Any) -> type[ModelBackend]:
         raise ValueError(f"{cls!r} is no class: `backend_cls` is a class that extends ModelBackend")
     if not issubclass(cls, ModelBackend):
         raise ValueError(f"{cls.__name__} is no backend: it does not extend sheaf.backends.base.ModelBackend")
-    missing = sorted(cls.__abstractmethods__)
-    if cls.batch_predict is ModelBackend.batch_predict and cls.predict is ModelBackend.predict:
+    backend: type[ModelBackend] = cls
+    missing = sorted(backend.__abstractmethods__)
+    if backend.batch_predict is ModelBackend.batch_predict and backend.predict is ModelBackend.predict:
         missing.append("batch_predict or predict")
     if missing:
-        raise ValueError(f"the backend {cls.__name__} does not write {' and '.join(missing)}")
-    return cls
+        raise ValueError(f"the backend {backend.__name__} does not write {' and '.join(missing)}")
+    return backend
 
 
 def declared_type(cls: type[ModelBackend], settings: Mapping[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Hashable, Sequence
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -87,9 +87,8 @@ class BatchPolicy(BaseModel):
     @classmethod
     def _given_is_wanted(cls, values: Any) -> Any:
         """A window that is given has an effect."""
-        if isinstance(values, Mapping) and "timeout_ms" in values and "wait" not in values:
-            return {**values, "wait": "always"}
-        return values
+        given = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+        return {**given, "wait": "always"} if "timeout_ms" in given and "wait" not in given else values
 
 
 def bucket_value(request: Any, bucket_by: str | None) -> Hashable:
