@@ -63,7 +63,7 @@ def test_chronos_bolt_forecasts(bolt: str) -> None:
     assert quantiles is not None
     assert {level: len(values) for level, values in quantiles.items()} == {"0.1": 12, "0.5": 12, "0.9": 12}
     assert np.isfinite(list(quantiles.values())).all()
-    assert response.metadata.get("point") == "median"
+    assert response.metadata.get("warnings") == response.metadata["warnings"] == []
     assert response.mean == quantiles["0.5"] != quantiles["0.9"]
 
 
