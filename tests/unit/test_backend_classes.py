@@ -123,6 +123,12 @@ class Unknown(Echo):
     model_type = "no_such_type"
 
 
+class Uncontracted(Echo):
+    """One of a model type that has no contract yet."""
+
+    model_type = ModelType.NEURAL_OPERATOR
+
+
 class Silent(ModelBackend):
     """One without a model type."""
 
@@ -138,6 +144,7 @@ class Silent(ModelBackend):
         (Typeless, "the backend Typeless says no `model_type`: expected one of audio, "),
         (Silent, "the backend Silent says no `model_type`: expected one of audio, "),
         (Unknown, "the backend Unknown says `model_type` 'no_such_type': expected one of audio, "),
+        (Uncontracted, "says `model_type` 'neural_operator': expected one of audio, "),
         (dict, "dict is no backend: it does not extend sheaf.backends.base.ModelBackend"),
         (Echo(), "is no class"),
         ("tests.backends.Echo", "is no class"),
