@@ -87,8 +87,10 @@ class BatchPolicy(BaseModel):
     @classmethod
     def _given_is_wanted(cls, values: Any) -> Any:
         """A window that is given has an effect."""
-        given = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
-        return {**given, "wait": "always"} if "timeout_ms" in given and "wait" not in given else values
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        return {**given, "wait": "always"} if "timeout_ms" in given and "wait" not in given else given
 
 
 def bucket_value(request: Any, bucket_by: str | None) -> Hashable:
