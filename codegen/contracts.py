@@ -80,6 +80,8 @@ def view(bundle: Bundle, *, params: bool) -> JSON:
         body = _refs(bundle, body, params=params)
         if name == "BaseResponse":
             body["customBasePath"] = "sheaf_client._results.Results"
+        elif not params and body.get("additionalProperties") is True:
+            body["customBasePath"] = "sheaf_client._base.OpenModel"
         if not params and (table := binary_fields(flatten(bundle, schema.body))):
             body["x-sheaf-binary"] = table
         base = body.pop("x-sheaf-extends", None)

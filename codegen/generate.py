@@ -127,9 +127,12 @@ def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -
     context = {"imports": union_imports, "unions": unions, "several": several}
     _render(environment, "union.py", folder / "union.py", **context)
     _render(environment, "operations.py", folder / "operations.py", tasks=bundle.tasks)
-    (folder / "__init__.py").write_text(
-        f'{HEADER}\n\n"""The contracts under their public names."""\n', encoding="utf-8"
-    )
+    named: set[str] = set()
+    homes: dict[str, list[str]] = {}  # a part that several contracts have is in the module of the first
+    for module, names in modules.items():
+        homes[module] = sorted(set(names) - named)
+        named.update(names)
+    _render(environment, "api_init.py", folder / "__init__.py", modules=homes)
 
 
 def _write_json(path: Path, document: JSON) -> None:

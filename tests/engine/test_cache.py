@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from pydantic import ValidationError
 
 from codegen.bundle import read_bundle
+from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.cache import CacheConfig
 from sheaf.engine.cache import AnswerCache, request_key
 from sheaf.http._routes import OPERATIONS
+from sheaf.spec import ModelSpec
 from sheaf_client._binary import pack
 from tests.backends import Echo
 from tests.conftest import MakeRequest
+from tests.contract.echo import EchoBackend
 from tests.engine.harness import World, running, steered
 
 
@@ -104,6 +110,49 @@ def test_the_environment_turns_caches_off(
         assert len(world.calls) == calls
 
 
+def test_a_cache_may_be_switched_off_by_its_spec(make_request: MakeRequest) -> None:
+    with running(Echo, cache=CacheConfig(enabled=False)) as (runtime, backend):
+        for _ in range(2):
+            runtime.predict_now(make_request(1.0, seed=0), timeout=10)
+        assert runtime.cache is None
+        assert len(backend.batches) == 2
+
+
+def test_fields_that_are_excluded_make_no_difference(make_request: MakeRequest) -> None:
+    with running(Echo, cache=CacheConfig(exclude_fields=("item_id",))) as (runtime, backend):
+        first, second = (make_request(1.0, seed=0, item_id=name) for name in ("a", "b"))
+        runtime.predict_now(first, timeout=10)
+        again = runtime.predict_now(second, timeout=10)
+        assert (again.request_id, again.metadata.usage.cache_hit) == (second.request_id, True)
+        runtime.predict_now(make_request(1.0, seed=1), timeout=10)
+        assert len(backend.batches) == 2
+
+
+def test_a_file_is_excluded_by_either_of_its_names() -> None:
+    ask: dict[str, Any] = {"model_name": "m", "prompt": "a cat", "seed": 1}
+    one, two = (MultimodalGenerationRequest(**ask, image=image_file(width)) for width in (8, 16))
+    assert request_key(one) != request_key(two)
+    for name in ("image", "image_b64"):
+        assert request_key(one, [name]) == request_key(two, [name])
+        backend = EchoBackend.of("multimodal_generation")
+        spec = ModelSpec(name="m", backend_cls=backend, cache=CacheConfig(exclude_fields=(name,)))
+        assert spec.active_cache is not None
+
+
+def test_a_field_that_no_request_has_is_refused_by_the_spec() -> None:
+    cache = CacheConfig(exclude_fields=("promt",))
+    with pytest.raises(
+        ValidationError, match="requests of time_series have no 'promt'; they have feature_ref,"
+    ):
+        ModelSpec(name="m", backend_cls=Echo, cache=cache)
+
+
+def image_file(width: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 8)).save(buffer, "png")
+    return buffer.getvalue()
+
+
 class TestAnswerCache:
     """The kept answers alone, on a clock that the tests turn."""
 
@@ -139,6 +188,16 @@ class TestAnswerCache:
         assert kept[0] == 0
         assert kept[1:] == list(range(41 - len(kept), 40))
         assert 3 < len(kept) < 40
+
+    def test_the_bound_may_be_in_answers_too(self, make_request: MakeRequest) -> None:
+        cache, _, put = self.answers(make_request, max_size=2)
+        first, second = put(1.0), put(2.0)
+        assert cache.get(request_key(first), first) is not None  # now the second is the least used
+        third = put(3.0)
+        put(3.0)  # again, which makes room for nothing
+        kept = [cache.get(request_key(r), r) is not None for r in (first, second, third)]
+        assert kept == [True, False, True]
+        assert len(cache) == 2
 
     def test_an_answer_over_the_bound_is_not_kept_and_drives_nobody_out(
         self, make_request: MakeRequest

@@ -38,12 +38,15 @@ def test_batches_form_while_the_model_is_busy(make_request: MakeRequest) -> None
 
 
 def test_a_single_request_does_not_wait_for_company(make_request: MakeRequest) -> None:
-    with running(Echo, timeout_ms=60_000) as (runtime, _):
+    with running(Echo, timeout_ms=60_000, wait="busy") as (runtime, _):
         assert runtime.predict_now(make_request(5.0), timeout=20).mean == [5, 5]
 
 
-def test_the_fixed_window_gathers_what_comes_within_it(make_request: MakeRequest) -> None:
-    with running(Echo, timeout_ms=400, wait="always") as (runtime, backend):
+@pytest.mark.parametrize("policy", [{"wait": "always"}, {}], ids=["asked for", "by its length alone"])
+def test_the_fixed_window_gathers_what_comes_within_it(
+    make_request: MakeRequest, policy: dict[str, Any]
+) -> None:
+    with running(Echo, timeout_ms=400, **policy) as (runtime, backend):
         futures = [runtime.submit(make_request(float(i))) for i in range(3)]
         assert [f.result(10).mean[0] for f in futures] == [0, 1, 2]
     assert backend.sizes == [3]

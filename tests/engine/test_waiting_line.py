@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def names(batch: list[Entry[str]]) -> list[str]:
 
 
 def test_a_free_model_runs_what_waits_at_once() -> None:
-    line: WaitingLine[str] = WaitingLine(BatchPolicy(timeout_ms=1000))
+    line: WaitingLine[str] = WaitingLine(BatchPolicy(timeout_ms=1000, wait="busy"))
     assert line.wait_for(now=0.0) is None
     line.add(entry("a"))
     assert line.wait_for(now=0.0) == 0.0
@@ -124,3 +125,21 @@ def test_bucket_requests_keeps_order_and_indices() -> None:
     assert [indices for indices, _ in bucket_requests(items, "value")] == [[0, 2], [1], [3]]
     assert [indices for indices, _ in bucket_requests(items, None)] == [[0, 1, 2, 3]]
     assert bucket_requests([], "value") == []
+    assert bucket_requests([], None) == [([], [])]
+
+
+@pytest.mark.parametrize(
+    ("given", "wait"),
+    [
+        ({}, "busy"),
+        ({"timeout_ms": 20}, "always"),
+        ({"timeout_ms": 10}, "always"),  # the default, and still given
+        ({"timeout_ms": 20, "wait": "busy"}, "busy"),
+        ({"wait": "always"}, "always"),
+    ],
+)
+def test_a_window_that_is_given_is_wanted(given: dict[str, Any], wait: str) -> None:
+    policy = BatchPolicy(**given)
+    assert policy.wait == wait
+    assert BatchPolicy.model_validate(policy.model_dump()) == policy
+    assert BatchPolicy.model_validate_json(policy.model_dump_json(exclude_unset=True)) == policy

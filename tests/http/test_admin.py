@@ -9,10 +9,14 @@ import httpx
 import pytest
 
 from sheaf import registry
+from sheaf.backends.base import ModelBackend
 from sheaf.http import create_app
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.local import LocalModels
+from sheaf.lora import LoRAAdapter, LoRAConfig
+from sheaf.spec import ModelSpec
 from tests.backends import Broken, Echo
+from tests.contract.echo import EchoBackend
 from tests.http.conftest import ECHO, GOOD, Serve
 
 ADMIN = {"authorization": "Bearer the-admin"}
@@ -32,6 +36,13 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backends that the admin may name, for as long as a test takes."""
     monkeypatch.setitem(registry._registered, "test-echo", Echo)
     monkeypatch.setitem(registry._registered, "test-broken", Broken)
+    monkeypatch.setitem(registry._registered, "test-adapted", Adapted)
+
+
+class Adapted(EchoBackend.of("diffusion")):  # type: ignore[misc]
+    """A model of images that has the adapters of its spec."""
+
+    resolve_adapters = ModelBackend.resolve_adapters
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -138,6 +149,58 @@ def test_a_bad_spec_changes_nothing_and_is_told(serve: Serve, spec: Any, status:
     ask = {"json": GOOD, "headers": ORDINARY}
     assert httpx.post(f"{server.url}/echo/predict", **ask).json()["mean"] == [2, 2]
     assert httpx.post(f"{server.url}/fresh/predict", **ask).status_code == 404
+
+
+ANYWHERE = {"adapters": {"a": {"source": "/etc/a.safetensors"}, "b": {"source": "hf:org/b"}}}
+ESCAPING = {"adapters": {"a": {"source": "../a.safetensors"}}, "root": "/srv/adapters"}
+PICKLED = {"adapters": {"a": {"source": "a.pt"}}, "root": "/srv/adapters"}
+
+
+@pytest.mark.parametrize(
+    ("lora", "path", "words"),
+    [
+        (ANYWHERE, "/lora/root", "a: a local path needs `root`"),
+        ({**ANYWHERE, "root": None}, "/lora/root", "a: a local path needs `root`"),
+        ({**ANYWHERE, "root": "/srv/adapters"}, "/lora", "outside of /srv/adapters"),
+        (ESCAPING, "/lora", "outside of /srv/adapters"),
+        (PICKLED, "/lora/adapters/a/source", "pickles, which can run code"),
+    ],
+)
+def test_adapters_that_the_admin_names_stay_in_a_folder(
+    serve: Serve, lora: Any, path: str, words: str
+) -> None:
+    server = serve(access=ACCESS)
+    with httpx.Client(base_url=server.url, headers=ADMIN, timeout=30) as admin:
+        answer = admin.put("/admin/models/new", json={"backend": "test-adapted", "lora": lora})
+        assert answer.status_code == 422
+        (fault,) = answer.json()["errors"]
+        assert fault["path"] == path
+        assert words in fault["message"]
+        inside = {"adapters": {"a": {"source": "a.safetensors"}}, "root": "/srv/adapters"}
+        made = admin.put("/admin/models/new", json={"backend": "test-adapted", "lora": inside})
+        assert made.status_code == 201
+
+
+def test_a_request_names_adapters_and_never_files(serve: Serve) -> None:
+    """The files of a deployer's spec may lie anywhere; a request can say names of it and nothing else."""
+    adapters = {"a": LoRAAdapter(source="/etc/a.safetensors")}
+    server = serve(ModelSpec(name="m", backend_cls=Adapted, lora=LoRAConfig(adapters=adapters)))
+    for named in ("/etc/a.safetensors", "../a", "hf:org/repo", "b"):
+        body = {"prompt": "a cat", "adapters": [named], "seed": 1}
+        answer = httpx.post(f"{server.url}/m/predict", json=body)
+        assert answer.status_code == 422
+        (fault,) = answer.json()["errors"]
+        assert fault["path"] == "/adapters/0"
+    body = {"prompt": "a cat", "adapters": ["a"], "seed": 1}
+    assert httpx.post(f"{server.url}/m/predict", json=body).status_code == 200
+
+
+def test_the_admin_may_use_a_backend_s_alias(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._aliases, "test-repeat", "test-echo")
+    server = serve(access=ACCESS)
+    body = {"backend": "test-repeat"}
+    answer = httpx.put(f"{server.url}/admin/models/new", json=body, headers=ADMIN, timeout=30)
+    assert (answer.status_code, answer.json()["backend"]) == (201, "test-repeat")
 
 
 @pytest.mark.parametrize("name", ["docs", "admin", "models", "-x", "a b"])

@@ -76,7 +76,7 @@ def load_recording(backend: type[Any], path: str, **settings: Any) -> Any:
             return super().answer(request, pixels, *rest)
 
         @classmethod
-        def for_settings(cls, _: Any) -> Any:
+        def for_settings(cls, *_: Any) -> Any:
             return cls
 
     loaded = Recording(path, **settings)

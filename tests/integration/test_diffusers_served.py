@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from sheaf import ModelSpec
 from sheaf.backends.flux import FluxBackend, FluxImageBackend
@@ -349,10 +350,38 @@ def test_the_mode_chooses_the_contract(diffusion_checkpoints: dict[str, str]) ->
         spec = ModelSpec(name="m", backend=backend, backend_kwargs={"mode": "text2img"})
         assert (spec.model_type, type(spec.make_backend())) == ("diffusion", text)
         assert ModelSpec(name="m", backend=f"{backend}-img2img").model_type == "multimodal_generation"
-        with pytest.raises(ValueError, match="mode must be img2img or inpaint"):
+        expected = "mode must be text2img, img2img or inpaint, not 'upscale'"
+        with pytest.raises(ValueError, match=expected):
             text("x", mode="upscale")  # type: ignore[arg-type]
+        with pytest.raises(ValidationError, match=expected):
+            ModelSpec(name="m", backend=backend, backend_kwargs={"mode": "upscale"})
+        with pytest.raises(ValidationError, match="mode must be img2img or inpaint, not 'text2img'"):
+            ModelSpec(name="m", backend=f"{backend}-img2img", backend_kwargs={"mode": "text2img"})
     with pytest.raises(ValueError, match="do not fit"):
         ModelSpec(name="m", backend="flux", backend_kwargs={"steps": 4}).make_backend()
+
+
+@pytest.mark.parametrize(
+    ("backend", "text", "image"),
+    [("flux", FluxBackend, FluxImageBackend), ("sdxl", SDXLBackend, SDXLImageBackend)],
+)
+def test_the_contract_chooses_the_mode(backend: str, text: type, image: type) -> None:
+    redraws = ModelSpec(name="m", model_type="multimodal_generation", backend=backend)
+    made: Any = redraws.make_backend()
+    assert (redraws.model_type, type(made), made.mode) == ("multimodal_generation", image, "img2img")
+    inpaints = ModelSpec(
+        name="m",
+        model_type="multimodal_generation",
+        backend=backend,
+        backend_kwargs={"mode": "inpaint"},
+    )
+    assert inpaints.make_backend().mode == "inpaint"  # type: ignore[attr-defined]
+    draws = ModelSpec(name="m", model_type="diffusion", backend=backend)
+    assert type(draws.make_backend()) is text
+    with pytest.raises(ValidationError, match="serves multimodal_generation, not diffusion"):
+        ModelSpec(name="m", model_type="diffusion", backend=backend, backend_kwargs={"mode": "inpaint"})
+    with pytest.raises(ValidationError, match="serves diffusion, not depth"):
+        ModelSpec(name="m", model_type="depth", backend=backend)
 
 
 def _weights(folder: Path) -> Path:

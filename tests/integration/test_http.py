@@ -125,6 +125,16 @@ def test_bad_input_is_told_with_code_and_path(
     assert faults(answer) == expected
 
 
+@pytest.mark.parametrize("route", ["/echo/predict", "/echo/time_series/forecast", "/echo/stream"])
+def test_a_body_of_another_model_type_has_one_fault(http: httpx.Client, route: str) -> None:
+    body = {"model_type": "tabular", "context_X": [[1]], "context_y": [1], "query_X": [[1]], "task": "x"}
+    problem = http.post(route, json=body)
+    assert problem.status_code == 422
+    assert [(f["path"], f["code"], f["message"]) for f in problem.json()["errors"]] == [
+        ("/model_type", "not_allowed", "This model serves time_series.")
+    ]
+
+
 def test_a_not_a_number_on_the_wire_is_told(http: httpx.Client) -> None:
     for text in ("NaN", "Infinity", "1e999"):
         answer = http.post("/echo/predict", content=json.dumps(GOOD).replace("1.0", text), headers=JSON)
@@ -338,7 +348,7 @@ def test_the_server_says_what_it_holds(http: httpx.Client) -> None:
         "ready": True,
     }
     assert http.get("/echo/health").json() == {"status": "ok"}
-    assert http.get("/echo/ready").json() == {"status": "ready"}
+    assert http.get("/echo/ready").json() == {"status": "ready", "model": "echo"}
 
 
 def test_metrics_count_without_a_strangers_words(http: httpx.Client) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,9 @@ from sheaf.lora import (
     LoRAConfig,
     bucket_with_adapter_resolution,
     parse_source,
+    read_source,
     resolve_active_adapters,
+    select_adapters,
 )
 from sheaf.spec import ModelSpec
 from sheaf_client.errors import InvalidRequestError
@@ -40,6 +44,10 @@ CONFIG = LoRAConfig(
 )
 
 
+def request(**fields: Any) -> DiffusionRequest:
+    return DiffusionRequest(model_name="m", prompt="a kite", **fields)
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -47,50 +55,108 @@ CONFIG = LoRAConfig(
         ("hf:org/repo:a/b.safetensors", AdapterSource(repo="org/repo", file="a/b.safetensors")),
         ("styles/sketch", AdapterSource(path=Path("styles/sketch"))),
         ("styles/sketch.safetensors", AdapterSource(path=Path("styles/sketch.safetensors"))),
+        ("styles/v1.5", AdapterSource(path=Path("styles/v1.5"))),
     ],
 )
 def test_sources_are_repositories_or_paths(source: str, expected: AdapterSource) -> None:
+    assert read_source(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("hf:org/repo", ("org/repo", None)),
+        ("hf:org/repo:weight.safetensors", ("org/repo", "weight.safetensors")),
+        ("/abs/path/file.safetensors", ("/abs/path/file.safetensors", None)),
+        ("./relative/path", ("./relative/path", None)),
+    ],
+)
+def test_a_source_is_parsed_into_what_loaders_take(source: str, expected: tuple[str, str | None]) -> None:
     assert parse_source(source) == expected
 
 
-@pytest.mark.parametrize(
-    "source",
-    ["", "hf:repo", "hf:org/repo:model.bin", "hf:org/repo:../x.safetensors", "https://x/y", "a/b.ckpt"],
-)
+@pytest.mark.parametrize("source", ["", "hf:repo", "hf:org/repo:../x.safetensors", "https://x/y"])
 def test_other_sources_are_refused(source: str) -> None:
-    with pytest.raises(ValueError, match=r"expected|safetensors"):
-        parse_source(source)
+    for read in (read_source, parse_source):
+        with pytest.raises(ValueError, match="expected"):
+            read(source)
+
+
+@pytest.mark.parametrize("source", ["hf:org/repo:model.bin", "a/b.ckpt", "/a/pytorch_lora_weights.PT"])
+def test_pickles_are_refused_with_the_reason(source: str) -> None:
+    with pytest.raises(ValidationError, match="pickles, which can run code when they are read"):
+        LoRAAdapter(source=source)
 
 
 def test_a_requests_weights_go_before_the_declared_ones() -> None:
-    assert resolve_active_adapters(["sketch", "ink"], None, CONFIG) == (("sketch", 0.8), ("ink", 1.0))
-    assert resolve_active_adapters(["sketch"], [0.25], CONFIG) == (("sketch", 0.25),)
+    both = request(adapters=["sketch", "ink"])
+    assert select_adapters(both, CONFIG) == (("sketch", 0.8), ("ink", 1.0))
+    assert resolve_active_adapters(both, CONFIG) == (["sketch", "ink"], [0.8, 1.0])
+    weighed = request(adapters=["sketch"], adapter_weights=[0.25])
+    assert resolve_active_adapters(weighed, CONFIG) == (["sketch"], [0.25])
 
 
 def test_a_request_that_names_none_gets_the_default() -> None:
-    assert resolve_active_adapters([], None, CONFIG) == (("ink", 1.0),)
+    assert resolve_active_adapters(request(), CONFIG) == (["ink"], [1.0])
     plain = CONFIG.model_copy(update={"default": None})
-    assert resolve_active_adapters([], None, plain) == ()
+    assert resolve_active_adapters(request(), plain) == ([], [])
+    assert resolve_active_adapters(SimpleNamespace(), CONFIG) == (["ink"], [1.0])
+
+
+def test_without_declared_adapters_nothing_is_resolved() -> None:
+    requests = [request(adapters=["ink"]), request()]
+    assert resolve_active_adapters(requests[0], None) == ([], [])
+    assert bucket_with_adapter_resolution(requests, None) == [([0, 1], requests, [], [])]
+    assert bucket_with_adapter_resolution([], CONFIG) == []
 
 
 @pytest.mark.parametrize(
-    ("config", "code", "path"), [(CONFIG, "not_allowed", "/adapters/1"), (None, "unsupported", "/adapters")]
+    ("config", "code", "path"),
+    [
+        (CONFIG, "not_allowed", "/adapters/1"),
+        (LoRAConfig(), "unsupported", "/adapters"),
+        (None, "unsupported", "/adapters"),
+    ],
 )
 def test_unknown_adapters_are_refused_with_their_path(
     config: LoRAConfig | None, code: str, path: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        resolve_active_adapters(["ink", "oil"], None, config)
+        select_adapters(request(adapters=["ink", "oil"]), config)
     assert [(f.code, f.path) for f in caught.value.errors] == [(code, path)]
+    assert isinstance(caught.value, ValueError)
 
 
-def test_local_adapters_lie_in_their_folder(tmp_path: Path) -> None:
+def test_an_unknown_adapter_is_a_value_error_that_says_which_there_are() -> None:
+    with pytest.raises(ValueError, match="This deployment has ink, sketch"):
+        resolve_active_adapters(request(adapters=["oil"]), CONFIG)
+    with pytest.raises(ValueError, match="adapters"):
+        bucket_with_adapter_resolution([request(), request(adapters=["oil"])], CONFIG)
+    copied = pickle.loads(pickle.dumps(_refusal()))  # noqa: S301 - our own, as processes hand it on
+    assert isinstance(copied, ValueError)
+    assert copied.errors == _refusal().errors
+
+
+def _refusal() -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
+        select_adapters(request(adapters=["oil"]), CONFIG)
+    return caught.value
+
+
+def test_a_local_adapter_of_a_spec_may_lie_anywhere(tmp_path: Path) -> None:
+    for source in (str(tmp_path / "sketch.safetensors"), "styles/sketch", "./sketch.safetensors"):
+        config = LoRAConfig(adapters={"sketch": LoRAAdapter(source=source)})
+        assert config.locate("sketch", read_source(source)) == Path(source)
+        assert config.unconfined() == ["sketch"]
+    assert CONFIG.unconfined() == []
+
+
+def test_local_adapters_lie_in_their_folder_where_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "out").symlink_to(tmp_path)
     inside = {"a": LoRAAdapter(source="a.safetensors")}
-    assert LoRAConfig(adapters=inside, root=tmp_path / "in").adapters == inside
-    with pytest.raises(ValidationError, match="set `root`"):
-        LoRAConfig(adapters=inside)
+    config = LoRAConfig(adapters=inside, root=tmp_path / "in")
+    assert (config.adapters, config.unconfined()) == (inside, [])
     for source in ("../a.safetensors", "/etc/a.safetensors", "out/a.safetensors"):
         with pytest.raises(ValidationError, match="outside"):
             LoRAConfig(adapters={"a": LoRAAdapter(source=source)}, root=tmp_path / "in")
@@ -101,23 +167,20 @@ def test_a_default_must_be_declared() -> None:
         LoRAConfig(adapters=CONFIG.adapters, default="oil")
 
 
-def request(**fields: Any) -> DiffusionRequest:
-    return DiffusionRequest(model_name="m", prompt="a kite", **fields)
-
-
-def test_requests_are_grouped_by_field_and_by_resolved_adapters() -> None:
+def test_requests_are_grouped_by_resolved_adapters() -> None:
     requests = [
         request(adapters=["ink"]),
         request(),  # the default is ink too
         request(adapters=["ink"], adapter_weights=[0.5]),
-        request(num_inference_steps=8),
+        request(adapters=["ink", "sketch"]),
         request(adapters=["ink"], adapter_weights=[0.5]),
+        request(adapters=["sketch", "ink"]),
     ]
-    groups = bucket_with_adapter_resolution(requests, "num_inference_steps", CONFIG)
-    assert [(indices, active) for indices, _, active in groups] == [
-        ([0, 1], (("ink", 1.0),)),
-        ([2, 4], (("ink", 0.5),)),
-        ([3], (("ink", 1.0),)),
+    assert bucket_with_adapter_resolution(requests, CONFIG) == [
+        ([0, 1], requests[:2], ["ink"], [1.0]),
+        ([2, 4], [requests[2], requests[4]], ["ink"], [0.5]),
+        ([3], [requests[3]], ["ink", "sketch"], [1.0, 0.8]),
+        ([5], [requests[5]], ["sketch", "ink"], [0.8, 1.0]),
     ]
 
 

@@ -233,7 +233,6 @@ def test_openapi_32_says_what_one_event_is() -> None:
     [
         ([], "at least one"),
         ([spec_of("audio", "a"), spec_of("depth", "a")], "two models are called 'a'"),
-        ([spec_of("neural_operator", "a")], "no operation for model type 'neural_operator'"),
     ],
 )
 def test_what_cannot_be_deployed_has_no_document(specs: list[ModelSpec], reason: str) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import sheaf.api
 from sheaf.http._routes import OPERATIONS
 from sheaf.registry import backend_names, find_backend
 
 SURFACE = {
     "sheaf": ["ModalServer", "ModelServer", "ModelSpec", "ResourceConfig", "build_app"],
+    "sheaf.api": ["ModelType", "TimeSeriesRequest", "TTSResponse", "FeatureRef", "Metadata"],
     "sheaf.api.audio": [
         "AudioRequest",
         "AudioResponse",
@@ -42,6 +44,7 @@ SURFACE = {
     "sheaf.modal_server": ["ModalServer"],
     "sheaf.openapi": ["generate"],
     "sheaf.registry": ["register_backend"],
+    "sheaf.scheduling": ["BatchPolicy"],
     "sheaf.scheduling.batch": ["BatchPolicy", "bucket_requests"],
     "sheaf.server": ["ModelServer", "build_app"],
     "sheaf.spec": ["ModelSpec", "ResourceConfig"],
@@ -57,11 +60,16 @@ def test_the_names_are_where_users_import_them(module: str) -> None:
     assert all(getattr(held, name).__doc__ for name in SURFACE[module] if not name.startswith("Any"))
 
 
-def test_every_contract_is_exported_by_its_file() -> None:
+def test_every_contract_is_exported_by_its_file_and_by_the_package() -> None:
     for operation in OPERATIONS:
         for kind in (operation.request, operation.response):
             file = kind.__module__.rpartition(".")[2]
             assert getattr(importlib.import_module(f"sheaf.api.{file}"), kind.__name__) is kind
+            assert getattr(sheaf.api, kind.__name__) is kind
+    assert len(set(sheaf.api.__all__)) == len(sheaf.api.__all__)
+    assert all(getattr(sheaf.api, name) is not None for name in sheaf.api.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'NoSuchRequest'"):
+        _ = sheaf.api.NoSuchRequest  # type: ignore[attr-defined]
 
 
 def test_every_backend_can_be_named() -> None:

@@ -34,6 +34,18 @@ from sheaf_client.contracts.time_series import TimeSeriesResponse
 from sheaf_client.contracts.weather import WeatherResponse
 
 
+def test_metadata_is_read_like_a_dict_too() -> None:
+    given = {"point": "median", "copy": 1, "warnings": ["short"]}
+    metadata = make(TimeSeriesResponse, mean=[1.0], horizon=1, frequency="1h", metadata=given).metadata
+    assert (metadata["point"], metadata.get("point"), metadata["copy"]) == ("median", "median", 1)
+    assert (metadata["warnings"], metadata.warnings) == (["short"], ["short"])
+    assert ("point" in metadata, "usage" in metadata, "model_dump" in metadata) == (True, True, False)
+    assert (metadata.get("none"), metadata.get("none", 3)) == (None, 3)
+    with pytest.raises(KeyError, match="model_dump"):
+        metadata["model_dump"]
+    assert dict(metadata) == {"usage": None, "warnings": ["short"], "point": "median", "copy": 1}
+
+
 def make(kind: type[Any], **fields: Any) -> Any:
     head = {"request_id": "11111111-2222-4333-8444-555555555555", "model_name": "m"}
     return kind.model_validate({**head, **fields})

@@ -77,3 +77,26 @@ class Model(BaseModel):
         return super().__eq__(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class OpenModel(Model):
+    """An object that may hold members beyond its contract's; all are read by their names, as in a dict."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The member of that name; raises `KeyError` where there is none."""
+        further = self.model_extra or {}
+        if name in further:  # which may be called like a method
+            return further[name]
+        if name not in type(self).model_fields:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in type(self).model_fields or name in (self.model_extra or {})
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The member of that name, or `default`."""
+        try:
+            return self[name]
+        except KeyError:
+            return default

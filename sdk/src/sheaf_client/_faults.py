@@ -63,10 +63,16 @@ def pointer(loc: Iterable[str | int]) -> str:
 
 
 def faults_of(error: ValidationError, body: Any) -> list[Fault]:
-    """The faults of `body`, at most `MAX_FAULTS`, in the order of the contract's fields."""
+    """The faults of `body`, at most `MAX_FAULTS`, in the order of the contract's fields.
+
+    A body of another model type has that one fault: what else it lacks or has too much follows from it.
+    """
     groups: dict[Loc, dict[Loc, list[Found]]] = {}
     for item in error.errors(include_url=False, include_input=False):
         path, branch, root, value = _walk(item["loc"], body, missing=item["type"] in _ABSENT)
+        if path == ("model_type",) and item["type"] == "literal_error" and isinstance(value, str):
+            served = item.get("ctx", {}).get("expected", "").strip("'")
+            return [Found(path, _code(item["type"], value), f"This model serves {served}.").fault()]
         found = Found(path, _code(item["type"], value), item["msg"])
         groups.setdefault(root if branch else path, {}).setdefault(branch, []).append(found)
     return [found.fault() for branches in groups.values() for found in _meant(branches.values())][:MAX_FAULTS]

@@ -12,16 +12,24 @@ class CacheConfig(BaseModel):
 
     Equal requests (all but their `request_id`) get equal answers; those that run at the same time share one
     call of the model. Answers that chance decides (a request with a `seed` that names none) are not kept.
+    Both bounds hold, that in bytes and that in answers.
     The environment variable `SHEAF_CACHE_DISABLED=1` turns every cache off.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    enabled: bool = Field(default=True, description="Whether answers are kept.")
     max_bytes: int = Field(
         default=256 * 2**20, gt=0, description="Most bytes kept; the least recently used answers go first."
     )
     ttl_s: float | None = Field(
         default=None, gt=0, description="Seconds after which an answer is forgotten; None keeps it."
+    )
+    max_size: int | None = Field(default=None, gt=0, description="Most answers kept; None is no such bound.")
+    exclude_fields: tuple[str, ...] = Field(
+        default=(),
+        description="Fields of the request that make no difference: requests that are equal in all others "
+        "get the answer of the first.",
     )
 
 

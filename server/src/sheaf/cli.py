@@ -130,12 +130,13 @@ def worker(
 @app.command()
 def backends() -> None:
     """List the backends that can be served."""
+    from sheaf.backends.declared import declared_type
     from sheaf.registry import backend_names, find_backend
 
     for name in backend_names():
         cls = find_backend(name)
         summary = (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
-        typer.echo(f"{name:<20} {cls.model_type:<16} {summary}")
+        typer.echo(f"{name:<20} {declared_type(cls, {}):<16} {summary}")
 
 
 @app.command()

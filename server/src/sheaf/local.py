@@ -143,7 +143,7 @@ def describe(spec: ModelSpec, *, ready: bool) -> ModelInfo:
     """The public description of one model."""
     from sheaf.http._routes import OPERATIONS
 
-    served = served_by(spec.backend_class)
+    served = served_by(spec.backend_class, spec.model_type)
     paths = [
         op.path.replace("{model_name}", spec.name)
         for op in OPERATIONS

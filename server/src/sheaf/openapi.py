@@ -58,7 +58,9 @@ def generate(
         raise ValueError("give at least one model")
     if version not in DOCUMENTS:
         raise ValueError(f"OpenAPI {version!r} is not written; there are: {', '.join(DOCUMENTS)}")
-    deployments = [Deployment(s.name, s.model_type, served_by(s.backend_class)) for s in deployed]
+    deployments = [
+        Deployment(s.name, s.model_type, served_by(s.backend_class, s.model_type)) for s in deployed
+    ]
     return document_of(deployments, version=version, servers=servers)
 
 

@@ -18,20 +18,28 @@ ENTRY_POINT_GROUP = "sheaf.backends"
 
 BackendT = TypeVar("BackendT", bound=type[Any])
 _registered: dict[str, type[ModelBackend]] = {}
+#: Further names, and the name that each stands for.
+_aliases: dict[str, str] = {}
 
 
 class UnknownBackendError(LookupError):
     """No backend has this name; the message lists those there are."""
 
 
-def register_backend(name: str) -> Callable[[BackendT], BackendT]:
-    """Class decorator that gives a backend its name; a name belongs to one class."""
+def register_backend(name: str, *aliases: str) -> Callable[[BackendT], BackendT]:
+    """Class decorator that gives a backend its name; a name belongs to one class.
+
+    Args:
+        name: What lists of backends call it.
+        aliases: Names that find it too where no backend is called so; they are listed nowhere.
+    """
 
     def register(cls: BackendT) -> BackendT:
         known = _registered.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"backend name {name!r} is taken by {known.__module__}.{known.__qualname__}")
         _registered[name] = cls
+        _aliases.update(dict.fromkeys(aliases, name))
         return cls
 
     return register
@@ -44,9 +52,10 @@ def backend_names() -> list[str]:
 
 
 def find_backend(name: str) -> type[ModelBackend]:
-    """The backend class of that name; raises `UnknownBackendError`."""
+    """The backend class of that name, or alias; raises `UnknownBackendError`."""
     if name not in _registered:
         _discover()
+        name = _aliases.get(name, name)
     if name not in _registered:
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             if entry.name == name:
@@ -66,6 +75,14 @@ def is_packaged(name: str) -> bool:
         return True
     place = f"{cls.__module__}:{cls.__qualname__}"
     return any(entry.value == place for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name)
+
+
+def is_backend(name: Any) -> bool:
+    """Whether a backend has this name, or alias."""
+    try:
+        return isinstance(name, str) and bool(find_backend(name))
+    except UnknownBackendError:
+        return False
 
 
 def name_of(cls: type[ModelBackend]) -> str:

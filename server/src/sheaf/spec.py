@@ -9,6 +9,7 @@ from typing import Any, Self, TypeAlias, cast
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.declared import checked_class, declared_type
 from sheaf.backends.operations import served_by
 from sheaf.cache import CacheConfig, cache_disabled
 from sheaf.lora import LoRAConfig
@@ -69,16 +70,29 @@ class ModelSpec(BaseModel):
         if not self.backend and self.backend_cls is None:
             raise ValueError("give `backend` or `backend_cls`")
         cls = self.backend_class
-        served_by(cls)
-        if not self.model_type:
-            self.model_type = cls.model_type
-        elif self.model_type != cls.model_type:
-            raise ValueError(
-                f"backend {self.backend or cls.__name__!r} serves {cls.model_type}, not {self.model_type}"
-            )
+        served = declared_type(cls, self.backend_kwargs)
+        served_by(cls, served)
+        if self.model_type and self.model_type != served:
+            raise ValueError(f"backend {self.backend_name!r} serves {served}, not {self.model_type}")
+        self.model_type = served
         if self.lora is not None and not cls.takes_adapters:
             raise ValueError(f"backend {self.backend_name!r} takes no adapters; leave `lora` out")
+        if self.cache is not None:
+            self._check_excluded(self.cache.exclude_fields)
         return self
+
+    def _check_excluded(self, names: Sequence[str]) -> None:
+        """Raise `ValueError` for a field that no request to this model has."""
+        if not names:
+            return
+        from sheaf.http.operations import operations_of
+
+        known = operations_of(self.model_type).fields
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"cache.exclude_fields: requests of {self.model_type} have no {unknown[0]!r}; "
+                f"they have {', '.join(sorted(known))}"
+            )
 
     @property
     def backend_class(self) -> type[ModelBackend]:
@@ -89,9 +103,7 @@ class ModelSpec(BaseModel):
                 cls = find_backend(self.backend)
             except LookupError as error:
                 raise ValueError(str(error)) from None
-        if not (isinstance(cls, type) and issubclass(cls, ModelBackend)):
-            raise ValueError(f"{cls!r} is no ModelBackend")
-        return cls.for_settings(self.backend_kwargs)
+        return checked_class(cls).for_settings(self.backend_kwargs, self.model_type)
 
     @property
     def backend_name(self) -> str:
@@ -101,7 +113,7 @@ class ModelSpec(BaseModel):
     @property
     def active_cache(self) -> CacheConfig | None:
         """How answers are kept; None where the spec does not ask for it or the environment forbids it."""
-        return None if cache_disabled() else self.cache
+        return None if self.cache is None or not self.cache.enabled or cache_disabled() else self.cache
 
     def make_backend(self) -> ModelBackend:
         """A new backend with this spec's settings, not loaded yet."""

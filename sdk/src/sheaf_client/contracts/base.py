@@ -6,7 +6,7 @@ from enum import StrEnum
 from uuid import UUID, uuid4
 
 from pydantic import ConfigDict, Field
-from sheaf_client._base import Model
+from sheaf_client._base import Model, OpenModel
 from sheaf_client._results import Results
 from sheaf_client.contracts._types import ModelName
 
@@ -65,7 +65,7 @@ class Usage(Model):
     """Whether the answer came from the cache."""
 
 
-class Metadata(Model):
+class Metadata(OpenModel):
     """How an answer came about; a server may add members of its own."""
 
     model_config = ConfigDict(

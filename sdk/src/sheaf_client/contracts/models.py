@@ -34,3 +34,5 @@ class Health(Model):
 
     status: Literal["ok", "ready"]
     """`ok` from the liveness probe, `ready` from the readiness probe."""
+    model: str | None = None
+    """Name of the model, from the readiness probe."""

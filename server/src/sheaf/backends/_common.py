@@ -24,9 +24,11 @@ def missing_library(backend: str, extra: str, error: ModuleNotFoundError) -> Mod
 
 
 def one_of(name: str, value: Any, old_name: str, old_value: Any, default: Any) -> Any:
-    """The value of a setting that has an older spelling too; `TypeError` where both are given."""
-    if value is not None and old_value is not None:
-        raise TypeError(f"{name} and {old_name} are two spellings of one setting; give one")
+    """The value of a setting that has an older spelling too; `TypeError` where both are given and differ."""
+    if value is not None and old_value is not None and value != old_value:
+        raise TypeError(
+            f"{name}={value!r} and {old_name}={old_value!r} are two spellings of one setting; give one"
+        )
     return value if value is not None else old_value if old_value is not None else default
 
 

@@ -94,11 +94,6 @@ class PotentialBackend(ModelBackend[Any, Any]):
             _check_length(request)
             _check_held(request)
 
-    def deterministic(self, request: Any) -> bool:
-        """Chance draws the velocities that are not given, and moves the thermostat."""
-        chance = getattr(request, "velocities", None) is None or request.ensemble.value != "nve"
-        return super().deterministic(request) or not chance
-
     def batch_key(self, request: Any) -> Hashable:
         """Whether the gradient is asked for, which costs twice the energies alone."""
         return _wants_gradient(request)

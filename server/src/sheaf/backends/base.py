@@ -20,6 +20,8 @@ from sheaf.lora import ActiveAdapters, LoRAConfig, select_adapters
 from sheaf.scheduling.packing import cost_of
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
+from sheaf_client.contracts.problem import Fault
+from sheaf_client.errors import InvalidRequestError
 
 RequestT = TypeVar("RequestT", bound=BaseRequest, default=Any)
 ResponseT = TypeVar("ResponseT", bound=BaseResponse, default=Any)
@@ -37,9 +39,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     The constructor takes the model's settings as keywords and must be cheap; `load` does the work. A
     request that this model cannot serve raises `InvalidRequestError` from `check`, with the faulty path.
+    A backend writes `load`, and `batch_predict` or, for a library that answers one at a time, `predict`.
     """
 
-    #: The contract this backend follows, as in the schema.
+    #: The contract this backend follows, as in the schema. A property does too.
     model_type: ClassVar[str]
 
     #: Operations of the contract that it serves, by their names in the schema; the first alone where empty.
@@ -61,24 +64,48 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     lora: LoRAConfig | None = None
 
     @classmethod
-    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:  # noqa: ARG003 - for those who override it
-        """The class that serves these settings: another only where a setting chooses the contract."""
+    def for_settings(
+        cls,
+        settings: Mapping[str, Any],  # noqa: ARG003 - for those who override it
+        model_type: str = "",  # noqa: ARG003
+    ) -> type[ModelBackend]:
+        """The class that serves these settings, and this contract where one is named.
+
+        Another only where a setting chooses the contract. Raises `ValueError` for a setting that it cannot
+        choose by.
+        """
         return cls
 
     @abstractmethod
     def load(self) -> None:
         """Import the library and load the weights; after it the backend is ready to answer."""
 
-    @abstractmethod
     def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
         """Answer requests of one operation that share a `batch_key` in one pass, in their order.
 
         An exception in the place of a response refuses that request alone; an exception raised makes the
-        engine run the batch again in halves until the culprit stands alone.
+        engine run the batch again in halves until the culprit stands alone. Where only `predict` is written,
+        it is called for each request.
         """
+        if type(self).predict is ModelBackend.predict:
+            raise NotImplementedError(f"{type(self).__name__} writes neither batch_predict nor predict")
+        return [self._attempt(request) for request in requests]
+
+    def _attempt(self, request: RequestT) -> ResponseT | Exception:
+        try:
+            return self.predict(request)
+        except Exception as error:
+            if isinstance(error, BackendDiedError) or self.is_fatal(error) or self.is_out_of_memory(error):
+                raise  # it is about the model, not about this request alone
+            return error
 
     def predict(self, request: RequestT) -> ResponseT:
-        """Answer one request: a batch of one."""
+        """Answer one request: a batch of one.
+
+        Raises `InvalidRequestError` for a request of another contract, and what the model raises.
+        """
+        if request.model_type != self.model_type:
+            raise other_model_type(self.model_type)
         answer = self.batch_predict([request])[0]
         if isinstance(answer, Exception):
             raise answer
@@ -160,6 +187,12 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def streams(cls) -> bool:
         """Whether this backend has steps of its own to stream."""
         return cls.stream is not ModelBackend.stream
+
+
+def other_model_type(served: str) -> InvalidRequestError:
+    """The error for a request of another contract than a model serves."""
+    fault = Fault(code="mismatch", path="/model_type", message=f"This model serves {served}.")
+    return InvalidRequestError("The request is for another model type.", errors=[fault])
 
 
 def respond(request: BaseRequest, response: type[ResponseT], **fields: Any) -> ResponseT:

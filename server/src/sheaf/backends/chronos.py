@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sheaf.backends._chronos.variant import Variant
 
 
-@register_backend("chronos2")
+@register_backend("chronos2", "chronos")
 class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     """Forecasts equal to the library's own direct call for each request alone, whatever shares the batch.
 
@@ -39,9 +39,9 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     def __init__(
         self,
         model_id: str = "amazon/chronos-2",
-        *,
         device: str | None = None,
         dtype: Any = None,
+        *,
         revision: str | None = None,
         num_samples: int | None = None,
         context_length: int | None = None,

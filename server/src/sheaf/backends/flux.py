@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Unpack
 
 from sheaf.backends._diffusers.backend import DiffusersBackend, Mode, Request, Settings
 from sheaf.backends._diffusers.family import Family, Guidance
 from sheaf.backends._diffusers.redraw import RedrawingBackend
-from sheaf.backends.base import ModelBackend
 from sheaf.registry import register_backend
 
 FLUX = Family(
@@ -30,7 +28,8 @@ class FluxBackend(DiffusersBackend):
     Args:
         model_id: hub id (`black-forest-labs/FLUX.1-schnell`, `black-forest-labs/FLUX.1-dev` …) or the folder
             of a checkpoint in diffusers' format, in safetensors.
-        mode: `text2img`, which serves `diffusion`; `img2img` and `inpaint` serve `multimodal_generation`.
+        mode: `text2img`, which serves `diffusion`; `img2img` and `inpaint` serve `multimodal_generation`. A
+            spec that names its `model_type` needs no mode.
         device: `cuda`, `cuda:1`, `cpu` …
         dtype: `bfloat16`, `float16` or `float32`; `torch_dtype` is the older spelling.
         revision: branch, tag or commit on the hub.
@@ -60,8 +59,8 @@ class FluxBackend(DiffusersBackend):
         self.true_cfg_scale = true_cfg_scale
 
     @classmethod
-    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:
-        return cls if settings.get("mode") in {None, *cls.modes} else FluxImageBackend
+    def kinds(cls) -> tuple[type[DiffusersBackend], ...]:
+        return (cls, FluxImageBackend)
 
     def guide(self, request: Request) -> Guidance:
         """Embedded guidance, or guidance against the negative prompt where there is one."""

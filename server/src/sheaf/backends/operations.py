@@ -16,14 +16,14 @@ from sheaf_client.errors import InvalidRequestError
 
 
 @cache
-def served_by(backend: type[ModelBackend]) -> tuple[str, ...]:
-    """The operations of a backend, in the order of the schema.
+def served_by(backend: type[ModelBackend], model_type: str) -> tuple[str, ...]:
+    """The operations of a backend of that model type, in the order of the schema.
 
     Raises `ValueError` where it names one that its contract has not.
     """
-    known = OPERATIONS.get(backend.model_type, ())
+    known = OPERATIONS.get(model_type, ())
     if unknown := sorted(backend.operations - set(known)):
-        raise ValueError(f"{backend.__name__} names operations that {backend.model_type} has not: {unknown}")
+        raise ValueError(f"{backend.__name__} names operations that {model_type} has not: {unknown}")
     return tuple(name for name in known if name in backend.operations) or known[:1]
 
 
@@ -37,7 +37,7 @@ def operation_of(request: BaseRequest) -> str:
 
 def refuse_unserved(backend: type[ModelBackend], request: BaseRequest) -> None:
     """Raise `InvalidRequestError` for a request of an operation that the backend has not."""
-    asked, served = operation_of(request), served_by(backend)
+    asked, served = operation_of(request), served_by(backend, request.model_type)
     if served and asked not in served:
         message = f"This model has no {asked}; it has {', '.join(served)}."
         fault = Fault(code="unsupported", path="/operation", message=message)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import ClassVar, Unpack
 
 from sheaf.backends._diffusers.backend import DiffusersBackend, Mode, Request, Settings
 from sheaf.backends._diffusers.family import Family, Guidance
 from sheaf.backends._diffusers.redraw import RedrawingBackend
-from sheaf.backends.base import ModelBackend
 from sheaf.registry import register_backend
 
 SDXL = Family(
@@ -31,7 +29,8 @@ class SDXLBackend(DiffusersBackend):
     Args:
         model_id: hub id (`stabilityai/stable-diffusion-xl-base-1.0`, `stabilityai/sdxl-turbo` …) or the
             folder of a checkpoint in diffusers' format, in safetensors.
-        mode: `text2img`, which serves `diffusion`; `img2img` and `inpaint` serve `multimodal_generation`.
+        mode: `text2img`, which serves `diffusion`; `img2img` and `inpaint` serve `multimodal_generation`. A
+            spec that names its `model_type` needs no mode.
         device: `cuda`, `cuda:1`, `cpu` …
         dtype: `float16`, `bfloat16` or `float32`; `torch_dtype` is the older spelling.
         revision: branch, tag or commit on the hub.
@@ -55,8 +54,8 @@ class SDXLBackend(DiffusersBackend):
         super().__init__(model_id, mode=mode, **settings)
 
     @classmethod
-    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:
-        return cls if settings.get("mode") in {None, *cls.modes} else SDXLImageBackend
+    def kinds(cls) -> tuple[type[DiffusersBackend], ...]:
+        return (cls, SDXLImageBackend)
 
     def guide(self, request: Request) -> Guidance:
         """Guidance against the negative prompt, or against none, in one call of twice the rows."""

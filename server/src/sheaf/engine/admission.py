@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sheaf.backends.base import ModelBackend
+from sheaf.backends.base import ModelBackend, other_model_type
 from sheaf.backends.operations import refuse_unserved
 from sheaf.lora import ActiveAdapters
 from sheaf.spec import ModelSpec
@@ -18,8 +18,7 @@ def admit(backend: ModelBackend, spec: ModelSpec, request: BaseRequest) -> Activ
         The adapters that the request runs with.
     """
     if request.model_type != spec.model_type:
-        fault = Fault(code="mismatch", path="/model_type", message=f"This model serves {spec.model_type}.")
-        raise InvalidRequestError("The request is for another model type.", errors=[fault])
+        raise other_model_type(spec.model_type)
     # A request is not asked for what its contract lacks: that takes longer than all the rest.
     members = type(request).__pydantic_fields__
     if "operation" in members or backend.operations:

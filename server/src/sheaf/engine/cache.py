@@ -9,7 +9,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -25,14 +25,20 @@ _OVERHEAD = 256
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def request_key(request: BaseRequest) -> bytes:
-    """A hash of all that a request asks for, without its identifier."""
-    asked = request.model_dump(context={WIRE: True}, exclude={"request_id"})
+def request_key(request: BaseRequest, without: Collection[str] = ()) -> bytes:
+    """A hash of all that a request asks for, but for its identifier and the fields of these names.
+
+    Both names of a field that is called otherwise on the wire count.
+    """
+    left_out = {"request_id", *without}
+    if without:
+        left_out |= {name for name, field in type(request).__binary__.items() if field.wire in without}
+    asked = request.model_dump(context={WIRE: True}, exclude=left_out)
     return hashlib.blake2b(_encoder.encode((type(request).__name__, asked)), digest_size=16).digest()
 
 
 class AnswerCache:
-    """The most recently used answers of one model, within a bound in bytes."""
+    """The most recently used answers of one model, within bounds in bytes and in answers."""
 
     def __init__(self, config: CacheConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
@@ -43,6 +49,10 @@ class AnswerCache:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def key(self, request: BaseRequest) -> bytes:
+        """What requests with one answer have in common."""
+        return request_key(request, self._config.exclude_fields)
 
     def get(self, key: bytes, request: BaseRequest) -> BaseResponse | None:
         """The answer to an equal request, under this one's identifier; None where there is none."""
@@ -63,10 +73,15 @@ class AnswerCache:
             return
         with self._lock:
             self._drop(key)
-            while self._kept and self.size + size > self._config.max_bytes:
+            while self._kept and self._full(size):
                 self._drop(next(iter(self._kept)))
             self._kept[key] = (kind, packed, self._clock())
             self.size += size
+
+    def _full(self, size: int) -> bool:
+        config = self._config
+        too_many = config.max_size is not None and len(self._kept) >= config.max_size
+        return too_many or self.size + size > config.max_bytes
 
     def _drop(self, key: bytes) -> None:
         dropped = self._kept.pop(key, None)

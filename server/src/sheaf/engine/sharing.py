@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from sheaf.engine.answers import Outcome, Outlet
-from sheaf.engine.cache import AnswerCache, readdress, request_key
+from sheaf.engine.cache import AnswerCache, readdress
 from sheaf.engine.execution import as_problem, readdressed
 from sheaf.engine.jobs import Job
 from sheaf.scheduling.queue import Entry
@@ -43,7 +43,7 @@ class SharedCalls:
 
     def ask(self, request: BaseRequest, outlet: Outlet, deadline: float | None, enter: Enter) -> Asked:
         """Answer from what is kept, join an equal call, or `enter` a new one; raises what that raises."""
-        key = request_key(request)
+        key = self.cache.key(request)
         kept = self.cache.get(key, request)
         if kept is not None:
             outlet(kept)

@@ -19,7 +19,7 @@ from sheaf.http.bodies import Incoming, offload, read_body
 from sheaf.http.encodings import JSON_TYPE
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
-from sheaf.registry import backend_names
+from sheaf.registry import backend_names, is_backend
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError
 from sheaf_client._faults import invalid_request, pointer
@@ -126,13 +126,16 @@ def _spec(content: Any, name: str) -> ModelSpec:
         raise _refusal("not_allowed", ("backend_cls",), "Name a registered backend instead.")
     if members["name"] != name:
         raise _refusal("mismatch", ("name",), f"The URL names {name}.")
-    if (backend := members.get("backend")) not in (names := backend_names()):
+    if not is_backend(backend := members.get("backend")):
         code = "missing" if backend is None else "not_allowed"
-        raise _refusal(code, ("backend",), f"Must be one of: {', '.join(names)}.")
+        raise _refusal(code, ("backend",), f"Must be one of: {', '.join(backend_names())}.")
     try:
         spec = ModelSpec.model_validate(members)
     except ValidationError as error:
         raise invalid_request(error, members) from None
+    if spec.lora is not None and (loose := spec.lora.unconfined()):
+        message = f"{', '.join(loose)}: a local path needs `root`, the folder that adapters lie in."
+        raise _refusal("missing", ("lora", "root"), message)
     try:
         spec.make_backend()
     except ValueError as error:

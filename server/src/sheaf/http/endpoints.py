@@ -85,13 +85,13 @@ class Endpoints:
 
     async def health(self, request: Request) -> Response:
         self._runtime(request.scope["sheaf.exchange"], request.path_params["model_name"], "health")
-        return Response(Health(status="ok").model_dump_json(), media_type=JSON_TYPE)
+        return Response(Health(status="ok").model_dump_json(exclude_none=True), media_type=JSON_TYPE)
 
     async def ready(self, request: Request) -> Response:
         name: str = request.path_params["model_name"]
         if not self._runtime(request.scope["sheaf.exchange"], name, "ready").ready:
             raise UnavailableError("The model is loading.", retry_after=1)
-        return Response(Health(status="ready").model_dump_json(), media_type=JSON_TYPE)
+        return Response(Health(status="ready", model=name).model_dump_json(), media_type=JSON_TYPE)
 
     def operation(
         self, exchange: Exchange, model_name: str, model_type: str, operation: str

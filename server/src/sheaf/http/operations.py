@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, TypeAlias, cast
 
 from sheaf.http._routes import OPERATIONS
 from sheaf_client._operation import Operation
+from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
@@ -27,6 +28,15 @@ class Operations:
         self._by_name: dict[str, AnyOperation] = {op.name: op for op in self._all}
         #: The one operation of a type that has no other.
         self.only: AnyOperation | None = self._all[0] if len(self._all) == 1 else None
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """Names of all that requests may have, in Python and on the wire."""
+        found: set[str] = set()
+        for operation in self._all:
+            kind: type[BaseRequest] = operation.request
+            found.update(kind.model_fields, (field.wire for field in kind.__binary__.values()))
+        return frozenset(found)
 
     def named(self, name: str) -> AnyOperation | None:
         """The operation of that name, as a URL has it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 T = TypeVar("T")
 
@@ -19,7 +19,10 @@ class BatchPolicy(BaseModel):
 
     max_batch_size: int = Field(default=32, gt=0, description="Most requests in one call of the model.")
     timeout_ms: float = Field(
-        default=10, ge=0, description="Milliseconds that `wait='always'` lets a batch form before it runs."
+        default=10,
+        ge=0,
+        description="Milliseconds that `wait='always'` lets a batch form before it runs. Who gives it and no "
+        "`wait` has asked for `always`.",
     )
     linger: float = Field(
         default=0.0,
@@ -33,7 +36,8 @@ class BatchPolicy(BaseModel):
     )
     wait: Literal["busy", "always"] = Field(
         default="busy",
-        description="`busy` runs what waits when the model is free; `always` gives a batch a fixed window.",
+        description="`busy` runs what waits when the model is free; `always` gives a batch a fixed window. "
+        "`busy` by default, `always` where `timeout_ms` is given.",
     )
     max_batch_cost: float | None = Field(
         default=None, gt=0, description="Most cost, as the backend counts it, in one call of the model."
@@ -79,6 +83,15 @@ class BatchPolicy(BaseModel):
         "hung and is tried once more. The first load has no bound.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _given_is_wanted(cls, values: Any) -> Any:
+        """A window that is given has an effect."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        return {**given, "wait": "always"} if "timeout_ms" in given and "wait" not in given else given
+
 
 def bucket_value(request: Any, bucket_by: str | None) -> Hashable:
     """The value that decides a request's bucket; None where there is no such field."""
@@ -91,8 +104,10 @@ def bucket_requests(requests: Sequence[T], bucket_by: str | None) -> list[tuple[
 
     Returns:
         (indices into `requests`, the requests themselves) per value, in the order each value was first
-        met; one group of all where `bucket_by` is None.
+        met; one group of all, be it empty, where `bucket_by` is None.
     """
+    if bucket_by is None:
+        return [(list(range(len(requests))), list(requests))]
     groups: dict[Hashable, tuple[list[int], list[T]]] = {}
     for index, request in enumerate(requests):
         indices, members = groups.setdefault(bucket_value(request, bucket_by), ([], []))

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from sheaf.backends._diffusers.quiet import quiet
 from sheaf.backends._diffusers.row_lora import Factors, Layers
-from sheaf.lora import AdapterSource, LoRAConfig, parse_source
+from sheaf.lora import AdapterSource, LoRAConfig, read_source
 
 #: The file that the library itself writes and looks for first.
 STANDARD_NAME = "pytorch_lora_weights.safetensors"
@@ -51,7 +51,7 @@ def find_file(name: str, config: LoRAConfig) -> Path:
     Raises `AdapterError` where there is none, or several of which none is the standard one.
     """
     declared = config.adapters[name]
-    source = parse_source(declared.source)
+    source = read_source(declared.source)
     try:
         found = config.locate(name, source) or _from_hub(source, declared.revision)
     except (OSError, ValueError, httpx.HTTPError) as error:
@@ -60,6 +60,8 @@ def find_file(name: str, config: LoRAConfig) -> Path:
         found = _in_folder(name, found)
     if not found.is_file():
         raise AdapterError(f"adapter {name!r}: there is no file {found}")
+    if found.suffix != ".safetensors":  # the loaders would read it as a pickle
+        raise AdapterError(f"adapter {name!r}: {found} is no .safetensors file")
     return found
 
 

@@ -10,7 +10,7 @@ import copy
 import inspect
 import secrets
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from importlib import import_module
 from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, TypedDict, cast
@@ -23,7 +23,7 @@ from sheaf.backends._diffusers.family import Family, Guidance
 from sheaf.backends._diffusers.quiet import quiet
 from sheaf.backends._diffusers.seams import AdapterSeam, NoAdapters
 from sheaf.backends._diffusers.text import CHATTER, encoding
-from sheaf.backends.base import respond
+from sheaf.backends.base import ModelBackend, respond
 from sheaf.backends.rendezvous import Course, RendezvousBackend
 from sheaf_client.contracts.events import ProgressEvent
 
@@ -49,6 +49,11 @@ class Settings(TypedDict, total=False):
     torch_dtype: Any
 
 
+def _alternatives(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 #: Seeds that are drawn: short ones are easier to send again.
 _SEEDS = 2**32
 #: Most that an adapter's change is multiplied by, far beyond what still draws pictures.
@@ -72,6 +77,23 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         made: Self = object.__new__(cast("Any", cls.for_settings(settings)))
         return made
 
+    @classmethod
+    def kinds(cls) -> tuple[type[DiffusersBackend], ...]:
+        """The classes that settings may choose: this one first, then those of the family's other modes."""
+        return (cls,)
+
+    @classmethod
+    def for_settings(cls, settings: Mapping[str, Any], model_type: str = "") -> type[ModelBackend]:
+        """The class for the mode that is named; where none is, that for the contract."""
+        kinds, mode = cls.kinds(), settings.get("mode")
+        if mode is None:
+            return next((kind for kind in kinds if kind.model_type == model_type), cls)
+        for kind in kinds:
+            if mode in kind.modes:
+                return kind
+        modes = [mode for kind in kinds for mode in kind.modes]
+        raise ValueError(f"mode must be {_alternatives(modes)}, not {mode!r}")
+
     def __init__(
         self,
         model_id: str,
@@ -87,7 +109,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         torch_dtype: Any = None,
     ) -> None:
         if mode not in self.modes:
-            raise ValueError(f"mode must be {' or '.join(self.modes)} here, not {mode!r}")
+            raise ValueError(f"mode must be {_alternatives(self.modes)}, not {mode!r}")
         self.model_id = str(model_id)
         self.mode: Mode = mode
         self.device = device or "cuda"

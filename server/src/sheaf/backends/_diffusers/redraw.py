@@ -7,13 +7,11 @@ a request without a mask has all of its image redrawn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf.backends._common import refuse
 from sheaf.backends._diffusers.backend import DiffusersBackend, Request, Response, check_weights
-from sheaf.backends.base import ModelBackend
 from sheaf_client._media import ImageFile
 
 
@@ -24,8 +22,8 @@ class RedrawingBackend(DiffusersBackend):
     modes: ClassVar[tuple[str, ...]] = ("img2img", "inpaint")
 
     @classmethod
-    def for_settings(cls, settings: Mapping[str, Any]) -> type[ModelBackend]:  # noqa: ARG003 - never another
-        return cls
+    def kinds(cls) -> tuple[type[DiffusersBackend], ...]:
+        return (cls,)
 
     def pipeline_names(self) -> tuple[str, ...]:
         family = self.family

@@ -1,0 +1,44 @@
+"""What a backend class says of itself, checked with errors that say what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, cast
+
+from sheaf.api.operations import OPERATIONS
+from sheaf.backends.base import ModelBackend
+
+
+def checked_class(cls: Any) -> type[ModelBackend]:
+    """The class itself; raises `ValueError` where it is no backend, or one that lacks methods."""
+    if not isinstance(cls, type):
+        raise ValueError(f"{cls!r} is no class: `backend_cls` is a class that extends ModelBackend")
+    if not issubclass(cls, ModelBackend):
+        raise ValueError(f"{cls.__name__} is no backend: it does not extend sheaf.backends.base.ModelBackend")
+    backend = cast("type[ModelBackend]", cls)
+    missing = sorted(backend.__abstractmethods__)
+    if backend.batch_predict is ModelBackend.batch_predict and backend.predict is ModelBackend.predict:
+        missing.append("batch_predict or predict")
+    if missing:
+        raise ValueError(f"the backend {backend.__name__} does not write {' and '.join(missing)}")
+    return backend
+
+
+def declared_type(cls: type[ModelBackend], settings: Mapping[str, Any]) -> str:
+    """The model type of a backend; where it is a property, of one with these settings.
+
+    Raises `ValueError` where it is none of the schema's.
+    """
+    given: Any = getattr(cls, "model_type", None)
+    if isinstance(given, property | cached_property):
+        try:
+            given = cls(**settings).model_type
+        except TypeError as error:
+            raise ValueError(f"backend_kwargs do not fit {cls.__name__}: {error}") from error
+    known = f"one of {', '.join(OPERATIONS)}"
+    if not isinstance(given, str):
+        raise ValueError(f"the backend {cls.__name__} says no `model_type`: expected {known}")
+    if given not in OPERATIONS:
+        raise ValueError(f"the backend {cls.__name__} says `model_type` {str(given)!r}: expected {known}")
+    return str(given)
