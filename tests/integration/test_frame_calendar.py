@@ -47,7 +47,7 @@ OTHERS = (
     "BME BMS BQE BQS BYE BYS SMS SME bh s 2min 2h 3h 8h 2D 10D 28D 30D 31D 91D 365D 2W 4W 13W 52W 2MS "
     "WOM-1FRI"
 )
-STARTS = ("2020-01-01", "2021-11-17", "2022-07-01", "2023-01-31", "2024-02-29")
+STARTS = ("2021-11-17", "2022-07-01", "2024-02-29")
 
 
 @pytest.mark.parametrize("rule", OURS.split())
@@ -73,7 +73,7 @@ def test_other_rules_of_pandas_are_refused_or_right(watched: Sheaf, rule: str) -
                 refused += 1
             else:
                 assert out["t"].tolist() == times[count:].tolist()
-    assert refused >= 20
+    assert refused >= 12
 
 
 def test_business_month_ends_are_refused_by_their_date(client: Sheaf) -> None:

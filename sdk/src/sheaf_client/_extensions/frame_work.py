@@ -128,9 +128,9 @@ class FrameWork:
                 assert outcome is not None  # noqa: S101 - what was waited for has been sent back
                 self._pace.took(chunk)
                 self._receive(chunk, outcome)
-            if (chunk := self._next()) is not None:
-                yield Step(chunk, begins=True)
-                waiting.append(chunk)
+            if (following := self._next()) is not None:
+                yield Step(following, begins=True)
+                waiting.append(following)
 
     def _next(self) -> Chunk | None:
         """The next chunk; a series that breaks the contract is not sent."""

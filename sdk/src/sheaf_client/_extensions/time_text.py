@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
 Form = Callable[[datetime], str]
 
@@ -28,7 +29,11 @@ def _forms() -> Iterator[Form]:
                 return time.isoformat(separator, detail)
 
             yield form
-            yield lambda time, form=form: form(time).removesuffix("+00:00") + "Z"
+            yield partial(_with_z, form)
+
+
+def _with_z(form: Form, time: datetime) -> str:
+    return form(time).removesuffix("+00:00") + "Z"
 
 
 def _is_midnight(time: datetime) -> bool:
