@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -84,8 +83,10 @@ class Media:
             raise PydanticCustomError("bad_format", "{reason}", {"reason": str(error)}) from None
         return cls(data)
 
-    #: Looks at the file's header; `BrokenFileError` where it is none that the field takes.
-    _look: ClassVar[Callable[[bytes], object]] = staticmethod(len)
+    @staticmethod
+    def _look(data: bytes) -> object:
+        """Look at the file's header; `BrokenFileError` where it is none that the field takes."""
+        return data
 
     @staticmethod
     def _write(value: Media, info: SerializationInfo) -> Any:
@@ -98,7 +99,10 @@ class ImageFile(Media):
     """An encoded image."""
 
     __slots__ = ()
-    _look = staticmethod(image_size)
+
+    @staticmethod
+    def _look(data: bytes) -> object:
+        return image_size(data)
 
     def to_pil(self) -> PILImage:
         """The image decoded by Pillow."""
@@ -124,7 +128,10 @@ class AudioFile(Media):
     """An encoded sound."""
 
     __slots__ = ()
-    _look = staticmethod(sound_size)
+
+    @staticmethod
+    def _look(data: bytes) -> object:
+        return sound_size(data)
 
     def to_numpy(self) -> tuple[NDArray[np.float32], int]:
         """Samples in -1 … 1, shape (frames,) or (frames, channels), and the rate in Hz; from 16-bit WAV."""
