@@ -47,7 +47,8 @@ def _classes(path: Path) -> Iterator[ast.ClassDef]:
 def _registered(node: ast.ClassDef) -> Iterator[str]:
     for call in node.decorator_list:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == _DECORATOR:
-            yield from (str(arg.value) for arg in call.args if isinstance(arg, ast.Constant))
+            # Further names are for who knows the backend by another one.
+            yield from (str(arg.value) for arg in call.args[:1] if isinstance(arg, ast.Constant))
 
 
 def _type_of(node: ast.ClassDef, classes: dict[str, ast.ClassDef], path: Path) -> str:

@@ -158,9 +158,10 @@ def openapi(
 @contextmanager
 def _told(*kinds: type[Exception]) -> Generator[None]:
     """Tell of what a user can mend in one line, and end with status 1."""
+    told: tuple[type[Exception], ...] = (*kinds, ValueError, OSError, ImportError)
     try:
         yield
-    except (*kinds, ValueError, OSError, ImportError) as error:
+    except told as error:
         typer.echo(f"sheaf: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -15,11 +15,13 @@ class MACEBackend(PotentialBackend):
     """Answers equal those of the library's calculator for ASE for each structure alone.
 
     Args:
-        model_id: the folder of a converted model (`convert`), or with `trust_pickle` the path of a file as
-            the library writes it; `model` is the older spelling.
+        model_id: the name of a released model as the library's `mace_mp` has it (`small`, `medium`, `mpa-0`
+            …), which is downloaded once; the folder of a converted model (`convert`); or the path of a file
+            as the library writes it. `model` is the older spelling.
         device: `cpu`, `cuda`, `cuda:1` …
         dtype: `float32` or `float64`; `default_dtype` is the older spelling.
-        trust_pickle: whether a file may be read that runs code as it is read.
+        trust_pickle: whether a file may run the code in it as it is read. Without it files are read as data,
+            which the models of the class `ScaleShiftMACE` can be.
         head: which head of a model of several speaks; the one named `default` where none is named.
         dispersion: whether D3 is added, by torch-dftd.
         pass_cost: most neighbours of all atoms in one pass through the network.
@@ -52,22 +54,29 @@ class MACEBackend(PotentialBackend):
         """Load the model.
 
         Raises `ModuleNotFoundError` where a library is missing, `OSError` where the model is, and
-        `ValueError` for a pickle that is not trusted, and a model, head or dtype that is not served.
+        `ValueError` for a pickle that cannot be read without trust, and a model, head or dtype that is not
+        served.
         """
         if self.model_id is None:
-            raise ValueError("mace needs model_id, the folder of a converted model: no weights come with it")
+            raise ValueError(
+                "mace needs model_id: the name of a released model such as medium, or the path of one"
+            )
         try:
             import torch
 
             from sheaf.backends._mace.checkpoint import read_model
             from sheaf.backends._mace.layers import lighten
             from sheaf.backends._mace.potential import MACE
+            from sheaf.backends._mace.released import fetch, released_names
         except ModuleNotFoundError as error:
             raise missing_library("mace", "mace", error) from error
         dtype = torch_dtype(self.dtype)
         if dtype not in {torch.float32, torch.float64}:
             raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
-        model = read_model(Path(self.model_id), trust_pickle=self.trust_pickle)
+        path = Path(self.model_id)
+        if not path.exists() and str(self.model_id) in released_names():
+            path = fetch(str(self.model_id))
+        model = read_model(path, trust_pickle=self.trust_pickle)
         self._potential = MACE(lighten(model.to(device=self.device, dtype=dtype)), head=self.head)
         if self.dispersion:
             try:
@@ -78,10 +87,10 @@ class MACEBackend(PotentialBackend):
 
 
 def convert(file: str | Path, folder: str | Path) -> None:
-    """Write the model in a file of the library's, a pickle, to a folder that is safe to read.
+    """Write the model in a file of the library's, a pickle, to a folder of settings and weights.
 
     Reading the file runs whatever code it holds: it must be from a source you trust. The model rebuilt from
-    the folder is compared with the file's before anything is written.
+    the folder is compared with the file's, energy and forces, before anything is written.
 
     Args:
         file: such as `mace-mpa-0-medium.model`.

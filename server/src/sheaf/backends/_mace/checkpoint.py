@@ -1,7 +1,7 @@
-"""MACE models as files: settings in JSON and weights in safetensors, and the library's pickles where trusted.
+"""MACE models as files: settings in JSON and weights in safetensors, and the pickles that the library writes.
 
-The library writes a model as a pickle of the whole module, which runs whatever code it holds when it is read.
-`convert` turns one that is trusted into a folder that is safe to read, once and for all.
+A pickle of a whole module may run code as it is read. Here it is read as data, and the model rebuilt from its
+settings and weights; only what cannot be rebuilt needs to be trusted. `convert` turns a file into a folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from safetensors import torch as _safetensors
 
+from sheaf.backends._mace.inert import Inert, read_inert
 from sheaf.backends._mace.library import mace
+from sheaf.backends._mace.released import released_names
 
 _torch: Any = torch
 _files: Any = _safetensors
@@ -37,23 +39,70 @@ _LEFT_OUT = {"cueq_config", "oeq_config"}
 def read_model(path: Path, *, trust_pickle: bool) -> Any:
     """The library's module, on the CPU in evaluation mode.
 
-    Raises `OSError` where there is no model, `ValueError` for a pickle that is not trusted or a model that
-    needs more than atoms.
+    Raises `OSError` where there is no model, `ValueError` for a pickle that cannot be read as data and is not
+    trusted, or a model that needs more than atoms.
     """
     if path.is_dir():
         model = _read_folder(path)
     elif path.is_file():
-        if not trust_pickle:
-            raise ValueError(
-                f"{path} is a pickle, and reading one runs whatever code it holds: convert it once by "
-                "sheaf.backends.mace.convert(file, folder) where you trust it, or give trust_pickle=True"
-            )
-        model = torch.load(path, map_location="cpu", weights_only=False)
+        model = torch.load(path, map_location="cpu", weights_only=False) if trust_pickle else _rebuild(path)
     else:
-        raise OSError(f"{path} is neither the folder of a converted model nor a file on this machine")
+        raise OSError(
+            f"{path} is neither a folder nor a file on this machine, nor the name of a released model: "
+            f"{', '.join(released_names())}"
+        )
     if not isinstance(model, _modules.MACE) or hasattr(model, "joint_embedding"):
         raise ValueError(f"{path} holds a {type(model).__name__} that gives no energy from atoms alone")
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _rebuild(path: Path) -> Any:
+    """The model in a pickle, from its settings and weights: no code of the file runs."""
+    try:
+        held = read_inert(path)
+        if type(held).__name__ != "ScaleShiftMACE":
+            raise ValueError(
+                f"a {type(held).__name__} cannot be rebuilt from its settings: ScaleShiftMACE can"
+            )
+        config, weights = _settings(held), dict(held.tensors())
+        model = _build(config, weights["r_max"].dtype)
+        _fill(model, weights)
+        if (again := _settings(model)) != config:
+            apart = sorted(name for name in config if again.get(name) != config[name])
+            raise ValueError(f"its settings {', '.join(apart)} are not those of a model rebuilt from them")
+    except (ValueError, TypeError, KeyError, AttributeError, LookupError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is a pickle that cannot be read as data ({error}), and reading it otherwise runs "
+            "whatever code it holds: where you trust it, give trust_pickle=True, or convert it once by "
+            "sheaf.backends.mace.convert(file, folder)"
+        ) from error
+    return model
+
+
+def _fill(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Put weights into a model of random ones; raises `ValueError` where one lacks or has another shape.
+
+    Constants that belong to the code which e3nn generates are in no file; they are the model's own.
+    """
+    wanted: dict[str, torch.Tensor] = model.state_dict()
+    trained = {name for name, _ in model.named_parameters()}
+    lacking = [
+        name for name in wanted if name not in weights and (name in trained or "._compiled_" not in name)
+    ]
+    unknown = [name for name in weights if name not in wanted]
+    odd = [name for name in weights.keys() & wanted.keys() if weights[name].shape != wanted[name].shape]
+    for names, fault in ((lacking, "lacks"), (unknown, "has besides"), (odd, "has of another shape")):
+        if names:
+            raise ValueError(f"it {fault} the weights {', '.join(sorted(names)[:3])}")
+    model.load_state_dict(weights, strict=False)
+
+
+def _settings(model: Any) -> dict[str, Any]:
+    """What a model is built from, as JSON has it; of the library's module, or of one read as data."""
+    settings = _tools.extract_config_mace_model(model)
+    if "error" in settings:
+        raise ValueError(settings["error"])
+    return {name: _plain(name, value) for name, value in settings.items() if name not in _LEFT_OUT}
 
 
 def write_model(model: Any, folder: Path) -> None:
@@ -61,10 +110,9 @@ def write_model(model: Any, folder: Path) -> None:
 
     Raises `ValueError` for a model that cannot be rebuilt from them to the last bit that matters.
     """
-    settings = _tools.extract_config_mace_model(model)
-    if "error" in settings or type(model) is not _modules.ScaleShiftMACE:
+    if type(model) is not _modules.ScaleShiftMACE:
         raise ValueError(f"a {type(model).__name__} cannot be converted: ScaleShiftMACE can")
-    config = {name: _plain(name, value) for name, value in settings.items() if name not in _LEFT_OUT}
+    config = _settings(model)
     rebuilt = _build(config, next(model.parameters()).dtype)
     rebuilt.load_state_dict(model.state_dict(), strict=False)
     _check_equal(model, rebuilt)
@@ -112,6 +160,8 @@ def _plain(name: str, value: Any) -> Any:
     """A setting as JSON has it."""
     if name in _CLASSES:
         table: dict[str, Any] = getattr(_modules, _CLASSES[name])
+        if issubclass(value, Inert):  # stands for the class that it is called after
+            return next(key for key, cls in table.items() if cls.__name__ == value.__name__)
         return next(key for key, cls in table.items() if cls is value)
     if name == "gate":
         # By what it does: the library wraps it on its way into the model.
