@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from sheaf_client._client import AsyncSheaf, Sheaf
     from sheaf_client._errors import (
         AdaptersNotTakenError,
+        ArgumentError,
         BadResponseError,
         CallTimeoutError,
         ClientClosedError,
         ConnectionFailedError,
+        ForkedError,
         ProblemError,
         SheafError,
         TransportError,
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptersNotTakenError": "_errors",
+    "ArgumentError": "_errors",
     "AsyncMiddleware": "_middleware",
     "AsyncSheaf": "_client",
     "AsyncStream": "_streaming",
@@ -36,6 +39,7 @@ _HOMES = {
     "CallTimeoutError": "_errors",
     "ClientClosedError": "_errors",
     "ConnectionFailedError": "_errors",
+    "ForkedError": "_errors",
     "Middleware": "_middleware",
     "ProblemError": "_errors",
     "ProgressEvent": "contracts.events",
@@ -51,6 +55,7 @@ _HOMES = {
 
 __all__ = [
     "AdaptersNotTakenError",
+    "ArgumentError",
     "AsyncMiddleware",
     "AsyncSheaf",
     "AsyncStream",
@@ -58,6 +63,7 @@ __all__ = [
     "CallTimeoutError",
     "ClientClosedError",
     "ConnectionFailedError",
+    "ForkedError",
     "Middleware",
     "ProblemError",
     "ProgressEvent",
