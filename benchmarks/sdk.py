@@ -69,11 +69,12 @@ ANSWER: dict[str, Any] = {
     "timestamps": None,
     "item_id": None,
 }
-#: A server that reads a request by its content-length and answers it with the bytes it was given.
+#: A server that reads a request by its content-length and answers it with the bytes it was given, with the
+#: identifier of the request in them.
 SERVER = """
 import asyncio, sys
 
-body = sys.argv[1].encode()
+body, known = sys.argv[1].encode(), sys.argv[2].encode()
 head = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n"
 answer = head % len(body) + body
 
@@ -85,7 +86,8 @@ async def serve(reader, writer):
             break
         length = next(line for line in head.lower().split(b"\\r\\n") if line.startswith(b"content-length:"))
         await reader.readexactly(int(length.split(b":")[1]))
-        writer.write(answer)
+        mine = [line for line in head.lower().split(b"\\r\\n") if line.startswith(b"x-request-id:")]
+        writer.write(answer.replace(known, mine[0].split(b":")[1].strip()) if mine else answer)
 
 async def main():
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -136,7 +138,7 @@ def missing_peers(interpreter: Path) -> str | None:
 @contextmanager
 def trivial_server() -> Iterator[str]:
     """The URL of a process that gives every request the same answer."""
-    command = [sys.executable, "-c", SERVER, json.dumps(ANSWER)]
+    command = [sys.executable, "-c", SERVER, json.dumps(ANSWER), ANSWER["request_id"]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

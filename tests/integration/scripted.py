@@ -10,9 +10,10 @@ import httpx
 from sheaf_client import Sheaf
 from sheaf_client.errors import BY_CODE
 
-CALL: dict[str, Any] = {"model": "m", "history": [1.0], "horizon": 1, "frequency": "1h"}
+ID = "11111111-2222-4333-8444-555555555555"
+CALL: dict[str, Any] = {"model": "m", "request_id": ID, "history": [1.0], "horizon": 1, "frequency": "1h"}
 ANSWER: dict[str, Any] = {
-    "request_id": "11111111-2222-4333-8444-555555555555",
+    "request_id": ID,
     "model_type": "time_series",
     "model_name": "m",
     "mean": [1.0],

@@ -205,9 +205,9 @@ def problem(code: str, **headers: str) -> httpx.Response:
     )
 
 
-def forecast_json(request_id: str = "11111111-2222-4333-8444-555555555555") -> dict[str, Any]:
+def forecast_json() -> dict[str, Any]:
     return {
-        "request_id": request_id,
+        "request_id": ID,
         "model_type": "time_series",
         "model_name": "m",
         "mean": [1.0],
@@ -217,7 +217,8 @@ def forecast_json(request_id: str = "11111111-2222-4333-8444-555555555555") -> d
     }
 
 
-CALL: dict[str, Any] = {"model": "m", "history": [1.0], "horizon": 1, "frequency": "1h"}
+ID = "11111111-2222-4333-8444-555555555555"
+CALL: dict[str, Any] = {"model": "m", "request_id": ID, "history": [1.0], "horizon": 1, "frequency": "1h"}
 
 
 def test_a_refusal_that_may_pass_is_tried_again_as_the_same_request() -> None:
@@ -331,7 +332,7 @@ def test_settings_reach_the_wire_and_with_options_leaves_the_first_client_alone(
     )
     other = client.with_options(headers={"x-team": "b"}, model="m2")
     client.time_series.forecast(**CALL, extra_headers={"x-once": "1"})
-    other.time_series.forecast(history=[1.0], horizon=1, frequency="1h")
+    other.time_series.forecast(**{**CALL, "model": None})
     assert (seen[0].headers["authorization"], seen[0].headers["x-team"], seen[0].headers["x-once"]) == (
         "Bearer k-1",
         "a",

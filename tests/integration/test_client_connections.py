@@ -16,10 +16,13 @@ import pytest
 from sheaf_client import AsyncSheaf, ConnectionFailedError, ProgressEvent, Sheaf
 from sheaf_client._retry import RetryPolicy
 from sheaf_client.errors import OverloadedError
-from tests.integration.scripted import ANSWER, CALL, EVENTS, refusal, scripted
+from tests.integration.scripted import ANSWER, EVENTS, ID, refusal, scripted
+from tests.integration.scripted import CALL as CALL_BY_ID
 
-#: What a server does with one request; false closes the connection.
-Deed: TypeAlias = Callable[[socket.socket], bool]
+#: Each call with an identifier of its own.
+CALL = {name: value for name, value in CALL_BY_ID.items() if name != "request_id"}
+#: What a server does with one request of that identifier; false closes the connection.
+Deed: TypeAlias = Callable[[socket.socket, str], bool]
 
 
 class Scripted:
@@ -47,7 +50,7 @@ class Scripted:
                         return
                     deed = self._deeds[min(len(self.received), len(self._deeds) - 1)]
                     self.received.append((number, headers["idempotency-key"]))
-                    if not deed(connection):
+                    if not deed(connection, headers["x-request-id"]):
                         break
 
     def close(self) -> None:
@@ -70,8 +73,8 @@ def _read(sent: Any) -> dict[str, str]:
 
 
 def says(head: str, body: bytes, *, goes_on: bool = False) -> Deed:
-    def deed(connection: socket.socket) -> bool:
-        connection.sendall(f"{head}\r\n\r\n".encode() + body)
+    def deed(connection: socket.socket, request_id: str) -> bool:
+        connection.sendall(f"{head}\r\n\r\n".encode() + body.replace(ID.encode(), request_id.encode()))
         return goes_on
 
     return deed
@@ -82,11 +85,11 @@ SIZED = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {
 answers = says(SIZED, BODY, goes_on=True)
 
 
-def closes(connection: socket.socket) -> bool:
+def closes(connection: socket.socket, request_id: str) -> bool:
     return False
 
 
-def resets(connection: socket.socket) -> bool:
+def resets(connection: socket.socket, request_id: str) -> bool:
     """A close that the client sees as ECONNRESET."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return False
@@ -176,10 +179,10 @@ def test_a_reset_in_the_middle_of_an_answer_is_not_taken_for_no_answer(
 ) -> None:
     begun = threading.Event()
 
-    def breaks(connection: socket.socket) -> bool:
-        says(SIZED, BODY[:10])(connection)
+    def breaks(connection: socket.socket, request_id: str) -> bool:
+        says(SIZED, BODY[:10])(connection, request_id)
         assert begun.wait(20)
-        return resets(connection)
+        return resets(connection, request_id)
 
     def note(response: httpx.Response) -> None:
         begun.set()
@@ -199,10 +202,10 @@ def test_a_reset_in_the_middle_of_an_answer_is_not_taken_for_no_answer(
 def test_a_stream_is_sent_again_until_it_begins_and_not_after(serve: Callable[..., Scripted]) -> None:
     read = threading.Event()
 
-    def breaks(connection: socket.socket) -> bool:
-        says("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream", EVENTS[0])(connection)
+    def breaks(connection: socket.socket, request_id: str) -> bool:
+        says("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream", EVENTS[0])(connection, request_id)
         assert read.wait(20)
-        return resets(connection)
+        return resets(connection, request_id)
 
     server = serve(closes, breaks)
     with Sheaf(server.url) as client, client.time_series.stream(**CALL) as stream:

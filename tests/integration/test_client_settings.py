@@ -158,3 +158,32 @@ def test_a_proxy_is_that_of_an_own_httpx_client_or_of_the_environment(
     monkeypatch.setenv("HTTP_PROXY", address)
     assert asyncio.run(use()) == [1.0]
     assert asked == ["http://sheaf.invalid/m/time_series/forecast"] * 2
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_is_reached_without_the_proxy_of_the_environment(
+    proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """What a server is asked for is a path; a proxy is asked for a URL."""
+    address, asked = proxy
+    url = f"http://{host}:{address.rpartition(':')[2]}"
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def use() -> list[float]:
+        async with AsyncSheaf(url) as client:
+            return (await client.time_series.forecast(**CALL)).mean
+
+    assert asyncio.run(use()) == [1.0]
+    with Sheaf(url) as client:
+        assert client.time_series.forecast(**CALL).mean == [1.0]
+    assert asked == ["/m/time_series/forecast"] * 2
+
+
+def test_a_proxy_that_is_asked_for_leads_to_this_machine_too(proxy: tuple[str, list[str]]) -> None:
+    address, asked = proxy
+    with httpx.Client(proxy=address) as http, Sheaf("http://127.0.0.1:9", http_client=http) as client:
+        assert client.time_series.forecast(**CALL).mean == [1.0]
+    assert asked == ["http://127.0.0.1:9/m/time_series/forecast"]

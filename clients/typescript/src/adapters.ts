@@ -1,5 +1,5 @@
 /** The LoRA adapters that a client selects for calls that name none of their own: `sketch@0.8`, `ink`. */
-import { AdaptersNotTakenError, SheafError } from './errors.js';
+import { AdaptersNotTakenError, ArgumentError } from './errors.js';
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
 
@@ -21,11 +21,12 @@ export class Adapters {
 
   /** The adapters of `name` or `name@weight`; the last `@` counts, so a name may hold one before it. */
   constructor(written: readonly string[] = []) {
+    if (!Array.isArray(written)) throw new ArgumentError('adapters is a list of texts.');
     this.#adapters = written.map(read);
     const names = this.#adapters.map(({ name }) => name);
     const twice = names.find((name, i) => names.indexOf(name) < i);
     if (twice !== undefined) {
-      throw new SheafError(`Adapter ${JSON.stringify(twice)} is named twice; expected each name once.`);
+      throw new ArgumentError(`Adapter ${JSON.stringify(twice)} is named twice; expected each name once.`);
     }
   }
 
@@ -54,20 +55,20 @@ export class Adapters {
 
 function read(text: string): Adapter {
   if (typeof text !== 'string') {
-    throw new SheafError(`An adapter is text, 'name' or 'name@weight', not ${JSON.stringify(text)}.`);
+    throw new ArgumentError(`An adapter is text, 'name' or 'name@weight', not ${JSON.stringify(text)}.`);
   }
   const at = text.lastIndexOf('@');
   const name = at < 0 ? text : text.slice(0, at);
   const number = text.slice(at + 1);
   const weight = NUMBER.test(number) ? Number(number) : NaN;
   if (at >= 0 && !Number.isFinite(weight)) {
-    throw new SheafError(
+    throw new ArgumentError(
       `Adapter ${JSON.stringify(text)}: expected a number after the last '@', as in '${name || 'sketch'}@0.8'; ` +
         "a name that holds '@' needs its weight too.",
     );
   }
   if (name === '') {
-    throw new SheafError(
+    throw new ArgumentError(
       `Adapter ${JSON.stringify(text)}: expected 'name' or 'name@weight', as in 'sketch@0.8'.`,
     );
   }

@@ -1,8 +1,10 @@
 /** The client: one object that knows where the server is, with a resource per model type. */
 import { Adapters } from './adapters.js';
 import { answer, type Answer } from './answer.js';
+import { readBaseUrl, readHeaders, readKey, readMiddleware, readRetries, readTimeout, readWord } from './arguments.js';
 import type { BinaryBodies } from './content.js';
 import { conform } from './contract.js';
+import { ArgumentError } from './errors.js';
 import { DEFAULT_BASE_URL, Resources } from './generated/resources.gen.js';
 import type { ModelInfo } from './generated/types.gen.js';
 import { zModelList } from './generated/zod.gen.js';
@@ -57,20 +59,28 @@ export class Sheaf extends Resources {
   readonly #baseUrl: string;
   readonly #adapters: Adapters;
 
+  /** @throws ArgumentError An option cannot be used; the text says which, and shows no key. */
   constructor(options: SheafOptions = {}) {
-    const baseUrl = options.baseUrl ?? fromEnvironment('SHEAF_BASE_URL') ?? DEFAULT_BASE_URL;
+    const { log, model } = options;
+    const baseUrl = addressIn(options);
+    if (options.fetch !== undefined && typeof options.fetch !== 'function')
+      throw new ArgumentError('fetch is a function.');
+    if (model !== undefined && typeof model !== 'string')
+      throw new ArgumentError('model is the name of a deployed model.');
+    if (log !== undefined && typeof log !== 'function') readWord(log, ['debug', 'info'], 'log');
     const transport = new Transport({
-      baseUrl: baseUrl.replace(/\/+$/, ''),
-      apiKey: options.apiKey ?? fromEnvironment('SHEAF_API_KEY'),
-      timeout: options.timeout ?? 60,
-      maxRetries: options.maxRetries ?? 2,
-      headers: options.headers ?? {},
+      baseUrl,
+      apiKey: readKey(options.apiKey) ?? readKey(fromEnvironment('SHEAF_API_KEY'), 'SHEAF_API_KEY'),
+      timeout: readTimeout(options.timeout ?? 60),
+      maxRetries: readRetries(options.maxRetries ?? 2),
+      headers: readHeaders(options.headers ?? {}),
       fetch: options.fetch ?? ((...request) => globalThis.fetch(...request)),
-      middleware: options.middleware ?? [],
-      log: logger(options.log ?? logOf(fromEnvironment('SHEAF_LOG'))),
+      middleware: readMiddleware(options.middleware ?? []),
+      log: logger(log ?? logOf(fromEnvironment('SHEAF_LOG'))),
     });
+    const binary = readWord(options.binary ?? 'auto', BINARY_BODIES, 'binary');
     const adapters = new Adapters(options.adapters);
-    super(new Caller(transport, options.model, options.binary, adapters));
+    super(new Caller(transport, model, binary, adapters));
     this.models = new Models(transport);
     this.#options = options;
     this.#baseUrl = baseUrl;
@@ -131,6 +141,13 @@ export class Models {
     };
     return answer(list());
   }
+}
+
+const BINARY_BODIES: readonly BinaryBodies[] = ['auto', 'always', 'never'];
+
+function addressIn({ baseUrl }: SheafOptions): string {
+  if (baseUrl !== undefined) return readBaseUrl(baseUrl);
+  return readBaseUrl(fromEnvironment('SHEAF_BASE_URL') ?? DEFAULT_BASE_URL, 'SHEAF_BASE_URL');
 }
 
 function logOf(level: string | undefined): Log | undefined {

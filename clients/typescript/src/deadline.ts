@@ -1,7 +1,6 @@
 /** The time that one call may take, with all its attempts. */
-import { CallTimeoutError, SheafError } from './errors.js';
-
-export const LONGEST_TIMEOUT = 86_400;
+import { readTimeout } from './arguments.js';
+import { CallTimeoutError } from './errors.js';
 
 /** The end of a call in time: one for all its attempts. */
 export class Deadline {
@@ -11,9 +10,7 @@ export class Deadline {
   readonly #leave: () => void;
 
   constructor(seconds: number, outer?: AbortSignal) {
-    if (!(seconds > 0 && seconds <= LONGEST_TIMEOUT)) {
-      throw new SheafError(`A timeout is above 0 and at most ${LONGEST_TIMEOUT} seconds; ${seconds} given.`);
-    }
+    readTimeout(seconds);
     this.#end = performance.now() + seconds * 1000;
     const late = () => this.abort(new CallTimeoutError(`No complete answer within ${seconds} s.`));
     this.#timer = setTimeout(late, seconds * 1000);

@@ -12,6 +12,9 @@ export class SheafError extends Error {
   }
 }
 
+/** An argument of a client or of a call that cannot be used; the text says which, and shows no secret. */
+export class ArgumentError extends SheafError {}
+
 /** The client selects LoRA adapters, and the operation that was called takes none. */
 export class AdaptersNotTakenError extends SheafError {}
 

@@ -7,8 +7,8 @@ import { answer, type Answer, type Answered } from './answer.js';
 import { fromCall, type Call } from './call.js';
 import { JSON_TYPE, PACKED_OR_JSON, toContent, type BinaryBodies } from './content.js';
 import { conform, conformOpen, inspect, placesOf, type Contract } from './contract.js';
-import { BadResponseError, type ProblemError } from './errors.js';
-import { InvalidRequestError } from './generated/errors.gen.js';
+import { BadResponseError, ProblemError } from './errors.js';
+import { InternalServerError, InvalidRequestError } from './generated/errors.gen.js';
 import { GAPS } from './generated/rules.gen.js';
 import type { BaseRequest, Fault, ProgressEvent } from './generated/types.gen.js';
 import { NONE } from './places.js';
@@ -71,9 +71,10 @@ export class Caller {
     options?: CallOptions,
   ): Answer<A> {
     const run = async (): Promise<Answered<A>> => {
-      const exchange = this.#exchange(operation, operation.path, await this.#prepare(operation, request));
+      const ready = await this.#prepare(operation, request);
+      const exchange = this.#exchange(operation, operation.path, ready);
       const { data, response } = await this.#transport.send(exchange, options);
-      return { data: conform(operation.response, data), response };
+      return { data: answerTo(ready.requestId, conform(operation.response, data)), response };
     };
     return answer(run());
   }
@@ -99,7 +100,7 @@ export class Caller {
     if (responses.length !== ready.length)
       throw new BadResponseError('The batch has another number of answers.');
     return all.map((one) =>
-      one instanceof InvalidRequestError ? one : settle(operation, responses.shift()),
+      one instanceof InvalidRequestError ? one : settle(operation, one.requestId, responses.shift()),
     );
   }
 
@@ -108,15 +109,21 @@ export class Caller {
     request: Call<Q>,
     options: CallOptions = {},
   ): Stream<A, P> {
+    let requestId = '';
     return new Stream({
       deadline: () => this.#transport.deadline(options),
       open: async (deadline) => {
         const ready = await this.#prepare(operation, request);
+        requestId = ready.requestId;
         const exchange = this.#exchange(operation, '/{model_name}/stream', ready);
         return this.#transport.open({ ...exchange, accept: 'text/event-stream' }, options, deadline);
       },
       readProgress: (event) => conformOpen(operation.progress, event),
-      read: (data) => conform(operation.response, data),
+      read: (data) => answerTo(requestId, conform(operation.response, data)),
+      readError: ({ problem, error }) =>
+        problem === undefined && typeof error === 'string'
+          ? new InternalServerError(error, { requestId })
+          : readProblem(problem, 'The error event has no problem document.'),
     });
   }
 
@@ -198,12 +205,26 @@ function refusal(faults: Fault[], requestId?: unknown): InvalidRequestError {
   });
 }
 
-function settle<A>(operation: Operation<unknown, A>, answer: unknown): A | ProblemError {
+/** The answer, where it is to the request that was sent: a broken connection may bring another's. */
+function answerTo<A>(requestId: string, answer: A): A {
+  const { request_id: answered } = answer as { request_id?: unknown };
+  if (!isSame(requestId, answered))
+    throw new BadResponseError(`The answer is to request ${answered}, and ${requestId} was sent.`);
+  return answer;
+}
+
+function isSame(requestId: string, answered: unknown): boolean {
+  return typeof answered === 'string' && answered.toLowerCase() === requestId.toLowerCase();
+}
+
+function settle<A>(operation: Operation<unknown, A>, requestId: string, answer: unknown): A | ProblemError {
   const answered = typeof answer === 'object' && answer !== null && 'model_type' in answer;
-  if (answered) return conform(operation.response, answer);
+  if (answered) return answerTo(requestId, conform(operation.response, answer));
   const problem = readProblem(answer, 'An answer of the batch is neither a response nor a problem.');
-  if (problem instanceof BadResponseError) throw problem;
-  return problem as ProblemError;
+  if (!(problem instanceof ProblemError)) throw problem;
+  if (problem.requestId !== null && !isSame(requestId, problem.requestId))
+    throw new BadResponseError(`The refusal is of request ${problem.requestId}, and ${requestId} was sent.`);
+  return problem;
 }
 
 /** A random UUID, also in pages without a secure origin, where `crypto.randomUUID` is missing. */

@@ -5,7 +5,6 @@
 import type { Deadline } from './deadline.js';
 import { BadResponseError, ConnectionFailedError, SheafError } from './errors.js';
 import type { ProgressEvent } from './generated/types.gen.js';
-import { readProblem } from './problem.js';
 
 /** The last event of a stream that succeeded: the response with `type` and `done`. */
 export type ResultEvent<A> = A & { type: 'result'; done: true };
@@ -29,6 +28,7 @@ export interface Source<A, P> {
   open(deadline: Deadline): Promise<Response>;
   readProgress(event: object): P;
   read(answer: unknown): A;
+  readError(event: Record<string, unknown>): SheafError;
 }
 
 /**
@@ -94,7 +94,7 @@ export class Stream<A, P extends ProgressEvent = ProgressEvent> implements Async
 
   #read(message: Message): StreamEvent<A, P> {
     const { type = message.event, ...data } = parseObject(message.data);
-    if (type === 'error') throw readProblem(data.problem, 'The error event has no problem document.');
+    if (type === 'error') throw this.#source.readError(data);
     if (type === 'progress') return this.#source.readProgress(data);
     if (type !== 'result') return { type, ...data } as unknown as StreamEvent<A, P>;
     const { done: _, ...answer } = data;
@@ -116,7 +116,7 @@ function parseObject(text: string): Record<string, unknown> {
   } catch (cause) {
     throw new BadResponseError('The data of an event is not JSON.', { cause });
   }
-  if (typeof value !== 'object' || value === null)
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new BadResponseError('The data of an event is not an object.');
   return value as Record<string, unknown>;
 }

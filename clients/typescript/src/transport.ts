@@ -3,9 +3,10 @@
  * Nothing here knows what a model is.
  */
 import type { Answered } from './answer.js';
+import { LONGEST_TIMEOUT, readHeaders, readRetries } from './arguments.js';
 import { fromContent, JSON_TYPE, type Content } from './content.js';
-import { Deadline, LONGEST_TIMEOUT } from './deadline.js';
-import { ConnectionFailedError, ProblemError, SheafError } from './errors.js';
+import { Deadline } from './deadline.js';
+import { ConnectionFailedError, ProblemError, type SheafError } from './errors.js';
 import { shownHeaders, type LogEntry } from './logging.js';
 import { readProblem } from './problem.js';
 
@@ -61,9 +62,6 @@ export class Transport {
   readonly #options: TransportOptions;
 
   constructor(options: TransportOptions) {
-    if (/^[a-z]+:\/\/[^/?#]*@/i.test(options.baseUrl)) {
-      throw new SheafError('A base URL holds no user and password; give `apiKey` or `headers`.');
-    }
     this.#options = options;
   }
 
@@ -81,7 +79,7 @@ export class Transport {
 
   /** Send an exchange until it is answered, and hand over the answer unread; the deadline goes on. */
   async open(exchange: Exchange, options: CallOptions, deadline: Deadline): Promise<Response> {
-    const retries = options.maxRetries ?? this.#options.maxRetries;
+    const retries = readRetries(options.maxRetries ?? this.#options.maxRetries);
     let repeated = false;
     for (let attempt = 0; ; attempt++) {
       const answer = await this.#attempt(exchange, options, deadline, attempt + 1);
@@ -140,7 +138,7 @@ export class Transport {
       } catch (cause) {
         deadline.signal.throwIfAborted();
         const told = { cause, unsent: failedBy(NEVER_MADE, cause), unanswered: failedBy(BROKEN, cause) };
-        throw new ConnectionFailedError(`No answer from ${this.#options.baseUrl}.`, told);
+        throw new ConnectionFailedError(`No answer from ${this.#options.baseUrl}. ${HINT}`, told);
       }
     };
     if (middleware.length === 0) return reach(url, message);
@@ -164,7 +162,7 @@ export class Transport {
       headers.set('Content-Type', content.type);
       headers.set('Idempotency-Key', exchange.requestId);
     }
-    for (const [name, value] of Object.entries({ ...this.#options.headers, ...options.headers }))
+    for (const [name, value] of Object.entries({ ...this.#options.headers, ...readHeaders(options.headers ?? {}) }))
       headers.set(name, value);
     const { signal } = deadline;
     return content
@@ -172,6 +170,12 @@ export class Transport {
       : { method: 'GET', headers, signal };
   }
 }
+
+/** What may be wrong where nothing came; a page is not told more. */
+const HINT =
+  'location' in globalThis
+    ? 'Is a server there, and does it let this page call it (`sheaf serve … --allow-origin`)?'
+    : 'Is a server there? `sheaf serve` starts one; `baseUrl` or SHEAF_BASE_URL says where it is.';
 
 /** Codes of Node.js for connections that were never made. */
 const NEVER_MADE = new Set([

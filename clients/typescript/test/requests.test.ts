@@ -289,9 +289,9 @@ describe('the client', () => {
       delete process.env.SHEAF_API_KEY;
     });
     process.env.SHEAF_BASE_URL = url;
-    process.env.SHEAF_API_KEY = 'from the environment';
+    process.env.SHEAF_API_KEY = 'of-the-environment';
     await new Sheaf().models.list();
-    assert.equal(received[0]?.headers['authorization'], 'Bearer from the environment');
+    assert.equal(received[0]?.headers['authorization'], 'Bearer of-the-environment');
   });
 
   test('escapes what it puts into a path', () => {

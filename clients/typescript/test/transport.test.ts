@@ -11,7 +11,6 @@ import {
   OverloadedError,
   RateLimitError,
   Sheaf,
-  SheafError,
 } from '../src/index.js';
 import {
   type Answer,
@@ -199,15 +198,6 @@ describe('a call ends', () => {
     assert.ok(error.cause instanceof Error);
     assert.ok(error.message.includes(closed));
   });
-});
-
-test('a timeout must be a number of seconds', async () => {
-  for (const timeout of [0, -1, NaN, Infinity, 86_401]) {
-    await assert.rejects(
-      new Sheaf({ timeout }).models.list(),
-      (error) => error instanceof SheafError && /timeout/.test(error.message),
-    );
-  }
 });
 
 test('a fetch of the caller takes the place of the global one', async () => {

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from sheaf_client._client import AsyncSheaf, Sheaf
     from sheaf_client._errors import (
         AdaptersNotTakenError,
+        ArgumentError,
         BadResponseError,
         CallTimeoutError,
         ClientClosedError,
         ConnectionFailedError,
+        ForkedError,
         InvalidFrameError,
         ProblemError,
         SheafError,
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptersNotTakenError": "_errors",
+    "ArgumentError": "_errors",
     "AsyncMiddleware": "_middleware",
     "AsyncSheaf": "_client",
     "AsyncStream": "_streaming",
@@ -37,6 +40,7 @@ _HOMES = {
     "CallTimeoutError": "_errors",
     "ClientClosedError": "_errors",
     "ConnectionFailedError": "_errors",
+    "ForkedError": "_errors",
     "InvalidFrameError": "_errors",
     "Middleware": "_middleware",
     "ProblemError": "_errors",
@@ -53,6 +57,7 @@ _HOMES = {
 
 __all__ = [
     "AdaptersNotTakenError",
+    "ArgumentError",
     "AsyncMiddleware",
     "AsyncSheaf",
     "AsyncStream",
@@ -60,6 +65,7 @@ __all__ = [
     "CallTimeoutError",
     "ClientClosedError",
     "ConnectionFailedError",
+    "ForkedError",
     "InvalidFrameError",
     "Middleware",
     "ProblemError",

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sheaf_client._errors import AdaptersNotTakenError
+from sheaf_client._errors import AdaptersNotTakenError, ArgumentError
 from sheaf_client._operation import Operation
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -26,14 +26,16 @@ class Adapters:
         """The adapters of `name` or `name@weight`; the last `@` counts, so a name may hold one before it.
 
         Raises:
-            ValueError: A name is empty or there twice, or a weight is no finite number.
+            ArgumentError: A name is empty or there twice, or a weight is no finite number.
         """
         if isinstance(written, str):
-            raise TypeError(f"adapters are a list of texts, not one text: [{written!r}]")
+            raise ArgumentError(f"adapters are a list of texts, not one text: [{written!r}]")
+        if not isinstance(written, Iterable):  # type: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"adapters are a list of texts, not a {type(written).__name__}")
         read = [_read(text) for text in written]
         names = tuple(name for name, _ in read)
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"adapter {twice[0]!r} is named twice; expected each name once")
+            raise ArgumentError(f"adapter {twice[0]!r} is named twice; expected each name once")
         return cls(names, tuple(weight for _, weight in read))
 
     def fields(self, operation: Operation[Any, Any], given: Collection[str]) -> dict[str, Any]:
@@ -67,14 +69,14 @@ def _shortest(number: float) -> str:
 
 def _read(text: object) -> tuple[str, float | None]:
     if not isinstance(text, str):
-        raise TypeError(f"an adapter is text, 'name' or 'name@weight', not a {type(text).__name__}")
+        raise ArgumentError(f"an adapter is text, 'name' or 'name@weight', not a {type(text).__name__}")
     name, at, number = text.rpartition("@") if "@" in text else (text, "", "")
     weight = float(number) if _NUMBER.fullmatch(number) else math.nan
     if at and not math.isfinite(weight):
-        raise ValueError(
+        raise ArgumentError(
             f"adapter {text!r}: expected a number after the last '@', as in '{name or 'sketch'}@0.8'; "
             "a name that holds '@' needs its weight too"
         )
     if not name:
-        raise ValueError(f"adapter {text!r}: expected 'name' or 'name@weight', as in 'sketch@0.8'")
+        raise ArgumentError(f"adapter {text!r}: expected 'name' or 'name@weight', as in 'sketch@0.8'")
     return name, weight if at else None

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack
 
+from sheaf_client._arguments import (
+    check_url,
+    is_loopback,
+    key_or_environment,
+    read_base_url,
+    without_secrets,
+)
+from sheaf_client._errors import ArgumentError
 from sheaf_client._middleware import log_as_told
 from sheaf_client._settings import DEFAULT_TIMEOUT, ClientSettings, Settings
 from sheaf_client._transport import AsyncTransport, CallOptions, Transport
@@ -24,8 +31,6 @@ if TYPE_CHECKING:
     from sheaf_client._asgi import ASGIApp
     from sheaf_client._middleware import AsyncMiddleware, Middleware
     from sheaf_client.contracts.models import ModelInfo
-
-DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 
 
 class _Client:
@@ -71,13 +76,13 @@ class _Client:
                 where some are, the others are 1. The last `@` counts.
 
         Raises:
-            ValueError: A weight is no finite number, or a name is empty or there twice.
+            ArgumentError: A weight is no finite number, or a name is empty or there twice.
         """
         return self.with_options(adapters=adapters)
 
     def _raw(self) -> Self:
         if not self.transport.over_http:
-            raise TypeError("a local client has no raw responses: nothing goes over HTTP")
+            raise ArgumentError("a local client has no raw responses: nothing goes over HTTP")
         return self._make(self.transport, self._target, replace(self._settings, raw=True))
 
     @classmethod
@@ -93,16 +98,29 @@ class _Client:
         transport: Callable[..., Any],
         base_url: str | None,
         http_client: Any,
-        new_client: Callable[..., Any],
+        new_client: type[Any],
     ) -> None:
-        """Take the caller's httpx client or a new one; an address in its own takes the place of none."""
+        """Take the caller's httpx client or make our own; an address in theirs takes the place of none."""
         log_as_told()
-        url = _base_url(base_url)
-        client = http_client or new_client(base_url=url, follow_redirects=False)
-        if base_url is None and str(client.base_url):
-            url = str(client.base_url)
-        self._target = _without_secrets(url)
-        self.transport = transport(client, own=http_client is None, base_url=url)
+        if http_client is not None:
+            if not isinstance(http_client, new_client):
+                wanted, given = new_client.__name__, type(http_client).__name__
+                raise ArgumentError(f"http_client is an httpx.{wanted} here, not a {given}")
+            own = "" if base_url else str(http_client.base_url)
+            if own:
+                check_url(own, "base_url of http_client")
+            url = own or read_base_url(base_url)
+            self.transport = transport(http_client, make=None, base_url=url)
+        else:
+            import httpx
+
+            url = read_base_url(base_url)
+            # No proxy leads to this machine, whatever the environment says.
+            direct = {f"all://{httpx.URL(url).netloc.decode()}": None} if is_loopback(url) else None
+            tls = httpx.create_ssl_context()
+            make = partial(new_client, base_url=url, follow_redirects=False, verify=tls, mounts=direct)
+            self.transport = transport(make(), make=make, base_url=url)
+        self._target = without_secrets(url)
 
     def __repr__(self) -> str:
         selected = f", adapters {self.adapters}" if self.adapters.names else ""
@@ -135,6 +153,9 @@ class Sheaf(_Client, Resources):
         http_client: An httpx client of your own, for proxies, certificates or connection limits; it is not
             closed with this one. Its `base_url` may be left out.
 
+    Raises:
+        ArgumentError: One of them cannot be used; its text says which, and shows no key.
+
     `SHEAF_LOG=info` logs one line per try to standard error, `SHEAF_LOG=debug` headers too; neither bodies
     nor keys. The logger is `sheaf_client`.
     """
@@ -160,11 +181,11 @@ class Sheaf(_Client, Resources):
         from sheaf_client._http import HTTPTransport
 
         self._settings = Settings(
-            api_key=api_key or os.environ.get("SHEAF_API_KEY"),
+            api_key=key_or_environment(api_key),
             model=model,
             timeout=timeout,
             max_retries=max_retries,
-            headers=headers or {},
+            headers={} if headers is None else headers,
             binary=binary,
             middleware=middleware,
             adapters=adapters,
@@ -196,10 +217,11 @@ class Sheaf(_Client, Resources):
         from sheaf_client._asgi import ASGITransport
         from sheaf_client._http import HTTPTransport
 
-        client = httpx.Client(transport=ASGITransport(app), base_url="http://app")
-        return cls._make(
-            HTTPTransport(client, own=True, base_url="http://app"), "ASGI app", Settings(**settings)
-        )
+        def make() -> httpx.Client:
+            return httpx.Client(transport=ASGITransport(app), base_url="http://app")
+
+        chosen = Settings(**settings)
+        return cls._make(HTTPTransport(make(), make=make, base_url="http://app"), "ASGI app", chosen)
 
     @cached_property
     def with_raw_response(self) -> RawResources:
@@ -254,11 +276,11 @@ class AsyncSheaf(_Client, AsyncResources):
         from sheaf_client._http import AsyncHTTPTransport
 
         self._settings = Settings(
-            api_key=api_key or os.environ.get("SHEAF_API_KEY"),
+            api_key=key_or_environment(api_key),
             model=model,
             timeout=timeout,
             max_retries=max_retries,
-            headers=headers or {},
+            headers={} if headers is None else headers,
             binary=binary,
             middleware=middleware,
             adapters=adapters,
@@ -285,10 +307,11 @@ class AsyncSheaf(_Client, AsyncResources):
         from sheaf_client._asgi import AsyncASGITransport
         from sheaf_client._http import AsyncHTTPTransport
 
-        client = httpx.AsyncClient(transport=AsyncASGITransport(app), base_url="http://app")
-        return cls._make(
-            AsyncHTTPTransport(client, own=True, base_url="http://app"), "ASGI app", Settings(**settings)
-        )
+        def make() -> httpx.AsyncClient:
+            return httpx.AsyncClient(transport=AsyncASGITransport(app), base_url="http://app")
+
+        chosen = Settings(**settings)
+        return cls._make(AsyncHTTPTransport(make(), make=make, base_url="http://app"), "ASGI app", chosen)
 
     @cached_property
     def with_raw_response(self) -> AsyncRawResources:
@@ -335,17 +358,6 @@ class AsyncModels:
         return (await self._client.transport.models(self._client.options())).models
 
 
-def _base_url(given: str | None) -> str:
-    return (given or os.environ.get("SHEAF_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
-
-
 def _check_middleware(settings: Settings, *, over_http: bool) -> None:
     if settings.middleware and not over_http:
-        raise TypeError("a local client takes no middleware: nothing goes over HTTP")
-
-
-def _without_secrets(url: str) -> str:
-    """A URL as it may be shown: without user and password."""
-    scheme, separator, rest = url.rpartition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+        raise ArgumentError("a local client takes no middleware: nothing goes over HTTP")

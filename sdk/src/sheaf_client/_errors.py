@@ -32,6 +32,14 @@ class ClientClosedError(SheafError, RuntimeError):
     """The client was closed before this call."""
 
 
+class ForkedError(SheafError, RuntimeError):
+    """The client was made before this process was forked, over connections that it cannot make anew."""
+
+
+class ArgumentError(SheafError, ValueError, TypeError):
+    """An argument of a client or of a call that cannot be used; the text says which, and shows no secret."""
+
+
 class AdaptersNotTakenError(SheafError, TypeError):
     """The client selects LoRA adapters, and the operation that was called takes none."""
 

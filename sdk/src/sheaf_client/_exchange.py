@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
+from uuid import UUID
 
 import httpx
 import pydantic_core
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from sheaf_client import _sse
 from sheaf_client._binary import MSGPACK_TYPE, binary_size, pack, unpack, validate_unpacked
 from sheaf_client._errors import (
+    ArgumentError,
     BadResponseError,
     CallTimeoutError,
     ConnectionFailedError,
@@ -39,6 +41,7 @@ from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ErrorEvent
 from sheaf_client.contracts.models import ModelList
 from sheaf_client.contracts.problem import Problem
+from sheaf_client.errors import InternalServerError
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
@@ -62,19 +65,22 @@ Exchange: TypeAlias = Generator[Send | Pause, httpx.Response | None, T]
 
 def predict(call: Call[ResponseT]) -> Exchange[ResponseT]:
     """One request, one response."""
-    kind = call.operation.response
+    kind, asked = call.operation.response, call.request.request_id
     content, media = _encode(call.request, call.options)
-    headers = _headers(call.options, str(call.request.request_id), _acceptable(kind, call.options), media)
-    return _exchange("POST", call.path, headers, content, call.options, lambda r: _read_response(r, kind))
+    headers = _headers(call.options, str(asked), _acceptable(kind, call.options), media)
+    return _exchange(
+        "POST", call.path, headers, content, call.options, lambda r: _read_response(r, kind, asked)
+    )
 
 
 def predict_many(call: ManyCall[ResponseT]) -> Exchange[list[ResponseT | ProblemError]]:
     """Many requests for one model, each answered or refused by itself."""
-    kind, first, expected = call.operation.response, call.requests[0], len(call.requests)
+    kind, first = call.operation.response, call.requests[0]
+    asked = [request.request_id for request in call.requests]
     content, media = _encode(call.requests, call.options)
     headers = _headers(call.options, str(first.request_id), _acceptable(kind, call.options), media)
     path = f"/{first.model_name}/batch"
-    return _exchange("POST", path, headers, content, call.options, lambda r: _read_many(r, kind, expected))
+    return _exchange("POST", path, headers, content, call.options, lambda r: _read_many(r, kind, asked))
 
 
 def open_stream(call: Call[Any]) -> Exchange[httpx.Response]:
@@ -180,21 +186,41 @@ def _is_packed(response: httpx.Response) -> bool:
 
 
 @contextmanager
-def translated(line: Line | None = None) -> Generator[None, None, None]:
+def translated(server: str, line: Line | None = None) -> Generator[None, None, None]:
     """Turn httpx's errors into this library's; `line` is that of a try whose answer has not begun yet."""
     try:
         yield
     except httpx.ConnectTimeout as error:
         raise ConnectionFailedError(
-            "The server did not accept the connection in time.", unsent=True
+            f"{server} did not accept the connection in time.", unsent=True
         ) from error
     except httpx.TimeoutException as error:
         raise CallTimeoutError("The time for this call is over.") from error
     except httpx.ConnectError as error:
-        raise ConnectionFailedError(f"The server cannot be reached: {error}", unsent=True) from error
+        raise ConnectionFailedError(_not_connected(server, error), unsent=True) from error
+    except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError):
+        # What they say may hold the value of a header, so they are no cause either.
+        raise ArgumentError(
+            "Middleware or the httpx client gave a path or a header that HTTP cannot carry."
+        ) from None
     except httpx.TransportError as error:
         unanswered = line is not None and line.response is None and _closed(error)
         raise ConnectionFailedError(f"The connection broke: {error}", unanswered=unanswered) from error
+    except httpx.RequestError as error:  # an encoding that is broken, redirects without end
+        raise BadResponseError(f"The answer cannot be read: {error}") from error
+    except RuntimeError as error:
+        if str(error) != "Event loop is closed":
+            raise
+        unanswered = line is not None and line.response is None
+        text = "The connection is of an event loop that is closed; give each loop an httpx client of its own."
+        raise ConnectionFailedError(text, unanswered=unanswered) from error
+
+
+def _not_connected(server: str, error: httpx.ConnectError) -> str:
+    text = f"No server can be reached at {server}: {error}."
+    if "SSL" in str(error):
+        return text
+    return f"{text} `sheaf serve` starts one; `base_url` or SHEAF_BASE_URL says where it is."
 
 
 def _closed(error: httpx.TransportError) -> bool:
@@ -209,15 +235,15 @@ def _closed(error: httpx.TransportError) -> bool:
 class EventReader(Generic[ResponseT, ProgressT_co]):
     """Turns the chunks of a stream into typed events and knows when the last one has come."""
 
-    def __init__(self, operation: Operation[Any, ResponseT, ProgressT_co]) -> None:
-        self._operation = operation
+    def __init__(self, call: Call[ResponseT, ProgressT_co]) -> None:
+        self._operation, self._asked = call.operation, call.request.request_id
         self._parser = _sse.Parser()
         self.done = False
 
     def feed(self, chunk: bytes) -> Iterator[Event[ResponseT, ProgressT_co]]:
         """The events that this chunk completes; an `error` event is raised."""
         for event in self._parser.feed(chunk):
-            typed = _read_event(event, self._operation)
+            typed = _read_event(event, self._operation, self._asked)
             self.done = isinstance(typed, ResultEvent)
             yield typed
             if self.done:
@@ -230,51 +256,76 @@ class EventReader(Generic[ResponseT, ProgressT_co]):
 
 
 def _read_event(
-    event: _sse.ServerSentEvent, operation: Operation[Any, ResponseT, ProgressT_co]
+    event: _sse.ServerSentEvent, operation: Operation[Any, ResponseT, ProgressT_co], asked: UUID
 ) -> Event[ResponseT, ProgressT_co]:
+    kind: Any = event.event
     try:
         data = json.loads(event.data)
-        if event.event == "progress":
+        # Not every server writes an `event:` line; the data says it too.
+        kind = data.get("type", kind)
+        if kind == "progress":
             return operation.progress.model_validate(data)
-        if event.event == "result":
-            return ResultEvent(operation.response.model_validate(data))
-        if event.event == "error":
-            raise ProblemError.from_problem(ErrorEvent.model_validate(data).problem)
-    except ValueError as error:
-        raise BadResponseError(f"The stream holds a broken {event.event!r} event.") from error
-    return UnknownEvent(event.event, data)
+        if kind == "result":
+            return ResultEvent(_answer_to(asked, operation.response.model_validate(data)))
+        if kind == "error":
+            raise _failure(data, asked)
+    except (ValueError, AttributeError) as error:
+        raise BadResponseError(f"The stream holds a broken {kind!r} event.") from error
+    return UnknownEvent(str(kind), data)
 
 
-def _read_response(response: httpx.Response, kind: type[ResponseT]) -> ResponseT:
+def _failure(data: Mapping[str, Any], asked: UUID) -> ProblemError:
+    """The error that an event tells, by a problem document or by a text alone."""
+    told = data.get("error")
+    if "problem" not in data and isinstance(told, str):
+        return InternalServerError(told, request_id=str(asked))
+    return ProblemError.from_problem(ErrorEvent.model_validate(data).problem)
+
+
+def _answer_to(asked: UUID, answer: ResponseT) -> ResponseT:
+    """The answer, where it is to the request that was sent: a broken connection may bring another's."""
+    if answer.request_id != asked:
+        raise BadResponseError(f"The answer is to request {answer.request_id}, and {asked} was sent.")
+    return answer
+
+
+def _read_response(response: httpx.Response, kind: type[ResponseT], asked: UUID) -> ResponseT:
     _raise_for_problem(response)
     try:
         if _is_packed(response):
-            return validate_unpacked(kind, unpack(response.content), strict=False)
-        return kind.model_validate_json(response.content)
+            answer = validate_unpacked(kind, unpack(response.content), strict=False)
+        else:
+            answer = kind.model_validate_json(response.content)
     except ValidationError as error:
         raise BadResponseError(f"The answer is no {kind.__name__}: {error.error_count()} faults.") from error
     except ValueError as error:
         raise BadResponseError(f"The answer is no {kind.__name__}.") from error
+    return _answer_to(asked, answer)
 
 
 def _read_many(
-    response: httpx.Response, kind: type[ResponseT], expected: int
+    response: httpx.Response, kind: type[ResponseT], asked: Sequence[UUID]
 ) -> list[ResponseT | ProblemError]:
     _raise_for_problem(response)
+    packed = _is_packed(response)
+
+    def read(item: Any, asked: UUID) -> ResponseT | ProblemError:
+        if "model_type" in item:
+            answer = validate_unpacked(kind, item, strict=False) if packed else kind.model_validate(item)
+            return _answer_to(asked, answer)
+        problem = ProblemError.from_problem(Problem.model_validate(item))
+        if problem.request_id not in (None, str(asked)):
+            raise BadResponseError(f"The refusal is of request {problem.request_id}, and {asked} was sent.")
+        return problem
+
     try:
-        packed = _is_packed(response)
         body = unpack(response.content) if packed else pydantic_core.from_json(response.content)
-        read = [
-            (validate_unpacked(kind, item, strict=False) if packed else kind.model_validate(item))
-            if "model_type" in item
-            else ProblemError.from_problem(Problem.model_validate(item))
-            for item in body["responses"]
-        ]
+        items = list(body["responses"])
+        if len(items) == len(asked):
+            return list(map(read, items, asked))
     except (ValueError, KeyError, TypeError) as error:
         raise BadResponseError("The answer is no batch of responses.") from error
-    if len(read) != expected:
-        raise BadResponseError(f"The answer holds {len(read)} responses to {expected} requests.")
-    return read
+    raise BadResponseError(f"The answer holds {len(items)} responses to {len(asked)} requests.")
 
 
 def _read_models(response: httpx.Response) -> ModelList:

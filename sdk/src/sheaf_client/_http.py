@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import httpx
 
 from sheaf_client import _exchange as ex
+from sheaf_client._arguments import without_secrets
+from sheaf_client._connections import AsyncConnections, Connections, Mark
 from sheaf_client._errors import ProblemError, SheafError
 from sheaf_client._middleware import Send, logged, through, through_async
 from sheaf_client._operation import ProgressT_co
 from sheaf_client._raw import AsyncRawStream, RawStream
 from sheaf_client._streaming import Event
-from sheaf_client._transport import Call, CallOptions, ManyCall, check_open
+from sheaf_client._transport import Call, CallOptions, ManyCall
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.contracts.models import ModelList
 
@@ -24,15 +27,16 @@ ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 
 
 class HTTPTransport:
-    """Calls over a synchronous httpx client, which it closes only if it made it."""
+    """Calls over a synchronous httpx client, which it closes only if it has `make` to make others."""
 
     over_http: ClassVar[bool] = True
 
-    def __init__(self, client: httpx.Client, *, own: bool, base_url: str) -> None:
-        self._client = client
+    def __init__(
+        self, client: httpx.Client, *, make: Callable[[], httpx.Client] | None, base_url: str
+    ) -> None:
+        self._connections = Connections(client, make)
         self._base_url = base_url.rstrip("/")
-        self._own = own
-        self._closed = False
+        self._shown = without_secrets(self._base_url)
 
     def call(self, call: Call[ResponseT]) -> ResponseT:
         return self._drive(ex.predict(call), call.options)
@@ -55,17 +59,20 @@ class HTTPTransport:
     def _events(
         self, call: Call[ResponseT, ProgressT_co], open_response: Callable[[], httpx.Response]
     ) -> Iterator[Event[ResponseT, ProgressT_co]]:
-        response = open_response()
+        response, mark = open_response(), Mark()
         try:
-            reader = ex.EventReader(call.operation)
-            with ex.translated():
+            reader = ex.EventReader(call)
+            with ex.translated(self._shown):
                 for chunk in response.iter_bytes():
-                    yield from reader.feed(chunk)
+                    for event in reader.feed(chunk):
+                        yield event
+                        mark.check()
                     if reader.done:
                         return
             reader.finish()
         finally:
-            response.close()
+            if not mark.foreign:  # else the other process reads on
+                response.close()
 
     def _drive(self, exchange: ex.Exchange[T], options: CallOptions) -> T:
         try:
@@ -85,17 +92,17 @@ class HTTPTransport:
         if isinstance(step, ex.Pause):
             time.sleep(step.seconds)
             return None
-        check_open(closed=self._closed or self._client.is_closed)
-        return through(middleware, self._send)(step)
+        client = self._connections.current()
+        return through(middleware, partial(self._send, client))(step)
 
-    def _send(self, step: Send) -> httpx.Response:
-        with logged(step) as line, ex.translated(line):
+    def _send(self, client: httpx.Client, step: Send) -> httpx.Response:
+        with logged(step) as line, ex.translated(self._shown, line):
             url = self._base_url + step.path
-            request = self._client.build_request(
+            request = client.build_request(
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
             # The head by itself, so that an answer that breaks off is told from one that never began.
-            line.response = response = self._client.send(request, stream=True)
+            line.response = response = client.send(request, stream=True)
             if not (step.stream and response.is_success):
                 try:
                     response.read()
@@ -104,21 +111,20 @@ class HTTPTransport:
             return response
 
     def close(self) -> None:
-        self._closed = True
-        if self._own:
-            self._client.close()
+        self._connections.close()
 
 
 class AsyncHTTPTransport:
-    """Calls over an asynchronous httpx client, which it closes only if it made it."""
+    """Calls over an asynchronous httpx client, which it closes only if it has `make` to make others."""
 
     over_http: ClassVar[bool] = True
 
-    def __init__(self, client: httpx.AsyncClient, *, own: bool, base_url: str) -> None:
-        self._client = client
+    def __init__(
+        self, client: httpx.AsyncClient, *, make: Callable[[], httpx.AsyncClient] | None, base_url: str
+    ) -> None:
+        self._connections = AsyncConnections(client, make)
         self._base_url = base_url.rstrip("/")
-        self._own = own
-        self._closed = False
+        self._shown = without_secrets(self._base_url)
 
     async def call(self, call: Call[ResponseT]) -> ResponseT:
         return await self._drive(ex.predict(call), call.options)
@@ -145,8 +151,8 @@ class AsyncHTTPTransport:
     ) -> AsyncIterator[Event[ResponseT, ProgressT_co]]:
         response = await open_response()
         try:
-            reader = ex.EventReader(call.operation)
-            with ex.translated():
+            reader = ex.EventReader(call)
+            with ex.translated(self._shown):
                 async for chunk in response.aiter_bytes():
                     for event in reader.feed(chunk):
                         yield event
@@ -176,17 +182,17 @@ class AsyncHTTPTransport:
         if isinstance(step, ex.Pause):
             await asyncio.sleep(step.seconds)
             return None
-        check_open(closed=self._closed or self._client.is_closed)
-        return await through_async(middleware, self._send)(step)
+        client = await self._connections.current()
+        return await through_async(middleware, partial(self._send, client))(step)
 
-    async def _send(self, step: Send) -> httpx.Response:
-        with logged(step) as line, ex.translated(line):
+    async def _send(self, client: httpx.AsyncClient, step: Send) -> httpx.Response:
+        with logged(step) as line, ex.translated(self._shown, line):
             url = self._base_url + step.path
-            request = self._client.build_request(
+            request = client.build_request(
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
             # The head by itself, so that an answer that breaks off is told from one that never began.
-            line.response = response = await self._client.send(request, stream=True)
+            line.response = response = await client.send(request, stream=True)
             if not (step.stream and response.is_success):
                 try:
                     await response.aread()
@@ -195,9 +201,7 @@ class AsyncHTTPTransport:
             return response
 
     async def close(self) -> None:
-        self._closed = True
-        if self._own:
-            await self._client.aclose()
+        await self._connections.close()
 
 
 async def _ready(response: httpx.Response) -> httpx.Response:

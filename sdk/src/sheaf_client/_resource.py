@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 from pydantic import ValidationError
 
 from sheaf_client._adapters import Adapters
-from sheaf_client._errors import ProblemError
+from sheaf_client._errors import ArgumentError, ProblemError, SheafError
 from sheaf_client._faults import invalid_request
 from sheaf_client._inputs import REPLACEABLE, as_body, expand, missing_as_none
 from sheaf_client._operation import Operation, ProgressT_co
@@ -77,18 +77,28 @@ def _prepare(
     options = caller.options(given.pop("timeout", None), given.pop("extra_headers", None))
     if isinstance(whole, BaseRequest):
         if not isinstance(whole, operation.request):
-            raise TypeError(f"this takes a {operation.request.__name__}, not a {type(whole).__name__}")
+            raise ArgumentError(f"this takes a {operation.request.__name__}, not a {type(whole).__name__}")
         if given:
-            raise TypeError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
+            raise ArgumentError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
         return Call(operation, _completed(operation, whole, caller.adapters), options)
     model = given.pop("model", None) or caller.model
     if whole is not None:
-        fields = expand(operation.request, whole)
+        fields = _expanded(operation, whole)
         if both := (fields.keys() & given.keys()) - REPLACEABLE:
-            raise TypeError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
+            raise ArgumentError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
         given = {**fields, **given}
     given |= caller.adapters.fields(operation, given)
     return Call(operation, build_request(operation, model, given), options)
+
+
+def _expanded(operation: Operation[Any, Any], whole: object) -> dict[str, Any]:
+    """The fields that an object stands for."""
+    try:
+        return dict(expand(operation.request, whole))
+    except SheafError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(str(error)) from error
 
 
 def _completed(operation: Operation[Any, Any], request: BaseRequest, adapters: Adapters) -> BaseRequest:
@@ -103,11 +113,15 @@ def _completed(operation: Operation[Any, Any], request: BaseRequest, adapters: A
         raise invalid_request(error, held | fields) from None
 
 
-def _check_many(requests: Sequence[BaseRequest]) -> None:
+def _check_many(operation: Operation[Any, Any], requests: Sequence[BaseRequest]) -> None:
     if not requests:
-        raise ValueError("give at least one request")
+        raise ArgumentError("give at least one request")
+    for index, request in enumerate(requests):
+        if not isinstance(request, operation.request):
+            wanted, given = operation.request.__name__, type(request).__name__
+            raise ArgumentError(f"this takes a list of {wanted}, and its item {index} is a {given}")
     if len({request.model_name for request in requests}) > 1:
-        raise ValueError("all requests of one call must name the same model")
+        raise ArgumentError("all requests of one call must name the same model")
 
 
 class SyncResource:
@@ -126,7 +140,7 @@ class SyncResource:
         timeout: float | None,
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
-        _check_many(requests)
+        _check_many(operation, requests)
         completed = [_completed(operation, request, self._caller.adapters) for request in requests]
         call = ManyCall(operation, completed, self._caller.options(timeout, headers))
         return self._caller.transport.call_many(call)
@@ -161,7 +175,7 @@ class AsyncResource:
         timeout: float | None,
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
-        _check_many(requests)
+        _check_many(operation, requests)
         completed = [_completed(operation, request, self._caller.adapters) for request in requests]
         call = ManyCall(operation, completed, self._caller.options(timeout, headers))
         return await self._caller.transport.call_many(call)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from sheaf_client import _arguments as arguments
 from sheaf_client._adapters import Adapters
 from sheaf_client._transport import CallOptions
 
@@ -32,7 +33,11 @@ class ClientSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a client was made with; `with_options` makes another from it."""
+    """What a client was made with; `with_options` makes another from it.
+
+    Raises:
+        ArgumentError: One of them cannot be used.
+    """
 
     api_key: str | None = field(default=None, repr=False)
     model: str | None = None
@@ -45,7 +50,17 @@ class Settings:
     raw: bool = False
 
     def __post_init__(self) -> None:
-        _ = self.selection  # refuses what cannot be read, before anything is connected or loaded
+        # Refused before anything is connected or loaded; `vars` because the class is frozen.
+        vars(self).update(
+            api_key=arguments.read_key(self.api_key),
+            model=arguments.read_model(self.model),
+            timeout=arguments.read_timeout(self.timeout),
+            max_retries=arguments.read_retries(self.max_retries),
+            headers=arguments.read_headers(self.headers),
+            binary=arguments.read_binary(self.binary),
+            middleware=arguments.read_middleware(self.middleware),
+        )
+        _ = self.selection
 
     @cached_property
     def selection(self) -> Adapters:
@@ -54,11 +69,12 @@ class Settings:
 
     def call(self, timeout: float | None, headers: Mapping[str, str] | None) -> CallOptions:
         """The options of one call: these, with the call's own over them."""
+        own = arguments.read_headers(headers, "extra_headers") if headers else {}
         key = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         return CallOptions(
-            timeout=self.timeout if timeout is None else timeout,
+            timeout=self.timeout if timeout is None else arguments.read_timeout(timeout),
             max_retries=self.max_retries,
-            headers={**key, **self.headers, **(headers or {})},
+            headers={**key, **self.headers, **own},
             binary=self.binary,
             middleware=self.middleware,
             raw=self.raw,

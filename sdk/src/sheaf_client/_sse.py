@@ -18,7 +18,7 @@ class Parser:
     """Feed it bytes; it gives the events that are complete. Comments (keep-alives) are dropped."""
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         #: The pieces of the line that is still to end: events with tensors come in many chunks.
         self._line: list[str] = []
         self._held = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import signal
 import socket
@@ -100,6 +101,7 @@ class EmbeddedServer:
             target=server.run, args=([self._bound()],), name="sheaf-http", daemon=True
         )
         self._thread.start()
+        atexit.register(self._end)
         while not server.started:
             if not self._thread.is_alive():
                 raise RuntimeError("the server did not start")
@@ -112,7 +114,14 @@ class EmbeddedServer:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join()
+            atexit.unregister(self._end)
         self._models.stop()
+
+    def _end(self) -> None:
+        """The process ends with the server running: its thread must not be in a call by then."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = self._server.force_exit = True
+            self._thread.join(1)
 
     def _load(self) -> None:
         """Load the models while the server already answers `/health`; a failure ends it."""

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from sheaf.engine.jobs import Job
+from sheaf.engine.process import break_off, stop_at_the_end
 from sheaf.engine.turns import Call, Model, Running, tell_late, tell_stopped
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.pace import Pace
@@ -51,10 +52,13 @@ class Lane:
         self._ended = threading.Event()
         self._running: Running | None = None
         self._guest = False
+        self._aborted = False
         self._thread = self._make_thread()
+        self._given_up: list[threading.Thread] = []
         self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
+        stop_at_the_end(self)
         self._thread.start()
         limits = [s for s in (self._policy.call_timeout_s, self._policy.load_timeout_s) if s is not None]
         if limits:
@@ -141,6 +145,30 @@ class Lane:
                 if thread is not None and thread is not threading.current_thread():
                     thread.join(1)  # it is at its end, and holds the model until then
 
+    def abort(self) -> None:
+        """The process ends: take no more jobs, and break off what runs; the model is not unloaded."""
+        with self._lock:
+            if self._state == "closed":
+                return
+            self._state = "refusing"
+            self._closing.set()
+            if self._running is not None and not self._guest:
+                self._aborted = True
+                break_off(self._thread.ident)
+                self._rouse()  # it may have come back meanwhile
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a thread may be in the model: once aborted until its thread has ended."""
+        busy = self._thread.is_alive() if self._aborted else self._running is not None
+        return busy or any(thread.is_alive() for thread in self._given_up)
+
+    def orphan(self) -> None:
+        """This process is a fork, without the lane's thread: nothing is waited for."""
+        self._lock, self._ended = threading.RLock(), threading.Event()
+        self._state, self._running, self._asleep = "closed", None, False
+        self._ended.set()
+
     def run_here(self, entry: Entry[Job], waits: Callable[[], None]) -> bool:
         """Run a lone job on the caller's thread; False where others wait or run, and nothing was done.
 
@@ -194,7 +222,23 @@ class Lane:
                         self._rouse()
 
     def _run(self) -> None:
+        try:
+            self._run_turns()
+        except SystemExit:
+            if not self._aborted:
+                raise
+        finally:
+            if self._aborted:
+                with self._lock:
+                    self._state, self._running = "closed", None
+                    refused = self._let_go(self._line.clear())
+                tell_stopped(refused)
+                self._ended.set()
+
+    def _run_turns(self) -> None:
         while self._thread is threading.current_thread():  # else it was given up while it ran
+            if self._aborted:
+                return
             if not self._model.ready and not self._mend():
                 continue
             with self._lock:
@@ -279,6 +323,9 @@ class Lane:
         try:
             return self._model.run(batch)
         except BaseException as error:
+            if self._aborted:
+                tell_stopped(batch)
+                return []
             log.exception("a job broke out of its lane")
             for entry in batch:
                 entry.item.settle(InternalServerError("The engine failed on this request."))
@@ -356,6 +403,8 @@ class Lane:
                     continue
                 self._running = None
                 over = self._state == "closed"
+                if not self._guest:
+                    self._given_up.append(self._thread)
                 thread = None if self._guest or over else self._make_thread()
                 self._thread = thread or self._thread
                 self._guest = False

@@ -26,6 +26,7 @@ from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamEvent, StreamJob
 from sheaf.engine.lane import Lane
 from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer, Sheltered
+from sheaf.engine.process import orphan_in_forks
 from sheaf.engine.sharing import Leave, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
 from sheaf.engine.watch import Departure, OutletT, Watch
@@ -58,6 +59,7 @@ class ModelRuntime:
         self._model = LoadedModel(spec, self._observer, self._clock)
         self._lane: Lane | None = None
         self._successor: ModelRuntime | None = None
+        self._orphaned = False
         config = spec.active_cache
         self._shared = SharedCalls(AnswerCache(config)) if config else None
 
@@ -94,6 +96,13 @@ class ModelRuntime:
             lane.close(drain=False)
             raise
         self._lane = lane
+        self._orphaned = False
+        orphan_in_forks(self)
+
+    def orphan(self) -> None:
+        """This process is a fork, without the model's thread: refuse what comes."""
+        self._lane, self._orphaned = None, True
+        self._observer = Sheltered(Observer())  # the host's own may have locks that nobody gives back
 
     def stop(self, *, drain: bool = True) -> None:
         """Take no more requests, finish those that wait (or refuse them), let go of the model."""
@@ -333,6 +342,11 @@ class ModelRuntime:
     def _open_lane(self) -> Lane:
         lane = self._lane
         if lane is None:
+            if self._orphaned:
+                raise UnavailableError(
+                    "The model was loaded before this process was forked, and its thread is not in the fork. "
+                    "Load the models, or make the client, after the fork."
+                )
             raise UnavailableError("The model is not loaded.", retry_after=1)
         self._model.check_open()
         return lane
