@@ -338,3 +338,14 @@ def test_a_context_that_is_not_kept_is_refused(backends: dict[str, TabPFNBackend
     with pytest.raises(InvalidRequestError) as refused:
         backends["tabpfn_v2"].check(ask([[1.0]], context_id="0123456789"))
     assert fault_of(refused.value) == ("unsupported", "/context_id")
+
+
+@pytest.mark.parametrize("version", TINY)
+def test_an_empty_column_counts_as_missing(version: str, backends: dict[str, TabPFNBackend]) -> None:
+    rows = numbers(40, 3)
+    body = [[a, None, b] for a, _, b in rows.tolist()]
+    fields: dict[str, Any] = {"output_mode": "probabilities", "categorical_feature_indices": [1]}
+    asked = [ask([[0.5, cell, 1.0]], body, classes(rows), **fields) for cell in (None, "x", 7.0)]
+    found = [probabilities_of(answer) for answer in backends[version].batch_predict(asked)]
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-6)

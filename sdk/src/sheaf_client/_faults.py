@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -40,6 +40,11 @@ _BOUNDS = {
 }
 #: Kinds of error whose place is a member that is not there.
 _ABSENT = {"missing", "requires", "needed_when_true"}
+#: Codes of faults that are one mistake where more than a few items of a list share them.
+_ALIKE, _FEW = {"wrong_type", "not_finite"}, 4
+#: How Pydantic says which kind of plain value it wants, and the kinds.
+_WANTED = "Input should be a valid "
+_KINDS = {"integer", "number", "string", "boolean"}
 Loc = tuple[str | int, ...]
 
 
@@ -66,6 +71,7 @@ def faults_of(error: ValidationError, body: Any) -> list[Fault]:
     """The faults of `body`, at most `MAX_FAULTS`, in the order of the contract's fields.
 
     A body of another model type has that one fault: what else it lacks or has too much follows from it.
+    Many items of one list, or of one column of rows, that are wrong alike are one fault, at the first.
     """
     groups: dict[Loc, dict[Loc, list[Found]]] = {}
     for item in error.errors(include_url=False, include_input=False):
@@ -75,7 +81,8 @@ def faults_of(error: ValidationError, body: Any) -> list[Fault]:
             return [Found(path, _code(item["type"], value), f"This model serves {served}.").fault()]
         found = Found(path, _code(item["type"], value), item["msg"])
         groups.setdefault(root if branch else path, {}).setdefault(branch, []).append(found)
-    return [found.fault() for branches in groups.values() for found in _meant(branches.values())][:MAX_FAULTS]
+    meant = [found for branches in groups.values() for found in _meant(list(branches.values()))]
+    return [found.fault() for found in _told_once(meant)][:MAX_FAULTS]
 
 
 def invalid_request(error: ValidationError, body: Any, request_id: str | None = None) -> InvalidRequestError:
@@ -118,11 +125,37 @@ def _step(here: Any, part: str | int) -> tuple[bool, Any]:
     return False, None
 
 
-def _meant(branches: Iterable[list[Found]]) -> list[Found]:
+def _told_once(founds: Iterable[Found]) -> list[Found]:
+    """The complaints, with more than a few that are alike, of one list or one column of rows, as one."""
+    alike: dict[Any, list[Found]] = {}
+    for found in founds:
+        first = next((i for i, part in enumerate(found.path) if isinstance(part, int)), None)
+        place: Any = found.path
+        if first is not None and found.code in _ALIKE and all(isinstance(p, int) for p in found.path[first:]):
+            place = (found.path[:first], found.path[first + 1 :])
+        alike.setdefault((found.code, found.message, place), []).append(found)
+    told: list[Found] = []
+    for series in alike.values():
+        if len(series) <= _FEW:
+            told += series
+        else:
+            message = f"{series[0].message.removesuffix('.')}, here and in {len(series) - 1} other places."
+            told.append(replace(series[0], message=message))
+    return told
+
+
+def _meant(branches: Sequence[list[Found]]) -> list[Found]:
     """Of the branches of one union, the one that was meant.
 
-    Its complaints lie deepest; then they say more than "wrong type"; then they are fewest.
+    Its complaints lie deepest; then they say more than "wrong type"; then they are fewest. Where each wants
+    another kind of plain value, all of these kinds are named.
     """
+    kinds = [found[0].message.removeprefix(_WANTED) for found in branches if len(found) == 1]
+    if len(branches) > 1 and len(kinds) == len(branches):
+        first = branches[0][0]
+        if all(f.path == first.path and f.code == "wrong_type" for (f,) in branches) and set(kinds) <= _KINDS:
+            kinds = [kind for kind in kinds if kind != "integer" or "number" not in kinds]
+            return [replace(first, message=_WANTED + " or ".join(dict.fromkeys(kinds)))]
 
     def rank(found: list[Found]) -> tuple[int, bool, int]:
         return max(len(f.path) for f in found), all(f.code != "wrong_type" for f in found), -len(found)

@@ -53,9 +53,9 @@ def plain(value: Any) -> Any:
         return values_of(value.to_series() if comes_from(value, "pandas", "Index") else value)
     if comes_from(value, "pandas", "Period"):
         return value.to_timestamp()
-    if comes_from(value, "numpy", "ndarray", "datetime64") and value.dtype.kind == "M":
+    if comes_from(value, "numpy", "ndarray", "datetime64", "timedelta64") and value.dtype.kind in "mM":
         # Finer than microseconds numpy itself gives bare integers.
-        return value.astype("datetime64[us]").tolist()
+        return value.astype(f"{value.dtype.kind}8[us]").tolist()
     if isinstance(value, _HasToList):
         return value.tolist()
     if isinstance(value, _HasToPyList):

@@ -1,28 +1,35 @@
-"""Rows to learn from and rows to predict out of frames: one order of columns, their names, categories."""
+"""Rows to learn from, their labels, and rows to predict: one order of columns, their names, categories."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from sheaf_client._inputs.arrays import plain
+from sheaf_client._inputs.cells import as_cell, as_cells, fault, needs_no_work, oddity, refusal
 from sheaf_client._inputs.frames import columns_of, is_frame, values_of
 from sheaf_client._inputs.kinds import comes_from
+from sheaf_client._inputs.labels import labels_of
 
-FIELDS = frozenset({"context_X", "query_X", "feature_names", "categorical_feature_indices"})
+if TYPE_CHECKING:
+    from sheaf_client.contracts.problem import Fault
+
+FIELDS = frozenset({"context_X", "context_y", "query_X", "feature_names", "categorical_feature_indices"})
 _ROWS = ("context_X", "query_X")
 #: How the types of columns begin that hold categories or text.
 _CATEGORIES = ("category", "dictionary", "Categorical", "Enum", "string", "String", "large_string")
 
 
 def table_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords with the rows of their frames in one order of columns, and what the frames tell of these.
+    """The keywords with their rows as cells in one order of columns, and their labels as one list of cells.
 
     The order is that of `feature_names`, else of `context_X`, else of `query_X`. `feature_names` are filled
     in where the columns have names, `categorical_feature_indices` where columns of `context_X` hold
-    categories or text. Truth values are 0 and 1.
+    categories or text. Truth values are 0 and 1, in cells and in labels.
 
     Raises:
-        InvalidRequestError: A frame lacks a column, has one more, or has two of one name.
+        InvalidRequestError: A frame lacks a column, has one more, or has two of one name; a column holds what
+            is no number and no text (a fault for each column); labels are missing, or are no one column.
     """
     fields = dict(given)
     frames = {field: _Frame(given[field]) for field in _ROWS if is_frame(given.get(field))}
@@ -31,14 +38,45 @@ def table_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     if order is None and named:
         source, frame = next(iter(named.items()))
         order = fields["feature_names"] = frame.names
+    names = None if order is None else [str(name) for name in order]
     for field, frame in frames.items():
-        if order is not None and field in named:
-            frame.put_in_order(field, [str(name) for name in order], source)
+        if names is not None and field in named:
+            frame.put_in_order(field, names, source)
         fields[field] = frame.rows()
+    faults: dict[int, Fault] = {}
+    for field in _ROWS:
+        if fields.get(field) is not None:
+            fields[field] = _cells(plain(fields[field]), field, names or [], faults)
+    if faults:
+        raise refusal(*faults.values())
+    if given.get("context_y") is not None:
+        fields["context_y"] = labels_of(given["context_y"], given.get("task", "classification"))
     context = frames.get("context_X")
     if context is not None and "categorical_feature_indices" not in given:
         fields["categorical_feature_indices"] = context.categories() or None
     return fields
+
+
+def _cells(rows: Any, field: str, names: Sequence[str], faults: dict[int, Fault]) -> Any:
+    """Rows with their cells read, and a fault for each column that has none yet and holds something else.
+
+    What is no list of rows stays as it is: the contract refuses it.
+    """
+    if not isinstance(rows, list | tuple):
+        return rows
+    read: list[Any] = []
+    for i, row in enumerate(cast("Sequence[Any]", rows)):
+        if not isinstance(row, list | tuple) or needs_no_work(cast("Sequence[Any]", row)):
+            read.append(row)
+            continue
+        cells = [as_cell(cell) for cell in cast("Sequence[Any]", row)]
+        read.append(cells)
+        for j, cell in enumerate(cells):
+            if (odd := oddity(cell)) is not None and j not in faults:
+                name = repr(names[j]) if j < len(names) else str(j)
+                message = f"Column {name} holds {odd.what}: give {odd.instead}."
+                faults[j] = fault("wrong_type", f"/{field}/{i}/{j}", message)
+    return read
 
 
 class _Frame:
@@ -58,17 +96,17 @@ class _Frame:
         missing = [name for name in order if name not in names]
         extra = [name for name in names if name not in order]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise _refusal(field, "unique", f"Must have each column once; {_listed(twice)} is there twice.")
+            raise _refused(field, "unique", f"Must have each column once; {_listed(twice)} is there twice.")
         if missing or extra:
             lacks = f"lacks {_listed(missing)}" if missing else ""
             has = f"has {_listed(extra)} more" if extra else ""
             found = " and ".join(part for part in (lacks, has) if part)
-            raise _refusal(field, "mismatch", f"Must have the columns of {source}: it {found}.")
+            raise _refused(field, "mismatch", f"Must have the columns of {source}: it {found}.")
         self._columns.sort(key=lambda column: order.index(column[0]))
 
     def rows(self) -> list[list[Any]]:
         """The rows, each a list in the order of the columns."""
-        values = ([int(v) if isinstance(v, bool) else v for v in column] for *_, column in self._columns)
+        values = (as_cells(column) for *_, column in self._columns)
         return [list(row) for row in zip(*values, strict=True)]
 
     def categories(self) -> list[int]:
@@ -78,7 +116,7 @@ class _Frame:
             for place, (_, kind, values) in enumerate(self._columns)
             if kind == "str"
             or kind.startswith(_CATEGORIES)
-            or any(isinstance(value, str) for value in values)
+            or any(isinstance(as_cell(value), str) for value in values)
         ]
 
 
@@ -98,9 +136,5 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:most])) + more
 
 
-def _refusal(field: str, code: str, message: str) -> Exception:
-    from sheaf_client.contracts.problem import Fault
-    from sheaf_client.errors import InvalidRequestError
-
-    fault = Fault(code=code, path=f"/{field}", message=message)
-    return InvalidRequestError("The request is invalid.", errors=[fault])
+def _refused(field: str, code: str, message: str) -> Exception:
+    return refusal(fault(code, f"/{field}", message))

@@ -114,17 +114,14 @@ class _Encoding:
     @classmethod
     def of(cls, table: Table) -> _Encoding:
         categories: dict[int, dict[float | str, int]] = {}
-        empty: set[int] = set()
         for j, column in enumerate(table.features):
-            if not _present(column).any():
-                empty.add(j)
-            elif j in table.columns.text or j in table.columns.codes:
+            if j in table.columns.text or j in table.columns.codes:
                 met = sorted(set(column[_present(column)].tolist()))
                 if len(met) > MAX_CATEGORIES:
-                    message = f"Column {j} has {len(met)} categories; at most {MAX_CATEGORIES}."
+                    message = f"{table.columns.name(j)} has {len(met)} categories; at most {MAX_CATEGORIES}."
                     raise refuse("/context_X", message)
                 categories[j] = {category: code for code, category in enumerate(met)}
-        return cls(categories, frozenset(empty), sorted(categories) or None)
+        return cls(categories, table.columns.empty, sorted(categories) or None)
 
     def encode(self, columns: Sequence[Column]) -> npt.NDArray[np.float64]:
         """Rows of shape (n_rows, n_features), NaN for a missing value and for a category not met before."""

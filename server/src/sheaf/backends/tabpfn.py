@@ -173,7 +173,7 @@ class _Learned:
 
     def __init__(self, estimator: Any, table: Table, shared: Sequence[object]) -> None:
         self._estimator = estimator
-        self._table = Table(table.task, table.columns, [], table.names, table.target[:0], table.classes)
+        self._table = Table(table.task, table.columns, [], table.target[:0], table.classes)
         self.size = bytes_of(estimator, shared=shared)
 
     def predict(self, features: Sequence[Column], levels: Sequence[float]) -> Prediction:

@@ -196,7 +196,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
         table = read_table(request, self.largest)
         fitted = self.fit(table)
         # What a query is read by; the rows live on in what was fitted, where it needs them.
-        outline = Table(table.task, table.columns, [], table.names, table.target[:0], table.classes)
+        outline = Table(table.task, table.columns, [], table.target[:0], table.classes)
         return _Context(outline, len(table.target), sketch(request), fitted)
 
     def _keep(self, key: str, context: _Context) -> None:

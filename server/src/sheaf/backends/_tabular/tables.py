@@ -1,7 +1,8 @@
 """Reads the rows of a request into columns, with what each column of the context holds settled once.
 
 Text is never taken for a number, though it may look like one; numbers in a column that holds text are the
-names of categories too, so that `1` and `"1"` are one category there.
+names of categories too, so that `1` and `"1"` are one category there. A column without one value in the
+context says nothing: whatever a query has there counts as missing.
 """
 
 from __future__ import annotations
@@ -66,18 +67,30 @@ class Columns:
         width: how many there are.
         text: those that hold text, and so categories.
         codes: those that hold numbers which are codes of categories.
+        empty: those without one value.
+        names: names of the columns.
     """
 
     width: int
     text: frozenset[int]
     codes: frozenset[int]
+    empty: frozenset[int]
+    names: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, rows: Rows, declared: Collection[int]) -> Columns:
+    def of(cls, rows: Rows, declared: Collection[int], names: Sequence[str] | None = None) -> Columns:
         """What the columns of these rows hold, where the caller declared some to be categories."""
-        width = len(rows[0])
-        text = {j for j, column in enumerate(zip(*rows, strict=True)) if str in set(map(type, column))}
-        return cls(width, frozenset(text), frozenset(declared) - text)
+        kinds = [set(map(type, column)) for column in zip(*rows, strict=True)]
+        text = {j for j, found in enumerate(kinds) if str in found}
+        empty = {j for j, found in enumerate(kinds) if found == {type(None)}}
+        codes = frozenset(declared) - text - empty
+        return cls(
+            len(kinds), frozenset(text), codes, frozenset(empty), None if names is None else tuple(names)
+        )
+
+    def name(self, j: int) -> str:
+        """How an error speaks of a column."""
+        return f"Column {j}" if self.names is None else f"Column {self.names[j]!r}"
 
     @property
     def categories(self) -> list[int]:
@@ -92,13 +105,16 @@ class Columns:
         """
         columns: list[Column] = []
         for j, cells in enumerate(zip(*rows, strict=True)):
-            if j in self.text:
+            if j in self.empty:
+                column = np.full(len(cells), np.nan)
+            elif j in self.text:
                 column = np.empty(len(cells), dtype=object)
                 column[:] = [_category(cell) for cell in cells]
             else:
                 if str in set(map(type, cells)):
                     i = next(i for i, cell in enumerate(cells) if isinstance(cell, str))
-                    raise refuse(f"/{field}/{i}/{j}", "This column of the context holds numbers.", "mismatch")
+                    message = f"{self.name(j)} of the context holds numbers, not text."
+                    raise refuse(f"/{field}/{i}/{j}", message, "mismatch")
                 column = np.array(cells, dtype=np.float64)
                 beyond = np.flatnonzero(np.abs(column) > largest)
                 if beyond.size:
@@ -122,7 +138,6 @@ class Table:
         task: `classification` or `regression`.
         columns: what its columns hold.
         features: its columns, each of shape (n_rows,).
-        names: names of the columns.
         target: shape (n_rows,): positions in `classes` as int64, or values as float64.
         classes: the classes met, numbers before names, each sorted; None for `regression`.
     """
@@ -130,7 +145,6 @@ class Table:
     task: str
     columns: Columns
     features: list[Column]
-    names: tuple[str, ...] | None
     target: npt.NDArray[Any]
     classes: tuple[int | str, ...] | None
 
@@ -138,30 +152,42 @@ class Table:
 def read_table(request: TabularRequest, largest: float = math.inf) -> Table:
     """The context that a request carries; raises what `Columns.read` raises."""
     rows, labels = request.context_X or [], request.context_y or []
-    columns = Columns.of(rows, request.categorical_feature_indices or ())
+    columns = Columns.of(rows, request.categorical_feature_indices or (), request.feature_names)
     features = columns.read(rows, "context_X", largest)
-    names = None if request.feature_names is None else tuple(request.feature_names)
     if request.task == "regression":
         target = np.array(labels, dtype=np.float64)
         beyond = np.flatnonzero(np.abs(target) > largest)
         if beyond.size:
             message = f"The model takes numbers up to {largest:g}."
             raise refuse(f"/context_y/{beyond[0]}", message, "out_of_range")
-        return Table(request.task, columns, features, names, target, None)
+        return Table(request.task, columns, features, target, None)
     classes = classes_of(labels)
     position: dict[Label, int] = {label: i for i, label in enumerate(classes)}
     target = np.array([position[label] for label in labels], dtype=np.int64)
-    return Table(request.task, columns, features, names, target, classes)
+    return Table(request.task, columns, features, target, classes)
 
 
 def classes_of(labels: Sequence[Label]) -> tuple[int | str, ...]:
-    """The classes among labels, numbers before names, each sorted; refuses a fraction, with its path."""
+    """The classes among labels, numbers before names, each sorted; refuses what is no class, with its path.
+
+    A class is a name, or a whole number that each encoding of an answer can carry and that a float can be
+    told by.
+    """
     met = set(labels)
     numbers = {label for label in met if not isinstance(label, str)}
-    if fractions := {label for label in numbers if label != int(label)}:
-        i = next(i for i, label in enumerate(labels) if label in fractions)
-        raise refuse(f"/context_y/{i}", "A class is a whole number or a name.", "not_allowed")
+    if strange := {label for label in numbers if not _is_class(label)}:
+        i = next(i for i, label in enumerate(labels) if label in strange)
+        message = (
+            'A class is a whole number within 64 bits, or a name; for quantities give task="regression".'
+        )
+        raise refuse(f"/context_y/{i}", message, "not_allowed")
     return (*sorted(map(int, numbers)), *sorted(label for label in met if isinstance(label, str)))
+
+
+def _is_class(label: float) -> bool:
+    if isinstance(label, float):
+        return label.is_integer() and abs(label) <= 2**53
+    return -(2**63) <= label < 2**64
 
 
 def check_query(request: TabularRequest, table: Table) -> InvalidRequestError | None:
@@ -171,7 +197,7 @@ def check_query(request: TabularRequest, table: Table) -> InvalidRequestError | 
     if len(request.query_X[0]) != table.columns.width:
         message = f"The context has {table.columns.width} columns."
         return refuse("/query_X", message, "mismatch")
-    if request.feature_names is not None and tuple(request.feature_names) != table.names:
-        said = "other names" if table.names else "no names"
+    if request.feature_names is not None and tuple(request.feature_names) != table.columns.names:
+        said = "other names" if table.columns.names else "no names"
         return refuse("/feature_names", f"The context was sent with {said} of its columns.", "mismatch")
     return None
