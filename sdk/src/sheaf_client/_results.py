@@ -70,7 +70,8 @@ class Results(Model):
 
         Where the answer is of atoms that were sent, a copy of these with all they carry, exactly where the
         answer says and as fast, with the answer as their calculator: energy, forces, stress. Constraints do
-        not move them back; ASE's `get_forces()` applies them. Where it holds a structure, the atoms of its first model in the order of its file;
+        not move them back; ASE's `get_forces()` applies them. Where it holds a structure, the atoms of its
+        first model in the order of its file;
         their `arrays` have `atomtypes`, `residuenames`, `residuenumbers`, `chainids`, `occupancy` and
         `bfactor`, each of shape (n_atoms,).
 
