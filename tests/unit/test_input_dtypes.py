@@ -1,5 +1,4 @@
 """Every dtype of pandas, polars, numpy and pyarrow as a column of a table and as labels."""
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 

@@ -46,8 +46,7 @@ def table_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     faults: dict[int, Fault] = {}
     for field in _ROWS:
         if fields.get(field) is not None:
-            rows = fields[field] if field in frames else plain(fields[field])
-            fields[field] = _cells(rows, field, names or [], faults)
+            fields[field] = _cells(fields[field], field, names or [], faults)
     if faults:
         raise refusal(*faults.values())
     if given.get("context_y") is not None:
@@ -63,10 +62,16 @@ def _cells(rows: Any, field: str, names: Sequence[str], faults: dict[int, Fault]
 
     What is no list of rows stays as it is: the contract refuses it.
     """
+    if comes_from(rows, "numpy", "ndarray") and rows.dtype.kind in "iuf" and rows.dtype.itemsize <= 8:
+        return rows  # numbers alone
+    rows = rows if isinstance(rows, list | tuple) else plain(rows)
     if not isinstance(rows, list | tuple):
         return rows
     read: list[Any] = []
-    for i, row in enumerate(cast("Sequence[Any]", rows)):
+    for i, given in enumerate(cast("Sequence[Any]", rows)):
+        row = given
+        if not isinstance(row, list | tuple) or not needs_no_work(cast("Sequence[Any]", row)):
+            row = plain(row)
         if not isinstance(row, list | tuple) or needs_no_work(cast("Sequence[Any]", row)):
             read.append(row)
             continue
