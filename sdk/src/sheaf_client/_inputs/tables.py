@@ -46,7 +46,7 @@ def table_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     faults: dict[int, Fault] = {}
     for field in _ROWS:
         if fields.get(field) is not None:
-            fields[field] = _cells(plain(fields[field]), field, names or [], faults)
+            fields[field] = _cells(fields[field], field, names or [], faults)
     if faults:
         raise refusal(*faults.values())
     if given.get("context_y") is not None:
@@ -62,10 +62,16 @@ def _cells(rows: Any, field: str, names: Sequence[str], faults: dict[int, Fault]
 
     What is no list of rows stays as it is: the contract refuses it.
     """
+    if comes_from(rows, "numpy", "ndarray") and rows.dtype.kind in "iuf" and rows.dtype.itemsize <= 8:
+        return rows  # numbers alone
+    rows = rows if isinstance(rows, list | tuple) else plain(rows)
     if not isinstance(rows, list | tuple):
         return rows
     read: list[Any] = []
-    for i, row in enumerate(cast("Sequence[Any]", rows)):
+    for i, given in enumerate(cast("Sequence[Any]", rows)):
+        row = given
+        if not isinstance(row, list | tuple) or not needs_no_work(cast("Sequence[Any]", row)):
+            row = plain(row)
         if not isinstance(row, list | tuple) or needs_no_work(cast("Sequence[Any]", row)):
             read.append(row)
             continue
@@ -84,7 +90,7 @@ class _Frame:
 
     def __init__(self, frame: Any) -> None:
         columns = _columns(frame)
-        self._columns = [(name, kind, values) for name, kind, values in columns]
+        self._columns = [(name, kind, as_cells(values)) for name, kind, values in columns]
         #: None where the columns are numbered, as those of a bare array are.
         self.names = (
             [name for name, *_ in columns] if all(isinstance(name, str) for name, *_ in columns) else None
@@ -106,7 +112,7 @@ class _Frame:
 
     def rows(self) -> list[list[Any]]:
         """The rows, each a list in the order of the columns."""
-        values = (as_cells(column) for *_, column in self._columns)
+        values = (column for *_, column in self._columns)
         return [list(row) for row in zip(*values, strict=True)]
 
     def categories(self) -> list[int]:
@@ -114,9 +120,7 @@ class _Frame:
         return [
             place
             for place, (_, kind, values) in enumerate(self._columns)
-            if kind == "str"
-            or kind.startswith(_CATEGORIES)
-            or any(isinstance(as_cell(value), str) for value in values)
+            if kind == "str" or kind.startswith(_CATEGORIES) or str in set(map(type, values))
         ]
 
 
