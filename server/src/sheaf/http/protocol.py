@@ -35,8 +35,8 @@ _Taken: TypeAlias = "tuple[BoundedProtocol, RequestResponseCycle]"
 
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
     """The protocol with these limits, as uvicorn's `http` setting takes it, for one server."""
-    shared = {"limits": limits, "origins": Origins(limits.origins), "gathering": Gathering()}
-    return cast("type[asyncio.Protocol]", partial(BoundedProtocol, **shared))
+    made = partial(BoundedProtocol, limits=limits, origins=Origins(limits.origins), gathering=Gathering())
+    return cast("type[asyncio.Protocol]", made)
 
 
 class Begun(Protocol):
