@@ -30,7 +30,7 @@ class Adapters:
         """
         if isinstance(written, str):
             raise ArgumentError(f"adapters are a list of texts, not one text: [{written!r}]")
-        if not isinstance(written, Iterable):  # type: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(written, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - users may
             raise ArgumentError(f"adapters are a list of texts, not a {type(written).__name__}")
         read = [_read(text) for text in written]
         names = tuple(name for name, _ in read)

@@ -125,7 +125,7 @@ def read_headers(given: object, name: str = "headers") -> dict[str, str]:
     if not isinstance(given, Mapping):
         raise ArgumentError(f"{name} is a mapping of text to text, not a {type(given).__name__}")
     read: dict[str, str] = {}
-    for header, value in cast("Mapping[Any, Any]", given).items():
+    for header, value in cast("Any", given).items():
         if not isinstance(header, str) or not _TOKEN.fullmatch(header):
             raise ArgumentError(f"{name}: the name of a header has letters, digits and '-'; one has others")
         if header.lower() in _FRAMING:
@@ -160,7 +160,7 @@ def read_middleware(given: object) -> Sequence[Callable[..., Any]]:
     """Functions to call around each try."""
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise ArgumentError(f"middleware is a list of functions, not a {type(given).__name__}")
-    layers = cast("Sequence[Any]", given)
+    layers = tuple(cast("Any", given))
     for layer in layers:
         if not callable(layer):
             raise ArgumentError(f"middleware is a list of functions, and a {type(layer).__name__} is none")

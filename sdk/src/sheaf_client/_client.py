@@ -118,7 +118,8 @@ class _Client:
             # No proxy leads to this machine, whatever the environment says.
             direct = {f"all://{httpx.URL(url).netloc.decode()}": None} if is_loopback(url) else None
             tls = httpx.create_ssl_context()
-            make = partial(new_client, base_url=url, follow_redirects=False, verify=tls, mounts=direct)
+            settings = {"base_url": url, "follow_redirects": False, "verify": tls, "mounts": direct}
+            make: Callable[[], Any] = partial(new_client, **settings)
             self.transport = transport(make(), make=make, base_url=url)
         self._target = without_secrets(url)
 
