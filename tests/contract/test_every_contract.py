@@ -189,7 +189,7 @@ def test_the_python_client_refuses_before_it_sends(model_type: str) -> None:
 
 def bare(client: Sheaf) -> httpx.Client:
     """The HTTP client of a target, without what ours adds to it."""
-    return client.transport._client
+    return client.transport._connections.current()
 
 
 def encoded(model_type: str, body: Any, encoding: str) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Sheaf]:
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
     with TARGETS["asgi"]([ModelSpec(name=NAME, backend_cls=Argon)]) as running:
-        yield running.transport._client
+        yield running.transport._connections.current()
 
 
 def faults(response: httpx.Response) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack
 
@@ -118,8 +118,10 @@ class _Client:
             # No proxy leads to this machine, whatever the environment says.
             direct = {f"all://{httpx.URL(url).netloc.decode()}": None} if is_loopback(url) else None
             tls = httpx.create_ssl_context()
-            settings = {"base_url": url, "follow_redirects": False, "verify": tls, "mounts": direct}
-            make: Callable[[], Any] = partial(new_client, **settings)
+
+            def make() -> Any:
+                return new_client(base_url=url, follow_redirects=False, verify=tls, mounts=direct)
+
             self.transport = transport(make(), make=make, base_url=url)
         self._target = without_secrets(url)
 

@@ -94,7 +94,7 @@ def write(document: JSON, output: Path | None, form: Format | None = None) -> No
     if form is None:
         form = "yaml" if output is not None and output.suffix in (".yaml", ".yml") else "json"
     if form == "yaml":
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+        text = cast("Any", yaml).safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
     else:
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     if output is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sheaf_client._inputs.kinds import comes_from
 
@@ -52,7 +52,7 @@ def as_cell(value: Any) -> Any:
         try:
             return float(value)
         except OverflowError:  # a fraction beyond all floats
-            return float("inf") if value > 0 else float("-inf")
+            return float("inf") if cast("Any", value) > 0 else float("-inf")
     return value
 
 

@@ -64,4 +64,4 @@ def _one_column(value: Any) -> Any:
     if len(widths) == 1 and (width := widths.pop()) is not None:
         message = f"Must be one label to a row; each row has {width}."
         raise refusal(fault("wrong_type", _FIELD, message))
-    return labels
+    return rows

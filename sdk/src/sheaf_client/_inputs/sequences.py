@@ -127,7 +127,8 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
     """
     # Sequences are ASCII; names may be in any encoding, and cost nobody the file.
     form: Any = {"mode": "rt", "encoding": "utf-8-sig", "errors": "replace"}
-    with gzip.open(path, **form) if path.suffix == ".gz" else path.open(**form) as lines:
+    opener: Any = gzip.open if path.suffix == ".gz" else Path.open
+    with opener(path, **form) as lines:
         entries = list(_entries(cast("Iterable[str]", lines)))
     if not entries:
         raise ValueError(f"{path} holds no FASTA entries")

@@ -64,7 +64,8 @@ def _cells(rows: Any, field: str, names: Sequence[str], faults: dict[int, Fault]
     """
     if comes_from(rows, "numpy", "ndarray") and rows.dtype.kind in "iuf" and rows.dtype.itemsize <= 8:
         return rows  # numbers alone
-    rows = rows if isinstance(rows, list | tuple) else plain(rows)
+    if not isinstance(rows, list | tuple):
+        rows = plain(rows)
     if not isinstance(rows, list | tuple):
         return rows
     read: list[Any] = []

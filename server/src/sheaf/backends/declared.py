@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from sheaf.api.operations import OPERATIONS
 from sheaf.backends.base import ModelBackend
@@ -16,7 +16,7 @@ def checked_class(cls: Any) -> type[ModelBackend]:
         raise ValueError(f"{cls!r} is no class: `backend_cls` is a class that extends ModelBackend")
     if not issubclass(cls, ModelBackend):
         raise ValueError(f"{cls.__name__} is no backend: it does not extend sheaf.backends.base.ModelBackend")
-    backend = cast("type[ModelBackend]", cls)
+    backend: type[ModelBackend[Any, Any]] = cls
     missing = sorted(backend.__abstractmethods__)
     if backend.batch_predict is ModelBackend.batch_predict and backend.predict is ModelBackend.predict:
         missing.append("batch_predict or predict")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -97,4 +97,5 @@ class BatchSpec(BaseModel):
             raise ValueError(
                 f"{self.spec.backend_cls.__name__} has no name in YAML: give `backend`, its registered name"
             )
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        return str(cast("Any", yaml).safe_dump(said, sort_keys=False))

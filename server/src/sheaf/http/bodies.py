@@ -210,8 +210,10 @@ async def parsed(body: Body) -> Any:
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:
     """`decode` for one item of a batch, already parsed."""
     content: Any = value
-    if isinstance(value, dict) and isinstance(value.get("model_name", ""), str):
-        content = {**cast("dict[str, Any]", value), "model_name": model_name}
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        if isinstance(members.get("model_name", ""), str):
+            content = {**members, "model_name": model_name}
     try:
         return _named(_from_value(kind, content), model_name)
     except ValidationError as error:
