@@ -102,9 +102,11 @@ def test_connections_end_with_their_loop_also_under_an_open_stream(server: str) 
     client = AsyncSheaf(server, max_retries=0)
 
     async def use() -> None:
+        await client.time_series.forecast(**ask(1))
         stream = client.time_series.stream(**ask(1, model="steps", horizon=200))
         await anext(stream)
 
+    gc.collect()  # what other tests left
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for _ in range(3):
