@@ -31,7 +31,7 @@ export function readBaseUrl(given: unknown, name = 'baseUrl'): string {
 
 /** An API key without the white space around it; files end in a newline. Empty is none. */
 export function readKey(given: unknown, name = 'apiKey'): string | undefined {
-  if (given === undefined) return undefined;
+  if (given === undefined || given === null) return undefined;
   if (typeof given !== 'string') throw new ArgumentError(`${name} is text.`);
   const key = given.trim();
   if (!KEY.test(key)) {
