@@ -50,8 +50,9 @@ class Case:
     faults: list[tuple[str, str]]
 
     def over_http(self, model_type: str) -> Outcome:
-        """Its outcome where the URL names the model, which the body then need not."""
-        if ("missing", "/model_name") not in self.faults:
+        """Its outcome where the URL names the model: the body then need not, and what it says is a label."""
+        named = self.body.get("model_name", "") if isinstance(self.body, dict) else None
+        if not isinstance(named, str) or "/model_name" not in {path for _, path in self.faults}:
             return self.faults
         body = {**self.body, "model_name": model_type}
         try:
