@@ -283,6 +283,7 @@ def test_older_spellings_are_understood_and_not_mixed() -> None:
     assert (backend.model_id, backend.device) == ("x", "cuda")
     assert (ESMCBackend("y").model_id, ESMCBackend().device) == ("y", "cpu")
     with pytest.raises(TypeError, match="model_name"):
-        ESMCBackend("x", model_name="x")
+        ESMCBackend("x", model_name="other")
     with pytest.raises(TypeError, match="device_map"):
-        ESMCBackend(device="cpu", device_map="cpu")
+        ESMCBackend(device="cpu", device_map="cuda")
+    assert ESMCBackend(device="cpu", device_map="cpu").device == "cpu"  # said twice, and the same
