@@ -166,12 +166,17 @@ def test_raw_bytes_and_base64_say_the_same(client: Sheaf, model_type: str, binar
     assert differences(found, in_turn(sent)) == {}
 
 
+#: What the Python client takes as people hold it: flags in a table are sent as the numbers 0 and 1.
+TAKEN = {"invalid/context_X_flag", "invalid/context_y_flag", "invalid/query_X_flag"}
+
+
 @every_type
 def test_the_python_client_refuses_before_it_sends(model_type: str) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise AssertionError("it was sent")
 
-    invalid = [case for case in cases(model_type, "invalid") if isinstance(case.body, dict)]
+    found_invalid = [case for case in cases(model_type, "invalid") if isinstance(case.body, dict)]
+    invalid = [case for case in found_invalid if case.name not in TAKEN]
     transport = httpx.MockTransport(answer)
     client = Sheaf("http://server", http_client=httpx.Client(transport=transport, base_url="http://server"))
     call = method(client, model_type)

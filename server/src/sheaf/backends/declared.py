@@ -16,7 +16,7 @@ def checked_class(cls: Any) -> type[ModelBackend]:
         raise ValueError(f"{cls!r} is no class: `backend_cls` is a class that extends ModelBackend")
     if not issubclass(cls, ModelBackend):
         raise ValueError(f"{cls.__name__} is no backend: it does not extend sheaf.backends.base.ModelBackend")
-    backend: type[ModelBackend[Any, Any]] = cls
+    backend: Any = cls
     missing = sorted(backend.__abstractmethods__)
     if backend.batch_predict is ModelBackend.batch_predict and backend.predict is ModelBackend.predict:
         missing.append("batch_predict or predict")

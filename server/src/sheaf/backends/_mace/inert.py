@@ -46,7 +46,7 @@ class Inert:
         self.__dict__["_arguments"] = args
 
     def __setstate__(self, state: Any) -> None:
-        parts = cast("tuple[Any, ...]", state) if isinstance(state, tuple) else (state,)
+        parts: Any = state if isinstance(state, tuple) else (state,)
         for part in parts:
             if isinstance(part, dict):
                 self.__dict__.update(cast("dict[str, Any]", part))
