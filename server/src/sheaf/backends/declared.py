@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from sheaf.api.operations import OPERATIONS
 from sheaf.backends.base import ModelBackend
@@ -16,13 +16,13 @@ def checked_class(cls: Any) -> type[ModelBackend]:
         raise ValueError(f"{cls!r} is no class: `backend_cls` is a class that extends ModelBackend")
     if not issubclass(cls, ModelBackend):
         raise ValueError(f"{cls.__name__} is no backend: it does not extend sheaf.backends.base.ModelBackend")
-    backend: Any = cls
+    backend = cast("Any", cls)
     missing = sorted(backend.__abstractmethods__)
     if backend.batch_predict is ModelBackend.batch_predict and backend.predict is ModelBackend.predict:
         missing.append("batch_predict or predict")
     if missing:
         raise ValueError(f"the backend {backend.__name__} does not write {' and '.join(missing)}")
-    return backend
+    return cast("type[ModelBackend[Any, Any]]", backend)
 
 
 def declared_type(cls: type[ModelBackend], settings: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -46,7 +46,7 @@ class Inert:
         self.__dict__["_arguments"] = args
 
     def __setstate__(self, state: Any) -> None:
-        parts: Any = state if isinstance(state, tuple) else (state,)
+        parts = cast("Sequence[Any]", state) if isinstance(state, tuple) else (state,)
         for part in parts:
             if isinstance(part, dict):
                 self.__dict__.update(cast("dict[str, Any]", part))
