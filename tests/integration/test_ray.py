@@ -207,7 +207,7 @@ def test_a_new_model_that_does_not_come_up_leaves_nothing_behind(server: ModelSe
 def test_the_shared_routes_are_there(server: ModelServer) -> None:
     with httpx.Client(base_url=server.url) as http:
         assert http.get("/echo/health").json() == {"status": "ok"}
-        assert http.get("/echo/ready").json() == {"status": "ready"}
+        assert http.get("/echo/ready").json() == {"status": "ready", "model": "echo"}
         assert http.get("/docs").status_code == 200
         assert http.get("/openapi.json").json() == generate(server.specs)
         refused = http.post("/echo/predict", json={"history": [1.0], "horizon": 0, "frequency": "1h"})
