@@ -39,6 +39,8 @@ NOT_RUN = {
     "pip install ./sdk": "installs; `test_what_is_installed_exists` looks at the names",
     "python3 -m pip install nox && python3 -m nox -s demo": "a session of nox; CI runs it",
     "python3 -m pip install nox && python3 -m nox -s tests": "a session of nox; CI runs it",
+    "from sheaf import ModelServer": "two replicas of two CPUs each, and port 8000; see test_ray.py",
+    "mkdir -p requests": "starts two workers on Ray; see test_batch.py",
     "from sheaf.modal_server import ModalServer": "needs an account at Modal; see test_modal.py",
 }
 #: What Python blocks run in: a notebook without the pages. Each line in is a block, each line out its result.
@@ -89,8 +91,6 @@ def why_not(block: Block) -> str | None:
 def params() -> Iterator[Any]:
     for block in BLOCKS:
         marks = [pytest.mark.node] if block.lang == "ts" else []
-        if block.section in {"Deploy", "Batch jobs"}:
-            marks.append(pytest.mark.ray)
         name = re.sub(r"\W+", "-", block.section.lower())
         if why_not(block) is None:
             yield pytest.param(block, id=f"{name}-{block.lang}-{block.line}", marks=marks)
@@ -243,8 +243,6 @@ def test_the_block_does_what_it_says(block: Block, reader: Reader) -> None:
     if re.search(r"print\(|console\.log|^curl|^sheaf key", block.source, re.MULTILINE):
         assert printed.strip()
         assert "Error" not in printed or block.section == "Errors"
-    if block.section == "Deploy" and block.lang == "python":
-        reader.python("server.shutdown()")
 
 
 def test_the_first_forecast_looks_like_one() -> None:
