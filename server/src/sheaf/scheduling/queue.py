@@ -53,16 +53,16 @@ class Entry(Generic[T]):
     urgency: float = field(default=0.0)
     number: int = field(default=0)
     waiting: bool = field(default=False)
+    #: With whom it shares turns; made once, as each step of its way asks.
+    flow: Flow = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.flow = Flow(self.tenant, self.call)
 
     def __lt__(self, other: Entry[T]) -> bool:
         if self.urgency != other.urgency:
             return self.urgency < other.urgency
         return self.number < other.number
-
-    @property
-    def flow(self) -> Flow:
-        """With whom it shares turns."""
-        return Flow(self.tenant, self.call)
 
     @property
     def since(self) -> float:
