@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import wave
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,17 @@ from sheaf_client._formats import BrokenFileError, image_size, sound_size
 
 PATH = Path(__file__).with_name("files.json")
 LOOKS = {"image": image_size, "audio": sound_size}
+
+
+def wav(rate: int = 16_000, frames: int = 160, channels: int = 1) -> bytes:
+    """A silent WAV of 16 bits."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(channels)
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        sound.writeframes(b"\0\0" * frames * channels)
+    return file.getvalue()
 
 
 def fault_of(kind: str, data: bytes) -> str | None:

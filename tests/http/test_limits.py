@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import json
 import os
 import random
 import struct
-import wave
 import zlib
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from sheaf.spec import ModelSpec
 from sheaf_client._binary import BinaryField, each
 from sheaf_client._faults import faults_of
 from tests.contract.echo import EchoBackend
-from tests.contract.files import encoded
+from tests.contract.files import encoded, wav
 from tests.http.conftest import GOOD, Serve
 
 JSON = {"content-type": "application/json"}
@@ -145,16 +143,6 @@ def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def wav(rate: int = 16_000, frames: int = 160, channels: int = 1) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setnchannels(channels)
-        sound.setsampwidth(2)
-        sound.setframerate(rate)
-        sound.writeframes(b"\0\0" * frames * channels)
-    return file.getvalue()
 
 
 BAD_MEDIA: dict[str, list[tuple[bytes, str]]] = {

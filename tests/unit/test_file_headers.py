@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import random
 import struct
-import wave
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sheaf_client._formats import BrokenFileError, SoundSize, image_size, sound_size
-from tests.contract.files import LOOKS, accepted, encoded, fault_of, others, whole
+from tests.contract.files import LOOKS, accepted, encoded, fault_of, others, wav, whole
 
 WHOLE = list(whole())
 OTHERS = list(others())
@@ -131,16 +130,6 @@ def test_a_file_that_goes_on_as_junk_ends_in_an_answer(entry: Any, kept: int, ju
     for kind in LOOKS:
         said = fault_of(kind, entry[2][:kept] + junk)
         assert said is None or said.endswith(".")
-
-
-def wav(rate: int = 16_000, frames: int = 160, channels: int = 1) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setnchannels(channels)
-        sound.setsampwidth(2)
-        sound.setframerate(rate)
-        sound.writeframes(b"\0\0" * frames * channels)
-    return file.getvalue()
 
 
 def test_sounds_tell_their_length() -> None:
