@@ -85,7 +85,7 @@ def steps_of(form: str, request: SatelliteRequest) -> tuple[dict[str, Callable[[
     encoded, sent_as = encode_response(response, headers)
     received = httpx.Response(200, content=encoded, headers={"content-type": sent_as})
 
-    read = _read_response(received, SatelliteResponse)
+    read = _read_response(received, SatelliteResponse, request.request_id)
     decoded = decode(body, SatelliteRequest, request.model_name)
     assert read == response
     assert np.array_equal(decoded.pixels, request.pixels)
@@ -93,7 +93,7 @@ def steps_of(form: str, request: SatelliteRequest) -> tuple[dict[str, Callable[[
         f"{form}: client encode": partial(_encode, request, options),
         f"{form}: server decode": partial(decode, body, SatelliteRequest, request.model_name),
         f"{form}: server encode": partial(encode_response, response, headers),
-        f"{form}: client decode": partial(_read_response, received, SatelliteResponse),
+        f"{form}: client decode": partial(_read_response, received, SatelliteResponse, request.request_id),
     }
     return steps, len(content)
 

@@ -80,6 +80,16 @@ def own_mark(server: str, model: ModelInfo | None = None) -> Mark:
     return Mark(server=server, job=_runtime_context().get_job_id(), model=model)
 
 
+def forget_ended() -> bool:
+    """Forget the Ray Serve of a cluster that is no more, and say whether there was one.
+
+    Serve keeps its client after Ray has ended, and tells clusters apart by the number of a program's job,
+    which starts at one in each: the next cluster of a program would be asked through a client of the last.
+    """
+    client, kept = _context._check_cached_client_alive()  # noqa: SLF001 - no other way
+    return kept and client is None
+
+
 def _client() -> Any:
     # What `serve.status()` reads too, which leaves routes and settings out; None where Serve is not up.
     return _context._get_global_client(raise_if_no_controller_running=False)  # noqa: SLF001 - no other way

@@ -286,8 +286,8 @@ class ModelServer:
     def shutdown(self) -> None:
         """Take this server's models away; Ray Serve too where it started that and nobody else's are there."""
         atexit.unregister(self._end)
-        if not ray.is_initialized():
-            return
+        if not ray.is_initialized() or cluster.forget_ended():
+            return  # they ended with their cluster
         there = cluster.applications()
         leaving = cluster.owned(there, self._id)
         others = {name: app for name, app in there.items() if name not in {*leaving, INDEX}}
@@ -305,6 +305,7 @@ class ModelServer:
         atexit.unregister(self._end)
         atexit.register(self._end)
         self._began_ray = start_ray(self._mode) or self._began_ray
+        cluster.forget_ended()
         specs = list(specs)
         cluster.check_free([spec.name for spec in specs], self._id)
         applications = {spec.name: self._build(spec) for spec in specs}
