@@ -33,7 +33,7 @@ CODEGEN = (
 )
 TESTING = (
     *("hypothesis>=6.100", "playwright>=1.50", "promql-parser>=0.5", "psutil>=6", "pytest>=8.3"),
-    *("pytest-timeout>=2.3", "schemathesis>=4.0"),
+    *("pytest-timeout>=2.3", "pytest-xdist>=3.6", "schemathesis>=4.0"),
 )
 #: What people of these fields hold; the client recognises it and never imports it.
 HELD = (
@@ -43,6 +43,8 @@ HELD = (
 #: Pinned too: another version finds other things.
 CHECKERS = ("mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAML>=6.0", "nox>=2024.10.9")
 PLOTS = ("matplotlib>=3.8",)
+#: Files of tests run on two cores at a time; a cluster of Ray wants both for itself.
+PARALLEL = ("--numprocesses", "2", "--dist", "loadgroup")
 #: The tests of a few minutes.
 QUICK = "not ray and not torch and not browser and not node"
 
@@ -123,8 +125,11 @@ def tests(session: nox.Session) -> None:
     install(session, "tests")
     build_typescript(session)
     ensure_system(session, CHROMIUM, REDIS)
-    session.run("python", "-m", "pytest", *session.posargs)
-    if not session.posargs:
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+    else:
+        session.run("python", "-m", "pytest", *PARALLEL, "-m", "not ray")
+        session.run("python", "-m", "pytest", "-m", "ray")
         session.run("npm", "test", "--prefix", str(TYPESCRIPT), "--silent", external=True)
 
 
@@ -144,7 +149,7 @@ def newest(session: nox.Session) -> None:
 
 def run_quick_tests(session: nox.Session) -> None:
     ensure_system(session, REDIS)
-    session.run("python", "-m", "pytest", "-m", QUICK, *session.posargs)
+    session.run("python", "-m", "pytest", *PARALLEL, "-m", QUICK, *session.posargs)
 
 
 @nox.session

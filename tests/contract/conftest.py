@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.contract.record import COLLECTED, OUTCOMES
+
+GROUP = re.compile(r"@/[^@\]]*$")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -15,4 +19,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" or report.outcome != "passed":
-        OUTCOMES[report.nodeid] = report.outcome
+        # One of several processes adds its group to the name: path::test[parameters]@group.
+        OUTCOMES[GROUP.sub("", report.nodeid)] = report.outcome

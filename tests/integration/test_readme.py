@@ -32,6 +32,8 @@ TYPESCRIPT = ROOT / "clients/typescript"
 URL = "http://127.0.0.1:8000"
 #: A machine that tests has no GPU, which a reader of this block needs.
 ON_CPU = ('backend="flux",', 'backend="flux", backend_kwargs={"device": "cpu", "dtype": "float32"},')
+#: The port of Ray Serve may be taken here.
+DEPLOYED = "ModelServer(models=[chronos])"
 #: Seconds a block may take; reached only where it hangs.
 PATIENCE = 300
 #: Blocks that are read and not run, by how they begin, and why.
@@ -39,8 +41,6 @@ NOT_RUN = {
     "pip install ./sdk": "installs; `test_what_is_installed_exists` looks at the names",
     "python3 -m pip install nox && python3 -m nox -s demo": "a session of nox; CI runs it",
     "python3 -m pip install nox && python3 -m nox -s tests": "a session of nox; CI runs it",
-    "from sheaf import ModelServer": "two replicas of two CPUs each, and port 8000; see test_ray.py",
-    "mkdir -p requests": "starts two workers on Ray; see test_batch.py",
     "from sheaf.modal_server import ModalServer": "needs an account at Modal; see test_modal.py",
 }
 #: What Python blocks run in: a notebook without the pages. Each line in is a block, each line out its result.
@@ -91,9 +91,16 @@ def why_not(block: Block) -> str | None:
 def params() -> Iterator[Any]:
     for block in BLOCKS:
         marks = [pytest.mark.node] if block.lang == "ts" else []
+        if DEPLOYED in block.source or "sheaf batch" in block.source:
+            marks = [pytest.mark.ray]
         name = re.sub(r"\W+", "-", block.section.lower())
         if why_not(block) is None:
             yield pytest.param(block, id=f"{name}-{block.lang}-{block.line}", marks=marks)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 class Reader:
@@ -115,7 +122,8 @@ class Reader:
 
     def read(self, block: Block) -> str:
         """Do what the block says; what it printed."""
-        source = block.source.replace(URL, self.url).replace(*ON_CPU)
+        on_port = DEPLOYED.replace(")", f", port={free_port()})")
+        source = block.source.replace(URL, self.url).replace(*ON_CPU).replace(DEPLOYED, on_port)
         return {"bash": self.shell, "python": self.python, "ts": self.typescript, "yaml": self.write}[
             block.lang
         ](source)
@@ -169,8 +177,7 @@ class Reader:
                 if "serve" in server.args:
                     server.terminate()
                     server.wait(PATIENCE)
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                port = free.getsockname()[1]
+            port = free_port()
             command, self.url = f"{command} --port {port}", f"http://127.0.0.1:{port}"
         log = self.folder / f"{len(self.started)}.log"
         with log.open("w") as out:
@@ -206,6 +213,9 @@ class Reader:
         return self.shell(f"node {compiler} {options} readme.mts && node readme.mjs")
 
     def leave(self) -> None:
+        if self._kernel is not None and self._kernel.stdin is not None:
+            self._kernel.stdin.close()  # a program that ends takes what it deployed along
+            self._kernel.wait(PATIENCE)
         for process in reversed(self.started):
             process.kill()
             process.wait()
@@ -240,7 +250,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 @pytest.mark.parametrize("block", params())
 def test_the_block_does_what_it_says(block: Block, reader: Reader) -> None:
     printed = reader.read(block)
-    if re.search(r"print\(|console\.log|^curl|^sheaf key", block.source, re.MULTILINE):
+    if re.search(r"print\(|console\.log|^curl|^sheaf key|^cat ", block.source, re.MULTILINE):
         assert printed.strip()
         assert "Error" not in printed or block.section == "Errors"
 
