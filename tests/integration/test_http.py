@@ -325,6 +325,8 @@ def test_a_stream_that_fails_says_so_as_its_last_event(http: httpx.Client) -> No
     ][-1]
     event = json.loads(last)
     assert (event["type"], event["done"], event["problem"]["code"]) == ("error", True, "backend_failed")
+    # Clients of the 0.x API read a text at `error`.
+    assert event["error"] == event["problem"]["detail"] == "The model failed on this request."
     assert "secret" not in text
 
 

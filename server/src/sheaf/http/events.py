@@ -41,9 +41,8 @@ async def _server_sent(
             yield await _event(event, number, caller)
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
-        yield ServerSentEvent(
-            ErrorEvent(problem=problem).model_dump_json(exclude_none=True), event="error", id=str(number + 1)
-        )
+        told = ErrorEvent(problem=problem, error=problem.detail or problem.title)
+        yield ServerSentEvent(told.model_dump_json(exclude_none=True), event="error", id=str(number + 1))
     finally:
         await rest.aclose()
 
