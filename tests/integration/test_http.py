@@ -311,6 +311,13 @@ def test_a_stream_gives_events_in_order(http: httpx.Client) -> None:
     assert (last["type"], last["done"], last["mean"]) == ("result", True, [2, 2, 2])
 
 
+def test_an_event_is_one_line_however_lines_are_told_apart(http: httpx.Client) -> None:
+    item = "a\nb\rc\x85d\u2028e\u2029f\x0b\x1c ä→𝄞"
+    with http.stream("POST", "/steps/stream", json={**GOOD, "item_id": item}) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+    assert json.loads(lines[-1])["item_id"] == item
+
+
 def test_a_stream_that_is_refused_has_a_status(http: httpx.Client) -> None:
     assert http.post("/steps/stream", json={**GOOD, "horizon": 0}).status_code == 422
     assert http.post("/nobody/stream", json=GOOD).status_code == 404
@@ -325,6 +332,8 @@ def test_a_stream_that_fails_says_so_as_its_last_event(http: httpx.Client) -> No
     ][-1]
     event = json.loads(last)
     assert (event["type"], event["done"], event["problem"]["code"]) == ("error", True, "backend_failed")
+    # Clients of the 0.x API read a text at `error`.
+    assert event["error"] == event["problem"]["detail"] == "The model failed on this request."
     assert "secret" not in text
 
 

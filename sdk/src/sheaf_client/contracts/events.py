@@ -76,3 +76,5 @@ class ErrorEvent(Model):
     """An error is always the last event."""
     problem: Problem
     """What went wrong."""
+    error: str = ""
+    """The problem's `detail`, where clients of the 0.x API read it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
@@ -13,8 +14,12 @@ from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.problems import as_problem
 from sheaf_client import ResultEvent
+from sheaf_client._base import Model
 from sheaf_client._binary import binary_size
 from sheaf_client.contracts.events import ErrorEvent
+
+#: What ends a line to `str.splitlines`, and neither in JSON nor in Server-Sent Events; JSON escapes the rest.
+_LINE_ENDS = {end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 def event_response(
@@ -41,9 +46,8 @@ async def _server_sent(
             yield await _event(event, number, caller)
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
-        yield ServerSentEvent(
-            ErrorEvent(problem=problem).model_dump_json(exclude_none=True), event="error", id=str(number + 1)
-        )
+        told = ErrorEvent(problem=problem, error=problem.detail or problem.title)
+        yield ServerSentEvent(_line(told, exclude_none=True), event="error", id=str(number + 1))
     finally:
         await rest.aclose()
 
@@ -51,8 +55,17 @@ async def _server_sent(
 async def _event(event: Event, number: int, caller: Caller) -> ServerSentEvent:
     told = event.response if isinstance(event, ResultEvent) else event
     # Others are served while tensors and files become text.
-    data = await offload(binary_size(told), told.model_dump_json)
+    data = await offload(binary_size(told), partial(_line, told))
     if isinstance(event, ResultEvent):
         caller.charge(event.response)
         data = '{"type":"result","done":true,' + data[1:]
     return ServerSentEvent(data, event=event.type, id=str(number))
+
+
+def _line(told: Model, *, exclude_none: bool = False) -> str:
+    """The JSON of an event, one line also to clients that split a stream as they split any text."""
+    text = told.model_dump_json(exclude_none=exclude_none)
+    if not text.isascii():
+        for end, escape in _LINE_ENDS.items():
+            text = text.replace(end, escape)
+    return text
