@@ -320,9 +320,9 @@ def check_sizes(place: Place) -> None:
     if not (np.abs(structure.positions) <= FARTHEST).all():
         message = f"Positions are within {FARTHEST:g} Å of the origin in each axis."
         raise refuse(f"{place.path}/positions_b64", message, "out_of_range")
-    lengths = np.linalg.norm(structure.cell, axis=1)
-    given = lengths[structure.pbc | (lengths != 0)]
-    if given.all() and not ((given >= NEAREST) & (given <= FARTHEST)).all():
+    # Zeros stand for a vector that is not given; it is not needed where nothing repeats.
+    lengths = np.linalg.norm(structure.cell[structure.cell.any(axis=1)], axis=1)
+    if not ((lengths >= NEAREST) & (lengths <= FARTHEST)).all():
         message = f"Lattice vectors are from {NEAREST:g} to {FARTHEST:g} Å long."
         raise refuse(f"{place.path}/cell", message, "out_of_range")
 
