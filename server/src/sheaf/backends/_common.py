@@ -5,7 +5,8 @@ Nothing here knows a model; libraries are touched only by the functions that tak
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -13,11 +14,22 @@ from sheaf.extras import missing
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 def refuse(path: str, message: str, code: str = "unsupported") -> InvalidRequestError:
     """The error for a request that one model cannot serve; `path` is a JSON Pointer into the body."""
     fault = Fault(code=code, path=path, message=message)
     return InvalidRequestError("This model cannot serve the request.", errors=[fault])
+
+
+def attempt(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | InvalidRequestError:
+    """What the call gives, or its refusal, which then stands in the place of one answer of a batch."""
+    try:
+        return call(*args, **kwargs)
+    except InvalidRequestError as error:
+        return error
 
 
 def check_finite(path: str, message: str, *parts: Any, code: str = "unsupported") -> None:

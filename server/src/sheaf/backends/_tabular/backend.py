@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sheaf.api.tabular import TabularRequest, TabularResponse
-from sheaf.backends._common import refuse
+from sheaf.backends._common import attempt, check_finite, refuse
 from sheaf.backends._tabular.tables import (
     Column,
     Table,
@@ -188,7 +188,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
                 continue
             stop = start + len(request.query_X)
             part = prediction.rows(start, stop)
-            answers[i] = _respond(request, context, part, kept, hit=hit)
+            answers[i] = attempt(_respond, request, context, part, kept, hit=hit)
             start = stop
         return answers
 
@@ -229,25 +229,26 @@ def _gone() -> InvalidRequestError:
 
 def _respond(
     request: TabularRequest, context: _Context, prediction: Prediction, kept: str | None, *, hit: bool
-) -> TabularResponse | Exception:
+) -> TabularResponse:
     table, fields = context.table, dict[str, Any]()
     warnings: list[str] = []
     if table.classes is not None:
         probabilities = prediction.probabilities
-        if probabilities is None or not np.isfinite(probabilities).all():
-            return _not_finite()
+        if probabilities is None:
+            raise TypeError("the model gave no probabilities")
+        _check_finite(probabilities)
         fields["predictions"] = [table.classes[i] for i in probabilities.argmax(axis=1).tolist()]
         fields["classes"] = list(table.classes)
         if request.output_mode == "probabilities":
             fields["probabilities"] = probabilities.tolist()
     else:
-        if prediction.mean is None or not np.isfinite(prediction.mean).all():
-            return _not_finite()
+        if prediction.mean is None:
+            raise TypeError("the model gave no mean")
+        _check_finite(prediction.mean)
         fields["predictions"] = prediction.mean.tolist()
         if request.output_mode == "quantiles":
             quantiles = {level: (prediction.quantiles or {})[level] for level in request.quantile_levels}
-            if not all(np.isfinite(values).all() for values in quantiles.values()):
-                return _not_finite()
+            _check_finite(*quantiles.values())
             fields["quantiles"] = {repr(level): values.tolist() for level, values in quantiles.items()}
             warnings += _crossings(quantiles)
     return respond(
@@ -271,5 +272,5 @@ def _crossings(quantiles: dict[float, Array]) -> list[str]:
     return [f"The quantiles of {rows} rows cross: each level is a model of its own."] if rows else []
 
 
-def _not_finite() -> InvalidRequestError:
-    return refuse("/context_y", "The model gives no finite answer for this context.")
+def _check_finite(*parts: Array) -> None:
+    check_finite("/context_y", "The model gives no finite answer for this context.", *parts)
