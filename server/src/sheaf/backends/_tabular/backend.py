@@ -5,7 +5,7 @@ What a library adds is how to fit a table and how to predict with what was fitte
 
 from __future__ import annotations
 
-import math
+import sys
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from sheaf.backends._common import attempt, check_finite, refuse
 from sheaf.backends._tabular.tables import (
     Column,
     Table,
+    check_quantities,
     check_query,
     classes_of,
     context_key,
@@ -100,7 +101,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
     model_type: ClassVar[str] = "tabular"
 
     #: The largest magnitude of a number that the model can take.
-    largest: ClassVar[float] = math.inf
+    largest: ClassVar[float] = sys.float_info.max
 
     def __init__(self, max_context_bytes: int = 2**30) -> None:
         if max_context_bytes < 0:
@@ -119,6 +120,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
 
     def check(self, request: TabularRequest) -> None:
         self.check_task(request.task)
+        check_quantities(request, self.largest)
         if request.context_id is None:
             classes = classes_of(request.context_y or []) if request.task == "classification" else ()
             self.check_context(request, len(classes))
@@ -145,11 +147,15 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
         A request that the model cannot serve gets its `InvalidRequestError` in place.
         """
         groups: dict[str, _Group] = {}
+        answers: dict[int, TabularResponse | Exception] = {}
         for place, request in enumerate(requests):
+            refused = attempt(check_quantities, request, self.largest)
+            if refused is not None:
+                answers[place] = refused  # what is no number of the model's has no key either
+                continue
             group = groups.setdefault(request.context_id or context_key(request), _Group([], []))
             group.requests.append(request)
             group.places.append(place)
-        answers: dict[int, TabularResponse | Exception] = {}
         for key, group in groups.items():
             answers |= zip(group.places, self._answer(key, group.requests), strict=True)
         return [answers[place] for place in range(len(requests))]
