@@ -72,7 +72,7 @@ def test_sizes_that_no_structure_has_are_refused_beside_others(
     assert fault_of(outcome)[1] == path
     assert fault_of(listed)[1] == f"/structures/1{path}"
     assert_equal(neighbour, backend.predict(good))
-    body = {"model_name": "m", **fields(atoms)}
+    body: dict[str, Any] = {"model_name": "m", **fields(atoms)}
     for walk in (RelaxRequest.model_validate(body), MolecularDynamicsRequest(**body, n_steps=1)):
         with pytest.raises(InvalidRequestError) as refused:
             backend.check(walk)

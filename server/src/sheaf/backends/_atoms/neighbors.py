@@ -52,7 +52,8 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
     """
     cell = structure.full_cell()
     # The search in C keeps every box of the space around the atoms, empty or not; cells may be askew.
-    boxes = float(np.prod(np.ptp(structure.positions, axis=0) / cutoff + 3))
+    extent: Floats = np.ptp(structure.positions, axis=0)
+    boxes = float((extent / cutoff + 3).prod())
     search = _search_boxes if boxes < _MOST_BOXES + 10 * len(structure) else _search_trees
     first, second, shift, distance = search(structure, cell, cutoff)
     # Of the two directions of a pair the one that goes up; of an atom and its image, the shift that does.
