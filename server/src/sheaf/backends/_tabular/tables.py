@@ -167,8 +167,8 @@ def read_table(request: TabularRequest, largest: float = math.inf) -> Table:
 
 def check_quantities(request: TabularRequest, largest: float) -> None:
     """Refuse a quantity to learn that is beyond `largest`, with its path; whole numbers come of any size."""
-    labels: list[Any] = [*(request.context_y or ())]
-    if request.task == "regression" and max(map(abs, labels), default=0) > largest:
+    labels: Any = request.context_y or ()
+    if request.task == "regression" and any(abs(label) > largest for label in labels):
         beyond = next(i for i, label in enumerate(labels) if abs(label) > largest)
         raise refuse(f"/context_y/{beyond}", f"The model takes numbers up to {largest:g}.", "out_of_range")
 
