@@ -18,7 +18,7 @@ from sheaf.http.limits import Limits
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent
 from tests.backends import Echo
-from tests.http.conftest import ECHO, GOOD, Serve, connect, head, read_all, whole
+from tests.http.conftest import ECHO, GOOD, Serve, connect, head, read_all, read_answer, whole
 
 CHUNKED = {"transfer-encoding": "chunked"}
 
@@ -81,7 +81,7 @@ def test_a_body_that_dribbles_ends_however_steadily_it_comes(serve: Serve) -> No
     with still_serving(server), connect(server) as connection:
         connection.sendall(head(**CHUNKED))
         with dribbling(connection, b"1\r\n \r\n"):
-            status, problem = parsed(connection.recv(65536))
+            status, problem = read_answer(connection)
     assert (status, problem["code"]) == (408, "too_slow")
     assert problem["request_id"]
 
@@ -105,7 +105,7 @@ def test_chunks_obey_the_limit_and_may_not_be_dust(serve: Serve) -> None:
         with contextlib.suppress(OSError):
             for _ in range(20):
                 connection.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
-        assert parsed(connection.recv(65536))[0] == 413
+        assert read_answer(connection)[0] == 413
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(serve: Serve) -> Non
     server = serve(limits=Limits(max_body=1000, head_timeout=0.5))
     with still_serving(server), connect(server) as connection:
         connection.sendall(head(**{"content-length": "2000"}))
-        assert parsed(connection.recv(65536))[0] == 413
+        assert read_answer(connection)[0] == 413
         with dribbling(connection, b"1\r\n \r\n"):
             read_all(connection)
 
