@@ -88,7 +88,7 @@ HELD = {
 }
 
 
-@pytest.mark.parametrize(("held", "optimizer"), zip(HELD, ["fire", "lbfgs", "bfgs"] * 2, strict=True))
+@pytest.mark.parametrize(("held", "optimizer"), list(zip(HELD, ["fire", "lbfgs", "bfgs"] * 2, strict=True)))
 def test_a_relaxation_with_held_atoms_is_that_of_ase(
     held: str, optimizer: str, backend: MACEBackend, calculator: Any
 ) -> None:
@@ -178,7 +178,7 @@ def moving(atoms: Atoms, seed: int = 3) -> Atoms:
     return found
 
 
-@pytest.mark.parametrize(("held", "ensemble"), zip(HELD, ["nvt", "nve"] * 3, strict=True))
+@pytest.mark.parametrize(("held", "ensemble"), list(zip(HELD, ["nvt", "nve"] * 3, strict=True)))
 def test_dynamics_with_held_atoms_are_those_of_ase(
     held: str, ensemble: str, backend: MACEBackend, calculator: Any
 ) -> None:

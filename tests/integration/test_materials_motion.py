@@ -143,7 +143,7 @@ def test_a_walk_that_fails_fails_alone(backend: CHGNetBackend) -> None:
         (dynamics(SALT, n_steps=1_000_000, record_every=1), None),
         (dynamics(SALT * (2, 2, 2), n_steps=1_000_000, record_every=1), ("out_of_range", "/record_every")),
     ],
-    ids=str,
+    ids=["a cell that moves and none", "an element unknown", "a long walk", "too much to keep"],
 )
 def test_what_cannot_be_walked_is_refused(
     request_: Any, fault: tuple[str, str] | None, backend: CHGNetBackend

@@ -247,7 +247,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     reader.leave()
 
 
-@pytest.mark.parametrize("block", params())
+@pytest.mark.parametrize("block", list(params()))
 def test_the_block_does_what_it_says(block: Block, reader: Reader) -> None:
     printed = reader.read(block)
     if re.search(r"print\(|console\.log|^curl|^sheaf key|^cat ", block.source, re.MULTILINE):

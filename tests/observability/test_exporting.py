@@ -41,9 +41,11 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         thread = threading.Thread(target=httpd.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}", received
-        httpd.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{httpd.server_port}", received
+        finally:  # else the thread keeps the process for ever
+            httpd.shutdown()
+            thread.join()
 
 
 def ask(client: httpx.Client) -> None:

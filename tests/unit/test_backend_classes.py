@@ -149,7 +149,7 @@ class Silent(ModelBackend):
         (Echo(), "is no class"),
         ("tests.backends.Echo", "is no class"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else getattr(given, "__name__", "an object"),
 )
 def test_what_is_no_backend_is_refused_by_the_spec(given: Any, message: str) -> None:
     with pytest.raises(ValidationError) as caught:
