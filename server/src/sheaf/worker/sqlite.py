@@ -38,7 +38,7 @@ _WAITING = "status = 'queued' AND model = ?"
 _TRIED = f"SELECT seq FROM jobs WHERE {_WAITING} AND due > 0 AND due <= ? ORDER BY due, seq LIMIT ?"  # noqa: S608
 _NEW = f"SELECT seq FROM jobs WHERE {_WAITING} AND due <= 0 ORDER BY due, seq LIMIT ?"  # noqa: S608
 #: Of a lost worker, and to be tried once more.
-_LOST = f"{LAPSED} AND attempts < ? AND model IN ({{models}})"
+_LOST = f"SELECT seq FROM jobs WHERE {LAPSED} AND attempts < ? AND model IN ({{}}) ORDER BY due LIMIT 1"  # noqa: S608
 _TAKE = (
     "UPDATE jobs SET status = 'running', attempts = attempts + 1, token = ?, since = ?, due = ? "
     "WHERE seq IN ({which}) RETURNING seq, id, model, body, attempts, expires"
@@ -117,9 +117,8 @@ class SqliteQueue(JobQueue):
             if lost and (lost := self._has_lost(db, wanted, now)) and holding:
                 return [], True
             if lost:
-                which = f"SELECT seq FROM jobs WHERE {_lost_of(wanted)} ORDER BY due LIMIT 1"  # noqa: S608
                 found = (now, self.policy.max_attempts, *wanted)
-                return self._take(db, which, found, token, now, alone=True), False
+                return self._take(db, _lost_of(wanted), found, token, now, alone=True), False
             return [
                 lease for model, count in wanted.items() for lease in self._next(db, model, count, token, now)
             ], False
@@ -131,8 +130,7 @@ class SqliteQueue(JobQueue):
         return leases
 
     def _has_lost(self, db: sqlite3.Connection, models: Collection[str], now: float) -> bool:
-        query = f"SELECT EXISTS (SELECT 1 FROM jobs WHERE {_lost_of(models)})"  # noqa: S608
-        return bool(db.execute(query, (now, self.policy.max_attempts, *models)).fetchone()[0])
+        return db.execute(_lost_of(models), (now, self.policy.max_attempts, *models)).fetchone() is not None
 
     def _take(
         self,
@@ -229,7 +227,7 @@ def _has_waiting(db: sqlite3.Connection, models: Collection[str], now: float) ->
 
 
 def _lost_of(models: Collection[str]) -> str:
-    return _LOST.format(models=", ".join("?" * len(models)))
+    return _LOST.format(", ".join("?" * len(models)))
 
 
 def _touched(db: sqlite3.Connection, change: str, lease: Lease, *values: Any) -> bool:
