@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
@@ -52,7 +52,7 @@ class PartWorker:
         self._job = job
         self._telemetry = Telemetry()
         cluster: Any = ray  # annotated only in part
-        loading = nullcontext()
+        loading: AbstractContextManager[None] = nullcontext()
         if cluster.is_initialized():
             # Ray keeps the name of a process that it starts again.
             loading = self._loading(cluster.get_runtime_context().get_actor_id())
@@ -163,8 +163,8 @@ class PartWorker:
         except ProblemError as error:
             return self._refused(index, UUID(error.request_id) if error.request_id else made_up, error)
         if lost:
-            error = InternalServerError("Each process that ran this row was lost.")
-            return self._refused(index, request.request_id, error)
+            killer = InternalServerError("Each process that ran this row was lost.")
+            return self._refused(index, request.request_id, killer)
         return _Row(index, request.request_id, self._submit(request))
 
     def _refused(self, index: int, request_id: UUID, error: ProblemError) -> _Row:

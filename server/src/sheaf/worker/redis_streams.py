@@ -170,8 +170,8 @@ class RedisQueue(JobQueue):
         if claimed and not there:  # an entry that somebody deleted, as Redis 6 tells of it
             with _unavailable():
                 self._client.xack(stream, scripts.GROUP, entry)
-        (lease, *_) = self._begin(model, there) or [None]
-        return lease and replace(lease, alone=True)
+        begun = self._begin(model, there)
+        return replace(begun[0], alone=True) if begun else None
 
     def _send_away(self, model: str, now: float) -> None:
         """Let lost consumers leave the group, at intervals. Who lives comes back by asking for a job."""

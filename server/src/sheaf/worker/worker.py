@@ -202,7 +202,7 @@ class SheafWorker:
         for held in ended:
             word = self._word(held)
             if not isinstance(word, Ended):
-                self._say([held.lease], lambda word=word: [word()])
+                self._say([held.lease], partial(_alone, word))
                 continue
             finished.append(word)
             size += len(word.outcome)
@@ -299,3 +299,7 @@ class SheafWorker:
                 return None
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing
             pause = min(5.0, 2 * pause)
+
+
+def _alone(say: Callable[[], bool]) -> list[bool]:
+    return [say()]
