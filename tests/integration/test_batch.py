@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sheaf import ModelSpec, registry
+from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.batch import BatchFailedError, BatchReport, BatchRunner, BatchSpec, JsonlSink, JsonlSource
 from sheaf.cli import app
 from sheaf.spec import ResourceConfig
@@ -82,6 +84,89 @@ def test_a_job_that_failed_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert run(tmp_path, Fragile, source, rows_per_file=2).resumed == 6
     with pytest.raises(ValueError, match="input differ"):
         run(tmp_path, Fragile, write(tmp_path / "in.jsonl", 7.0), rows_per_file=2)
+
+
+class Deadly(Echo):
+    """Ends its process at the value 99, whenever it comes."""
+
+    def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
+        if any(99 in (request.history or ()) for request in requests):
+            os._exit(7)
+        return super().batch_predict(requests)
+
+
+class Unloadable(Echo):
+    """Ends its process when it is loaded."""
+
+    def load(self) -> None:
+        os._exit(7)
+
+
+class Meddling(Echo):
+    """Replaces a file by another of its size, as others may while a job runs."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
+        self.path.write_text(self.path.read_text().replace("7.0", "8.0"))
+        return super().batch_predict(requests)
+
+
+class Obstructing(Echo):
+    """Makes a directory where a file of answers is to be."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
+        (self.path / "full").mkdir(parents=True)
+        return super().batch_predict(requests)
+
+
+def test_a_row_that_kills_its_process_has_its_problem_and_the_others_their_answers(tmp_path: Path) -> None:
+    values = [float(i) for i in range(94, 106)]
+    report = run(tmp_path, Deadly, write(tmp_path / "in.jsonl", *values), rows_per_file=8)
+    assert outcomes(report) == ["internal" if value == 99 else value for value in values]
+    assert (report.answered, report.refused) == (11, 1)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "_job.json",
+        "part-000000.jsonl",
+        "part-000001.jsonl",
+    ]
+
+
+def test_a_model_whose_loading_kills_its_process_ends_the_job(tmp_path: Path) -> None:
+    with pytest.raises(BatchFailedError, match=r"RuntimeError: the process was lost 3 times while it loaded"):
+        run(tmp_path, Unloadable, write(tmp_path / "in.jsonl", 1.0))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["_job.json"]
+
+
+def test_a_source_that_changes_meanwhile_ends_the_job(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", 1.0, 2.0, 3.0, 4.0, 7.0, 6.0)
+    with pytest.raises(BatchFailedError, match=r"SourceChangedError: \S+in.jsonl has changed since"):
+        run(tmp_path, Meddling, source, {"path": source}, rows_per_file=2)
+    assert not (tmp_path / "out/part-000002.jsonl").exists()
+
+
+def test_a_part_that_somebody_cut_short_is_made_again(tmp_path: Path) -> None:
+    values = [float(i) for i in range(6)]
+    source = write(tmp_path / "in.jsonl", *values)
+    whole, cut, _ = map(Path, run(tmp_path, Echo, source, rows_per_file=2).files)
+    cut.write_bytes(cut.read_bytes().splitlines(keepends=True)[0])
+    written = whole.stat().st_mtime_ns
+    report = run(tmp_path, Echo, source, rows_per_file=2)
+    assert outcomes(report) == values
+    assert (report.answered, report.resumed, whole.stat().st_mtime_ns) == (2, 4, written)
+
+
+def test_what_stops_a_worker_is_told_by_its_own_words(tmp_path: Path) -> None:
+    obstacle = tmp_path / "out/part-000000.jsonl"
+    source = write(tmp_path / "in.jsonl", 1.0)
+    with pytest.raises(BatchFailedError, match=r"^a worker could not go on: IsADirectoryError: .*directory$"):
+        run(tmp_path, Obstructing, source, {"path": str(obstacle)})
 
 
 class Known(Echo):

@@ -95,6 +95,15 @@ def test_overload_tells_what_was_answered_refused_and_given_up(tmp_path: Path) -
     assert "refused (429, 503)" in text
 
 
+def test_jobs_measures_queues_by_their_depth(tmp_path: Path) -> None:
+    text, content = run("jobs.py", "--waiting", "50,500", "--calls", "8", "--jobs", "200", folder=tmp_path)
+    figures = content["figures"]
+    assert figures["depths"].keys() == {"50", "500"}
+    assert all(seen.keys() == {"insert", "enqueue", "lease"} for seen in figures["depths"].values())
+    assert figures["workers"]["SQLite"]["rate"] > 0
+    assert "two workers" in text
+
+
 @pytest.mark.torch
 def test_forecast_measures_the_bare_loop_and_the_same_model_served(tmp_path: Path) -> None:
     options = ["--seconds", "0.4", "--callers", "1,2", "--repeats", "1", "--batches", "1,2"]

@@ -9,11 +9,20 @@ from typing import Any
 import pytest
 
 from sheaf.api.time_series import TimeSeriesRequest
-from sheaf.worker import JobNotFoundError, JobPolicy, JobQueue, JobStatus, Lease, open_queue
+from sheaf.worker import (
+    Ended,
+    IdempotencyKeyReusedError,
+    JobNotFoundError,
+    JobPolicy,
+    JobQueue,
+    JobStatus,
+    Lease,
+    open_queue,
+)
 from sheaf.worker.queue import outcome_of
 from sheaf_client.errors import BackendError, DeadlineExceededError, InternalServerError
 from tests.conftest import MakeRequest
-from tests.integration.queues import Queues, RedisServer
+from tests.integration.queues import Queues, RedisServer, until
 
 GOOD = b'{"response":{}}'
 BAD = outcome_of(BackendError("It failed."))
@@ -75,6 +84,32 @@ def test_a_key_makes_one_job_of_two_calls(queues: Queues, make_request: MakeRequ
     assert queue.depth() == 2
     queue.finish(take_one(queue), JobStatus.COMPLETED, GOOD)
     assert queue.enqueue(make_request(), idempotency_key="order-1") == one, "finished, and still known"
+
+
+def test_a_key_names_one_request(queues: Queues, make_request: MakeRequest) -> None:
+    queue = queues()
+    job = queue.enqueue(make_request(1.0), idempotency_key="k")
+    same = make_request(1.0).model_dump(mode="json")
+    assert queue.enqueue(dict(reversed(same.items())), idempotency_key="k") == job, "in any order"
+    for other in (make_request(2.0), make_request(1.0, model_name="other"), {"model_name": "echo"}):
+        with pytest.raises(IdempotencyKeyReusedError, match=f"'k' is that of job {job}"):
+            queue.enqueue(other, idempotency_key="k")
+    assert queue.depth() == 1
+    queue.finish(take_one(queue), JobStatus.COMPLETED, GOOD)
+    with pytest.raises(ValueError, match="another request"):
+        queue.enqueue(make_request(2.0), idempotency_key="k")
+
+
+def test_several_jobs_are_finished_in_one_step(queues: Queues, make_request: MakeRequest) -> None:
+    queue = queues(lease=0.3)
+    jobs = [queue.enqueue(make_request()) for _ in range(4)]
+    leases = take(queue, 4)
+    (taken,) = take(queues(lease=0.3), 4)
+    ended = [Ended(lease, JobStatus.COMPLETED, GOOD) for lease in leases]
+    assert queue.finish_all(ended) == [lease.id != taken.id for lease in leases]
+    assert queue.finish_all(ended) == [lease.id != taken.id for lease in leases], "said again"
+    assert [queue.get(job).status for job in jobs if job != taken.id] == [JobStatus.COMPLETED] * 3
+    assert queue.get(taken.id).status is JobStatus.RUNNING
 
 
 def test_a_lost_acknowledgement_changes_nothing_when_it_is_said_again(
@@ -250,6 +285,33 @@ def test_redis_holds_nothing_of_finished_jobs_but_their_outcomes(
         assert all(0 < client.pttl(f"sheaf:job:{job}") <= 86_400_000 for job in jobs)
         assert not any(client.hexists(f"sheaf:job:{job}", "body") for job in jobs)
     assert client.xinfo_consumers("sheaf:jobs:echo", "workers") == [], "a closed queue leaves its group"
+
+
+def test_redis_lets_lost_consumers_go_that_hold_nothing(
+    redis_server: RedisServer, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import redis
+
+    from sheaf.worker import redis_streams
+
+    def consumers() -> int:
+        return len(client.xinfo_consumers("sheaf:jobs:echo", "workers"))
+
+    monkeypatch.setattr(redis_streams, "_LEAVE", 0.2)
+    redis_server.clear()
+    client: Any = redis.Redis(port=redis_server.port)
+    queues = Queues(redis_server.url)
+    kept = queues()
+    jobs = [kept.enqueue(make_request()) for _ in range(2)]
+    held = take_one(kept)
+    for _ in range(5):  # each is a consumer that nobody hears of again
+        take(queues(), wait=0)
+    assert consumers() >= 2
+    other = queues(lease=0.2)
+    until(lambda: take(other, wait=0) is not None and consumers() <= 2)
+    assert kept.finish(held, JobStatus.COMPLETED, GOOD), "who holds a job stays"
+    assert kept.enqueue(make_request()) not in jobs
+    queues.close()
 
 
 @pytest.mark.parametrize("url", ["jobs.db", "sqlite://", "amqp://here", ""])

@@ -14,7 +14,8 @@ import pytest
 from sheaf import ModelSpec
 from sheaf.batch import BatchRunner, BatchSpec, JsonlSink, JsonlSource
 from sheaf.batch import work as work_module
-from sheaf.batch.files import find, plan, read
+from sheaf.batch.attempts import Attempts
+from sheaf.batch.files import SourceChangedError, find, is_whole, plan, read, resolve
 from sheaf.batch.work import PartWorker
 from sheaf.records import read_request
 from sheaf_client.errors import UnavailableError
@@ -45,8 +46,7 @@ def answers(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for part in sorted(folder.glob("part-*")) for line in part.open()]
 
 
-def work(tmp_path: Path, source: Path, **job: Any) -> list[dict[str, Any]]:
-    """What one worker makes of a file, part after part."""
+def worker_of(tmp_path: Path, source: Path, **job: Any) -> PartWorker:
     (tmp_path / "out").mkdir()
     spec = BatchSpec(
         spec=job.pop("spec", ModelSpec(name="m", backend_cls=Fragile)),
@@ -54,7 +54,12 @@ def work(tmp_path: Path, source: Path, **job: Any) -> list[dict[str, Any]]:
         sink=JsonlSink(path=str(tmp_path / "out")),
         **job,
     )
-    worker = PartWorker(spec)
+    return PartWorker(spec)
+
+
+def work(tmp_path: Path, source: Path, **job: Any) -> list[dict[str, Any]]:
+    """What one worker makes of a file, part after part."""
+    worker = worker_of(tmp_path, source, **job)
     for part in parts_of(source, rows=4):
         worker.answer(part)
     return answers(tmp_path / "out")
@@ -235,6 +240,93 @@ def test_the_answers_of_another_job_are_not_continued(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="another job"):
         BatchRunner(job).run()
     assert (tmp_path / "out/part-000000.jsonl").read_text() == "precious\n"
+
+
+def test_a_job_file_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/part-000000.jsonl").write_text("precious\n")
+    (tmp_path / "out/_job.json").write_text("[1, 2]")
+    source = JsonlSource(path=str(write(tmp_path / "in.jsonl", request(1.0))))
+    job = BatchSpec(spec="statsforecast", source=source, sink=JsonlSink(path=str(tmp_path / "out")))
+    with pytest.raises(ValueError, match="another job"):
+        BatchRunner(job).run()
+
+
+def test_a_part_of_another_content_is_noticed(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", request(1.0), request(2.0), "", "")
+    worker = worker_of(tmp_path, source)
+    (part,) = parts_of(source)
+    source.write_text(source.read_text().replace("2.0", "3.0"))
+    with pytest.raises(SourceChangedError, match="has changed"):
+        worker.answer(part)
+    assert not list((tmp_path / "out").glob("part-*"))
+    (part,) = parts_of(source)
+    assert worker.answer(part) == {"rows": 2, "refused": 0, "failure": ""}
+    source.write_text("")
+    with pytest.raises(SourceChangedError, match="has changed"):
+        worker.answer(part)
+    worker._runtime.stop()
+
+
+def test_a_row_of_a_changed_source_is_not_told_as_the_jobs(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", request(1.0), request(2.0), request(3.0))
+    worker = worker_of(tmp_path, source, on_error="fail", batch_size=1)
+    parts = parts_of(source, rows=3)
+    source.write_text(source.read_text().replace("1.0", "{"))
+    with pytest.raises(SourceChangedError, match="has changed"):
+        worker.answer(parts[0])
+    worker._runtime.stop()
+
+
+def test_a_part_that_was_lost_thrice_is_run_row_by_row(tmp_path: Path) -> None:
+    """What a process leaves that is lost, and what the next one makes of it."""
+    source = write(tmp_path / "in.jsonl", *(request(float(i)) for i in range(4)), "{broken")
+    worker = worker_of(tmp_path, source)
+    (part,) = parts_of(source, rows=5)
+    filesystem, folder = resolve(str(tmp_path / "out"))
+    for begun in (1, 2, 3):
+        assert (lost := Attempts(filesystem, folder, part.name)).begun == begun
+        assert not lost.lost
+    for _ in range(2):
+        lost = Attempts(filesystem, folder, part.name)
+        assert lost.lost
+        assert not lost.lost_row(2)
+        lost.begin_row(2)
+    assert worker.answer(part) == {"rows": 5, "refused": 2, "failure": ""}
+    made = answers(tmp_path / "out")
+    assert [row["problem"]["code"] if "problem" in row else row["response"]["mean"][0] for row in made] == [
+        *(0.0, 1.0, "internal", 3.0, "malformed")
+    ]
+    assert [len(batch) for batch in worker._runtime.backend.batches] == [1, 1, 1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [part.name], "nothing is left of it"
+    worker._runtime.stop()
+
+
+def test_an_error_is_no_lost_process(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", request(1.0))
+    worker = worker_of(tmp_path, source)
+    (part,) = parts_of(source)
+    source.write_text("")
+    for _ in range(5):
+        with pytest.raises(SourceChangedError):
+            worker.answer(part)
+    assert Attempts(*resolve(str(tmp_path / "out")), part.name).begun == 1
+    worker._runtime.stop()
+
+
+def test_a_part_is_whole_where_its_last_row_is_there(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", *(request(float(i)) for i in range(4)))
+    made = work(tmp_path, source)
+    (part,) = parts_of(source, rows=4)
+    file = tmp_path / "out" / part.name
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert len(made) == len(lines) == 4
+    assert is_whole(part, str(tmp_path / "out"))
+    for cut in (b"", b"".join(lines[:3]), b"".join(lines)[:-1], lines[3][:20], b"\n"):
+        file.write_bytes(cut)
+        assert not is_whole(part, str(tmp_path / "out"))
+    file.write_bytes(lines[3])
+    assert is_whole(part, str(tmp_path / "out"))
 
 
 def test_a_name_deeper_in_a_row_is_not_the_rows_own() -> None:

@@ -34,6 +34,18 @@ def test_the_cause_is_the_innermost_error_on_one_line(error: Exception, cause: s
     assert cause_of(told(error)) == cause
 
 
+def test_an_error_that_ray_raises_from_ours_hides_nothing() -> None:
+    ours = '  File "pyarrow/error.pxi", line 92, in check\nOSError: [Errno 28] No space left on device'
+    link = "The above exception was the direct cause of the following exception:"
+    for frame in ("", '  File "a/map.py", line 1, in apply\n    call()\n'):
+        rays = (
+            f"ray::MapWorker() (pid=1)\n{frame}ray.exceptions.UserCodeException: Failed.\nTo change retries"
+        )
+        assert cause_of(f"{ours}\n\n{link}\n\n{rays}") == "OSError: [Errno 28] No space left on device"
+    own = '  File "a.py", line 1, in load\nValueError: no such model'
+    assert cause_of(f"KeyError: 'x'\n\n{link}\n\n{own}") == "ValueError: no such model"
+
+
 def test_text_without_a_traceback_is_its_first_line() -> None:
     assert (
         cause_of("The actor died unexpectedly.\n\tclass_name: A\n\tactor_id: 1")

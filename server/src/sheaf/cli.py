@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from sheaf.spec import ModelSpec
 
 app = typer.Typer(
-    help="Serve foundation models that are not text LLMs.", no_args_is_help=True, add_completion=False
+    help="Serve foundation models that are not text LLMs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # some versions show locals, and those hold URLs with passwords
 )
-
-
 keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
 app.add_typer(keys, name="key")
 
@@ -113,18 +114,19 @@ def worker(
     import prometheus_client
 
     from sheaf.observability import configure_logging, start_tracing
-    from sheaf.worker import JobPolicy, QueueUnavailableError, SheafWorker, open_queue
+    from sheaf.worker import JobPolicy, QueueBrokenError, QueueUnavailableError, SheafWorker, open_queue
 
     configure_logging(default="info", whole_process=True)
     start_tracing()
-    policy = JobPolicy(lease=lease, max_attempts=max_attempts)
-    with _told(QueueUnavailableError), open_queue(queue, policy=policy) as jobs:
-        running = SheafWorker(_read(models), jobs)
-        if metrics_port is not None:
-            prometheus_client.start_http_server(metrics_port, metrics_host)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda _number, _frame: running.stop())
-        running.run()
+    with _told(QueueUnavailableError, QueueBrokenError):
+        policy = JobPolicy(lease=lease, max_attempts=max_attempts)
+        with open_queue(queue, policy=policy) as jobs:
+            running = SheafWorker(_read(models), jobs)
+            if metrics_port is not None:
+                prometheus_client.start_http_server(metrics_port, metrics_host)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda _number, _frame: running.stop())
+            running.run()
 
 
 @app.command()

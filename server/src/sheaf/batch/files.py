@@ -1,13 +1,15 @@
-"""Reads and writes a job's files, here or in an object store, without ever holding one whole."""
+"""Finds, cuts and reads a job's files, here or in an object store, without ever holding one whole."""
 
 from __future__ import annotations
 
 import codecs
 import fnmatch
+import hashlib
 import importlib
 import io
 import posixpath
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,16 @@ UNFINISHED = ".unfinished-"
 _COMPRESSED = (".bz2", ".gz", ".lz4", ".xz", ".zip", ".zst")
 
 
+class SourceChangedError(ValueError):
+    """A source file is not what it was when the job began."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """A run of rows of one source file, and the number of the file that their answers go to."""
+    """A run of rows of one source file, and the number of the file that their answers go to.
+
+    `digest` is that of the run's bytes.
+    """
 
     number: int
     path: str
@@ -36,6 +45,7 @@ class Part:
     length: int
     first_row: int
     rows: int
+    digest: str
 
     @property
     def name(self) -> str:
@@ -74,18 +84,20 @@ def _matches(path: str) -> list[str]:
     return [posixpath.join(folder, name) for name in found]
 
 
-def rows(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
+def rows(stream: Any, limit: int, seen: Callable[[bytes], object]) -> Iterator[tuple[int, bytes | None]]:
     """The rows of a stream that are not blank, each with its length in bytes and that of blanks before it.
 
     A row longer than `limit` bytes is None. Only a line feed ends a row: JSON text may hold any other
-    line separator.
+    line separator. `seen` is called with all bytes up to a row's end before the row is given.
     """
     length = 0
     while line := stream.readline(limit + 1):
+        seen(line)
         # Editors of Windows begin files with a mark, and files are joined to others.
         row: bytes | None = line.removeprefix(codecs.BOM_UTF8)
         length += len(line)
         while not line.endswith(b"\n") and (line := stream.readline(CHUNK)):
+            seen(line)
             length += len(line)
             row = None
         if row is None or row.strip():
@@ -95,45 +107,72 @@ def rows(stream: Any, limit: int) -> Iterator[tuple[int, bytes | None]]:
 
 def plan(paths: list[str], rows_per_file: int, limit: int, digest: Any) -> Iterator[Part]:
     """Cut the files into parts, in one pass over them that feeds `digest` with all that is read."""
+    of_part = until_here = _digest()
+
+    def seen(data: bytes) -> None:
+        digest.update(data)
+        of_part.update(data)
+
     number = row = 0
     for path in paths:
         filesystem, at = resolve(path)
         offset = length = count = 0
         with filesystem.open_input_stream(at, compression=None) as raw:
-            for size, _ in rows(io.BufferedReader(_Digesting(raw, digest), CHUNK), limit):
+            for size, _ in rows(io.BufferedReader(_Span(raw, sys.maxsize), CHUNK), limit, seen):
                 length, count = length + size, count + 1
+                until_here = of_part.copy()  # blank lines behind the last row are no part of it
                 if count == rows_per_file:
-                    yield Part(number, path, offset, length, row, count)
+                    yield Part(number, path, offset, length, row, count, until_here.hexdigest())
                     number, row, offset, length, count = number + 1, row + count, offset + length, 0, 0
+                    of_part = _digest()
         if count:
-            yield Part(number, path, offset, length, row, count)
+            yield Part(number, path, offset, length, row, count, until_here.hexdigest())
             number, row = number + 1, row + count
+        of_part = _digest()
 
 
 def read(part: Part, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """The rows of a part with their indices; None for one that is too long."""
+    """The rows of a part with their indices; None for one that is too long.
+
+    Raises:
+        SourceChangedError: At the end, where these were not the rows that the job was cut into.
+    """
     filesystem, at = resolve(part.path)
+    digest = _digest()
     with filesystem.open_input_file(at) as file:
         file.seek(part.offset)
         stream = io.BufferedReader(_Span(file, part.length), CHUNK)
-        for index, (_, row) in enumerate(rows(stream, limit)):
+        for index, (_, row) in enumerate(rows(stream, limit, digest.update)):
             yield part.first_row + index, row
+    if digest.hexdigest() != part.digest:
+        raise SourceChangedError(
+            f"{part.path} has changed since the job began: run the job again when nobody writes to it"
+        )
 
 
-class _Digesting(io.RawIOBase):
-    """A stream that feeds a digest with all that is read of it."""
+def check(part: Part, limit: int) -> None:
+    """Raise `SourceChangedError` where a part is not what it was."""
+    for _ in read(part, limit):
+        pass
 
-    def __init__(self, raw: Any, digest: Any) -> None:
-        self._raw, self._digest = raw, digest
 
-    def readable(self) -> bool:
-        return True
+def is_whole(part: Part, folder: str) -> bool:
+    """Whether the part's file in a folder ends as it should; it may have been cut short since."""
+    filesystem, at = resolve(posixpath.join(folder, part.name))
+    tail = b""
+    with filesystem.open_input_file(at) as file:
+        left: int = file.size()
+        while left and b"\n" not in tail[:-1]:
+            step = min(CHUNK, left)
+            left -= step
+            file.seek(left)
+            tail = file.read(step) + tail
+    last = tail[:-1].rpartition(b"\n")[2]
+    return tail.endswith(b"\n") and last.startswith(b'{"index":%d,' % (part.first_row + part.rows - 1))
 
-    def readinto(self, buffer: Any) -> int:
-        data = self._raw.read(len(buffer))
-        self._digest.update(data)
-        buffer[: len(data)] = data
-        return len(data)
+
+def _digest() -> Any:
+    return hashlib.blake2b(digest_size=16)
 
 
 class _Span(io.RawIOBase):

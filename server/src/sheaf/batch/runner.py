@@ -15,9 +15,10 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
-from sheaf.batch.files import UNFINISHED, Part, find, fs, plan, resolve
+from sheaf.batch.attempts import BEGUN
+from sheaf.batch.files import UNFINISHED, Part, find, fs, is_whole, plan, resolve
 from sheaf.batch.spec import BatchSpec
 from sheaf.batch.work import PackedWorker
 from sheaf.carried import pack, with_class
@@ -69,7 +70,8 @@ class BatchRunner:
         """Answer every row.
 
         Raises:
-            BatchFailedError: A row was refused under `on_error="fail"`, or the model does not load.
+            BatchFailedError: A row was refused under `on_error="fail"`, the model does not load, or a source
+                file has changed since this call began.
             FileNotFoundError: The source names no file.
             ModuleNotFoundError: Ray Data is not installed.
             ValueError: The sink holds the answers of another job, or the model's settings do not fit it.
@@ -81,23 +83,25 @@ class BatchRunner:
         job.spec.make_backend()
         digest = hashlib.blake2b(digest_size=16)
         parts = list(plan(find(job.source), job.rows_per_file, job.source.max_row_bytes, digest))
-        finished = self._open_sink({"input": digest.hexdigest(), **_identity(job)})
+        finished = self._open_sink({"input": digest.hexdigest(), **_identity(job)}, parts)
         left = [part for part in parts if part.name not in finished]
-        self._delete_unfinished()
-        refused = self._work(left) if left else 0
-        self._delete_unfinished()
-        rows = sum(part.rows for part in parts)
-        done = sum(part.rows for part in left)
+        # What counts attempts outlives a job that was killed, as its model's process may take all with it.
+        self._delete_hidden(UNFINISHED, *(() if job.resume else (BEGUN,)))
+        try:
+            written, refused = self._work(left) if left else (0, 0)
+        finally:
+            self._delete_hidden(UNFINISHED, BEGUN)
+        resumed = sum(part.rows for part in parts if part.name in finished)
         return BatchReport(
-            rows=rows,
-            answered=done - refused,
+            rows=written + resumed,
+            answered=written - refused,
             refused=refused,
-            resumed=rows - done,
+            resumed=resumed,
             seconds=time.perf_counter() - started,
             files=[posixpath.join(job.sink.path, part.name) for part in parts],
         )
 
-    def _open_sink(self, identity: Mapping[str, Any]) -> set[str]:
+    def _open_sink(self, identity: Mapping[str, Any], parts: Iterable[Part]) -> set[str]:
         """Make the directory ready; the names of the part files that need not be written again."""
         filesystem, folder = resolve(self.spec.sink.path)
         filesystem.create_dir(folder, recursive=True)
@@ -109,6 +113,8 @@ class BatchRunner:
             finished = set[str]()
         elif finished:
             _check(filesystem, label, identity, self.spec.sink.path)
+            path = self.spec.sink.path
+            finished = {part.name for part in parts if part.name in finished and is_whole(part, path)}
         with filesystem.open_output_stream(label) as file:
             file.write(json.dumps(identity, indent=1).encode())
         return finished
@@ -118,14 +124,14 @@ class BatchRunner:
         for name in names:
             filesystem.delete_file(posixpath.join(folder, name))
 
-    def _delete_unfinished(self) -> None:
+    def _delete_hidden(self, *beginnings: str) -> None:
         """Files of workers that were lost; those that wrote them are gone before and after a run."""
         filesystem, folder = resolve(self.spec.sink.path)
         names = (info.base_name for info in filesystem.get_file_info(fs.FileSelector(folder)))
-        self._delete(name for name in names if name.startswith(UNFINISHED))
+        self._delete(name for name in names if name.startswith(beginnings))
 
-    def _work(self, parts: list[Part]) -> int:
-        """Hand the parts to the workers; how many rows were refused."""
+    def _work(self, parts: list[Part]) -> tuple[int, int]:
+        """Hand the parts to the workers; how many rows were written, and how many of them refused."""
         import ray.data
         from ray.exceptions import RayError
 
@@ -137,7 +143,7 @@ class BatchRunner:
         if resources.memory_gb is not None:
             options["memory"] = int(resources.memory_gb * 2**30)
         workers = min(self.spec.workers, len(parts))
-        refused = 0
+        written = refused = 0
         with _cluster():
             # A block for each part, so that a worker takes one when it is free, and a lost one costs no more.
             described = data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
@@ -155,10 +161,11 @@ class BatchRunner:
                         raise BatchFailedError(
                             f"a row was refused, and `on_error` is `fail`: {count['failure']}"
                         )
+                    written += count["rows"]
                     refused += count["refused"]
             except RayError as error:
                 raise BatchFailedError(f"a worker could not go on: {cause_of(str(error))}") from error
-        return refused
+        return written, refused
 
 
 def _identity(job: BatchSpec) -> dict[str, Any]:
@@ -173,13 +180,14 @@ def _identity(job: BatchSpec) -> dict[str, Any]:
 
 
 def _check(filesystem: Any, label: str, identity: Mapping[str, Any], path: str) -> None:
-    earlier: dict[str, Any] = {}
+    earlier: Any = None
     try:
         with filesystem.open_input_stream(label) as file:
             earlier = json.loads(file.read())
     except (FileNotFoundError, ValueError):
         log.warning("%s has part files, and does not say of which job", path)
-    differing = sorted(name for name in identity if earlier.get(name) != identity[name])
+    known = cast("dict[str, Any]", earlier) if isinstance(earlier, dict) else {}
+    differing = sorted(name for name in identity if known.get(name) != identity[name])
     if differing:
         raise ValueError(
             f"{path} holds the answers of another job ({', '.join(differing)} differ): give another sink, or "

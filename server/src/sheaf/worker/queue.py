@@ -1,8 +1,11 @@
 """What a job queue does: at least once, each job is leased to a worker, and its outcome is kept for a while.
 
     queued ──lease──▶ running ──finish──▶ completed (a response) · failed (a refusal)
-      ▲                  │
-      └──lapse · retry───┴──attempts used up──▶ dead
+      ▲                │   ▲ │
+      └─────retry──────┘   └─┴──lapse: leased again, alone ──attempts used up──▶ dead
+
+A job whose worker was lost may be what killed it. So it runs alone the next time: it is leased by itself,
+to a worker that holds nothing else, and takes no other job along.
 
 Every lease has a token of its own. Whatever a worker says of a job counts only while its token is the
 job's: a late word, or one said twice because its reply was lost, changes nothing.
@@ -10,6 +13,8 @@ job's: a late word, or one said twice because its reply was lost, changes nothin
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import time
 from abc import ABC, abstractmethod
@@ -25,11 +30,19 @@ from sheaf.records import contract_of, outcome_members
 from sheaf_client import ProblemError, SheafError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.problem import Problem
-from sheaf_client.errors import DeadlineExceededError, InternalServerError
+from sheaf_client.errors import DeadlineExceededError, InternalServerError, MalformedRequestError
 
 
 class QueueUnavailableError(SheafError):
     """The queue cannot be reached now; the call may be repeated."""
+
+
+class QueueBrokenError(SheafError):
+    """What should be the queue is none or is damaged; to repeat the call does not help."""
+
+
+class IdempotencyKeyReusedError(SheafError, ValueError):
+    """An idempotency key names a job already, and the request is not that job's."""
 
 
 class JobNotFoundError(SheafError, LookupError):
@@ -94,6 +107,7 @@ class Lease:
         attempt: which attempt this is, from 1.
         token: what proves that the job is still this worker's.
         remaining: seconds until the job's deadline, or None.
+        alone: whether its last worker was lost, so that it shall run with no other job beside it.
         entry: where the queue itself holds the job.
     """
 
@@ -103,7 +117,17 @@ class Lease:
     attempt: int
     token: str
     remaining: float | None = None
+    alone: bool = False
     entry: str = ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a leased job; `status` is a final one."""
+
+    lease: Lease
+    status: JobStatus
+    outcome: bytes
 
 
 @dataclass(frozen=True)
@@ -163,9 +187,11 @@ class JobQueue(ABC):
         Args:
             request: A contract, or its members as JSON has them; the worker checks those.
             idempotency_key: A second call with the same key, while the first job is known, gives that job.
+                The key belongs to this queue. Requests are compared without their `request_id`.
             timeout: Seconds within which the answer must be there; after them the job has failed.
 
         Raises:
+            IdempotencyKeyReusedError: The key's job, which is still known, has another request.
             ValueError: The request names no model.
         """
         job = str(uuid4())
@@ -178,7 +204,10 @@ class JobQueue(ABC):
             model, body = named, pydantic_core.to_json({"request_id": job, **request}, bytes_mode="base64")
         if timeout is not None and not timeout > 0:
             raise ValueError("timeout must be more than 0 seconds")
-        return self._add(job, model, body, idempotency_key, timeout)
+        if idempotency_key is None:
+            return self._add(job, model, body, None, b"", timeout)
+        digest = _digest(model, body)
+        return self._add(job, model, body, idempotency_key, digest, timeout)
 
     def wait(self, job: str, timeout: float | None = None) -> Job:
         """The job once it is finished; raises `TimeoutError` when that takes longer than `timeout`."""
@@ -208,23 +237,28 @@ class JobQueue(ABC):
         """Put a dead job in line again with all its attempts; raises `JobNotFoundError` if it is not dead."""
 
     @abstractmethod
-    def lease(self, wanted: Mapping[str, int], wait: float) -> list[Lease]:
+    def lease(self, wanted: Mapping[str, int], wait: float, *, holding: bool = False) -> list[Lease]:
         """Take jobs, at most so many per model, waiting up to `wait` seconds for the first.
 
-        Jobs whose worker has been silent for longer than a lease are among them, until their attempts are
-        used up.
+        A job whose worker has been silent for longer than a lease goes first, and comes by itself, until its
+        attempts are used up. While one is there, a worker that is `holding` other jobs gets none at all, and
+        at once: it shall end those, then ask again.
         """
 
     @abstractmethod
     def extend(self, leases: Sequence[Lease]) -> list[bool]:
         """Give a sign of life; for each lease whether it still holds."""
 
-    @abstractmethod
     def finish(self, lease: Lease, status: JobStatus, outcome: bytes) -> bool:
         """Keep the outcome of a job; False, and nothing changes, where the lease holds no more.
 
         Said again after a lost reply it is True again.
         """
+        return self.finish_all([Ended(lease, status, outcome)])[0]
+
+    @abstractmethod
+    def finish_all(self, ended: Sequence[Ended]) -> list[bool]:
+        """`finish` for several jobs in one step."""
 
     @abstractmethod
     def retry(self, lease: Lease, outcome: bytes) -> bool:
@@ -239,13 +273,30 @@ class JobQueue(ABC):
         """Let go of the connection."""
 
     @abstractmethod
-    def _add(self, job: str, model: str, body: bytes, key: str | None, timeout: float | None) -> str: ...
+    def _add(
+        self, job: str, model: str, body: bytes, key: str | None, digest: bytes, timeout: float | None
+    ) -> str: ...
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _digest(model: str, body: bytes) -> bytes:
+    """What tells two requests apart; two of the same content may have different identifiers."""
+    members = pydantic_core.from_json(body)
+    del members["request_id"]
+    content = json.dumps([model, members], sort_keys=True).encode()
+    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
+
+
+def key_reused(key: str, job: str) -> IdempotencyKeyReusedError:
+    """The error of a key that comes with another request."""
+    return IdempotencyKeyReusedError(
+        f"the idempotency key {key!r} is that of job {job}, which has another request: take another key"
+    )
 
 
 def outcome_of(end: BaseResponse | BaseException) -> bytes:
@@ -255,4 +306,5 @@ def outcome_of(end: BaseResponse | BaseException) -> bytes:
 
 #: Outcomes that the queue itself decides.
 EXPIRED = outcome_of(DeadlineExceededError("The deadline passed before a worker could begin."))
+UNREADABLE = outcome_of(MalformedRequestError("The queue's entry cannot be read as a job."))
 LOST = outcome_of(InternalServerError("Each worker that began this job was lost."))

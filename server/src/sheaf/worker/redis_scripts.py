@@ -2,7 +2,8 @@
 
 Keys of a queue called `sheaf`:
 
-    sheaf:jobs:MODEL    stream; entries of jobs that wait or run, read by the group `workers`
+    sheaf:jobs:MODEL    stream; entries of jobs that wait or run, read by the group `workers`. An entry that
+                        its consumer has left without a sign of life is of a job whose worker was lost.
     sheaf:later:MODEL   sorted set; jobs that pause before their next attempt, by the time that ends
     sheaf:job:ID        hash; one job
     sheaf:key:KEY       string; the job of an idempotency key
@@ -52,18 +53,22 @@ local function holds(id, token)
 end
 """
 
-#: id, model, body, key or '', timeout or '' → the job's id
+#: id, model, body, key or '', digest of a request with a key, timeout or '' → the job's id, and 1 where it is
+#: another request's
 ADD = (
     _COMMON
     + """
-local id, model, body, key, timeout = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local id, model, body, key, digest, timeout = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 if key ~= '' then
   local known = redis.call('GET', prefix .. ':key:' .. key)
-  if known and redis.call('EXISTS', job_key(known)) == 1 then return known end
+  if known and redis.call('EXISTS', job_key(known)) == 1 then
+    local earlier = redis.call('HGET', job_key(known), 'digest')
+    return {known, earlier and earlier ~= digest and 1 or 0}
+  end
   redis.call('SET', prefix .. ':key:' .. key, id)
-  redis.call('HSET', job_key(id), 'key', key)
+  redis.call('HSET', job_key(id), 'key', key, 'digest', digest)
 elseif redis.call('EXISTS', job_key(id)) == 1 then
-  return id
+  return {id, 0}
 end
 redis.call('SADD', prefix .. ':models', model)
 redis.call('HSET', job_key(id), 'model', model, 'body', body, 'attempts', 0,
@@ -72,7 +77,25 @@ if timeout ~= '' then
   redis.call('HSET', job_key(id), 'expires', string.format('%.6f', now + tonumber(timeout)))
 end
 join_stream(id, model)
-return id
+return {id, 0}
+"""
+)
+
+#: model, seconds: consumers that are idle for so long, and hold nothing, leave the group
+LEAVE = (
+    _COMMON
+    + """
+local stream = stream_key(ARGV[4])
+local left = 0
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, 'workers')) do
+  local at = {}
+  for i = 1, #consumer, 2 do at[consumer[i]] = consumer[i + 1] end
+  if at.pending == 0 and at.idle > tonumber(ARGV[5]) * 1000 then
+    redis.call('XGROUP', 'DELCONSUMER', stream, 'workers', at.name)
+    left = left + 1
+  end
+end
+return left
 """
 )
 

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -22,13 +23,16 @@ from sheaf.worker import redis_scripts as scripts
 from sheaf.worker.queue import (
     EXPIRED,
     LOST,
+    Ended,
     Job,
     JobNotFoundError,
     JobPolicy,
     JobQueue,
     JobStatus,
     Lease,
+    QueueBrokenError,
     QueueUnavailableError,
+    key_reused,
     outcome_of,
 )
 from sheaf_client.errors import MalformedRequestError
@@ -38,6 +42,10 @@ _redis: Any = redis
 
 #: Longest wait of one read, in seconds: what comes back from a pause is looked for in between.
 _BLOCK = 0.25
+#: Seconds between two looks for consumers that were lost.
+_LEAVE = 60.0
+#: Without the URL, which may hold a password.
+_BAD_URL = "the URL of Redis cannot be read: it is like redis://user:password@host:6379/0"
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
 _UNREADABLE = outcome_of(MalformedRequestError("The entry names no job."))
 
@@ -55,21 +63,29 @@ class RedisQueue(JobQueue):
         super().__init__(policy)
         self._prefix = name
         self._consumer = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
-        self._client = _redis.Redis.from_url(
-            url,
-            protocol=2,
-            socket_timeout=10,
-            socket_connect_timeout=5,
-            health_check_interval=15,
-            # Short, since the callers that can wait longer do so themselves.
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 2),
-        )
+        try:
+            self._client = _redis.Redis.from_url(
+                url,
+                protocol=2,
+                socket_timeout=10,
+                socket_connect_timeout=5,
+                health_check_interval=15,
+                # Short, since the callers that can wait longer do so themselves.
+                retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 2),
+            )
+        except ValueError:  # its text may hold a part of the password
+            raise ValueError(_BAD_URL) from None
         self._scripts: dict[str, Any] = {}
         self._grouped: set[str] = set()
-        self._cursors: dict[str, Any] = {}
         self._looked: dict[str, float] = {}
-        with _unavailable():
-            self._client.ping()
+        self._left: dict[str, float] = {}
+        try:
+            with _unavailable():
+                self._client.ping()
+        except ResponseError as error:
+            raise QueueBrokenError(f"Redis refuses to be the queue: {error}") from error
+        except TypeError as error:  # of a parameter that the URL names
+            raise ValueError(_BAD_URL) from error
 
     def get(self, job: str) -> Job:
         with _unavailable():
@@ -106,9 +122,15 @@ class RedisQueue(JobQueue):
         if not self._run(scripts.REQUEUE, job):
             raise JobNotFoundError(f"no dead job {job}")
 
-    def lease(self, wanted: Mapping[str, int], wait: float) -> list[Lease]:
+    def lease(self, wanted: Mapping[str, int], wait: float, *, holding: bool = False) -> list[Lease]:
         end = time.monotonic() + wait
         while True:
+            for model in wanted:
+                while (entry := self._lost(model)) is not None:
+                    if holding:
+                        return []
+                    if lease := self._take_lost(model, entry):
+                        return [lease]
             leases = [lease for model, count in wanted.items() for lease in self._take(model, count)]
             left = end - time.monotonic()
             if leases or left <= 0:
@@ -117,34 +139,45 @@ class RedisQueue(JobQueue):
                 return [lease for model, entries in found for lease in self._begin(model, entries)]
 
     def _take(self, model: str, count: int) -> list[Lease]:
-        """Jobs that are there: first those of lost workers, then those that wait."""
-        self._join(model)
+        """Jobs that wait."""
         self._run(scripts.PROMOTE, model)
-        leases = self._begin(model, self._claim(model, count))
-        if left := count - len(leases):
-            found = self._deliver([model], left, None)
-            leases += [lease for _, entries in found for lease in self._begin(model, entries)]
-        return leases
+        found = self._deliver([model], count, None)
+        return [lease for _, entries in found for lease in self._begin(model, entries)]
 
-    def _claim(self, model: str, count: int) -> list[Any]:
+    def _lost(self, model: str) -> Any:
+        """The entry of a job whose worker was lost, if there is one; looked for at intervals."""
+        self._join(model)
         now = time.monotonic()
         if now < self._looked.get(model, 0.0) + min(1.0, self.policy.lease / 4):
-            return []
-        self._looked[model] = now
+            return None
+        self._send_away(model, now)
+        stream, idle = self._key("jobs", model), int(1000 * self.policy.lease)
         found = self._grouped_call(
-            lambda: self._client.xautoclaim(
-                self._key("jobs", model),
-                scripts.GROUP,
-                self._consumer,
-                min_idle_time=int(1000 * self.policy.lease),
-                start_id=self._cursors.get(model, "0-0"),
-                count=count,
-            ),
+            lambda: self._client.xpending_range(stream, scripts.GROUP, "-", "+", 1, idle=idle)
         )
         if not found:
-            return []
-        self._cursors[model] = found[0]
-        return [entry for entry in found[1] if entry[0] is not None]
+            self._looked[model] = now
+            return None
+        return found[0]["message_id"]
+
+    def _take_lost(self, model: str, entry: Any) -> Lease | None:
+        """Make that job this consumer's; None where another was faster, or it has no attempt left."""
+        stream, idle = self._key("jobs", model), int(1000 * self.policy.lease)
+        claimed: list[Any] | None = self._grouped_call(
+            lambda: self._client.xclaim(stream, scripts.GROUP, self._consumer, idle, [entry])
+        )
+        there = [found for found in claimed or [] if found[0] is not None]
+        if claimed and not there:  # an entry that somebody deleted, as Redis 6 tells of it
+            with _unavailable():
+                self._client.xack(stream, scripts.GROUP, entry)
+        begun = self._begin(model, there)
+        return replace(begun[0], alone=True) if begun else None
+
+    def _send_away(self, model: str, now: float) -> None:
+        """Let lost consumers leave the group, at intervals. Who lives comes back by asking for a job."""
+        if now >= self._left.get(model, 0.0) + _LEAVE:
+            self._left[model] = now
+            self._grouped_call(lambda: self._run(scripts.LEAVE, model, 2 * max(self.policy.lease, _LEAVE)))
 
     def _deliver(self, models: Collection[str], count: int, block: int | None) -> list[tuple[str, Any]]:
         """New entries for this consumer, by model; `block` in milliseconds."""
@@ -170,7 +203,13 @@ class RedisQueue(JobQueue):
         begun = self._run(scripts.BEGIN, model, self._consumer, token, *limits, *pairs)
         return [
             Lease(
-                job.decode(), model, body, int(attempt), token, float(left) if left else None, entry.decode()
+                id=job.decode(),
+                model=model,
+                body=body,
+                attempt=int(attempt),
+                token=token,
+                remaining=float(left) if left else None,
+                entry=entry.decode(),
             )
             for job, entry, attempt, body, left in begun
         ]
@@ -181,8 +220,12 @@ class RedisQueue(JobQueue):
         pairs = [part for lease in leases for part in (lease.id, lease.token)]
         return [bool(alive) for alive in self._run(scripts.EXTEND, self._consumer, *pairs)]
 
-    def finish(self, lease: Lease, status: JobStatus, outcome: bytes) -> bool:
-        return bool(self._run(scripts.FINISH, lease.id, lease.token, status.value, outcome))
+    def finish_all(self, ended: Sequence[Ended]) -> list[bool]:
+        pipe = self._client.pipeline(transaction=False)
+        for end in ended:
+            self._run(scripts.FINISH, end.lease.id, end.lease.token, end.status.value, end.outcome, pipe=pipe)
+        with _unavailable():
+            return [bool(kept) for kept in pipe.execute()]
 
     def retry(self, lease: Lease, outcome: bytes) -> bool:
         if lease.attempt >= self.policy.max_attempts:
@@ -203,19 +246,23 @@ class RedisQueue(JobQueue):
                     self._client.xgroup_delconsumer(stream, scripts.GROUP, self._consumer)
         self._client.close()
 
-    def _add(self, job: str, model: str, body: bytes, key: str | None, timeout: float | None) -> str:
+    def _add(
+        self, job: str, model: str, body: bytes, key: str | None, digest: bytes, timeout: float | None
+    ) -> str:
         limit = "" if timeout is None else timeout
-        added: bytes = self._run(scripts.ADD, job, model, body, key or "", limit)
-        return added.decode()
+        added, reused = self._run(scripts.ADD, job, model, body, key or "", digest, limit)
+        if key is not None and reused:
+            raise key_reused(key, added.decode())
+        return str(added.decode())
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))
 
-    def _run(self, script: str, *arguments: Any) -> Any:
-        """Run a script; each may be run again where its reply was lost."""
+    def _run(self, script: str, *arguments: Any, pipe: Any = None) -> Any:
+        """Run a script, or put it into a pipeline; each may be run again where its reply was lost."""
         run = self._scripts.setdefault(script, self._client.register_script(script))
         with _unavailable():
-            return run(args=[self._prefix, self.policy.keep, self.policy.keep_dead, *arguments])
+            return run(args=[self._prefix, self.policy.keep, self.policy.keep_dead, *arguments], client=pipe)
 
     def _join(self, model: str) -> None:
         """See to it that the model's stream has its group."""

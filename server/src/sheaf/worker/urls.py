@@ -14,6 +14,7 @@ def open_queue(url: str, *, policy: JobPolicy | None = None) -> JobQueue:
         ModuleNotFoundError: The library for Redis is not installed.
         ValueError: The URL is for neither.
         QueueUnavailableError: The queue cannot be reached.
+        QueueBrokenError: The file is no queue, or Redis refuses to be one.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "sqlite" and len(rest) > 1 and rest[0] == "/":
@@ -23,4 +24,5 @@ def open_queue(url: str, *, policy: JobPolicy | None = None) -> JobQueue:
             from sheaf.worker.redis_streams import RedisQueue
 
         return RedisQueue(url, policy=policy)
-    raise ValueError(f"{url!r} is no queue: give sqlite:///jobs.db or redis://host:6379/0")
+    given = f"{scheme}://…" if separator else repr(url)  # the rest may hold a password
+    raise ValueError(f"{given} is no queue: give sqlite:///jobs.db or redis://host:6379/0")

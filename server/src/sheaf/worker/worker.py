@@ -23,9 +23,11 @@ from sheaf.local import LocalModels
 from sheaf.records import read_request
 from sheaf.spec import SpecLike
 from sheaf.worker.queue import (
+    Ended,
     JobQueue,
     JobStatus,
     Lease,
+    QueueBrokenError,
     QueueUnavailableError,
     outcome_of,
 )
@@ -39,6 +41,11 @@ log = logging.getLogger("sheaf.worker")
 T = TypeVar("T")
 #: Seconds that one look for jobs may wait; so long may a stop go unnoticed.
 _WAIT = 0.5
+#: Seconds after which a worker that holds jobs looks again where there was nothing for it.
+_PAUSE = 0.05
+#: Most outcomes that are written down in one step, and about how many bytes of them.
+_TOGETHER = 256
+_TOGETHER_BYTES = 8 * 2**20
 #: Errors of a reachable queue after which a job is left to lapse, lest it keep all others waiting.
 _FAILURES = 5
 
@@ -74,6 +81,7 @@ class SheafWorker:
         self._stopping = threading.Event()
         self._stopped_at = float("inf")
         self._drained = threading.Event()
+        self._broken: QueueBrokenError | None = None
 
     @property
     def held(self) -> int:
@@ -81,7 +89,7 @@ class SheafWorker:
         return len(self._held)
 
     def run(self) -> None:
-        """Load the models and work until `stop`; raises what their loading raises."""
+        """Load the models and work until `stop`; raises what their loading raises, and `QueueBrokenError`."""
         threads: list[threading.Thread] = []
         try:
             for runtime in self._models.runtimes.values():
@@ -102,6 +110,8 @@ class SheafWorker:
                 thread.join()
             if self._own_queue:
                 self._queue.close()
+        if self._broken is not None:
+            raise self._broken
 
     def stop(self) -> None:
         """Take no more jobs: `run` finishes those that the model has begun, gives back the rest, and returns.
@@ -119,12 +129,29 @@ class SheafWorker:
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping.is_set() or self._free(), _WAIT)
                 continue
-            for lease in self._insist(partial(self._queue.lease, wanted, _WAIT)) or ():
+            holding = bool(self._held)
+            look = partial(self._queue.lease, wanted, _WAIT, holding=holding)
+            leases = self._insist(look) or []
+            for lease in leases:
                 self._begin(lease)
+            if holding and not leases:
+                self._await_fewer()
+
+    def _await_fewer(self) -> None:
+        """A job may wait until this worker holds no other: wait for one to end, as long as for a job."""
+        held = len(self._held)
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping.is_set() or len(self._held) < held, _PAUSE)
 
     def _free(self) -> dict[str, int]:
-        """For how many more jobs of each model there is room; none while a model cannot answer."""
-        held = Counter(held.lease.model for held in list(self._held))
+        """For how many more jobs of each model there is room; none while a model cannot answer.
+
+        None either beside a job that may be what killed its last worker.
+        """
+        jobs = list(self._held)
+        if any(held.lease.alone for held in jobs):
+            return {}
+        held = Counter(held.lease.model for held in jobs)
         ready = ((name, runtime) for name, runtime in self._models.runtimes.items() if runtime.ready)
         room = {name: runtime.spec.batch_policy.max_batch_size - held[name] for name, runtime in ready}
         return {name: count for name, count in room.items() if count > 0}
@@ -148,31 +175,83 @@ class SheafWorker:
 
     def _write_down(self) -> None:
         """Write the outcomes down as they come, on a thread of its own."""
-        while (held := self._ended.get()) is not None:
-            if self._insist(partial(self._settle, held)) is False:
-                log.warning("job %s was another worker's by the time it ended here", held.lease.id)
+        while ended := self._some_ended():
+            self._settle(ended)
             with self._changed:
-                self._held.discard(held)
+                self._held.difference_update(ended)
                 self._changed.notify_all()
 
-    def _settle(self, held: _Held) -> bool:
+    def _some_ended(self) -> list[_Held]:
+        """What has ended, waiting for the first; empty when there is no more to come."""
+        ended: list[_Held] = []
+        while len(ended) < _TOGETHER:
+            try:
+                held = self._ended.get(block=not ended)
+            except queues.Empty:
+                break
+            if held is None:
+                self._ended.put(None)  # for the next call
+                break
+            ended.append(held)
+        return ended
+
+    def _settle(self, ended: list[_Held]) -> None:
+        """Write down what became of jobs; those that are finished share a step, as far as they are small."""
+        finished: list[Ended] = []
+        size = 0
+        for held in ended:
+            word = self._word(held)
+            if not isinstance(word, Ended):
+                self._say([held.lease], partial(_alone, word))
+                continue
+            finished.append(word)
+            size += len(word.outcome)
+            if size > _TOGETHER_BYTES:
+                self._finish(finished)
+                finished, size = [], 0
+        if finished:
+            self._finish(finished)
+
+    def _word(self, held: _Held) -> Ended | Callable[[], bool]:
+        """What is to be written down of a job: its outcome, or what else to call."""
         lease = held.lease
         try:
             response: BaseResponse = held.answer.result()
         except CancelledError:
-            return self._queue.give_back(lease)
+            return partial(self._queue.give_back, lease)
         except MalformedRequestError as error:
-            return self._queue.finish(lease, JobStatus.DEAD, outcome_of(error))
+            return Ended(lease, JobStatus.DEAD, outcome_of(error))
         except ProblemError as error:
             if isinstance(error, UnavailableError) and self._stopping.is_set():
-                return self._queue.give_back(lease)
+                return partial(self._queue.give_back, lease)
             if error.retryable or isinstance(error, InternalServerError):
-                return self._queue.retry(lease, outcome_of(error))
-            return self._queue.finish(lease, JobStatus.FAILED, outcome_of(error))
+                return partial(self._queue.retry, lease, outcome_of(error))
+            return Ended(lease, JobStatus.FAILED, outcome_of(error))
         except Exception as error:
             log.exception("job %s could not be run", lease.id)
-            return self._queue.retry(lease, outcome_of(error))
-        return self._queue.finish(lease, JobStatus.COMPLETED, outcome_of(response))
+            return partial(self._queue.retry, lease, outcome_of(error))
+        return Ended(lease, JobStatus.COMPLETED, outcome_of(response))
+
+    def _finish(self, ended: list[Ended]) -> None:
+        self._say([end.lease for end in ended], partial(self._finish_all, ended))
+
+    def _finish_all(self, ended: list[Ended]) -> list[bool]:
+        try:
+            return self._queue.finish_all(ended)
+        except (QueueUnavailableError, QueueBrokenError):
+            raise
+        except Exception:
+            if len(ended) == 1:
+                raise
+            log.exception("the queue failed; the outcomes are written one by one")
+        for end in ended:
+            self._finish([end])
+        return [True] * len(ended)
+
+    def _say(self, leases: list[Lease], call: Callable[[], list[bool]]) -> None:
+        for lease, kept in zip(leases, self._insist(call) or (), strict=False):
+            if not kept:
+                log.warning("job %s was another worker's by the time it ended here", lease.id)
 
     def _keep_alive(self) -> None:
         """Give signs of life; a job that has become another's leaves the line here, if it still waits."""
@@ -200,7 +279,8 @@ class SheafWorker:
     def _insist(self, call: Callable[[], T]) -> T | None:
         """Call until the queue can be reached.
 
-        None once a stopping worker's leases must have lapsed, or where the queue was reached and failed.
+        None once a stopping worker's leases must have lapsed, or where the queue was reached and failed. A
+        broken one ends this worker.
         """
         pause, failures = 0.05, 0
         while True:
@@ -208,6 +288,10 @@ class SheafWorker:
                 return call()
             except QueueUnavailableError as error:
                 log.warning("%s; trying again", error)
+            except QueueBrokenError as error:
+                self._broken = error
+                self.stop()
+                return None
             except Exception:
                 log.exception("the queue failed")
                 failures += 1
@@ -215,3 +299,7 @@ class SheafWorker:
                 return None
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing
             pause = min(5.0, 2 * pause)
+
+
+def _alone(say: Callable[[], bool]) -> list[bool]:
+    return [say()]
