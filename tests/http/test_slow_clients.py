@@ -18,7 +18,7 @@ from sheaf.http.limits import Limits
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent
 from tests.backends import Echo
-from tests.http.conftest import ECHO, GOOD, Serve, connect, head, read_all, whole
+from tests.http.conftest import ECHO, GOOD, Serve, connect, head, read_all, read_answer, whole
 
 CHUNKED = {"transfer-encoding": "chunked"}
 
@@ -150,7 +150,7 @@ def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(serve: Serve) -> Non
     server = serve(limits=Limits(max_body=1000, head_timeout=0.5))
     with still_serving(server), connect(server) as connection:
         connection.sendall(head(**{"content-length": "2000"}))
-        assert parsed(connection.recv(65536))[0] == 413
+        assert read_answer(connection)[0] == 413
         with dribbling(connection, b"1\r\n \r\n"):
             read_all(connection)
 

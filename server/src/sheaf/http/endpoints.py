@@ -33,6 +33,7 @@ from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
+from sheaf.http.problems import as_problem
 from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
@@ -185,8 +186,8 @@ class Endpoints:
             kind: type[BaseRequest] = operations.asked_for(item).request
             contract = decode_value(item, kind, model_name)
             check_media(contract, self._limits)
-        except ProblemError as error:
-            return error
+        except Exception as error:  # noqa: BLE001 - told as this item's answer; the others have theirs
+            return as_problem(error)
         return contract
 
     def _call(self, exchange: Exchange, model_name: str, route: str) -> tuple[ModelRuntime, Terms]:
