@@ -141,7 +141,7 @@ def test_adapters_that_a_deployment_lacks_are_refused(flux: Studio) -> None:
 def test_weights_that_no_model_can_draw_with_are_the_callers_fault(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sheaf.backends._diffusers import backend
+    from sheaf.backends._diffusers import numbers
 
     absurd = [draw(adapters=["sketch", "ink"], adapter_weights=[1.0, w]) for w in (1e39, -1e300, 1001.0)]
     sound = draw(adapters=["sketch"], adapter_weights=[-2.0])
@@ -152,7 +152,7 @@ def test_weights_that_no_model_can_draw_with_are_the_callers_fault(
             assert fault_of(caught.value) == ("out_of_range", "/adapter_weights/1")
         assert runtime.predict_now(sound).width == sound.width
         # What passes and still overflows is told of too, not called a fault of the server.
-        monkeypatch.setattr(backend, "MAX_WEIGHT", float("inf"))
+        monkeypatch.setattr(numbers, "MAX_WEIGHT", float("inf"))
         with pytest.raises(InvalidRequestError) as caught:
             runtime.predict_now(draw(adapters=["sketch"], adapter_weights=[1e37]))
         assert fault_of(caught.value) == ("out_of_range", "/adapter_weights")

@@ -272,6 +272,19 @@ def test_numbers_too_large_for_the_model_fail_alone(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_numbers_too_small_for_the_model_fail_alone(kind: str, backends: dict[str, Chronos2Backend]) -> None:
+    sizes = np.array(walk(40), dtype=np.float64)
+    good, small = ask(walk(40), seed=1), ask((sizes * 1e-14).tolist(), seed=1)
+    lost = [ask((sizes * size).tolist()) for size in (1e-300, 1e-100, 1e-40, 1e-20)]
+    *refused, one, other = backends[kind].batch_predict([*lost, small, good])
+    assert {fault_of(outcome) for outcome in refused} == {("out_of_range", "/history")}
+    assert_equal(other, backends[kind].predict(good))
+    # The smallest that are taken are forecast as the same numbers in another unit.
+    np.testing.assert_allclose(np.array(one.mean) * 1e14, other.mean, rtol=1e-2, atol=1e-2)
+    assert isinstance(backends[kind].predict(ask([0.0] * 20, seed=1)), TimeSeriesResponse)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_horizons_beyond_a_block_carry_a_warning(kind: str, backends: dict[str, Chronos2Backend]) -> None:
     assert backends[kind].predict(ask(walk(40), horizon=64)).metadata.warnings == []
     (warning,) = backends[kind].predict(ask(walk(40), horizon=129)).metadata.warnings

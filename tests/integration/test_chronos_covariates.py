@@ -191,6 +191,8 @@ def test_covariates_and_other_variates_matter(backend: Chronos2Backend) -> None:
             ("mismatch", "/future_covariates/a~1b"),
         ),
         ({"past_covariates": {"x": [1e18] * 50}}, ("out_of_range", "/past_covariates/x")),
+        ({"past_covariates": {"x": [1e-30, 0.0] * 25}}, ("out_of_range", "/past_covariates/x")),
+        ({"history": [[1.0, 1e-30]] * 50}, ("out_of_range", "/history")),
         ({"history": [[1.0] * 513] * 3}, ("too_long", "/history")),
         ({"past_covariates": {str(i): [1.0] * 50 for i in range(512)}}, ("too_long", "/past_covariates")),
     ],

@@ -458,3 +458,36 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ModuleNotFoundError, match=re.escape(install_command("diffusion"))):
         FluxBackend().load()
+
+
+@pytest.mark.parametrize("mode", ["text2img", "img2img"])
+def test_guidance_that_half_precision_cannot_embed_is_refused(
+    mode: str, diffusion_checkpoints: dict[str, str]
+) -> None:
+    make: Callable[..., Any] = draw if mode == "text2img" else redraw
+    backend: Any = spec_of("flux", diffusion_checkpoints, mode=mode, dtype="float16").make_backend()
+    backend.load()
+    good = make(guidance_scale=65.0)
+    # Guidance against a prompt is no number that is embedded.
+    against = make(guidance_scale=100.0, negative_prompt="dog")
+    refused, drawn, other = backend.batch_predict([make(guidance_scale=100.0), good, against])
+    assert fault_of(refused) == ("out_of_range", "/guidance_scale")
+    assert opened(drawn.image).tobytes() == opened(backend.predict(good).image).tobytes()
+    assert opened(other.image).getbbox()
+
+
+def test_guidance_that_overflows_all_the_same_is_told_to_be_at_fault(
+    diffusion_checkpoints: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FluxBackend, "check_numbers", lambda *_: None)
+    backend: Any = spec_of("flux", diffusion_checkpoints, dtype="float16").make_backend()
+    backend.load()
+    absurd = draw(guidance_scale=100.0, preview_interval=1)
+    refused, _ = backend.batch_predict([absurd, draw()])
+    assert fault_of(refused) == ("out_of_range", "/guidance_scale")
+    state = backend.prepare(absurd)
+    backend.step([state])
+    with pytest.raises(InvalidRequestError) as caught:
+        backend.progress(absurd, state)
+    assert fault_of(caught.value) == ("out_of_range", "/guidance_scale")
+    backend.discard(state)

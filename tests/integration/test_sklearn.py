@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from sheaf.api.tabular import TabularResponse
+from sheaf.api.tabular import TabularRequest, TabularResponse
 from sheaf.backends.sklearn import SklearnBackend
 from sheaf.extras import install_command
 from sheaf_client.errors import InvalidRequestError
 from tests.integration.table_cases import (
     ask,
     assert_batch_permuted_and_single_agree,
+    assert_same,
     classes,
     classify,
     fault_of,
@@ -224,3 +225,31 @@ def test_a_model_that_is_not_loaded_says_so() -> None:
         SklearnBackend(max_context_bytes=-1)
     with pytest.raises(InvalidRequestError):
         boosted().check(ask([[1.0]], context_id="0123456789"))
+
+
+def test_quantities_beyond_the_model_are_refused_however_they_are_written(backend: SklearnBackend) -> None:
+    good = regress(numbers(2), numbers(30))
+    for huge in (1e31, -1e308, 10**39, -(10**400)):
+        targets: list[Any] = [*values(numbers(30))[1:], huge]
+        request = ask(numbers(2), numbers(30), targets)
+        assert refusal(backend, request) == ("out_of_range", "/context_y/29")
+        outcome, other = backend.batch_predict([request, good])
+        assert fault_of(outcome) == ("out_of_range", "/context_y/29")
+        assert_same(other, backend.predict(good))
+    # A whole number beyond 64 bits is a number like others.
+    rest = values(numbers(30))[1:]
+    written, whole = (ask(numbers(2), numbers(30), [*rest, big]) for big in (10**20, 1e20))
+    assert isinstance((written.context_y or [])[-1], int)
+    one, other = backend.batch_predict([written, whole])
+    assert_same(one, other)
+
+
+@pytest.mark.parametrize("field", ["context_X", "query_X"])
+def test_cells_beyond_the_model_are_refused_in_their_place(field: str, backend: SklearnBackend) -> None:
+    good = regress(numbers(3), numbers(30))
+    for huge in (1e31, 1e39, -1e308):
+        body = regress(numbers(3), numbers(30)).model_dump()
+        body[field][2][1] = huge
+        outcome, other = backend.batch_predict([TabularRequest.model_validate(body), good])
+        assert fault_of(outcome) == ("out_of_range", f"/{field}/2/1")
+        assert_same(other, backend.predict(good))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sheaf.backends._atoms.structures import Structure, is_flat, voigt
+from sheaf.backends._atoms.structures import Structure, is_flat, voigt, wrapped
 from sheaf.backends._materials import expected_neighbors
 
 neighbors: Any = pytest.importorskip("sheaf.backends._atoms.neighbors")
@@ -60,6 +61,29 @@ def test_empty_space_costs_nothing(*, pbc: bool) -> None:
     structure = Structure(np.ones(4, dtype=np.int64), positions, cell, np.full(3, pbc), has_cell=True)
     pairs = neighbors.find_pairs(structure, 6.0)
     assert as_edges(pairs) == [(0, 2, 0, 0, 0), (1, 3, 0, 0, 0), (2, 0, 0, 0, 0), (3, 1, 0, 0, 0)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_wrapped_atoms_have_the_neighbours_they_had(seed: int) -> None:
+    structure = random_structure(seed)
+    away = np.random.default_rng(seed).integers(-3, 4, (len(structure), 3)) * structure.pbc
+    moved = replace(structure, positions=structure.positions + away @ structure.full_cell())
+    back = wrapped(moved)
+    scaled = (back.positions @ np.linalg.inv(structure.full_cell()))[:, structure.pbc]
+    assert ((scaled > -1e-9) & (scaled < 1 + 1e-9)).all()
+    before, after = neighbors.find_pairs(moved, 5.0), neighbors.find_pairs(back, 5.0)
+    np.testing.assert_allclose(np.sort(after.distance), np.sort(before.distance), atol=1e-9)
+
+
+def test_long_cells_askew_are_searched_in_no_more_room_than_their_atoms_need() -> None:
+    # Boxes over the Cartesian space between these two atoms would take 25 GB.
+    cell = np.array([[0, 3e4, 3e4], [3, 0, 3], [3, 3, 0]])
+    positions = np.array([[0, 0, 0], [0.999, 0, 0] @ cell])
+    structure = Structure(np.ones(2, dtype=np.int64), positions, cell, np.full(3, True), has_cell=True)
+    pairs = neighbors.find_pairs(structure, 4.5)
+    # Each atom has six images of its own in a layer at 4.24 Å; the other atom is 42 Å away.
+    around = [(0, 0, 1), (0, 0, -1), (0, 1, 0), (0, -1, 0), (0, 1, -1), (0, -1, 1)]
+    assert as_edges(pairs) == sorted((i, i, *shift) for i in (0, 1) for shift in around)
 
 
 def test_neighbours_are_expected_by_the_density() -> None:

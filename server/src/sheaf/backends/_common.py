@@ -5,17 +5,43 @@ Nothing here knows a model; libraries are touched only by the functions that tak
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
 
 from sheaf.extras import missing
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def refuse(path: str, message: str, code: str = "unsupported") -> InvalidRequestError:
     """The error for a request that one model cannot serve; `path` is a JSON Pointer into the body."""
     fault = Fault(code=code, path=path, message=message)
     return InvalidRequestError("This model cannot serve the request.", errors=[fault])
+
+
+def attempt(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | InvalidRequestError:
+    """What the call gives, or its refusal, which then stands in the place of one answer of a batch."""
+    try:
+        return call(*args, **kwargs)
+    except InvalidRequestError as error:
+        return error
+
+
+def check_finite(path: str, message: str, *parts: Any, code: str = "unsupported") -> None:
+    """Refuse the request that a model answered with NaN or infinity: what overflowed it is at `path`.
+
+    Args:
+        message: what the model does not give, and for what.
+        parts: numbers and arrays of the answer, tensors on the CPU too; None is no part of it.
+    """
+    for part in parts:
+        if part is not None and not np.isfinite(np.asarray(part)).all():
+            raise refuse(path, message, code)
 
 
 def missing_library(backend: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:

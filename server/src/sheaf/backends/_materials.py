@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,14 +20,15 @@ from sheaf.api.materials import (
     MolecularDynamicsRequest,
     StructureResult,
 )
-from sheaf.backends._atoms.structures import Floats, Properties, Structure, is_flat, structure_of
-from sheaf.backends._common import refuse
+from sheaf.backends._atoms.structures import Floats, Properties, Structure, is_flat, structure_of, wrapped
+from sheaf.backends._common import check_finite, refuse
 from sheaf.backends.base import ModelBackend, respond
 from sheaf_client._atoms import held_axes
 from sheaf_client.contracts.base import Metadata
 from sheaf_client.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from sheaf.backends._atoms.motion import Evaluate
     from sheaf.backends._atoms.neighbors import Pairs
     from sheaf.backends._atoms.potential import Potential
 
@@ -40,6 +41,11 @@ MAX_COST = 200_000
 MAX_TRAJECTORY = 10_000_000
 #: Atoms nearer than this, in Å, are one place given twice.
 NEAREST = 0.01
+#: Most that a coordinate or a part of a lattice vector is away from 0, in Å: float32 tells places further out
+#: no better apart than `NEAREST`.
+FARTHEST = 1e5
+#: The speed of light in Å/fs.
+LIGHT = 2997.92458
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +99,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
         if not isinstance(request, MaterialsRequest):
             _check_length(request)
             _check_held(request)
+            _check_speeds(request)
 
     def batch_key(self, request: Any) -> Hashable:
         """Whether the gradient is asked for, which costs twice the energies alone."""
@@ -121,7 +128,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
         for i, request in enumerate(requests):
             try:
                 self.check(request)
-                places = places_of(request)
+                places = [replace(one, structure=wrapped(one.structure)) for one in places_of(request)]
                 ready.append((i, places, [self.neighbors(place) for place in places]))
             except InvalidRequestError as error:
                 outcomes[i] = error
@@ -147,30 +154,24 @@ class PotentialBackend(ModelBackend[Any, Any]):
 
         warnings: list[str] = []
 
-        def ask(structure: Structure) -> Properties:
+        def evaluate(structure: Structure) -> Properties:
             (found,) = self._evaluate_moving([structure])
             if isinstance(found, Exception):
                 raise found
-            _add_new(warnings, found)
             return found
 
-        yield from follow(request, ask, warnings)
+        yield from follow(request, _asking(request, evaluate, warnings), warnings)
 
     def _move(self, requests: Sequence[Any]) -> list[Any]:
         """Relax or simulate side by side: each step of all is one evaluation."""
         from sheaf.backends._atoms.lockstep import run_together
         from sheaf.backends._atoms.trajectories import follow
 
-        def walk_of(request: Any) -> Callable[[Callable[[Structure], Properties]], Any]:
-            def walk(evaluate: Callable[[Structure], Properties]) -> Any:
+        def walk_of(request: Any) -> Callable[[Evaluate], Any]:
+            def walk(evaluate: Evaluate) -> Any:
                 self.check(request)
                 warnings: list[str] = []
-
-                def ask(structure: Structure) -> Properties:
-                    found = evaluate(structure)
-                    _add_new(warnings, found)
-                    return found
-
+                ask = _asking(request, evaluate, warnings)
                 return deque(follow(request, ask, warnings), maxlen=1).pop()
 
             return walk
@@ -180,17 +181,19 @@ class PotentialBackend(ModelBackend[Any, Any]):
     def _evaluate_moving(self, structures: Sequence[Structure]) -> list[Properties | Exception]:
         """What the potential says of structures of different walks; a refusal in the place of an answer."""
         outcomes: list[Any] = [None] * len(structures)
-        ready: list[tuple[int, Pairs]] = []
+        ready: list[tuple[int, Place, Pairs]] = []
         for i, structure in enumerate(structures):
             try:
-                ready.append((i, self.neighbors(Place(structure, ""))))
+                check_sizes(Place(structure, ""))
+                place = Place(wrapped(structure), "")
+                ready.append((i, place, self.neighbors(place)))
             except InvalidRequestError as error:
                 outcomes[i] = error
-        chosen = [structures[i] for i, _ in ready]
-        answers = self.evaluate(chosen, [pairs for _, pairs in ready], gradient=True)
-        for (i, _), found in zip(ready, answers, strict=True):
+        chosen = [place.structure for _, place, _ in ready]
+        answers = self.evaluate(chosen, [pairs for _, _, pairs in ready], gradient=True)
+        for (i, place, _), found in zip(ready, answers, strict=True):
             try:
-                check_finite(Place(structures[i], ""), found)
+                check_properties(place, found)
                 outcomes[i] = found
             except InvalidRequestError as error:
                 outcomes[i] = error
@@ -219,8 +222,6 @@ class PotentialBackend(ModelBackend[Any, Any]):
         crowded = (
             f"There are more than {self.max_cost:g} neighbours within {cutoff:g} Å, counted over all atoms."
         )
-        if not np.isfinite(structure.positions).all():
-            raise refuse(f"{place.path}/positions_b64", "The atoms flew apart: no position is finite.")
         # The bound lies over the count by a factor of up to 7 where atoms are evenly spread.
         if most_pairs(structure, cutoff) > 10 * self.max_cost:
             raise refuse(f"{place.path}/positions_b64", crowded)
@@ -239,6 +240,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
         for i, number in enumerate(structure.numbers.tolist()):
             if number not in self._loaded.elements:
                 raise refuse(f"{place.path}/atomic_numbers/{i}", f"The model knows no element {number}.")
+        check_sizes(place)
         if is_flat(structure.cell[structure.pbc]):
             message = "The lattice vectors along which the structure repeats must be independent."
             raise refuse(f"{place.path}/cell", message)
@@ -303,8 +305,50 @@ def _check_held(request: Any) -> None:
         raise refuse(f"/fixed/{partly[0]}", message)
 
 
-def _add_new(warnings: list[str], found: Properties) -> None:
-    warnings += [text for text in found.warnings if text not in warnings]
+def _check_speeds(request: Any) -> None:
+    """Refuse atoms that start out faster than light."""
+    velocities = getattr(request, "velocities", None)
+    if velocities is not None and (np.linalg.norm(velocities.astype(np.float64), axis=1) > LIGHT).any():
+        message = f"No atom is faster than light, {LIGHT:g} Å/fs."
+        raise refuse("/velocities_b64", message, "out_of_range")
+
+
+def check_sizes(place: Place) -> None:
+    """Refuse positions and lattice vectors of sizes that no structure has; atoms that flew apart too."""
+    structure = place.structure
+    # Written so that NaN is refused too.
+    if not (np.abs(structure.positions) <= FARTHEST).all():
+        message = f"Positions are within {FARTHEST:g} Å of the origin in each axis."
+        raise refuse(f"{place.path}/positions_b64", message, "out_of_range")
+    # Zeros stand for a vector that is not given; it is not needed where nothing repeats.
+    lengths = np.linalg.norm(structure.cell[structure.cell.any(axis=1)], axis=1)
+    if not ((lengths >= NEAREST) & (lengths <= FARTHEST)).all():
+        message = f"Lattice vectors are from {NEAREST:g} to {FARTHEST:g} Å long."
+        raise refuse(f"{place.path}/cell", message, "out_of_range")
+
+
+def _asking(request: Any, evaluate: Evaluate, warnings: list[str]) -> Evaluate:
+    """The potential as one walk asks it; what it warns of is added to `warnings`.
+
+    A structure that it refuses on the way is not the caller's own: a simulation was led there by its steps.
+    """
+    asked = 0
+
+    def ask(structure: Structure) -> Properties:
+        nonlocal asked
+        try:
+            found = evaluate(structure)
+        except InvalidRequestError as error:
+            if not asked or not isinstance(request, MolecularDynamicsRequest):
+                raise
+            fault = error.errors[0]
+            message = f"Step {asked} led where the model cannot follow; take shorter ones. {fault.message}"
+            raise refuse("/timestep_fs", message, fault.code) from error
+        asked += 1
+        warnings.extend(text for text in found.warnings if text not in warnings)
+        return found
+
+    return ask
 
 
 def _wants_gradient(request: Any) -> bool:
@@ -323,7 +367,7 @@ def _answer(
     request: MaterialsRequest, places: Sequence[Place], properties: Sequence[Properties]
 ) -> MaterialsResponse:
     for place, found in zip(places, properties, strict=True):
-        check_finite(place, found)
+        check_properties(place, found)
     parts = [_fields(request, place, found) for place, found in zip(places, properties, strict=True)]
     said: dict[str, None] = {}
     for place, found in zip(places, properties, strict=True):
@@ -354,8 +398,8 @@ def _float32(values: Floats | None) -> Any:
     return None if values is None else values.astype(np.float32)
 
 
-def check_finite(place: Place, found: Properties) -> None:
-    """Refuse a structure that the model gives no finite numbers for."""
-    for part in (found.energy, found.forces, found.stress):
-        if part is not None and not np.isfinite(part).all():
-            raise refuse(f"{place.path}/positions_b64", "The model gives no finite numbers for these atoms.")
+def check_properties(place: Place, found: Properties) -> None:
+    """Refuse a structure that the model gives no finite numbers for, as the answer holds them."""
+    with np.errstate(over="ignore"):
+        parts = found.energy, _float32(found.forces), _float32(found.stress)
+    check_finite(f"{place.path}/positions_b64", "The model gives no finite numbers for these atoms.", *parts)

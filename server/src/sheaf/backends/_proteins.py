@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from sheaf.api.molecular import MolecularRequest, MolecularResponse
 from sheaf.api.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
-from sheaf.backends._common import missing_library, refuse, torch_dtype
+from sheaf.backends._common import attempt, missing_library, refuse, torch_dtype
 from sheaf.backends.base import ModelBackend
 from sheaf.registry import name_of
 from sheaf.scheduling.packing import cut_into_passes
-from sheaf_client.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     import torch
@@ -213,17 +212,10 @@ class ProteinBackend(ModelBackend[RequestT, ResponseT]):
 
     def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
         """Answer requests of any mix; what `check` refuses gets its `InvalidRequestError` in place."""
-        refused = [self._refusal(request) for request in requests]
+        refused = [attempt(self.check, request) for request in requests]
         accepted = [request for request, error in zip(requests, refused, strict=True) if error is None]
         answers = iter(self._answers(accepted))
         return [next(answers) if error is None else error for error in refused]
-
-    def _refusal(self, request: RequestT) -> InvalidRequestError | None:
-        try:
-            self.check(request)
-        except InvalidRequestError as error:
-            return error
-        return None
 
     @abstractmethod
     def _answers(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:

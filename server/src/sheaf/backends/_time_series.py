@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sheaf.api.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._common import refuse
+from sheaf.backends._common import check_finite, refuse
 from sheaf.backends.base import respond
 from sheaf_client._extensions.calendar import MONTHS, STEPS
 from sheaf_client.contracts.base import Metadata
@@ -114,9 +114,8 @@ def answer(request: TimeSeriesRequest, forecast: Forecast) -> TimeSeriesResponse
 
     Raises `InvalidRequestError` when the model gave numbers that are not finite.
     """
-    for part in (forecast.point, forecast.quantiles, forecast.samples):
-        if part is not None and not np.isfinite(part).all():
-            raise refuse("/history", "The model gives no finite forecast for this history.")
+    parts = forecast.point, forecast.quantiles, forecast.samples
+    check_finite("/history", "The model gives no finite forecast for this history.", *parts)
     quantiles = None
     if forecast.quantiles is not None:
         keys = map(quantile_key, request.quantile_levels)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.molecular import MolecularRequest, MolecularResponse
-from sheaf.backends._common import refuse
+from sheaf.backends._common import attempt, check_finite
 from sheaf.backends._proteins import Pass, ProteinBackend
 from sheaf.backends.base import respond
 from sheaf.registry import register_backend
@@ -81,7 +81,8 @@ class ESM2Backend(ProteinBackend[MolecularRequest, MolecularResponse]):
                     vectors[index] = pooled[pooling[index]][row]
         ordered = iter([vectors[index] for index in range(len(sequences))])
         return [
-            _answer(request, torch.stack([next(ordered) for _ in request.sequences])) for request in requests
+            attempt(_answer, request, torch.stack([next(ordered) for _ in request.sequences]))
+            for request in requests
         ]
 
     def _pool(self, batch: Pass) -> dict[str, torch.Tensor]:
@@ -96,13 +97,11 @@ class ESM2Backend(ProteinBackend[MolecularRequest, MolecularResponse]):
         return {"mean": (total / (lengths - 2)).cpu(), "cls": states[:, 0].float().cpu()}
 
 
-def _answer(request: MolecularRequest, vectors: Any) -> MolecularResponse | Exception:
+def _answer(request: MolecularRequest, vectors: Any) -> MolecularResponse:
     import torch
 
-    finite: list[bool] = vectors.isfinite().all(-1).tolist()
-    if not all(finite):
-        path = f"/sequences/{finite.index(False)}"
-        return refuse(path, "The model gives no finite vector for this sequence.")
+    for index, vector in enumerate(vectors):
+        check_finite(f"/sequences/{index}", "The model gives no finite vector for this sequence.", vector)
     if request.normalize:
         vectors = torch.nn.functional.normalize(vectors, dim=-1)
     return respond(request, MolecularResponse, embeddings=vectors.tolist(), dim=vectors.shape[-1])

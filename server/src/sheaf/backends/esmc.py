@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
-from sheaf.backends._common import one_of, refuse
+from sheaf.backends._common import attempt, check_finite, one_of, refuse
 from sheaf.backends._proteins import ProteinBackend, count_tokens
 from sheaf.backends.base import respond
 from sheaf.registry import register_backend
@@ -110,7 +110,7 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
                         if _wants(asked[index], name)
                     }
         ordered = iter([read[index] for index in range(len(sequences))])
-        return [_answer(request, [next(ordered) for _ in request.sequences]) for request in requests]
+        return [attempt(_answer, request, [next(ordered) for _ in request.sequences]) for request in requests]
 
     def _run(self, inputs: dict[str, torch.Tensor], *, hidden: bool) -> dict[str, torch.Tensor]:
         """Fields of the answer for each row, float32 on the CPU: shape (rows, …, tokens, width)."""
@@ -134,12 +134,10 @@ def _wants(request: ProteinLanguageRequest, name: str) -> bool:
     }[name]
 
 
-def _answer(
-    request: ProteinLanguageRequest, sequences: list[dict[str, Any]]
-) -> ProteinLanguageResponse | Exception:
+def _answer(request: ProteinLanguageRequest, sequences: list[dict[str, Any]]) -> ProteinLanguageResponse:
     for index, values in enumerate(sequences):
-        if not all(part.isfinite().all() for part in values.values()):
-            return refuse(f"/sequences/{index}", "The model gives no finite values for this sequence.")
+        message = "The model gives no finite values for this sequence."
+        check_finite(f"/sequences/{index}", message, *values.values())
     first = sequences[0]
     fields = {name: [values[name].tolist() for values in sequences] for name in first}
     if "hidden_states" in fields:

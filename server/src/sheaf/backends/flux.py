@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Unpack
 
-from sheaf.backends._diffusers.backend import DiffusersBackend, Mode, Request, Settings
+from sheaf.backends._common import refuse
+from sheaf.backends._diffusers.backend import DiffusersBackend, Mode, Settings
 from sheaf.backends._diffusers.family import Family, Guidance
+from sheaf.backends._diffusers.numbers import Request
 from sheaf.backends._diffusers.redraw import RedrawingBackend
 from sheaf.registry import register_backend
 
@@ -19,6 +21,10 @@ FLUX = Family(
     default_dtype="bfloat16",
     shared=frozenset({"img_ids", "txt_ids"}),
 )
+
+
+#: What embedded guidance is multiplied by before it is embedded, in the model's own dtype.
+_EMBEDDED = 1000
 
 
 @register_backend("flux")
@@ -78,6 +84,18 @@ class FluxBackend(DiffusersBackend):
             ignored = "guidance_scale has no effect without a negative_prompt: this model embeds none."
             return Guidance({"guidance_scale": scale}, warnings=(ignored,))
         return Guidance({"guidance_scale": scale})
+
+    def check_numbers(self, request: Request) -> None:
+        super().check_numbers(request)
+        if not self.denoiser.config.guidance_embeds:
+            return
+        import torch
+
+        dtype = self.denoiser.dtype
+        most = torch.finfo(dtype).max / _EMBEDDED
+        if self.guide(request).arguments["guidance_scale"] > most:
+            message = f"In {str(dtype).removeprefix('torch.')} this model embeds guidance up to {most:.5g}."
+            raise refuse("/guidance_scale", message, "out_of_range")
 
     def extra_arguments(self) -> dict[str, Any]:
         return {"max_sequence_length": self.max_sequence_length}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -48,15 +47,13 @@ class Pairs:
 
 
 def find_pairs(structure: Structure, cutoff: float) -> Pairs:
-    """All pairs nearer than `cutoff`, in Å; the positions must be finite."""
+    """All pairs nearer than `cutoff`, in Å; positions are finite and, where the structure repeats, near its
+    cell: the search takes time with the cells between.
+    """
     cell = structure.full_cell()
-    inverse = np.linalg.inv(cell)
-    lengths = 1 / np.linalg.norm(inverse, axis=0)
-    extent: Floats = np.ptp(structure.positions @ inverse, axis=0) * lengths
-    pbc: list[bool] = structure.pbc.tolist()
-    span = [height if flag else width for flag, height, width in zip(pbc, lengths, extent, strict=True)]
-    boxes = prod(max(along / cutoff, 1.0) for along in span)
-    # The search in C keeps every box of space, empty or not.
+    # The search in C keeps every box of the space around the atoms, empty or not; cells may be askew.
+    extent: Floats = np.ptp(structure.positions, axis=0)
+    boxes = float((extent / cutoff + 3).prod())
     search = _search_boxes if boxes < _MOST_BOXES + 10 * len(structure) else _search_trees
     first, second, shift, distance = search(structure, cell, cutoff)
     # Of the two directions of a pair the one that goes up; of an atom and its image, the shift that does.

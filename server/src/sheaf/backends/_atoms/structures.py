@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,6 +104,19 @@ def structure_of(fields: AtomFields) -> Structure:
         pbc=np.broadcast_to(np.asarray(fields.pbc, dtype=np.bool_), (3,)),
         has_cell=fields.cell is not None,
     )
+
+
+def wrapped(structure: Structure) -> Structure:
+    """The same crystal with its atoms moved into the cell by whole lattice vectors, where it repeats.
+
+    Nothing that a potential says of it changes but for the better: far from the origin float32 holds fewer
+    digits, and a search for neighbours passes every image on the way.
+    """
+    if not structure.periodic:
+        return structure
+    cell = structure.full_cell()
+    away = np.where(structure.pbc, np.floor(structure.positions @ np.linalg.inv(cell)), 0.0)
+    return replace(structure, positions=structure.positions - away @ cell) if away.any() else structure
 
 
 def is_flat(vectors: Floats) -> bool:

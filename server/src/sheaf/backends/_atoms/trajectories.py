@@ -15,6 +15,7 @@ from sheaf.api.materials import (
     RelaxResponse,
 )
 from sheaf.backends._atoms.motion import Evaluate, Frame, relax, simulate
+from sheaf.backends._common import check_finite
 from sheaf.backends.base import respond
 from sheaf_client.contracts.base import Metadata
 
@@ -37,6 +38,7 @@ def follow(
     last: Frame | None = None
     for frame in frames:
         last = frame
+        _check_speeds(frame)
         if frame.step % request.record_every == 0:
             kept.append(frame)
         if frame.step:
@@ -47,6 +49,14 @@ def follow(
         yield _relaxed(request, kept, warnings)
     else:
         yield _simulated(request, kept, warnings)
+
+
+def _check_speeds(frame: Frame) -> None:
+    """Refuse a simulation whose speeds do not fit into the answer; positions and forces were looked at."""
+    with np.errstate(over="ignore"):
+        speeds = frame.velocities.astype(np.float32), np.float32(frame.temperature)
+    message = f"After step {frame.step} the atoms have no finite speeds; take shorter steps."
+    check_finite("/timestep_fs", message, *speeds, frame.kinetic_energy, code="out_of_range")
 
 
 def _event(frame: Frame, total: int, timestep: float | None) -> AtomsProgress:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._common import refuse
+from sheaf.backends._common import attempt, refuse
 from sheaf.backends._time_series import (
     Forecast,
     answer,
@@ -26,10 +26,10 @@ from sheaf.backends._time_series import (
     wants_samples,
 )
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.errors import InvalidRequestError
 
-#: The models scale by sums of squares in float32, which must hold those of a whole context.
-MAX_VALUE = 1e17
+#: The models scale by sums of squares in float32, which must hold those of a whole context; below the least a
+#: series vanishes beside the constants that are added to its scale.
+MIN_VALUE, MAX_VALUE = 1e-17, 1e17
 
 #: A run yields after each block of steps that is done and returns one forecast per request, in order.
 Run = Generator[None, None, list[Forecast]]
@@ -79,17 +79,10 @@ class Variant(ABC):
 
     def predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
         """Forecast in one run; what fails `check` or has no finite forecast gets its error in place."""
-        refused = [self._refusal(request) for request in requests]
+        refused = [attempt(self.check, request) for request in requests]
         accepted = [request for request, error in zip(requests, refused, strict=True) if error is None]
         answers = iter(self._answers(accepted)) if accepted else iter(())
         return [next(answers) if error is None else error for error in refused]
-
-    def _refusal(self, request: TimeSeriesRequest) -> InvalidRequestError | None:
-        try:
-            self.check(request)
-        except InvalidRequestError as error:
-            return error
-        return None
 
     def _answers(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
         run = self.run(requests)
@@ -99,7 +92,9 @@ class Variant(ABC):
             except StopIteration as end:
                 forecasts: list[Forecast] = end.value
                 break
-        return [_answer(request, forecast) for request, forecast in zip(requests, forecasts, strict=True)]
+        return [
+            attempt(answer, request, forecast) for request, forecast in zip(requests, forecasts, strict=True)
+        ]
 
     def stream(self, request: TimeSeriesRequest) -> Iterator[ProgressEvent | TimeSeriesResponse]:
         """Yield one event per block of steps, then the response."""
@@ -165,9 +160,19 @@ class QuantileVariant(Variant):
 
 
 def check_size(path: str, values: Any) -> None:
-    """Refuse numbers beyond `MAX_VALUE`, with which the models silently forecast nonsense."""
-    if np.nanmax(np.abs(np.asarray(values, dtype=np.float64)), initial=0) > MAX_VALUE:
+    """Refuse series of sizes with which the models silently forecast nonsense; one of zeros alone is none.
+
+    Args:
+        values: shape (time,) or (time, variates), NaN or None where one is missing.
+    """
+    sizes = np.abs(np.asarray(values, dtype=np.float64))
+    # Of each variate, which the models scale by itself.
+    largest = np.nanmax(sizes, axis=0, initial=0)
+    if (largest > MAX_VALUE).any():
         raise refuse(path, f"The model's scaling overflows on values beyond {MAX_VALUE:g}.", "out_of_range")
+    if ((largest > 0) & (largest < MIN_VALUE)).any():
+        message = f"The model's scaling loses series of values that are all within {MIN_VALUE:g} of 0."
+        raise refuse(path, message, "out_of_range")
 
 
 def context_of(request: TimeSeriesRequest, context_length: int) -> torch.Tensor:
@@ -180,10 +185,3 @@ def pad_left(rows: Sequence[torch.Tensor]) -> torch.Tensor:
     width = max(row.shape[-1] for row in rows)
     pad = torch.nn.functional.pad
     return torch.cat([pad(row, (width - row.shape[-1], 0), value=torch.nan) for row in rows])
-
-
-def _answer(request: TimeSeriesRequest, forecast: Forecast) -> TimeSeriesResponse | Exception:
-    try:
-        return answer(request, forecast)
-    except InvalidRequestError as error:
-        return error

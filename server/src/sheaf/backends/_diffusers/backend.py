@@ -12,14 +12,14 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from importlib import import_module
-from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, TypedDict, cast
 from weakref import WeakKeyDictionary
 
 from sheaf.api.diffusion import DiffusionRequest, DiffusionResponse, ImageProgress
-from sheaf.api.multimodal_generation import MultimodalGenerationRequest, MultimodalGenerationResponse
+from sheaf.api.multimodal_generation import MultimodalGenerationResponse
 from sheaf.backends._common import missing_library, one_of, refuse
 from sheaf.backends._diffusers.family import Family, Guidance
+from sheaf.backends._diffusers.numbers import Request, check_drawn, check_weights
 from sheaf.backends._diffusers.quiet import quiet
 from sheaf.backends._diffusers.seams import AdapterSeam, NoAdapters
 from sheaf.backends._diffusers.text import CHATTER, encoding
@@ -30,7 +30,6 @@ from sheaf_client.contracts.events import ProgressEvent
 if TYPE_CHECKING:
     from sheaf.backends._diffusers.stacking import Question
 
-Request: TypeAlias = DiffusionRequest | MultimodalGenerationRequest
 Response: TypeAlias = DiffusionResponse | MultimodalGenerationResponse
 Mode: TypeAlias = Literal["text2img", "img2img", "inpaint"]
 DrawingCourse: TypeAlias = "Course[Question, Any, Response]"
@@ -56,8 +55,6 @@ def _alternatives(names: Iterable[str]) -> str:
 
 #: Seeds that are drawn: short ones are easier to send again.
 _SEEDS = 2**32
-#: Most that an adapter's change is multiplied by, far beyond what still draws pictures.
-MAX_WEIGHT = 1000
 
 
 class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
@@ -235,12 +232,16 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
     # Requests.
 
     def check(self, request: Request) -> None:
-        check_weights(request)
+        self.check_numbers(request)
         width, height = self.size(request)
         for name, side in (("width", width), ("height", height)):
             if side % self.family.multiple:
                 message = f"This model draws sides of multiples of {self.family.multiple} pixels, not {side}."
                 raise refuse(f"/{name}", message, "out_of_range")
+
+    def check_numbers(self, request: Request) -> None:
+        """Refuse numbers with which no model, or not this one, draws anything."""
+        check_weights(request)
 
     def batch_key(self, request: Request) -> Hashable:
         """Images of one size are drawn in the same forwards."""
@@ -324,9 +325,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         """The response with these pixels, float32 in 0…1 of shape (num_images, height, width, 3)."""
         from sheaf.backends._diffusers.images import encoded, to_pillow
 
-        if request.adapter_weights and not isfinite(float(pixels.sum())):
-            message = "With these weights the model draws no pixels that are numbers."
-            raise refuse("/adapter_weights", message, "out_of_range")
+        check_drawn(request, pixels)
         files = [encoded(image, request.output_format) for image in to_pillow(pixels)]
         kind: Any = (
             DiffusionResponse if isinstance(request, DiffusionRequest) else MultimodalGenerationResponse
@@ -356,6 +355,7 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
             return event
         from sheaf.backends._diffusers.previews import preview
 
+        check_drawn(request, latents.float().cpu())
         width, height = self.size(request)
         picture = preview(self.pipeline_for(request), latents, height, width)
         return ImageProgress(step=event.step, total_steps=event.total_steps, preview=picture)
@@ -386,14 +386,6 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
             return tensors
 
         return tell
-
-
-def check_weights(request: Request) -> None:
-    """Refuse weights of adapters with which no model draws anything."""
-    for index, weight in enumerate(request.adapter_weights or ()):
-        if abs(weight) > MAX_WEIGHT:
-            message = f"Weights are from -{MAX_WEIGHT} to {MAX_WEIGHT}; 1 is as trained."
-            raise refuse(f"/adapter_weights/{index}", message, "out_of_range")
 
 
 def _generators(seed: int, count: int) -> list[Any]:

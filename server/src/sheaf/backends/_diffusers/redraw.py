@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf.backends._common import refuse
-from sheaf.backends._diffusers.backend import DiffusersBackend, Request, Response, check_weights
+from sheaf.backends._diffusers.backend import DiffusersBackend, Response
+from sheaf.backends._diffusers.numbers import Request
 from sheaf_client._media import ImageFile
 
 
@@ -42,7 +43,7 @@ class RedrawingBackend(DiffusersBackend):
     def check(self, request: Request) -> None:
         from sheaf.backends._diffusers.images import size_of
 
-        check_weights(request)
+        self.check_numbers(request)
         asked = _redraws(request)
         size = size_of(asked.image, "/image_b64")
         if min(size) < self.family.multiple:

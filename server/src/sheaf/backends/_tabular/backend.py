@@ -5,7 +5,7 @@ What a library adds is how to fit a table and how to predict with what was fitte
 
 from __future__ import annotations
 
-import math
+import sys
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sheaf.api.tabular import TabularRequest, TabularResponse
-from sheaf.backends._common import refuse
+from sheaf.backends._common import attempt, check_finite, refuse
 from sheaf.backends._tabular.tables import (
     Column,
     Table,
+    check_quantities,
     check_query,
     classes_of,
     context_key,
@@ -100,7 +101,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
     model_type: ClassVar[str] = "tabular"
 
     #: The largest magnitude of a number that the model can take.
-    largest: ClassVar[float] = math.inf
+    largest: ClassVar[float] = sys.float_info.max
 
     def __init__(self, max_context_bytes: int = 2**30) -> None:
         if max_context_bytes < 0:
@@ -119,6 +120,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
 
     def check(self, request: TabularRequest) -> None:
         self.check_task(request.task)
+        check_quantities(request, self.largest)
         if request.context_id is None:
             classes = classes_of(request.context_y or []) if request.task == "classification" else ()
             self.check_context(request, len(classes))
@@ -145,11 +147,15 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
         A request that the model cannot serve gets its `InvalidRequestError` in place.
         """
         groups: dict[str, _Group] = {}
+        answers: dict[int, TabularResponse | Exception] = {}
         for place, request in enumerate(requests):
+            refused = attempt(check_quantities, request, self.largest)
+            if refused is not None:
+                answers[place] = refused  # what is no number of the model's has no key either
+                continue
             group = groups.setdefault(request.context_id or context_key(request), _Group([], []))
             group.requests.append(request)
             group.places.append(place)
-        answers: dict[int, TabularResponse | Exception] = {}
         for key, group in groups.items():
             answers |= zip(group.places, self._answer(key, group.requests), strict=True)
         return [answers[place] for place in range(len(requests))]
@@ -188,7 +194,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
                 continue
             stop = start + len(request.query_X)
             part = prediction.rows(start, stop)
-            answers[i] = _respond(request, context, part, kept, hit=hit)
+            answers[i] = attempt(_respond, request, context, part, kept, hit=hit)
             start = stop
         return answers
 
@@ -229,25 +235,26 @@ def _gone() -> InvalidRequestError:
 
 def _respond(
     request: TabularRequest, context: _Context, prediction: Prediction, kept: str | None, *, hit: bool
-) -> TabularResponse | Exception:
+) -> TabularResponse:
     table, fields = context.table, dict[str, Any]()
     warnings: list[str] = []
     if table.classes is not None:
         probabilities = prediction.probabilities
-        if probabilities is None or not np.isfinite(probabilities).all():
-            return _not_finite()
+        if probabilities is None:
+            raise TypeError("the model gave no probabilities")
+        _check_finite(probabilities)
         fields["predictions"] = [table.classes[i] for i in probabilities.argmax(axis=1).tolist()]
         fields["classes"] = list(table.classes)
         if request.output_mode == "probabilities":
             fields["probabilities"] = probabilities.tolist()
     else:
-        if prediction.mean is None or not np.isfinite(prediction.mean).all():
-            return _not_finite()
+        if prediction.mean is None:
+            raise TypeError("the model gave no mean")
+        _check_finite(prediction.mean)
         fields["predictions"] = prediction.mean.tolist()
         if request.output_mode == "quantiles":
             quantiles = {level: (prediction.quantiles or {})[level] for level in request.quantile_levels}
-            if not all(np.isfinite(values).all() for values in quantiles.values()):
-                return _not_finite()
+            _check_finite(*quantiles.values())
             fields["quantiles"] = {repr(level): values.tolist() for level, values in quantiles.items()}
             warnings += _crossings(quantiles)
     return respond(
@@ -271,5 +278,5 @@ def _crossings(quantiles: dict[float, Array]) -> list[str]:
     return [f"The quantiles of {rows} rows cross: each level is a model of its own."] if rows else []
 
 
-def _not_finite() -> InvalidRequestError:
-    return refuse("/context_y", "The model gives no finite answer for this context.")
+def _check_finite(*parts: Array) -> None:
+    check_finite("/context_y", "The model gives no finite answer for this context.", *parts)

@@ -37,6 +37,8 @@ def context_key(request: TabularRequest) -> str:
     Takes time in proportion to the rows, so it is for the model's own thread.
     """
     rows, labels = request.context_X or [], request.context_y or []
+    if request.task == "regression":
+        labels = [float(label) for label in labels]  # whole ones may not fit into 64 bits
     step = max(1, _CELLS_AT_ONCE // len(rows[0])) if rows else 1
     parts = [
         content_key(rows[start : start + step], labels[start : start + step])
@@ -155,16 +157,20 @@ def read_table(request: TabularRequest, largest: float = math.inf) -> Table:
     columns = Columns.of(rows, request.categorical_feature_indices or (), request.feature_names)
     features = columns.read(rows, "context_X", largest)
     if request.task == "regression":
-        target = np.array(labels, dtype=np.float64)
-        beyond = np.flatnonzero(np.abs(target) > largest)
-        if beyond.size:
-            message = f"The model takes numbers up to {largest:g}."
-            raise refuse(f"/context_y/{beyond[0]}", message, "out_of_range")
-        return Table(request.task, columns, features, target, None)
+        check_quantities(request, largest)
+        return Table(request.task, columns, features, np.array(labels, dtype=np.float64), None)
     classes = classes_of(labels)
     position: dict[Label, int] = {label: i for i, label in enumerate(classes)}
     target = np.array([position[label] for label in labels], dtype=np.int64)
     return Table(request.task, columns, features, target, classes)
+
+
+def check_quantities(request: TabularRequest, largest: float) -> None:
+    """Refuse a quantity to learn that is beyond `largest`, with its path; whole numbers come of any size."""
+    labels: Any = request.context_y or ()
+    if request.task == "regression" and any(abs(label) > largest for label in labels):
+        beyond = next(i for i, label in enumerate(labels) if abs(label) > largest)
+        raise refuse(f"/context_y/{beyond}", f"The model takes numbers up to {largest:g}.", "out_of_range")
 
 
 def classes_of(labels: Sequence[Label]) -> tuple[int | str, ...]:
