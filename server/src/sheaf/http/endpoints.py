@@ -33,8 +33,8 @@ from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
-from sheaf.http.problems import as_problem
 from sheaf.http.operations import AnyOperation, Operations, operations_of
+from sheaf.http.problems import as_problem
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
