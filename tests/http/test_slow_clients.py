@@ -81,7 +81,7 @@ def test_a_body_that_dribbles_ends_however_steadily_it_comes(serve: Serve) -> No
     with still_serving(server), connect(server) as connection:
         connection.sendall(head(**CHUNKED))
         with dribbling(connection, b"1\r\n \r\n"):
-            status, problem = parsed(connection.recv(65536))
+            status, problem = read_answer(connection)
     assert (status, problem["code"]) == (408, "too_slow")
     assert problem["request_id"]
 
@@ -105,7 +105,7 @@ def test_chunks_obey_the_limit_and_may_not_be_dust(serve: Serve) -> None:
         with contextlib.suppress(OSError):
             for _ in range(20):
                 connection.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
-        assert parsed(connection.recv(65536))[0] == 413
+        assert read_answer(connection)[0] == 413
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,12 @@ def what_others_deployed_stays(server: ModelServer) -> None:
 
 
 def programs() -> set[str]:
-    """What runs below this process."""
-    return {child.name() for child in psutil.Process().children(recursive=True)}
+    """What runs below this process; some end while one looks."""
+    names: set[str] = set()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            names.add(child.name())
+    return names
 
 
 def ask(client: Sheaf, model: str = "echo") -> float:
