@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import Any, Protocol, TypedDict
 
@@ -62,6 +62,7 @@ class Terms(TypedDict):
     timeout: float | None
     priority: int
     tenant: str
+    bill: Callable[[float], None] | None
 
 
 class Endpoints:
@@ -145,9 +146,6 @@ class Endpoints:
                 self._models.telemetry.refused(runtime.spec.name, item.code)
         sound = [item for item in read if not isinstance(item, ProblemError)]
         answers = await while_connected(exchange.receive, runtime.predict_many(sound, **terms))
-        for answer in answers:
-            if not isinstance(answer, ProblemError):
-                caller.charge(answer)
         rest = iter(answers)
         outcomes = [item if isinstance(item, ProblemError) else next(rest) for item in read]
         await _answer_compressed(exchange, *encode_batch(outcomes, exchange.header(b"accept")))
@@ -159,7 +157,7 @@ class Endpoints:
         events = runtime.stream(contract, **terms)
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await while_connected(exchange.receive, anext(events))
-        response = event_response(first, events, self._limits, _caller(exchange))
+        response = event_response(first, events, self._limits)
         await response(exchange.scope, exchange.receive, exchange.send)
 
     async def _read(
@@ -197,7 +195,7 @@ class Endpoints:
         caller.check_model(model_name)
         runtime = self._runtime(exchange, model_name, route)
         timeout, priority = self._timeout(exchange), caller.priority(exchange)
-        return runtime, Terms(timeout=timeout, priority=priority, tenant=caller.tenant)
+        return runtime, Terms(timeout=timeout, priority=priority, tenant=caller.tenant, bill=caller.bill)
 
     def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:
         exchange.route = route
@@ -252,7 +250,6 @@ class Answering(Awaitable[None]):
 
     def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
         exchange = self._exchange
-        _caller(exchange).charge(answer)
         content, media = encode_response(answer, exchange.header(b"accept"))
         if len(content) >= MIN_COMPRESSED:
             return _answer_compressed(exchange, content, media)
