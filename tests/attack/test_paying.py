@@ -120,7 +120,7 @@ def test_a_shared_call_is_paid_by_what_each_asked_for(serve: Serve) -> None:
 
     def ask(name: str, horizon: int) -> int:
         body, headers = {**GOOD, "horizon": horizon}, {"x-api-key": name}
-        return httpx.post(f"{server.url}/echo/predict", json=body, headers=headers).status_code
+        return httpx.post(f"{server.url}/echo/predict", json=body, headers=headers, timeout=60).status_code
 
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(ask, "first", 1)
@@ -134,7 +134,7 @@ def test_a_shared_call_is_paid_by_what_each_asked_for(serve: Serve) -> None:
 
 
 def test_a_kept_answer_costs_nothing(serve: Serve) -> None:
-    spec = SLOW.model_copy(update={"cache": CacheConfig()})
+    spec = SLOW.model_copy(update={"cache": CacheConfig(shared=True)})
     server = serve(spec, access=access("ann", "bob"))
     for name, left in (("ann", False), ("bob", True)):
         headers = {"x-api-key": name}

@@ -278,7 +278,7 @@ class ModelRuntime:
 
             watch.wait()  # others may have its outcome for it
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            asked = self._shared.ask(request, watch, deadline, enter)
+            asked = self._shared.ask(request, watch, deadline, enter, terms.tenant)
         except UnavailableError:
             if self._successor is None:
                 raise
