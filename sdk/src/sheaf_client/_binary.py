@@ -177,11 +177,14 @@ def pack(models: Model | Sequence[Model], *, key: str | None = None, exclude_non
 
 
 def unpack(body: bytes) -> Any:
-    """The value in a MessagePack body; raises `ValueError` where it is none."""
+    """The value in a MessagePack body; raises `ValueError` where it is none that JSON has, too."""
     import msgspec
 
+    def refuse(code: int, _: memoryview) -> Any:
+        raise ValueError(f"extension type {code} is no type of a contract")
+
     try:
-        return msgspec.msgpack.decode(body)
+        return msgspec.msgpack.decode(body, ext_hook=refuse)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from None
 

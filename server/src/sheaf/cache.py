@@ -10,6 +10,8 @@ from sheaf.environment import switched_on
 class CacheConfig(BaseModel):
     """Keeps the answers of one model in the memory of its process.
 
+    Each API key has answers of its own, unless they are `shared`: else who asks would learn, by how quick an
+    answer is, what others have asked.
     Equal requests (all but their `request_id`) get equal answers; those that run at the same time share one
     call of the model. Answers that chance decides (a request with a `seed` that names none) are not kept.
     Both bounds hold, that in bytes and that in answers.
@@ -30,6 +32,9 @@ class CacheConfig(BaseModel):
         default=(),
         description="Fields of the request that make no difference: requests that are equal in all others "
         "get the answer of the first.",
+    )
+    shared: bool = Field(
+        default=False, description="Whether callers with different keys are given each other's answers."
     )
 
 

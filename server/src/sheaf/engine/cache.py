@@ -50,9 +50,10 @@ class AnswerCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def key(self, request: BaseRequest) -> bytes:
-        """What requests with one answer have in common."""
-        return request_key(request, self._config.exclude_fields)
+    def key(self, request: BaseRequest, tenant: str = "") -> bytes:
+        """What requests with one answer have in common: those of one tenant, unless answers are shared."""
+        key = request_key(request, self._config.exclude_fields)
+        return key if self._config.shared else key + tenant.encode()
 
     def get(self, key: bytes, request: BaseRequest) -> BaseResponse | None:
         """The answer to an equal request, under this one's identifier; None where there is none."""

@@ -35,9 +35,15 @@ class Died(Exception):  # noqa: N818 - it is an event of the engine, told to nob
 
 
 def run_batch(
-    backend: ModelBackend, jobs: Sequence[PredictJob], *, clock: Callable[[], float]
+    backend: ModelBackend,
+    jobs: Sequence[PredictJob],
+    *,
+    clock: Callable[[], float],
+    spent: Callable[[float], None] = lambda _: None,
 ) -> tuple[int, list[list[PredictJob]] | None]:
     """Answer every job, each with its response or its own error.
+
+    `spent` takes the seconds that the model worked, before anybody is told.
 
     Returns:
         How many jobs failed; and, where memory ran out, the jobs of each call that fitted after that
@@ -57,6 +63,7 @@ def run_batch(
         run.through(list(jobs))
     finally:
         seconds = clock() - started
+        spent(seconds)
         for job, outcome in run.outcomes:
             failures += not settle(job, outcome, seconds, len(jobs))
         run.outcomes.clear()  # errors hold this frame

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import cast
 
 from sheaf.backends.base import ModelBackend
@@ -18,7 +19,7 @@ from sheaf.engine.steps import Turn, let_go, run_turn
 from sheaf.scheduling.latency import LatencyModel
 from sheaf.scheduling.memory import MemoryBound
 from sheaf.scheduling.packing import cost_of
-from sheaf.scheduling.queue import Entry
+from sheaf.scheduling.queue import Entry, book
 from sheaf.spec import ModelSpec
 from sheaf_client.errors import BackendError, UnavailableError
 
@@ -144,6 +145,7 @@ class LoadedModel:
         if self._broken is not None:
             self.pause = self._next_pause()
         self._broken, self._loaded = self._broken or "hung", False
+        book(batch, seconds)
         for entry in batch:
             entry.item.settle(BackendError(f"The model did not come back within {seconds:g} s."))
             if isinstance(entry.item, StepJob):
@@ -169,7 +171,7 @@ class LoadedModel:
             except Died as died:
                 if self._serves(backend):
                     self._died(died)
-            self._record([entry], started, failures=int(job.failed))
+            book([entry], self._record([entry], started, failures=int(job.failed)))
         if more:
             return [entry]
         job.close()
@@ -186,7 +188,7 @@ class LoadedModel:
         except Died as died:
             if not self._serves(backend):
                 return []
-            self._record(entries, started, failures=len(died.unanswered))
+            book(entries, self._record(entries, started, failures=len(died.unanswered)))
             for job in jobs:
                 let_go(job)
             rescued = self._rescue(entries, died)
@@ -194,7 +196,7 @@ class LoadedModel:
             return rescued + others
         if not self._serves(backend):
             return []
-        self._record(entries, started, turn.failures)
+        book(entries, self._record(entries, started, turn.failures))
         self._learn(entries, turn)
         for job in jobs:
             if job.settled:  # its caller left during the step
@@ -226,7 +228,7 @@ class LoadedModel:
         backend = self.backend
         jobs = [cast("PredictJob", entry.item) for entry in entries]
         try:
-            failures, fitted = run_batch(backend, jobs, clock=self._clock)
+            failures, fitted = run_batch(backend, jobs, clock=self._clock, spent=partial(book, entries))
         except Died as died:
             if not self._serves(backend):
                 return []

@@ -32,7 +32,7 @@ from sheaf.engine.streams import Event, aiterate, iterate
 from sheaf.engine.watch import Departure, OutletT, Watch
 from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
-from sheaf.scheduling.queue import Entry
+from sheaf.scheduling.queue import Bill, Entry
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -131,7 +131,13 @@ class ModelRuntime:
             lane.check_room()
 
     def submit(
-        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+        self,
+        request: BaseRequest,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        bill: Bill | None = None,
     ) -> Future[Any]:
         """Put a request in line; its future holds the response. Cancelling it frees the place.
 
@@ -141,15 +147,21 @@ class ModelRuntime:
             UnavailableError: The model is not loaded.
         """
         future: Future[BaseResponse] = Future()
-        watch = self._open(request, lambda: into_future(future), Terms(timeout, priority, tenant))
+        watch = self._open(request, lambda: into_future(future), Terms(timeout, priority, tenant, bill))
         future.add_done_callback(lambda done: watch.depart() if done.cancelled() else None)
         return future
 
     def predict_now(
-        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+        self,
+        request: BaseRequest,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        bill: Bill | None = None,
     ) -> Any:
         """Answer one request, waiting in this thread."""
-        watch = self._open(request, Waiter, Terms(timeout, priority, tenant), here=self.backend.inline)
+        watch = self._open(request, Waiter, Terms(timeout, priority, tenant, bill), here=self.backend.inline)
         if watch.outlet is None:
             assert watch.outcome is not None  # noqa: S101 - who has no outlet was answered at once
             return unwrap(watch.outcome)
@@ -163,16 +175,28 @@ class ModelRuntime:
         return unwrap(outcome)
 
     def ask(
-        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+        self,
+        request: BaseRequest,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        bill: Bill | None = None,
     ) -> Asked:
         """Put a request to the model from an event loop; raises as `submit` does. Await its `answer`."""
-        return self._asked(request, Terms(timeout, priority, tenant))
+        return self._asked(request, Terms(timeout, priority, tenant, bill))
 
     async def predict(
-        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+        self,
+        request: BaseRequest,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        bill: Bill | None = None,
     ) -> Any:
         """Answer one request; cancelling the caller frees its place."""
-        return await self.ask(request, timeout=timeout, priority=priority, tenant=tenant).answer()
+        return await self.ask(request, timeout=timeout, priority=priority, tenant=tenant, bill=bill).answer()
 
     async def predict_many(
         self,
@@ -181,9 +205,10 @@ class ModelRuntime:
         timeout: float | None = None,
         priority: int = 0,
         tenant: str = "",
+        bill: Bill | None = None,
     ) -> list[Any | ProblemError]:
         """Answer or refuse each request by itself, in their order; together they take turns as one call."""
-        terms = Terms(timeout, priority, tenant, call=object() if len(requests) > 1 else None)
+        terms = Terms(timeout, priority, tenant, bill, call=object() if len(requests) > 1 else None)
 
         async def one(request: BaseRequest) -> Any | ProblemError:
             try:
@@ -194,19 +219,31 @@ class ModelRuntime:
         return await asyncio.gather(*map(one, requests))
 
     def stream(
-        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+        self,
+        request: BaseRequest,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        bill: Bill | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps."""
-        terms = Terms(timeout, priority, tenant)
+        terms = Terms(timeout, priority, tenant, bill)
         return aiterate(
             lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id)
         )
 
     def iter_stream(
-        self, request: BaseRequest, *, timeout: float | None = None, priority: int = 0, tenant: str = ""
+        self,
+        request: BaseRequest,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        bill: Bill | None = None,
     ) -> Generator[Event, None, None]:
         """`stream` for threads."""
-        terms = Terms(timeout, priority, tenant)
+        terms = Terms(timeout, priority, tenant, bill)
         return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
 
     def _asked(self, request: BaseRequest, terms: Terms) -> Asked:
@@ -241,7 +278,7 @@ class ModelRuntime:
 
             watch.wait()  # others may have its outcome for it
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            asked = self._shared.ask(request, watch, deadline, enter)
+            asked = self._shared.ask(request, watch, deadline, enter, terms.tenant)
         except UnavailableError:
             if self._successor is None:
                 raise
@@ -337,7 +374,9 @@ class ModelRuntime:
         if not 0 <= cost < math.inf:
             raise ValueError(f"a request cannot cost {cost}")
         deadline = None if terms.timeout is None else now + terms.timeout
-        return Entry(job, key, cost, now, deadline, terms.priority, terms.tenant, steps, terms.call)
+        return Entry(
+            job, key, cost, now, deadline, terms.priority, terms.tenant, steps, terms.call, bill=terms.bill
+        )
 
     def _open_lane(self) -> Lane:
         lane = self._lane
@@ -354,9 +393,10 @@ class ModelRuntime:
 
 @dataclass(slots=True, eq=False)
 class Terms:
-    """On what terms a request is answered: seconds it may take, its urgency, who asks, and in what call."""
+    """On what terms a request is answered: its seconds, its urgency, who asks and who pays, in what call."""
 
     timeout: float | None
     priority: int
     tenant: str
+    bill: Bill | None = None
     call: object = None

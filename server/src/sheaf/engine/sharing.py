@@ -41,9 +41,11 @@ class SharedCalls:
         self._lock = threading.Lock()
         self._flights: dict[bytes, _Flight] = {}
 
-    def ask(self, request: BaseRequest, outlet: Outlet, deadline: float | None, enter: Enter) -> Asked:
+    def ask(
+        self, request: BaseRequest, outlet: Outlet, deadline: float | None, enter: Enter, tenant: str = ""
+    ) -> Asked:
         """Answer from what is kept, join an equal call, or `enter` a new one; raises what that raises."""
-        key = self.cache.key(request)
+        key = self.cache.key(request, tenant)
         kept = self.cache.get(key, request)
         if kept is not None:
             outlet(kept)

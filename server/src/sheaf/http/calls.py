@@ -29,9 +29,9 @@ class Calls:
     def begin(self, exchange: Exchange, otherwise: Callable[[Exchange], Awaitable[None]]) -> Awaitable[None]:
         """Do what a call needs as far as that takes no waiting, and give what is left to be awaited.
 
-        `otherwise` has what is no call, and everything where the app is mounted below a path.
+        `otherwise` has what is no call.
         """
-        if exchange.method != "POST" or exchange.scope.get("root_path"):
+        if exchange.method != "POST":
             return otherwise(exchange)
         _, name, *rest = exchange.path.split("/") if exchange.path.startswith("/") else ("", "")
         if name and len(rest) == 2 and rest[0] and rest[1]:
@@ -42,7 +42,7 @@ class Calls:
 
 
 def call_routes(endpoints: Endpoints) -> list[Route]:
-    """The same for the router: mounted apps, and the methods that a call does not take."""
+    """The same for the router, which tells the methods that a call does not take."""
     return [
         Route("/{model_name}/predict", _Routed(endpoints.predict), methods=["POST"]),
         Route("/{model_name}/stream", _Routed(endpoints.stream), methods=["POST"]),

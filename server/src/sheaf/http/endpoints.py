@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import Any, Protocol, TypedDict
 
@@ -34,6 +34,7 @@ from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
 from sheaf.http.operations import AnyOperation, Operations, operations_of
+from sheaf.http.problems import as_problem
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -61,6 +62,7 @@ class Terms(TypedDict):
     timeout: float | None
     priority: int
     tenant: str
+    bill: Callable[[float], None] | None
 
 
 class Endpoints:
@@ -144,9 +146,6 @@ class Endpoints:
                 self._models.telemetry.refused(runtime.spec.name, item.code)
         sound = [item for item in read if not isinstance(item, ProblemError)]
         answers = await while_connected(exchange.receive, runtime.predict_many(sound, **terms))
-        for answer in answers:
-            if not isinstance(answer, ProblemError):
-                caller.charge(answer)
         rest = iter(answers)
         outcomes = [item if isinstance(item, ProblemError) else next(rest) for item in read]
         await _answer_compressed(exchange, *encode_batch(outcomes, exchange.header(b"accept")))
@@ -158,7 +157,7 @@ class Endpoints:
         events = runtime.stream(contract, **terms)
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await while_connected(exchange.receive, anext(events))
-        response = event_response(first, events, self._limits, _caller(exchange))
+        response = event_response(first, events, self._limits)
         await response(exchange.scope, exchange.receive, exchange.send)
 
     async def _read(
@@ -185,8 +184,8 @@ class Endpoints:
             kind: type[BaseRequest] = operations.asked_for(item).request
             contract = decode_value(item, kind, model_name)
             check_media(contract, self._limits)
-        except ProblemError as error:
-            return error
+        except Exception as error:  # noqa: BLE001 - told as this item's answer; the others have theirs
+            return as_problem(error)
         return contract
 
     def _call(self, exchange: Exchange, model_name: str, route: str) -> tuple[ModelRuntime, Terms]:
@@ -196,7 +195,7 @@ class Endpoints:
         caller.check_model(model_name)
         runtime = self._runtime(exchange, model_name, route)
         timeout, priority = self._timeout(exchange), caller.priority(exchange)
-        return runtime, Terms(timeout=timeout, priority=priority, tenant=caller.tenant)
+        return runtime, Terms(timeout=timeout, priority=priority, tenant=caller.tenant, bill=caller.bill)
 
     def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:
         exchange.route = route
@@ -251,7 +250,6 @@ class Answering(Awaitable[None]):
 
     def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
         exchange = self._exchange
-        _caller(exchange).charge(answer)
         content, media = encode_response(answer, exchange.header(b"accept"))
         if len(content) >= MIN_COMPRESSED:
             return _answer_compressed(exchange, content, media)

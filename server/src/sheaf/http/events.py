@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from sheaf.engine.streams import Event
 from sheaf.http.bodies import offload
-from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.problems import as_problem
 from sheaf_client import ResultEvent
@@ -22,28 +21,24 @@ from sheaf_client.contracts.events import ErrorEvent
 _LINE_ENDS = {end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
-def event_response(
-    first: Event, rest: AsyncGenerator[Event, None], limits: Limits, caller: Caller
-) -> Response:
+def event_response(first: Event, rest: AsyncGenerator[Event, None], limits: Limits) -> Response:
     """The events as a response; a client that takes none of them for too long ends the stream."""
     return EventSourceResponse(
-        _server_sent(first, rest, caller),
+        _server_sent(first, rest),
         ping=limits.keep_alive,
         send_timeout=limits.write_timeout,
         headers={"cache-control": "no-store"},
     )
 
 
-async def _server_sent(
-    first: Event, rest: AsyncGenerator[Event, None], caller: Caller
-) -> AsyncIterator[ServerSentEvent]:
+async def _server_sent(first: Event, rest: AsyncGenerator[Event, None]) -> AsyncIterator[ServerSentEvent]:
     """The events, each with its number; an error is the last event."""
     number = 0
     try:
-        yield await _event(first, number, caller)
+        yield await _event(first, number)
         async for event in rest:
             number += 1
-            yield await _event(event, number, caller)
+            yield await _event(event, number)
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
         told = ErrorEvent(problem=problem, error=problem.detail or problem.title)
@@ -52,12 +47,11 @@ async def _server_sent(
         await rest.aclose()
 
 
-async def _event(event: Event, number: int, caller: Caller) -> ServerSentEvent:
+async def _event(event: Event, number: int) -> ServerSentEvent:
     told = event.response if isinstance(event, ResultEvent) else event
     # Others are served while tensors and files become text.
     data = await offload(binary_size(told), partial(_line, told))
     if isinstance(event, ResultEvent):
-        caller.charge(event.response)
         data = '{"type":"result","done":true,' + data[1:]
     return ServerSentEvent(data, event=event.type, id=str(number))
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from starlette._utils import get_route_path
 from starlette.types import Message, Receive, Scope, Send
 
 from sheaf.http.heads import PLAIN, Head, Origins
@@ -56,7 +57,8 @@ class Exchange(CurrentRequest):
         super().__init__(given if given and _REQUEST_ID.fullmatch(given) else None, headers=headers)
         self.scope = scope
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        # Below the path at which the app is mounted, as the router has it: a gate reads the same.
+        self.path = get_route_path(scope) if scope.get("root_path") else str(scope["path"])
         self._receive, self._send = receive, send
         self.caller: Caller | None = None
         self.code: str | None = None

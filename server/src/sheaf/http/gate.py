@@ -5,13 +5,12 @@ It stands before the routes, so a route that somebody adds is closed until it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sheaf.http.exchange import Exchange
 from sheaf.http.keys import Access
 from sheaf.http.quotas import Account, open_accounts
-from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     AuthenticationError,
@@ -60,10 +59,11 @@ class Caller:
             raise InvalidRequestError("The priority header is invalid.", errors=[fault])
         return min(asked, self.max_priority)
 
-    def charge(self, answer: BaseResponse) -> None:
-        """Book the answer's share of the model's time."""
-        if self.account is not None and (usage := answer.metadata.usage) is not None:
-            self.account.charge(usage.compute_seconds / max(1, usage.batch_size))
+    @property
+    def bill(self) -> Callable[[float], None] | None:
+        """Takes the seconds of models that the caller's requests use, where these are limited."""
+        account = self.account
+        return account.charge if account and account.key.device_seconds_per_day is not None else None
 
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
         """What the caller may still ask for, for the answer's head."""

@@ -103,11 +103,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._limits, self._origins = limits, origins
         self._in_head = False
         self._head = 0  # bytes that came, counted where the head did not end with them
+        self._between = 0  # bytes of a body in chunks that are none of its content
         self._refusal: tuple[int, str, str] | None = None
         self._app = cast("Any", self).app  # whatever uvicorn has wrapped around it
         #: What an app can do with a request before there is a task for it.
         self._begin: Callable[..., Begun] | None = getattr(self._app, "begin", None)
-        self._feeding = False
+        self._feeding = self._content = False
         self._whole: RequestResponseCycle | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
@@ -127,8 +128,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        in_head = self._in_head
-        self._feeding = True
+        in_head, before = self._in_head, self.cycle
+        self._feeding, self._content = True, False
         super().data_received(data)
         self._feeding = False
         cycle, self._whole = self._whole, None
@@ -142,6 +143,15 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head > self._limits.max_head or len(self.headers) > self._limits.max_headers:
                 self._refuse(*_HEAD_TOO_LARGE)
                 return
+        elif self.cycle is before and not self._content:
+            # What is added to the sizes of chunks, or fields behind the body: the parser keeps those.
+            self._between += len(data)
+            if self._between > self._limits.max_head:
+                if self._answering:
+                    self._refuse(*_HEAD_TOO_LARGE)
+                else:
+                    self.transport.close()  # what it belongs to was answered
+                return
         if self._answering:
             self._expect_nothing()
         else:
@@ -149,7 +159,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head = True, 0
+        self._in_head, self._head, self._between = True, 0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Nothing uses the fields behind a body, and the list of those before it is the app's by now.
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._content = True
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         self._in_head = False

@@ -6,6 +6,7 @@ State exists for configured keys alone, so strangers cannot make it grow. Each p
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Clocks:
 
 
 class Account:
-    """What one key has used. All on one event loop, so without locks."""
+    """What one key has used. All on one event loop, so without locks, but for the time of models."""
 
     def __init__(self, key: ApiKey, clocks: Clocks | None = None) -> None:
         self.key = key
@@ -39,6 +40,7 @@ class Account:
         self._today: int = 0
         self._requests = 0
         self._device_seconds = 0.0
+        self._booking = threading.RLock()
 
     def take(self) -> None:
         """Count one request; raises `RateLimitError` with the seconds to wait."""
@@ -70,9 +72,10 @@ class Account:
         self._open -= 1
 
     def charge(self, device_seconds: float) -> None:
-        """Book the time of the model that an answer took."""
-        self._new_day()
-        self._device_seconds += device_seconds
+        """Book time of a model that calls used; models' threads say so."""
+        with self._booking:
+            self._new_day()
+            self._device_seconds += device_seconds
 
     def headers(self) -> dict[str, str]:
         """What is left, as the IETF's draft has `RateLimit` headers; nothing where nothing is limited."""
@@ -114,7 +117,8 @@ class Account:
     def _new_day(self) -> None:
         today = int(self._clocks.calendar() // _DAY)
         if today != self._today:
-            self._today, self._requests, self._device_seconds = today, 0, 0.0
+            with self._booking:
+                self._today, self._requests, self._device_seconds = today, 0, 0.0
 
     def _until_tomorrow(self) -> float:
         return _DAY - self._clocks.calendar() % _DAY

@@ -13,13 +13,15 @@ import heapq
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.fairness import Flow, Turns
 from sheaf.scheduling.packing import cost_of, join
 
 T = TypeVar("T")
+#: Takes seconds of a model that somebody pays for.
+Bill: TypeAlias = Callable[[float], None]
 
 #: A batch is chosen among so many times its size of the most urgent entries.
 _LOOK_AHEAD = 4
@@ -37,6 +39,7 @@ class Entry(Generic[T]):
         remaining: Steps that are left, of what works in steps; 0 for all else.
         call: The call of many that it came in; None for one that came by itself.
         turn: When it last took a step.
+        bill: Takes the seconds of the model that it used, on the model's thread; None where nobody counts.
     """
 
     item: T
@@ -49,6 +52,7 @@ class Entry(Generic[T]):
     remaining: int = 0
     call: Hashable = None
     turn: float = -math.inf
+    bill: Bill | None = None
     overtaken: int = 0
     urgency: float = field(default=0.0)
     number: int = field(default=0)
@@ -73,6 +77,20 @@ class Entry(Generic[T]):
     def alone(self) -> bool:
         """Whether nothing can share its batch: its key is itself."""
         return self.key is self.item
+
+
+def book(batch: Sequence[Entry[Any]], seconds: float) -> None:
+    """Bill a batch's time to whoever asked, by their shares of its cost, whether they are answered or not."""
+    if any(entry.bill is not None for entry in batch):
+        for entry, share in _shares(batch, seconds):
+            if entry.bill is not None:
+                entry.bill(share)
+
+
+def _shares(batch: Sequence[Entry[T]], seconds: float) -> Iterator[tuple[Entry[T], float]]:
+    total = sum(entry.cost for entry in batch)
+    for entry in batch:
+        yield entry, seconds * (entry.cost / total if total else 1 / len(batch))
 
 
 def _endless(_: Any) -> float:
@@ -241,11 +259,9 @@ class WaitingLine(Generic[T]):
         if batch and batch[0].remaining:
             self._step_seconds += 0.2 * (seconds - self._step_seconds)
         if self._lines:  # else nobody was kept waiting
-            total = sum(entry.cost for entry in batch)
             used: dict[Flow, float] = {}
-            for entry in batch:
-                share = entry.cost / total if total else 1 / len(batch)
-                used[entry.flow] = used.get(entry.flow, 0.0) + seconds * share
+            for entry, share in _shares(batch, seconds):
+                used[entry.flow] = used.get(entry.flow, 0.0) + share
             self._turns.charge(used)
 
     def clear(self) -> list[Entry[T]]:

@@ -1,0 +1,7 @@
+"""What attacks share with the tests of the HTTP surface: a server on a free port, and plain sockets."""
+
+from __future__ import annotations
+
+from tests.http.conftest import serve
+
+__all__ = ["serve"]
