@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from sheaf.spec import ModelSpec
 from sheaf_client import InvalidFrameError, Sheaf
+from sheaf_client.errors import InvalidRequestError
 from tests.integration.test_forecast_frame import Watched
 
 
@@ -141,6 +143,45 @@ def test_times_that_leave_their_frequency_open_are_refused(
     for frame in (of(times), pl.from_pandas(of(times))):
         with pytest.raises(InvalidFrameError, match=message + ".*`frequency`"):
             forecast(watched, frame, horizon)
+
+
+@pytest.mark.parametrize("frame", [of(DAYS), of(DAYS[:1])], ids=["days", "one day"])
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_forgotten_column_of_ids_is_told_before_a_frequency(
+    client: Sheaf, frame: pd.DataFrame, count: int
+) -> None:
+    told = (
+        "the series has the time 2024-01-01T00:00:00 twice; where the frame has several series, give `id_col`"
+    )
+    with pytest.raises(InvalidFrameError, match=re.escape(told)):
+        forecast(client, pd.concat([frame] * count))
+
+
+def test_repeated_times_are_of_their_series_alone(watched: Sheaf) -> None:
+    twice, sound = (
+        frame.assign(shop=shop) for frame, shop in ((pd.concat([of(DAYS)] * 5), "n"), (of(DAYS), "s"))
+    )
+    forecasts, errors = forecast(watched, pd.concat([twice, sound]), id_col="shop", errors="return")
+    assert forecasts["shop"].unique().tolist() == ["s"]
+    assert forecasts["t"].tolist() == list(pd.date_range("2024-03-01", periods=3))
+    assert "series 'n' has the time 2024-01-01T00:00:00 twice" in str(errors["n"])
+
+
+@pytest.mark.parametrize(
+    ("times", "frequency", "advice"),
+    [
+        (DAYS, "h", "The frame has 60 rows for 1,417 steps of 1h; give frequency='1d'."),
+        (DAYS[[0, 1, 17]], "D", "The frame has no row for this time"),
+        (DAYS[[0, 2, 3]], "D", "The frame has no row for this time"),
+    ],
+    ids=["hours for days", "a gap of days", "a missing day"],
+)
+def test_most_rows_missing_are_told_as_another_frequency(
+    client: Sheaf, times: pd.DatetimeIndex, frequency: str, advice: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        forecast(client, of(times), frequency=frequency)
+    assert advice in str(refused.value)
 
 
 def test_two_rules_that_agree_over_the_horizon_leave_nothing_open(watched: Sheaf) -> None:
