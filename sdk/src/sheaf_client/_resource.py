@@ -83,7 +83,7 @@ def _prepare(
         return Call(operation, _completed(operation, whole, caller.adapters), options)
     model = given.pop("model", None) or caller.model
     if whole is not None:
-        fields = _expanded(operation, whole)
+        fields = _expanded(operation, whole, given)
         if both := (fields.keys() & given.keys()) - REPLACEABLE:
             raise ArgumentError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
         given = {**fields, **given}
@@ -91,10 +91,10 @@ def _prepare(
     return Call(operation, build_request(operation, model, given), options)
 
 
-def _expanded(operation: Operation[Any, Any], whole: object) -> dict[str, Any]:
-    """The fields that an object stands for."""
+def _expanded(operation: Operation[Any, Any], whole: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that an object stands for, but for those that are given in their place."""
     try:
-        return dict(expand(operation.request, whole))
+        return dict(expand(operation.request, whole, given.keys() & REPLACEABLE))
     except SheafError:
         raise
     except (TypeError, ValueError) as error:
