@@ -325,3 +325,36 @@ def test_steps_of_the_future_are_there_once_and_on_the_grid(
     future = pd.DataFrame({"id": "a", "t": pd.to_datetime(times, format="ISO8601"), "x": 1.0})
     with pytest.raises(InvalidFrameError, match=message):
         forecast(client, make(past), 2, future_df=make(future), id_col="id")
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ([f"2020-W{week:02}" for week in range(1, 54)], "2021-W01"),
+        ([f"2020-W{week:02}-3" for week in range(1, 13)], "2020-W13-3"),
+        ([f"2020W{week:02}" for week in range(1, 13)], "2020W13"),
+        ([f"2020W{week:02}7" for week in range(1, 13)], "2020W137"),
+        (["2020-W01", "2020-W01-2", "2020-W01-3"], "2020-01-02T00:00:00"),
+        (["2020-01-06", "2020-01-07", "2020-01-08"], "2020-01-09"),
+        (["20200106", "20200107", "20200108"], "20200109"),
+        (["2020-01-06T04", "2020-01-06T05", "2020-01-06T06"], "2020-01-06T07"),
+        (["2020-01-06 04:00Z", "2020-01-06 05:00Z", "2020-01-06 06:00Z"], "2020-01-06 07:00Z"),
+        (["2020-01-06", "2020-01-06T01:00", "2020-01-06T02:00:00"], "2020-01-06T03:00:00"),
+    ],
+)
+def test_times_as_text_come_back_in_their_form_or_in_full(
+    watched: Sheaf, text: list[str], following: str
+) -> None:
+    assert forecast(watched, of(text), horizon=1, frequency=_step(text))["t"].tolist() == [following]
+
+
+def test_a_time_that_a_form_cannot_say_is_written_in_full(watched: Sheaf) -> None:
+    # The Mondays of weeks, forecast by days.
+    days = forecast(watched, of(["2020-W01", "2020-W02"]), frequency="1d", horizon=8)["t"].tolist()
+    assert days[:2] == ["2020-01-07T00:00:00", "2020-01-08T00:00:00"]
+    assert days[6] == "2020-W03"
+
+
+def _step(text: list[str]) -> timedelta:
+    first, second = (datetime.fromisoformat(time) for time in text[:2])
+    return second - first
