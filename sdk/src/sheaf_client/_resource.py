@@ -21,7 +21,7 @@ from sheaf_client.errors import DeadlineExceededError
 
 RequestT = TypeVar("RequestT", bound=BaseRequest)
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
-LateT = TypeVar("LateT", CallTimeoutError, DeadlineExceededError)
+LateT = TypeVar("LateT", bound=CallTimeoutError | DeadlineExceededError)
 
 
 class _AnyCaller(Protocol):
