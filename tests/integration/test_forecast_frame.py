@@ -16,7 +16,7 @@ import pytest
 
 from sheaf.backends._time_series import forecast_timestamps
 from sheaf.spec import ModelSpec
-from sheaf_client import AsyncSheaf, Sheaf
+from sheaf_client import ArgumentError, AsyncSheaf, Sheaf, SheafError
 from sheaf_client._extensions import frame_work
 from sheaf_client._extensions.calendar import Grid, from_grid, to_grid
 from sheaf_client._extensions.frequencies import infer_frequency
@@ -240,6 +240,59 @@ def test_what_is_no_frame_or_no_keyword_is_refused(client: Sheaf) -> None:
         client.time_series.forecast_frame(SALES, horizn=1, **COLUMNS)
     with pytest.raises(TypeError, match="needs the keyword horizon"):
         client.time_series.forecast_frame(SALES, **COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"timeout": value} for value in ("5", True, 0, -1, float("nan"))),
+        *({"horizon": value} for value in ("2", 2.0, 0, True, None)),
+        *({"quantile_levels": value} for value in (0.5, "0.5", [], [0.5, 0.5], [1.0], np.array([0.1, 1.0]))),
+        {"num_samples": "2"},
+        {"seed": 1.5},
+        {"model": "no name"},
+        {"extra_headers": {"x-a": 5}},
+    ],
+    ids=repr,
+)
+def test_what_forecast_refuses_is_refused_alike_before_anything_begins(client: Sheaf, wrong: Any) -> None:
+    given: Any = {"horizon": 1, **wrong}
+    with pytest.raises(SheafError) as alone:
+        client.time_series.forecast(
+            history=[1.0],
+            frequency="1d",
+            output_mode="quantiles" if "quantile_levels" in wrong else "mean",
+            **given,
+        )
+    with pytest.raises(SheafError) as framed:
+        client.time_series.forecast_frame(SALES, **given, **COLUMNS, errors="return")
+    assert type(framed.value) is type(alone.value)
+    assert str(framed.value) == str(alone.value)
+    assert Watched.asked == []
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        np.array([0.2, 0.8]),
+        pd.Series([0.2, 0.8], index=["x", "y"]),
+        pl.Series([0.2, 0.8]),
+        (level for level in (0.2, 0.8)),
+        {0.2: "low", 0.8: "high"}.keys(),
+    ],
+    ids=lambda levels: type(levels).__name__,
+)
+def test_levels_and_steps_come_in_every_form_that_forecast_takes(client: Sheaf, levels: Any) -> None:
+    forecasts = client.time_series.forecast_frame(
+        SALES, horizon=np.int64(2), quantile_levels=levels, timeout=np.float32(30), **COLUMNS
+    )
+    assert list(forecasts.columns) == ["store", "day", "mean", "0.2", "0.8"]
+    assert forecasts["0.8"].tolist() == [3.8, 3.8, 30.8, 30.8]
+
+
+def test_columns_that_do_not_change_are_a_list(client: Sheaf) -> None:
+    with pytest.raises(ArgumentError, match=r"as in \['kind'\]"):
+        client.time_series.forecast_frame(SALES, horizon=1, static_cols="kind", **COLUMNS)
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", ZoneInfo("Europe/Berlin")], ids=["named", "zoneinfo"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from sheaf.spec import ModelSpec
 from sheaf_client import InvalidFrameError, Sheaf
+from sheaf_client.errors import InvalidRequestError
 from tests.integration.test_forecast_frame import Watched
 
 
@@ -141,6 +143,45 @@ def test_times_that_leave_their_frequency_open_are_refused(
     for frame in (of(times), pl.from_pandas(of(times))):
         with pytest.raises(InvalidFrameError, match=message + ".*`frequency`"):
             forecast(watched, frame, horizon)
+
+
+@pytest.mark.parametrize("frame", [of(DAYS), of(DAYS[:1])], ids=["days", "one day"])
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_forgotten_column_of_ids_is_told_before_a_frequency(
+    client: Sheaf, frame: pd.DataFrame, count: int
+) -> None:
+    told = (
+        "the series has the time 2024-01-01T00:00:00 twice; where the frame has several series, give `id_col`"
+    )
+    with pytest.raises(InvalidFrameError, match=re.escape(told)):
+        forecast(client, pd.concat([frame] * count))
+
+
+def test_repeated_times_are_of_their_series_alone(watched: Sheaf) -> None:
+    twice, sound = (
+        frame.assign(shop=shop) for frame, shop in ((pd.concat([of(DAYS)] * 5), "n"), (of(DAYS), "s"))
+    )
+    forecasts, errors = forecast(watched, pd.concat([twice, sound]), id_col="shop", errors="return")
+    assert forecasts["shop"].unique().tolist() == ["s"]
+    assert forecasts["t"].tolist() == list(pd.date_range("2024-03-01", periods=3))
+    assert "series 'n' has the time 2024-01-01T00:00:00 twice" in str(errors["n"])
+
+
+@pytest.mark.parametrize(
+    ("times", "frequency", "advice"),
+    [
+        (DAYS, "h", "The frame has 60 rows for 1,417 steps of 1h; give frequency='1d'."),
+        (DAYS[[0, 1, 17]], "D", "The frame has no row for this time"),
+        (DAYS[[0, 2, 3]], "D", "The frame has no row for this time"),
+    ],
+    ids=["hours for days", "a gap of days", "a missing day"],
+)
+def test_most_rows_missing_are_told_as_another_frequency(
+    client: Sheaf, times: pd.DatetimeIndex, frequency: str, advice: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        forecast(client, of(times), frequency=frequency)
+    assert advice in str(refused.value)
 
 
 def test_two_rules_that_agree_over_the_horizon_leave_nothing_open(watched: Sheaf) -> None:
@@ -284,3 +325,36 @@ def test_steps_of_the_future_are_there_once_and_on_the_grid(
     future = pd.DataFrame({"id": "a", "t": pd.to_datetime(times, format="ISO8601"), "x": 1.0})
     with pytest.raises(InvalidFrameError, match=message):
         forecast(client, make(past), 2, future_df=make(future), id_col="id")
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ([f"2020-W{week:02}" for week in range(1, 54)], "2021-W01"),
+        ([f"2020-W{week:02}-3" for week in range(1, 13)], "2020-W13-3"),
+        ([f"2020W{week:02}" for week in range(1, 13)], "2020W13"),
+        ([f"2020W{week:02}7" for week in range(1, 13)], "2020W137"),
+        (["2020-W01", "2020-W01-2", "2020-W01-3"], "2020-01-02T00:00:00"),
+        (["2020-01-06", "2020-01-07", "2020-01-08"], "2020-01-09"),
+        (["20200106", "20200107", "20200108"], "20200109"),
+        (["2020-01-06T04", "2020-01-06T05", "2020-01-06T06"], "2020-01-06T07"),
+        (["2020-01-06 04:00Z", "2020-01-06 05:00Z", "2020-01-06 06:00Z"], "2020-01-06 07:00Z"),
+        (["2020-01-06", "2020-01-06T01:00", "2020-01-06T02:00:00"], "2020-01-06T03:00:00"),
+    ],
+)
+def test_times_as_text_come_back_in_their_form_or_in_full(
+    watched: Sheaf, text: list[str], following: str
+) -> None:
+    assert forecast(watched, of(text), horizon=1, frequency=_step(text))["t"].tolist() == [following]
+
+
+def test_a_time_that_a_form_cannot_say_is_written_in_full(watched: Sheaf) -> None:
+    # The Mondays of weeks, forecast by days.
+    days = forecast(watched, of(["2020-W01", "2020-W02"]), frequency="1d", horizon=8)["t"].tolist()
+    assert days[:2] == ["2020-01-07T00:00:00", "2020-01-08T00:00:00"]
+    assert days[6] == "2020-W03"
+
+
+def _step(text: list[str]) -> timedelta:
+    first, second = (datetime.fromisoformat(time) for time in text[:2])
+    return second - first

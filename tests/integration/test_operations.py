@@ -14,6 +14,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.lj import LennardJones
+from ase.constraints import FixBondLength
 from ase.optimize import BFGS, FIRE, LBFGS
 
 from sheaf.api.materials import (
@@ -143,6 +144,15 @@ def test_a_dimer_relaxes_to_the_minimum_of_the_potential(client: Sheaf) -> None:
     assert relaxed.to_pandas().index[0] == 0
     again = client.materials.compute(relaxed.to_ase(dimer(4.0)))
     np.testing.assert_allclose(again.energy, relaxed.energy, rtol=1e-4)
+
+
+def test_a_keyword_stands_in_place_of_what_the_atoms_say(client: Sheaf) -> None:
+    bound = dimer(4.0)
+    bound.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(InvalidRequestError, match="FixBondLengths is not honoured"):
+        client.materials.relax(bound)
+    relaxed = client.materials.relax(bound, fixed=[False, False], fmax=1e-4, optimizer="bfgs")
+    np.testing.assert_allclose(np.ptp(relaxed.positions[:, 0]), 2 ** (1 / 6) * 3.4, rtol=1e-3)
 
 
 def test_many_structures_of_any_kind_are_computed_in_order(client: Sheaf) -> None:

@@ -94,7 +94,7 @@ def fields(client: Sheaf, values: list[float], when: datetime) -> None:
         start=when,
     )
     client.time_series.forecast(history=values, horizon=1, frequency="1h", start=index[0])
-    client.time_series.forecast(history=values, horizon=1, frequency="1h", timestamps=[when, when])
+    client.time_series.forecast(history=values, horizon=1, frequency="1h", timestamps=[when, when.date()])
     client.time_series.forecast(history=values, horizon=1, frequency="1h", timestamps=["2024-01-01"])
     client.time_series.forecast(history=values, horizon=1, frequency="1h", timestamps=index)
     reference = FeatureRef(feature_view="sales", feature_name="daily", entity_key="store", entity_value="7")

@@ -14,4 +14,4 @@ def build(operation: Operation[Any, Any], **fields: Any) -> Any:
 
 
 def taken(operation: Operation[Any, Any], whole: object, **fields: Any) -> Any:
-    return build_request(operation, "m", {**expand(operation.request, whole), **fields})
+    return build_request(operation, "m", {**expand(operation.request, whole, fields), **fields})

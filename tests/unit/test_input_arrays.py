@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -90,11 +90,12 @@ def test_a_frame_of_mixed_columns_keeps_each_values_own_type() -> None:
         pl.Series([datetime(2024, 1, 1, 0), datetime(2024, 1, 1, 1)]),
         np.array(["2024-01-01T00", "2024-01-01T01"], dtype="datetime64[ns]"),
         ["2024-01-01", np.datetime64("2024-01-01T01")],
+        [date(2024, 1, 1), datetime(2024, 1, 1, 1)],
         [pd.Timestamp("2024-01-01"), np.datetime64("2024-01-01T01", "ns")],
         [pd.Period("2024-01-01T00", "h"), datetime(2024, 1, 1, 1)],
         xr.DataArray(np.array(["2024-01-01T00", "2024-01-01T01"], dtype="datetime64[ns]")),
     ],
-    ids=["index", "series", "periods", "polars", "numpy", "text", "scalars", "period", "xarray"],
+    ids=["index", "series", "periods", "polars", "numpy", "text", "date", "scalars", "period", "xarray"],
 )
 def test_times_of_any_library_are_datetimes(times: Any) -> None:
     request = build(FORECAST, history=[1, 2], timestamps=times, horizon=1, frequency="1h")
@@ -109,6 +110,7 @@ def test_times_of_any_library_are_datetimes(times: Any) -> None:
         np.datetime64("2024-01-01"),
         pd.Period("2024-01-01", "D"),
         datetime(2024, 1, 1),
+        date(2024, 1, 1),
         "2024-01-01",
     ],
     ids=lambda value: f"{type(value).__module__}.{type(value).__name__}",
@@ -116,6 +118,14 @@ def test_times_of_any_library_are_datetimes(times: Any) -> None:
 def test_one_time_of_any_library_is_a_datetime(start: Any) -> None:
     request = build(FORECAST, history=[1, 2], start=start, horizon=1, frequency="1h")
     assert request.start == datetime(2024, 1, 1)
+    assert type(request.start) is datetime
+
+
+def test_dates_of_frames_and_of_other_columns_are_times() -> None:
+    days = [date(2024, 1, 1), date(2024, 1, 2)]
+    for times in (pl.Series(days), pd.Series(days), np.array(days), pd.Index(days), (day for day in days)):
+        request = build(FORECAST, history=[1, 2], timestamps=times, horizon=1, frequency="1d")
+        assert request.timestamps == [datetime(2024, 1, 1), datetime(2024, 1, 2)]
 
 
 def test_a_long_list_of_numbers_is_left_alone() -> None:

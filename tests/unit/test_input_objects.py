@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,7 @@ def test_times_that_stay_text_may_be_given_as_datetimes() -> None:
     ):
         request = build(FORECAST_WEATHER, **{**given, "current_time": time})
         assert request.current_time == "2024-06-01T12:00:00"
+    assert build(FORECAST_WEATHER, **{**given, "current_time": date(2024, 6, 1)}).current_time == "2024-06-01"
 
 
 @pytest.mark.parametrize(

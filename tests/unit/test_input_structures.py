@@ -127,6 +127,16 @@ def test_other_constraints_are_refused_by_name(
     assert expand(operation.request, dropped)["atomic_numbers"] is not None
 
 
+@pytest.mark.parametrize("operation", [RELAX, MOLECULAR_DYNAMICS], ids=["relax", "simulate"])
+def test_a_keyword_stands_in_place_of_constraints_but_not_of_their_energy(operation: Any) -> None:
+    steps: dict[str, Any] = {"n_steps": 1, "ensemble": "nve"} if operation is MOLECULAR_DYNAMICS else {}
+    atoms = constrained(WATER, FixAtoms([0]), FixBondLengths([[0, 1]]))
+    for fixed in ([False, False, True], None):
+        assert taken(operation, atoms, fixed=fixed, **steps).fixed == fixed
+    with pytest.raises(InvalidRequestError, match="Hookean adds to the energy"):
+        taken(operation, constrained(WATER, springs()[0]), fixed=[False, False, True], **steps)
+
+
 def test_a_filter_of_the_cell_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="FrechetCellFilter cannot stand for a RelaxRequest"):
         expand(RELAX.request, FrechetCellFilter(bulk("Si")))
@@ -194,6 +204,34 @@ def test_selective_dynamics_holds_what_it_says_no_to() -> None:
     assert simulated(salt(Lattice.cubic(5.6), selective_dynamics=[[True] * 3, None])).fixed is None
     gas = Molecule(["O", "O"], [[0, 0, 0], [0, 0, 1]], site_properties={"selective_dynamics": free})
     assert taken(RELAX, gas).fixed == [[False, False, True], [True, True, True]]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *([text] * 3 for text in ("F", "T", "False", "")),
+        *(
+            False,
+            True,
+            [True, False],
+            [[True] * 3],
+            [[True], [True, False], True],
+            [2, 0, 1],
+            [float("nan")] * 3,
+            [None, True, True],
+        ),
+    ],
+    ids=repr,
+)
+def test_selective_dynamics_is_three_flags_a_site(flags: Any) -> None:
+    held = salt(Lattice.cubic(5.6), selective_dynamics=[[True] * 3, flags])
+    for operation in (RELAX, MOLECULAR_DYNAMICS):
+        code, path, message = refused(operation, held)
+        assert (code, path) == ("unsupported", "/fixed")
+        assert message.startswith(f"selective_dynamics of site 1 is {flags!r}; expected three flags")
+    assert taken(RELAX, held, fixed=[True, False]).fixed == [True, False]
+    numbers = salt(Lattice.cubic(5.6), selective_dynamics=[[0, 0, 0], [1.0, 1.0, 1.0]])
+    assert taken(RELAX, numbers).fixed == [True, False]
 
 
 def test_selective_dynamics_along_other_vectors_than_the_axes_is_refused() -> None:

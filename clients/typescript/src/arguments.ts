@@ -9,6 +9,32 @@ const KEY = /^[\x21-\x7e]*$/;
 /** Headers that frame a message; another's value for them would break it. */
 const FRAMING = new Set(['connection', 'content-length', 'host', 'transfer-encoding']);
 
+/**
+ * An object of options whose every name is among `known`: one spelled otherwise would be left out without a word.
+ * `what` says what is expected in its place.
+ */
+export function readOptions<O extends object>(given: O, known: Record<keyof O, true>, what: string): O {
+  // What else there is, a URL or a Map, hides what it holds.
+  if (Object.prototype.toString.call(given) !== '[object Object]')
+    throw new ArgumentError(`Expected ${what}, and ${kindOf(given)} was given.`);
+  for (const name of Object.keys(given)) {
+    if (Object.hasOwn(known, name)) continue;
+    const meant = Object.keys(known).find((one) => bare(one) === bare(name));
+    const hint = meant ? `did you mean '${meant}'?` : `there are ${Object.keys(known).join(', ')}.`;
+    throw new ArgumentError(`No option is called '${name}'; ${hint}`);
+  }
+  return given;
+}
+
+function kindOf(given: unknown): string {
+  return given === null ? 'null' : Object.prototype.toString.call(given).slice('[object '.length, -1);
+}
+
+/** A name as it is in any style: `base_url` and `baseURL` are one. */
+function bare(name: string): string {
+  return name.replace(/[_-]/g, '').toLowerCase();
+}
+
 /** Where a server is, without a slash at its end; in a page also a path from the root of its origin. */
 export function readBaseUrl(given: unknown, name = 'baseUrl'): string {
   if (typeof given !== 'string') throw new ArgumentError(`${name} is text, as in 'http://127.0.0.1:8000'.`);

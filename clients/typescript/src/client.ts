@@ -1,7 +1,16 @@
 /** The client: one object that knows where the server is, with a resource per model type. */
 import { Adapters } from './adapters.js';
 import { answer, type Answer } from './answer.js';
-import { readBaseUrl, readHeaders, readKey, readMiddleware, readRetries, readTimeout, readWord } from './arguments.js';
+import {
+  readBaseUrl,
+  readHeaders,
+  readKey,
+  readMiddleware,
+  readOptions,
+  readRetries,
+  readTimeout,
+  readWord,
+} from './arguments.js';
 import type { BinaryBodies } from './content.js';
 import { conform } from './contract.js';
 import { ArgumentError } from './errors.js';
@@ -59,9 +68,14 @@ export class Sheaf extends Resources {
   readonly #baseUrl: string;
   readonly #adapters: Adapters;
 
-  /** @throws ArgumentError An option cannot be used; the text says which, and shows no key. */
-  constructor(options: SheafOptions = {}) {
-    const { log, model } = options;
+  /**
+   * Takes its options, or only the address of the server, as in `new Sheaf('http://10.0.0.5:8000')`.
+   *
+   * @throws ArgumentError An option is none or cannot be used; the text says which, and shows no key.
+   */
+  constructor(given: string | SheafOptions = {}) {
+    const options = typeof given === 'string' ? { baseUrl: given } : readOptions(given, OPTIONS, EXPECTED);
+    const { log, model }: SheafOptions = options;
     const baseUrl = addressIn(options);
     if (options.fetch !== undefined && typeof options.fetch !== 'function')
       throw new ArgumentError('fetch is a function.');
@@ -89,7 +103,7 @@ export class Sheaf extends Resources {
 
   /** A client like this one, with some options changed; `undefined` leaves one as it is. */
   withOptions(options: SheafOptions): Sheaf {
-    const changed = Object.entries(options).filter(([, value]) => value !== undefined);
+    const changed = Object.entries(readOptions(options, OPTIONS, 'an object of options')).filter(([, value]) => value !== undefined);
     return new Sheaf({ ...this.#options, ...Object.fromEntries(changed) });
   }
 
@@ -142,6 +156,22 @@ export class Models {
     return answer(list());
   }
 }
+
+/** Each name that an option has. */
+const OPTIONS: Record<keyof SheafOptions, true> = {
+  baseUrl: true,
+  apiKey: true,
+  model: true,
+  timeout: true,
+  maxRetries: true,
+  headers: true,
+  fetch: true,
+  middleware: true,
+  log: true,
+  binary: true,
+  adapters: true,
+};
+const EXPECTED = "the server's address as text, or options as { baseUrl: 'http://127.0.0.1:8000' }";
 
 const BINARY_BODIES: readonly BinaryBodies[] = ['auto', 'always', 'never'];
 

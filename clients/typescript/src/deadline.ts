@@ -12,7 +12,8 @@ export class Deadline {
   constructor(seconds: number, outer?: AbortSignal) {
     readTimeout(seconds);
     this.#end = performance.now() + seconds * 1000;
-    const late = () => this.abort(new CallTimeoutError(`No complete answer within ${seconds} s.`));
+    const told = `No complete answer within ${seconds} s; \`timeout\` gives the call another limit.`;
+    const late = () => this.abort(new CallTimeoutError(told));
     this.#timer = setTimeout(late, seconds * 1000);
     const forward = () => this.abort(outer?.reason);
     outer?.addEventListener('abort', forward);

@@ -3,7 +3,7 @@
  * Nothing here knows what a model is.
  */
 import type { Answered } from './answer.js';
-import { LONGEST_TIMEOUT, readHeaders, readRetries } from './arguments.js';
+import { LONGEST_TIMEOUT, readHeaders, readOptions, readRetries } from './arguments.js';
 import { fromContent, JSON_TYPE, type Content } from './content.js';
 import { Deadline } from './deadline.js';
 import { ConnectionFailedError, ProblemError, type SheafError } from './errors.js';
@@ -57,6 +57,8 @@ export interface Exchange {
 }
 
 const LONGEST_PAUSE = 8;
+/** Each name that an option of a call has. */
+const CALL_OPTIONS: Record<keyof CallOptions, true> = { timeout: true, maxRetries: true, headers: true, signal: true };
 
 export class Transport {
   readonly #options: TransportOptions;
@@ -96,7 +98,9 @@ export class Transport {
     }
   }
 
+  /** Begin the time of a call; here its options are looked at first. */
   deadline(options: CallOptions): Deadline {
+    readOptions(options, CALL_OPTIONS, 'an object of options of the call');
     return new Deadline(options.timeout ?? this.#options.timeout, options.signal);
   }
 

@@ -8,6 +8,7 @@ import { json, serve } from './server.js';
 
 const SECRET = 'sk-very-secret';
 const models = json({ models: [] });
+const FORECAST = { model: 'chronos', history: [1, 2], horizon: 1, frequency: '1h' as const };
 
 /** A refusal that names what it is about, and shows no secret. */
 function about(pattern: RegExp) {
@@ -45,6 +46,52 @@ describe('an address is checked where the client is made', () => {
   test('and taken in any usual form', () => {
     assert.equal(String(new Sheaf({ baseUrl: ' HTTP://[::1]:80/x// ' })), 'Sheaf(HTTP://[::1]:80/x)');
   });
+});
+
+describe('what a client is made of', () => {
+  const make = (given: unknown) => new Sheaf(given as SheafOptions);
+
+  test('is also its address alone', async (context) => {
+    const { url, received } = await serve(context, models);
+    await new Sheaf(url).models.list();
+    await new Sheaf({ baseUrl: 'http://127.0.0.1:9' }).withOptions({ baseUrl: url }).models.list();
+    assert.equal(received.length, 2);
+    assert.throws(() => new Sheaf('10.0.0.5:9000'), about(/did you mean 'http:\/\/10\.0\.0\.5:9000'/));
+  });
+
+  for (const given of [5, null, true, ['http://a'], new URL('http://a'), new Map([['baseUrl', 'http://a']])]) {
+    test(`is nothing such as ${inspect(given)}`, () => {
+      assert.throws(() => make(given), about(/baseUrl: 'http:/));
+      assert.throws(() => new Sheaf().withOptions(given as SheafOptions), about(/an object of options/));
+    });
+  }
+
+  for (const [name, pattern] of Object.entries({
+    baseURL: /'baseURL'; did you mean 'baseUrl'/,
+    base_url: /did you mean 'baseUrl'/,
+    api_key: /did you mean 'apiKey'/,
+    'max-retries': /did you mean 'maxRetries'/,
+    url: /'url'; there are baseUrl, apiKey,/,
+  })) {
+    test(`has no option ${name}`, () => {
+      assert.throws(() => make({ [name]: SECRET }), about(pattern));
+      assert.throws(() => new Sheaf().withOptions({ [name]: SECRET }), about(pattern));
+    });
+  }
+});
+
+test('a call refuses options that it has not', async () => {
+  const client = new Sheaf({ baseUrl: 'http://127.0.0.1:9' });
+  const wrong: [unknown, RegExp][] = [
+    [{ max_retries: 0 }, /did you mean 'maxRetries'/],
+    [{ apiKey: SECRET }, /'apiKey'; there are timeout, maxRetries, headers, signal/],
+    [null, /null was given/],
+    [5, /Number was given/],
+  ];
+  for (const [options, pattern] of wrong) {
+    await assert.rejects(client.models.list(options as object), about(pattern));
+    await assert.rejects(client.timeSeries.stream(FORECAST, options as object).final(), about(pattern));
+  }
 });
 
 describe('an option is checked where it is given', () => {

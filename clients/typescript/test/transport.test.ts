@@ -159,7 +159,11 @@ describe('a call ends', () => {
 
   test('at its deadline in the middle of an answer', async (context) => {
     const { url } = await serve(context, (response) => response.writeHead(200).write('{"models": ['));
-    await assert.rejects(new Sheaf({ baseUrl: url, timeout: 0.2 }).models.list(), CallTimeoutError);
+    await assert.rejects(new Sheaf({ baseUrl: url, timeout: 0.2 }).models.list(), (error) => {
+      assert.ok(error instanceof CallTimeoutError);
+      assert.match(error.message, /within 0\.2 s; `timeout` gives the call another limit/);
+      return true;
+    });
   });
 
   test('at its deadline', async (context) => {

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 from pydantic import ValidationError
 
 from sheaf_client._adapters import Adapters
-from sheaf_client._errors import ArgumentError, ProblemError, SheafError
+from sheaf_client._errors import ArgumentError, CallTimeoutError, ProblemError, SheafError
 from sheaf_client._faults import invalid_request
 from sheaf_client._inputs import REPLACEABLE, as_body, expand, missing_as_none
 from sheaf_client._operation import Operation, ProgressT_co
@@ -17,9 +17,11 @@ from sheaf_client._streaming import AsyncStream, Stream
 from sheaf_client._strict import validate_strictly
 from sheaf_client._transport import AsyncTransport, Call, CallOptions, ManyCall, Transport
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.errors import DeadlineExceededError
 
 RequestT = TypeVar("RequestT", bound=BaseRequest)
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
+LateT = TypeVar("LateT", bound=CallTimeoutError | DeadlineExceededError)
 
 
 class _AnyCaller(Protocol):
@@ -83,7 +85,7 @@ def _prepare(
         return Call(operation, _completed(operation, whole, caller.adapters), options)
     model = given.pop("model", None) or caller.model
     if whole is not None:
-        fields = _expanded(operation, whole)
+        fields = _expanded(operation, whole, given)
         if both := (fields.keys() & given.keys()) - REPLACEABLE:
             raise ArgumentError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
         given = {**fields, **given}
@@ -91,10 +93,10 @@ def _prepare(
     return Call(operation, build_request(operation, model, given), options)
 
 
-def _expanded(operation: Operation[Any, Any], whole: object) -> dict[str, Any]:
-    """The fields that an object stands for."""
+def _expanded(operation: Operation[Any, Any], whole: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that an object stands for, but for those that are given in their place."""
     try:
-        return dict(expand(operation.request, whole))
+        return dict(expand(operation.request, whole, given.keys() & REPLACEABLE))
     except SheafError:
         raise
     except (TypeError, ValueError) as error:
@@ -124,6 +126,21 @@ def _check_many(operation: Operation[Any, Any], requests: Sequence[BaseRequest])
         raise ArgumentError("all requests of one call must name the same model")
 
 
+def _with_limit(error: LateT, options: CallOptions) -> LateT:
+    """An error of the same kind that says how long the call had, and what changes it."""
+    if options.timeout is None:
+        return error
+    told = f"The call had {round(options.timeout, 3):g} s; `timeout=` gives it another limit."
+    if isinstance(error, ProblemError):
+        return type(error)(
+            f"{error.detail} {told}",
+            errors=error.errors,
+            request_id=error.request_id,
+            retry_after=error.retry_after,
+        )
+    return type(error)(f"{error} {told}")
+
+
 class SyncResource:
     """Operations of one model type, waiting for each answer."""
 
@@ -131,7 +148,11 @@ class SyncResource:
         self._caller = caller
 
     def _call(self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]) -> ResponseT:
-        return self._caller.transport.call(_prepare(self._caller, operation, whole, given))
+        call = _prepare(self._caller, operation, whole, given)
+        try:
+            return self._caller.transport.call(call)
+        except (CallTimeoutError, DeadlineExceededError) as error:
+            raise _with_limit(error, call.options) from error
 
     def _call_many(
         self,
@@ -143,7 +164,14 @@ class SyncResource:
         _check_many(operation, requests)
         completed = [_completed(operation, request, self._caller.adapters) for request in requests]
         call = ManyCall(operation, completed, self._caller.options(timeout, headers))
-        return self._caller.transport.call_many(call)
+        try:
+            answers = self._caller.transport.call_many(call)
+        except (CallTimeoutError, DeadlineExceededError) as error:
+            raise _with_limit(error, call.options) from error
+        return [
+            _with_limit(answer, call.options) if isinstance(answer, DeadlineExceededError) else answer
+            for answer in answers
+        ]
 
     def _stream(
         self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
@@ -166,7 +194,11 @@ class AsyncResource:
     async def _call(
         self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
     ) -> ResponseT:
-        return await self._caller.transport.call(_prepare(self._caller, operation, whole, given))
+        call = _prepare(self._caller, operation, whole, given)
+        try:
+            return await self._caller.transport.call(call)
+        except (CallTimeoutError, DeadlineExceededError) as error:
+            raise _with_limit(error, call.options) from error
 
     async def _call_many(
         self,
@@ -178,7 +210,14 @@ class AsyncResource:
         _check_many(operation, requests)
         completed = [_completed(operation, request, self._caller.adapters) for request in requests]
         call = ManyCall(operation, completed, self._caller.options(timeout, headers))
-        return await self._caller.transport.call_many(call)
+        try:
+            answers = await self._caller.transport.call_many(call)
+        except (CallTimeoutError, DeadlineExceededError) as error:
+            raise _with_limit(error, call.options) from error
+        return [
+            _with_limit(answer, call.options) if isinstance(answer, DeadlineExceededError) else answer
+            for answer in answers
+        ]
 
     def _stream(
         self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
@@ -22,10 +22,12 @@ _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-
 
 
 def _read_time(value: Any) -> Any:
-    """Accept what a schema's timestamp may be, and Python's own datetimes; never a bare number."""
+    """Accept what a schema's timestamp may be, and Python's own datetimes and dates; never a bare number."""
     if isinstance(value, datetime):
         # A pandas Timestamp is a datetime too: its own arithmetic must not leak into the contract.
         return value if type(value) is datetime else datetime.fromisoformat(value.isoformat()[:32])
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
     if isinstance(value, str) and _ISO.fullmatch(value):
         try:
             return datetime.fromisoformat(value)
@@ -49,8 +51,8 @@ Timestamp: TypeAlias = Annotated[
 
 
 def _read_existing(value: Any, read: ValidatorFunctionWrapHandler) -> str:
-    """Accept text that `read` accepts where it names a day that exists, and Python's own datetimes."""
-    text: str = read(value.isoformat() if isinstance(value, datetime) else value)
+    """Accept text of `read` that names a day that exists, and Python's own datetimes and dates."""
+    text: str = read(value.isoformat() if isinstance(value, date) else value)
     try:
         datetime.fromisoformat(text)
     except ValueError:
@@ -61,8 +63,8 @@ def _read_existing(value: Any, read: ValidatorFunctionWrapHandler) -> str:
 existing_time = WrapValidator(_read_existing)
 """The check of text that is a date or date-time."""
 
-IsoTimeLike: TypeAlias = datetime | str
-"""What a caller may give for an `IsoTime`: a datetime (pandas' own too) or ISO 8601 text."""
+IsoTimeLike: TypeAlias = datetime | date | str
+"""What a caller may give for an `IsoTime`: a datetime (pandas' own too), a date, or ISO 8601 text."""
 
-TimestampLike: TypeAlias = datetime | str
-"""What a caller may give for a `Timestamp`: a datetime (pandas' own too) or ISO 8601 text."""
+TimestampLike: TypeAlias = datetime | date | str
+"""What a caller may give for a `Timestamp`: a datetime (pandas' own too), a date, or ISO 8601 text."""

@@ -19,14 +19,15 @@ from typing import (
     overload,
 )
 
-from sheaf_client._errors import SheafError
+from sheaf_client._errors import ArgumentError, SheafError
 from sheaf_client._extensions.frame_work import Chunk, FrameForecast, FrameWork, Outcome, Step, Steps
 from sheaf_client._extensions.frames import FrameColumns, SeriesFrame
-from sheaf_client._resource import AsyncCaller, AsyncResource, Caller, SyncResource
+from sheaf_client._resource import AsyncCaller, AsyncResource, Caller, SyncResource, build_request
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from sheaf_client._inputs import ArrayLike
     from sheaf_client._operation import Operation
     from sheaf_client.contracts.time_series import TimeSeriesRequest, TimeSeriesResponse
     from sheaf_client.params._enums import FrequencyLike
@@ -43,7 +44,7 @@ class FrameOptions(TypedDict, total=False):
     id_col: str | None
     static_cols: Sequence[str]
     frequency: FrequencyLike | str | timedelta | None
-    quantile_levels: Sequence[float] | None
+    quantile_levels: Sequence[float] | ArrayLike | None
     num_samples: int
     seed: int | None
     model: str | None
@@ -55,30 +56,54 @@ def _begin_work(
     caller: Caller | AsyncCaller, frame: Any, future: Any, errors: str, options: FrameOptions
 ) -> FrameWork:
     if errors not in ("raise", "return"):
-        raise ValueError(f"errors is 'raise' or 'return', not {errors!r}")
+        raise ArgumentError(f"errors is 'raise' or 'return', not {errors!r}")
     if unknown := options.keys() - FrameOptions.__annotations__.keys():
         raise TypeError(f"forecast_frame() has no keyword {', '.join(sorted(unknown))}")
     if missing := {"horizon", "time_col", "target_col"} - options.keys():
         raise TypeError(f"forecast_frame() needs the keyword {', '.join(sorted(missing))}")
+    columns = _columns(options)
+    # Refused here, by the words of `forecast` for them, before anything begins.
+    call = caller.options(options.get("timeout"), options.get("extra_headers"))
+    more = _in_common(options)
+    checked = build_request(
+        _operation(),
+        options.get("model") or caller.model,
+        {"history": [0.0], "frequency": "1d", "horizon": options["horizon"], **more},
+    )
+    more = {name: getattr(checked, name) for name in more}
+    return FrameWork(
+        SeriesFrame(
+            frame,
+            future,
+            columns,
+            checked.horizon,
+            options.get("frequency"),
+            ["mean", *map(repr, more.get("quantile_levels", ()))],
+        ),
+        raises=errors == "raise",
+        model=checked.model_name,
+        timeout=None if options.get("timeout") is None else call.timeout,
+        call_timeout=caller.options().timeout,
+        more=more,
+    )
+
+
+def _in_common(options: FrameOptions) -> dict[str, Any]:
+    """What the requests of all series say alike, as it was given."""
     levels = options.get("quantile_levels", (0.1, 0.5, 0.9))
     more: dict[str, Any] = {"output_mode": "mean", "seed": options.get("seed")}
     if levels is not None:
         more |= {"output_mode": "quantiles", "quantile_levels": levels}
     if "num_samples" in options:
         more["num_samples"] = options["num_samples"]
-    made = ["mean", *dict.fromkeys(repr(float(level)) for level in levels or ())]
-    columns = FrameColumns(
-        options.get("id_col"), options["time_col"], options["target_col"], options.get("static_cols", ())
-    )
-    horizon = options["horizon"]
-    return FrameWork(
-        SeriesFrame(frame, future, columns, horizon, options.get("frequency"), made),
-        raises=errors == "raise",
-        model=options.get("model") or caller.model,
-        timeout=options.get("timeout"),
-        call_timeout=caller.options().timeout,
-        more=more,
-    )
+    return more
+
+
+def _columns(options: FrameOptions) -> FrameColumns:
+    static = options.get("static_cols", ())
+    if isinstance(static, str):
+        raise ArgumentError(f"static_cols is a list of columns, as in [{static!r}], not text")
+    return FrameColumns(options.get("id_col"), options["time_col"], options["target_col"], static)
 
 
 def _operation() -> Operation[TimeSeriesRequest, TimeSeriesResponse]:
@@ -185,9 +210,10 @@ class ForecastFrame(SyncResource):
             `mean`, and a column per quantile level, as `0.1`. Ids and times have the types they came with.
 
         Raises:
+            ArgumentError: `timeout`, `errors`, `extra_headers` or `static_cols` cannot be used.
             InvalidFrameError: A `ValueError`. The frame has two columns of one name, lacks one or has one of
                 the wrong type, or has a time that is absent, twice there or off the grid.
-            InvalidRequestError: A series breaks the contract, or this model cannot serve it.
+            InvalidRequestError: A keyword or a series breaks the contract, or this model cannot serve it.
             SheafError: Any other refusal or failure. What was forecast before is in the error's `partial`, a
                 `FrameForecast`; that of an interrupt has it too.
         """

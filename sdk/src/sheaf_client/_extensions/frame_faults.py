@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sheaf_client._errors import ProblemError, SheafError
+from sheaf_client._errors import InvalidFrameError, ProblemError, SheafError
 from sheaf_client._extensions.frames import Series, SeriesFrame
+from sheaf_client._extensions.frequencies import infer_frequency
+from sheaf_client.contracts.time_series import Frequency
 from sheaf_client.errors import InvalidRequestError
 
 
@@ -44,13 +46,27 @@ def _advice(frame: SeriesFrame, series: Series, path: list[str]) -> Iterator[str
     if len(path) == 2 and path[0] == "history" and path[1].isdecimal():
         at = int(path[1])
         fill = "with pandas by `interpolate`, or take a model that allows for missing ones."
-        if at not in series.places:
+        if (other := _other_frequency(series)) is not None:
+            steps = f"{len(series):,} steps of {series.grid.frequency.value}"
+            yield f"The frame has {len(series.places):,} rows for {steps}; give frequency={other.value!r}."
+        elif at not in series.places:
             yield f"The frame has no row for this time: add it and give it a value, {fill}"
         elif frame.is_missing(series, at):
             yield f"Give it a value, {fill}"
     if path in (["past_covariates"], ["future_covariates"], ["static_covariates"]):
         columns = ", ".join(map(repr, frame.covariates(path[0])))
         yield f"These are the columns {columns}: leave them out, as in df[{frame.needed()!r}]."
+
+
+def _other_frequency(series: Series) -> Frequency | None:
+    """The frequency of the rows where it is another than was given, so that most steps have none."""
+    if 2 * len(series.places) >= len(series):
+        return None
+    try:
+        inferred = infer_frequency([[series.time(place) for place in series.places]])
+    except InvalidFrameError:
+        return None
+    return None if inferred is series.grid.frequency else inferred
 
 
 def _unescaped(part: str) -> str:

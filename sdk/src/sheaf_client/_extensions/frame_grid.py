@@ -28,10 +28,7 @@ def on_grid(
     Raises:
         InvalidFrameError: A time is there twice, off the grid, or far off.
     """
-    for before, time in pairwise(held):
-        if before == time:
-            hint = "; where the frame has several series, give `id_col`" if one else ""
-            raise InvalidFrameError(f"{series} has the time {time.isoformat()} twice{hint}")
+    check_distinct(series, held, one=one)
     times = [to_grid(rule.frequency, time) for time in held]
     grid = Grid.of(rule.frequency, times)
     if rule.day is not None:
@@ -47,6 +44,14 @@ def on_grid(
         places.append(at)
     _check_spread(series, places, held, rule, inferred=inferred)
     return grid, places
+
+
+def check_distinct(series: str, held: Sequence[datetime], *, one: bool) -> None:
+    """Refuse a time that is there twice among times in order; the rest as for `on_grid`."""
+    for before, time in pairwise(held):
+        if before == time:
+            hint = "; where the frame has several series, give `id_col`" if one else ""
+            raise InvalidFrameError(f"{series} has the time {time.isoformat()} twice{hint}")
 
 
 def _told(grid: Grid, rule: Rule) -> str:

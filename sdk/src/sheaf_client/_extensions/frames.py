@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 from sheaf_client._errors import InvalidFrameError
 from sheaf_client._extensions.calendar import Grid, from_grid, to_grid, within_a_day
 from sheaf_client._extensions.frame_columns import Column, floats_like, frame_of, names_of, read_columns
-from sheaf_client._extensions.frame_grid import on_grid
+from sheaf_client._extensions.frame_grid import check_distinct, on_grid
 from sheaf_client._extensions.frequencies import Rule, check_certain, infer_frequency, read_rule
-from sheaf_client.contracts.time_series import TimeSeriesResponse
+from sheaf_client.contracts.time_series import Frequency, TimeSeriesResponse
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class SeriesFrame:
             for name, group in _groups(self._id, len(times)).items()
         }
         self.ids = list(rows)
-        rule = self._rule(frequency, [[times[row] for row in group] for group in rows.values()])
+        rule = self._rule(frequency, {n: [times[row] for row in group] for n, group in rows.items()})
         inferred = frequency is None and not self._periods
         found = [self._try(name, group, rule, later, inferred=inferred) for name, group in rows.items()]
         sound = [series for series in found if isinstance(series, Series)]
@@ -166,10 +166,10 @@ class SeriesFrame:
     def _periods(self) -> Any:
         return getattr(self._time.type, "freq", None)
 
-    def _rule(self, frequency: Any, times: Sequence[Sequence[datetime]]) -> Rule:
+    def _rule(self, frequency: Any, times: Mapping[Any, Sequence[datetime]]) -> Rule:
         of_periods = None if self._periods is None else read_rule(self._periods).of_starts()
         if frequency is None:
-            return of_periods or Rule(inferred := infer_frequency(times), inferred.value)
+            return of_periods or Rule(inferred := self._infer(times), inferred.value)
         rule = read_rule(frequency)
         if of_periods is None:
             return rule
@@ -178,6 +178,15 @@ class SeriesFrame:
                 f"column {self._time.name!r} has periods of {of_periods.frequency.value}, not of {rule.name}"
             )
         return of_periods
+
+    def _infer(self, times: Mapping[Any, Sequence[datetime]]) -> Frequency:
+        try:
+            return infer_frequency(times.values())
+        except InvalidFrameError:
+            # Several series without a column of ids hold few steps, or none; this says so.
+            for name, held in times.items():
+                check_distinct(called(name), held, one=self._id is None)
+            raise
 
     def _try(
         self,

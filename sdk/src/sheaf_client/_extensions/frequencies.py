@@ -120,11 +120,15 @@ def _in_month(frequency: Frequency, text: str, side: str, anchor: str | None) ->
 
 
 def infer_frequency(series: Iterable[Sequence[datetime]]) -> Frequency:
-    """The frequency of most steps between increasing times; raises `ValueError` where it is none we have."""
+    """The frequency of most steps between times in order; a time that is there again is no step.
+
+    Raises:
+        InvalidFrameError: There are no steps, or most are none of the frequencies that there are.
+    """
     gaps: Counter[timedelta] = Counter()
     weekend = False
     for times in series:
-        gaps.update(_elapsed(a, b) for a, b in pairwise(times))
+        gaps.update(_elapsed(a, b) for a, b in pairwise(times) if a != b)
         weekend = weekend or any(time.weekday() > FRIDAY for time in times)
     if not gaps:
         raise InvalidFrameError("one time tells no frequency; give `frequency`")

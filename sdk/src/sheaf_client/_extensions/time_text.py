@@ -12,18 +12,23 @@ Form = Callable[[datetime], str]
 def text_form(given: Sequence[str]) -> Form:
     """How to write times as these ISO 8601 texts are; with all there is to tell where they differ."""
     times = [datetime.fromisoformat(text.strip()) for text in given]
-    dates_alone = all(len(text.strip()) <= len("2024-01-31") for text in given)
     for form in _forms():
         if all(form(time) == text for time, text in zip(times, given, strict=True)):
-            return lambda time: form(time) if not dates_alone or _is_midnight(time) else time.isoformat()
+            # Another time may have what this form leaves out, an hour or a day of the week.
+            return lambda time: (
+                text if datetime.fromisoformat(text := form(time)) == time else time.isoformat()
+            )
     return datetime.isoformat
 
 
 def _forms() -> Iterator[Form]:
     yield lambda time: time.date().isoformat()
-    yield lambda time: f"{time:%Y%m%d}"
+    yield lambda time: time.date().isoformat().replace("-", "")
+    yield from (
+        partial(_week, separator=separator, day=day) for separator in ("-", "") for day in (False, True)
+    )
     for separator in ("T", " "):
-        for detail in ("minutes", "seconds", "milliseconds", "microseconds", "auto"):
+        for detail in ("hours", "minutes", "seconds", "milliseconds", "microseconds", "auto"):
 
             def form(time: datetime, separator: str = separator, detail: str = detail) -> str:
                 return time.isoformat(separator, detail)
@@ -32,9 +37,12 @@ def _forms() -> Iterator[Form]:
             yield partial(_with_z, form)
 
 
+def _week(time: datetime, separator: str, *, day: bool) -> str:
+    """The week of a time, `2024-W05` or `2024W05`, and its day where that is there too."""
+    year, week, weekday = time.isocalendar()
+    parts = [f"{year:04}", f"W{week:02}", *([str(weekday)] if day else [])]
+    return separator.join(parts)
+
+
 def _with_z(form: Form, time: datetime) -> str:
     return form(time).removesuffix("+00:00") + "Z"
-
-
-def _is_midnight(time: datetime) -> bool:
-    return not (time.hour or time.minute or time.second or time.microsecond)

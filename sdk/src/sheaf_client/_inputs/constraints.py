@@ -77,8 +77,7 @@ def _held_by_pymatgen(sites: Any) -> Flags | None:
     free = sites.site_properties.get("selective_dynamics")
     if free is None:
         return None
-    # A site that says nothing is free, as are all in a file without the flags.
-    held = np.array([[False] * 3 if flags is None else ~np.asarray(flags, bool) for flags in free])
+    held = np.array([~_moves(flags, site) for site, flags in enumerate(free)])
     cell: Any = getattr(getattr(sites, "lattice", None), "matrix", None)
     for mask in () if cell is None else np.unique(held, axis=0):
         axes = _across(cell, mask)
@@ -90,6 +89,23 @@ def _held_by_pymatgen(sites: Any) -> Flags | None:
             )
             raise refusal("/fixed", message)
     return held
+
+
+def _moves(flags: Any, site: int) -> Flags:
+    """Along which vectors a site moves; a site that says nothing moves, as do all of a file without flags."""
+    import numpy as np
+
+    if flags is None:
+        return np.ones(3, dtype=bool)
+    read = np.asarray(flags, dtype=object)
+    # Any text counts as true to numpy, "F" too.
+    if read.shape != (3,) or not all(flag in (0, 1) for flag in read):
+        message = (
+            f"selective_dynamics of site {site} is {flags!r}; expected three flags, True where the site "
+            "moves along a lattice vector and False where it is held."
+        )
+        raise refusal("/fixed", message)
+    return read.astype(bool)
 
 
 def _across(cell: Any, mask: Flags) -> Flags | None:

@@ -6,10 +6,10 @@ What a field wants is read from its contract, so that no model type is named her
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Union, cast, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, Union, cast, get_args, get_origin
 
 from sheaf_client._base import Model
 from sheaf_client._inputs import grids, sequences, structures, tables
@@ -21,15 +21,23 @@ from sheaf_client.errors import InvalidRequestError
 #: Fields that a keyword may replace beside the whole object that gives them.
 REPLACEABLE = structures.SIMULATED
 
+#: What reads the fields of a whole object off it, but for some of them that keywords replace.
+_Reader: TypeAlias = Callable[[Any, Collection[str]], dict[str, Any] | None]
+
+
+def _whole(read: Callable[[Any], dict[str, Any] | None]) -> _Reader:
+    return lambda value, _: read(value)
+
+
 #: The fields that a whole object may give, and what reads them off it; the first that a contract has all of.
-_WHOLE: tuple[tuple[frozenset[str], Callable[[Any], dict[str, Any] | None]], ...] = (
+_WHOLE: tuple[tuple[frozenset[str], _Reader], ...] = (
     (structures.FIELDS | structures.SIMULATED, structures.simulated_fields),
     (structures.FIELDS | structures.RELAXED, structures.relaxed_fields),
-    (structures.FIELDS, structures.structure_fields),
-    (grids.FIELDS, grids.grid_fields),
-    (frozenset({"sequences"}), sequences.sequence_fields),
-    (frozenset({"chains"}), sequences.chain_fields),
-    (frozenset({"smiles"}), sequences.molecule_fields),
+    (structures.FIELDS, _whole(structures.structure_fields)),
+    (grids.FIELDS, _whole(grids.grid_fields)),
+    (frozenset({"sequences"}), _whole(sequences.sequence_fields)),
+    (frozenset({"chains"}), _whole(sequences.chain_fields)),
+    (frozenset({"smiles"}), _whole(sequences.molecule_fields)),
 )
 
 
@@ -157,13 +165,15 @@ def _each(container: type, fit: Callable[[Any], Any], value: Any) -> Any:
     return fit(value) if container is type else cast("Any", value)
 
 
-def expand(contract: type[Model], value: Any) -> dict[str, Any]:
+def expand(contract: type[Model], value: Any, replaced: Collection[str] = ()) -> dict[str, Any]:
     """The fields of a contract that a whole object gives: atoms, a dataset, sequences, molecules, a file.
+
+    What keywords have `replaced` need not be readable.
 
     Raises:
         TypeError: The object stands for nothing that this contract has.
     """
-    if (fields := _taken_apart(contract, value)) is not None:
+    if (fields := _taken_apart(contract, value, replaced)) is not None:
         return fields
     known = _fields_of(contract)
     media = [
@@ -175,8 +185,8 @@ def expand(contract: type[Model], value: Any) -> dict[str, Any]:
     raise TypeError(f"a {name} cannot stand for a {contract.__name__}; give its fields as keywords")
 
 
-def _taken_apart(contract: type[Model], value: Any) -> dict[str, Any] | None:
+def _taken_apart(contract: type[Model], value: Any, replaced: Collection[str] = ()) -> dict[str, Any] | None:
     """The fields that the contract has and the object gives; None where it gives none."""
     known = _fields_of(contract).keys()
-    read = (read(value) for names, read in _WHOLE if names <= known)
+    read = (read(value, replaced) for names, read in _WHOLE if names <= known)
     return next((fields for fields in read if fields is not None), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from typing import Any, Protocol, TypeAlias
 
 from sheaf_client._inputs.constraints import check_no_energy, held_axes, refusal
@@ -56,24 +57,32 @@ def structure_fields(value: Any) -> dict[str, Any] | None:
     return {**fields, "positions": _near(fields)}
 
 
-def relaxed_fields(value: Any) -> dict[str, Any] | None:
+def relaxed_fields(value: Any, replaced: Collection[str] = ()) -> dict[str, Any] | None:
     """Fields to relax a structure by: where its atoms are, and `fixed` where some are held.
+
+    Where `fixed` is `replaced`, nothing is read of what holds the atoms.
 
     Raises:
         InvalidRequestError: A constraint does not hold atoms or axes, or a site holds several species.
     """
     fields = geometry(value)
-    held = None if fields is None else held_axes(value)
-    return fields if fields is None or held is None else {**fields, "fixed": held}
+    if fields is None:
+        return None
+    if "fixed" in replaced:
+        if comes_from(value, "ase", "Atoms"):
+            check_no_energy(value)
+        return fields
+    held = held_axes(value)
+    return fields if held is None else {**fields, "fixed": held}
 
 
-def simulated_fields(value: Any) -> dict[str, Any] | None:
+def simulated_fields(value: Any, replaced: Collection[str] = ()) -> dict[str, Any] | None:
     """Fields to simulate a structure by: those to relax it by, its `masses` (u) and `velocities` (Å/fs).
 
     Raises:
         InvalidRequestError: A constraint does not hold atoms or axes, or a site holds several species.
     """
-    fields = relaxed_fields(value)
+    fields = relaxed_fields(value, replaced)
     return None if fields is None else fields | motion(value)
 
 
