@@ -152,3 +152,30 @@ def test_a_server_with_keys_says_what_opens_its_docs() -> None:
     keys = (ApiKey(name="ann", sha256=hash_of("a")),)
     assert "open_docs: true" in _where_docs_are(Access(keys=keys))
     assert _where_docs_are(Access(keys=keys, open_docs=True)) == _where_docs_are(Access()) == "docs at /docs"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "told"),
+    [
+        (["serve", "nope"], "", "no backend is called 'nope'; there are: "),
+        (["serve", "statsforcast"], "", "no backend is called 'statsforcast'; did you mean 'statsforecast'?"),
+        (["serve", "FILE"], "models: [nope]", "FILE: models[0]: no backend is called 'nope'; there are: "),
+        (["serve", "FILE"], "[{nam: a, backend: sklearn}]", "FILE[0].nam: unknown; did you mean 'name'?"),
+        (["serve", "FILE"], "models: []", "FILE: models: name at least one"),
+        (["openapi", "FILE"], "[]", "FILE: models: name at least one"),
+        (["serve", "missing.yaml"], "", "missing.yaml: No such file or directory"),
+        (["key", "new", "bad name!"], "", "name: expected text of the form ^"),
+        (["batch", "FILE"], "[1]", "FILE: expected a mapping"),
+        (["batch", "FILE"], "{spec: chronos3}", "FILE: spec: no backend is called 'chronos3'; did"),
+        (["batch", "FILE"], "{spec: sklearn, sink: {path: a}}", "FILE: source: missing"),
+        (["batch", "FILE"], "{spec: sklearn, snk: {}}", "FILE: snk: unknown; did you mean 'sink'?"),
+    ],
+)
+def test_a_slip_is_told_in_a_plain_line(file: Path, arguments: list[str], content: str, told: str) -> None:
+    file.write_text(content)
+    shown = CliRunner().invoke(cli, [str(file) if each == "FILE" else each for each in arguments])
+    assert shown.exit_code == 1
+    assert told.replace("FILE", str(file)) in shown.output
+    assert "pydantic" not in shown.output
+    assert "validation error" not in shown.output
+    assert all(line.startswith(("sheaf: ", str(file))) for line in shown.output.splitlines())

@@ -136,10 +136,18 @@ SpecLike: TypeAlias = ModelSpec | str
 def as_specs(models: Iterable[SpecLike] | SpecLike) -> list[ModelSpec]:
     """Specs for specs and backend names; two models of one name are a `ValueError`."""
     given = [models] if isinstance(models, ModelSpec | str) else list(models)
-    specs = [m if isinstance(m, ModelSpec) else ModelSpec(name=m, backend=m) for m in given]
+    specs = [m if isinstance(m, ModelSpec) else _by_name(m) for m in given]
     names = [spec.name for spec in specs]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two models are called {repeated[0]!r}")
+    return specs
+
+
+def hosted_specs(models: Iterable[SpecLike] | SpecLike) -> list[ModelSpec]:
+    """`as_specs` for a host that is of no use without a model: none at all is a `ValueError`."""
+    specs = as_specs(models)
+    if not specs:
+        raise ValueError("models: name at least one")
     return specs
 
 
@@ -156,5 +164,13 @@ def read_specs(path: Path) -> list[ModelSpec]:
         raise ValueError(f"{path}: expected a list of models, or a mapping with `models`")
     entries = enumerate(cast("Sequence[Any]", items))
     return as_specs(
-        [e if isinstance(e, str) else validated(ModelSpec, e, f"{place}[{i}]") for i, e in entries]
+        [
+            _by_name(e, f"{place}[{i}]") if isinstance(e, str) else validated(ModelSpec, e, f"{place}[{i}]")
+            for i, e in entries
+        ]
     )
+
+
+def _by_name(name: str, place: str = "") -> ModelSpec:
+    """The spec of a backend whose defaults will do; raises `ValueError` that begins with the place."""
+    return validated(ModelSpec, {"name": name, "backend": name}, place)
