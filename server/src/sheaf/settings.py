@@ -57,7 +57,7 @@ def validated(kind: type[SettingsT], content: Any, place: str = "") -> SettingsT
 
 def _line(place: str, path: str, text: str) -> str:
     """One fault: members of a whole file come after its name and a colon."""
-    if place and path and ": " not in place:
+    if place and path and ": " not in place and not place.endswith("]"):
         place, path = f"{place}: ", path.removeprefix(".")
     whole = f"{place}{path}" if place else path.removeprefix(".")
     return f"{whole}: {text}" if whole else text
