@@ -179,3 +179,10 @@ def test_a_slip_is_told_in_a_plain_line(file: Path, arguments: list[str], conten
     assert "pydantic" not in shown.output
     assert "validation error" not in shown.output
     assert all(line.startswith(("sheaf: ", str(file))) for line in shown.output.splitlines())
+
+
+def test_who_asks_for_the_root_is_told_where_things_are(serve: Serve) -> None:
+    answer = httpx.get(serve().url, headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "/models" in answer.json()["detail"]
+    assert "/docs" in answer.json()["detail"]
