@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 from sheaf.api.audio import AudioRequest
 from sheaf.cli import _limits, _where_docs_are
 from sheaf.cli import app as cli
+from sheaf.embedded import EmbeddedServer
 from sheaf.http.keys import Access, ApiKey, hash_of, read_access
 from sheaf.http.limits import Limits, read_limits
 from sheaf.http.media import check_media
 from sheaf.settings import read_yaml
-from sheaf.spec import read_specs
+from sheaf.spec import ModelSpec, read_specs
 from sheaf_client.errors import InvalidRequestError
+from tests.backends import Echo
 from tests.http.conftest import GOOD, Serve
 from tests.http.test_limits import wav
 
@@ -186,3 +188,17 @@ def test_who_asks_for_the_root_is_told_where_things_are(serve: Serve) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert "/models" in answer.json()["detail"]
     assert "/docs" in answer.json()["detail"]
+
+
+def test_who_asks_for_a_model_that_is_not_there_is_told_which_are() -> None:
+    keys = (
+        ApiKey(name="a", sha256=hash_of("one"), models=("nope", "echo")),
+        ApiKey(name="b", sha256=hash_of("two")),
+    )
+    specs = [ModelSpec(name=name, backend_cls=Echo) for name in ("echo", "other")]
+    with EmbeddedServer(specs, port=0, access=Access(keys=keys)) as server:
+        for secret, told in (("one", "There are: echo."), ("two", "There are: echo, other.")):
+            key = {"authorization": f"Bearer {secret}"}
+            answer = httpx.post(f"{server.url}/nope/predict", json={}, headers=key).json()
+            assert answer["detail"] == f"No model is called 'nope'. {told}"
+        assert "echo" not in httpx.get(f"{server.url}/nope/ready").text  # it needs no key

@@ -100,6 +100,10 @@ class LocalModels:
         runtimes = self.runtimes
         return [runtimes[name].spec for name in sorted(runtimes)]
 
+    def known(self) -> Sequence[str]:
+        """The names of what is deployed, in order."""
+        return sorted(self.runtimes)
+
     def get(self, name: str) -> ModelRuntime:
         """The model of that name; raises `ModelNotFoundError`."""
         runtime = self.runtimes.get(name)

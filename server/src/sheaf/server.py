@@ -11,7 +11,7 @@ import atexit
 import logging
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -156,6 +156,9 @@ class _DeployedModels:
 
     def get(self, name: str) -> ModelRuntime:
         raise ModelNotFoundError(f"No model is called {name[:128]!r}.")
+
+    def known(self) -> Sequence[str]:
+        return ()  # the cluster must be asked, which takes a while
 
     def list(self) -> ModelList:
         return ModelList(models=cluster.served_models())
