@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 from sheaf.api.audio import AudioRequest
 from sheaf.cli import _limits, _where_docs_are
 from sheaf.cli import app as cli
+from sheaf.embedded import EmbeddedServer
 from sheaf.http.keys import Access, ApiKey, hash_of, read_access
 from sheaf.http.limits import Limits, read_limits
 from sheaf.http.media import check_media
 from sheaf.settings import read_yaml
-from sheaf.spec import read_specs
+from sheaf.spec import ModelSpec, read_specs
 from sheaf_client.errors import InvalidRequestError
+from tests.backends import Echo
 from tests.http.conftest import GOOD, Serve
 from tests.http.test_limits import wav
 
@@ -152,3 +154,51 @@ def test_a_server_with_keys_says_what_opens_its_docs() -> None:
     keys = (ApiKey(name="ann", sha256=hash_of("a")),)
     assert "open_docs: true" in _where_docs_are(Access(keys=keys))
     assert _where_docs_are(Access(keys=keys, open_docs=True)) == _where_docs_are(Access()) == "docs at /docs"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "told"),
+    [
+        (["serve", "nope"], "", "no backend is called 'nope'; there are: "),
+        (["serve", "statsforcast"], "", "no backend is called 'statsforcast'; did you mean 'statsforecast'?"),
+        (["serve", "FILE"], "models: [nope]", "FILE: models[0]: no backend is called 'nope'; there are: "),
+        (["serve", "FILE"], "[{nam: a, backend: sklearn}]", "FILE[0].nam: unknown; did you mean 'name'?"),
+        (["serve", "FILE"], "models: []", "FILE: models: name at least one"),
+        (["openapi", "FILE"], "[]", "FILE: models: name at least one"),
+        (["serve", "missing.yaml"], "", "missing.yaml: No such file or directory"),
+        (["key", "new", "bad name!"], "", "name: expected text of the form ^"),
+        (["batch", "FILE"], "[1]", "FILE: expected a mapping"),
+        (["batch", "FILE"], "{spec: chronos3}", "FILE: spec: no backend is called 'chronos3'; did"),
+        (["batch", "FILE"], "{spec: sklearn, sink: {path: a}}", "FILE: source: missing"),
+        (["batch", "FILE"], "{spec: sklearn, snk: {}}", "FILE: snk: unknown; did you mean 'sink'?"),
+    ],
+)
+def test_a_slip_is_told_in_a_plain_line(file: Path, arguments: list[str], content: str, told: str) -> None:
+    file.write_text(content)
+    shown = CliRunner().invoke(cli, [str(file) if each == "FILE" else each for each in arguments])
+    assert shown.exit_code == 1
+    assert told.replace("FILE", str(file)) in shown.output
+    assert "pydantic" not in shown.output
+    assert "validation error" not in shown.output
+    assert all(line.startswith(("sheaf: ", str(file))) for line in shown.output.splitlines())
+
+
+def test_who_asks_for_the_root_is_told_where_things_are(serve: Serve) -> None:
+    answer = httpx.get(serve().url, headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "/models" in answer.json()["detail"]
+    assert "/docs" in answer.json()["detail"]
+
+
+def test_who_asks_for_a_model_that_is_not_there_is_told_which_are() -> None:
+    keys = (
+        ApiKey(name="a", sha256=hash_of("one"), models=("nope", "echo")),
+        ApiKey(name="b", sha256=hash_of("two")),
+    )
+    specs = [ModelSpec(name=name, backend_cls=Echo) for name in ("echo", "other")]
+    with EmbeddedServer(specs, port=0, access=Access(keys=keys)) as server:
+        for secret, told in (("one", "There are: echo."), ("two", "There are: echo, other.")):
+            key = {"authorization": f"Bearer {secret}"}
+            answer = httpx.post(f"{server.url}/nope/predict", json={}, headers=key).json()
+            assert answer["detail"] == f"No model is called 'nope'. {told}"
+        assert "echo" not in httpx.get(f"{server.url}/nope/ready").text  # it needs no key

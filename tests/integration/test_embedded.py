@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from sheaf.cli import app as cli
 from sheaf.embedded import EmbeddedServer
+from sheaf.http.keys import Access, hash_of
 from sheaf.registry import backend_names, find_backend
 from sheaf.spec import ModelSpec, as_specs, read_specs
 from sheaf_client import ConnectionFailedError, Sheaf
@@ -122,6 +126,54 @@ def test_a_model_that_fails_to_load_lets_go_of_those_before_it() -> None:
         Sheaf.local(specs)
     with pytest.raises(FileNotFoundError), EmbeddedServer(specs, port=0):
         pytest.fail("the server must not come up")
+
+
+def test_a_name_that_is_near_is_named_in_python_too() -> None:
+    with pytest.raises(
+        ValueError, match=r"^no backend is called 'statsforcast'; did you mean 'statsforecast'\?"
+    ):
+        Sheaf.local(["statsforcast"])
+
+
+@pytest.mark.parametrize("host", [EmbeddedServer, Sheaf.local])
+def test_a_host_needs_a_model(host: Callable[[list[ModelSpec]], object]) -> None:
+    with pytest.raises(ValueError, match=r"^models: name at least one$"):
+        host([])
+
+
+def test_an_admin_may_begin_with_none() -> None:
+    access = Access(admin=hash_of("secret"))
+    with EmbeddedServer([], port=0, access=access) as server:
+        url, key = f"{server.url}/admin/models/naive", {"authorization": "Bearer secret"}
+        assert httpx.put(url, json={"backend": "statsforecast"}, headers=key, timeout=60).status_code == 201
+        assert [model["name"] for model in httpx.get(f"{server.url}/models").json()["models"]] == ["naive"]
+
+
+def test_the_command_says_where_it_serves_once_the_models_are_loaded() -> None:
+    command = [*COMMAND, "serve", "statsforecast", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "Loading statsforecast …\n"
+            said = re.fullmatch(
+                r"Serving statsforecast on (http://[\d.:]+) - .*\n", process.stdout.readline()
+            )
+            assert said is not None
+            assert httpx.get(f"{said[1]}/statsforecast/ready").status_code == 200
+        finally:
+            process.kill()
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        shown = CliRunner().invoke(cli, ["serve", "statsforecast", "--port", port])
+    assert shown.exit_code == 1
+    assert (
+        f"sheaf: port {port} of 127.0.0.1 is in use by another program; take another by --port"
+        in shown.output
+    )
+    assert "Serving" not in shown.output
 
 
 def test_a_server_leaves_the_handlers_of_signals_as_they_were() -> None:

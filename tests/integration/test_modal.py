@@ -141,3 +141,10 @@ def test_the_image_gets_what_the_packages_and_the_extras_need() -> None:
     assert [line.partition(">")[0] for line in set(more) - set(plain)] == ["statsforecast"]
     with pytest.raises(ValueError, match="no extra 'nonsense'"):
         requirements(["nonsense"])
+
+
+def test_what_cannot_be_deployed_is_refused_where_it_is_given() -> None:
+    with pytest.raises(ValueError, match=r"^models: name at least one$"):
+        ModalServer(models=[])
+    with pytest.raises(TypeError, match=r"app: expected a modal\.App, not 'x'; the name of one is `name`"):
+        ModalServer("statsforecast", app="x")

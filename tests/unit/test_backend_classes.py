@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
@@ -195,3 +196,33 @@ def test_a_setting_in_two_spellings_must_agree() -> None:
         ESMCBackend(device="cpu", device_map="auto")
     placed = Chronos2Backend("/models/none", "cpu", "bfloat16")
     assert (placed.model_id, placed.device, placed.dtype) == ("/models/none", "cpu", "bfloat16")
+
+
+class Awaited(Single):
+    """One that expects to be awaited."""
+
+    async def predict(self, request: TimeSeriesRequest) -> TimeSeriesResponse:  # type: ignore[override]
+        return super().predict(request)
+
+
+class AwaitedSteps(Single):
+    """One whose steps are an asynchronous iterator."""
+
+    async def stream(self, request: TimeSeriesRequest) -> AsyncIterator[TimeSeriesResponse]:  # type: ignore[override]
+        yield self.predict(request)
+
+
+@pytest.mark.parametrize(("cls", "name"), [(Awaited, "predict"), (AwaitedSteps, "stream")])
+def test_a_method_that_would_have_to_be_awaited_is_refused(cls: type[ModelBackend], name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{cls.__name__}.{name} is `async`: .* plain function"):
+        ModelSpec(name="m", backend_cls=cls)
+
+
+def test_a_name_and_a_class_must_be_one_backend() -> None:
+    with pytest.raises(ValidationError, match=r"`backend` is 'sklearn'.*`backend_cls` another class"):
+        ModelSpec(name="m", backend="sklearn", backend_cls=Echo)
+    both = ModelSpec(
+        name="m", backend="chronos2", backend_cls=Chronos2Backend, backend_kwargs={"model_id": "x"}
+    )
+    assert both.backend_class is Chronos2Backend
+    assert ModelSpec(name="m", backend="only-here", backend_cls=Echo).backend_name == "only-here"

@@ -13,7 +13,9 @@ class CacheConfig(BaseModel):
     Each API key has answers of its own, unless they are `shared`: else who asks would learn, by how quick an
     answer is, what others have asked.
     Equal requests (all but their `request_id`) get equal answers; those that run at the same time share one
-    call of the model. Answers that chance decides (a request with a `seed` that names none) are not kept.
+    call of the model. Answers that chance decides are not kept: the backend says which, by `deterministic`,
+    which is true unless it is overridden. One of your own whose model draws must override it: else all who
+    ask the same get the first draw.
     Both bounds hold, that in bytes and that in answers.
     The environment variable `SHEAF_CACHE_DISABLED=1` turns every cache off.
     """

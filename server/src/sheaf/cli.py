@@ -49,16 +49,19 @@ def serve(
 ) -> None:
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
     from sheaf.embedded import EmbeddedServer
+    from sheaf.http.keys import Access
 
     with _told():
-        specs = _read(models)
+        access = Access.from_environment(_access(models))
+        specs = _read(models, empty=access.admin is not None)
         limits = _limits(models, allow_origin or ())
-        server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=_access(models))
+        server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=access)
         if not server.access.keys and not _is_loopback(host):
             typer.echo(_OPEN_WARNING.format(host=host), err=True)
-        names, docs = ", ".join(spec.name for spec in specs), _where_docs_are(server.access)
-        typer.echo(f"Serving {names} on http://{host}:{port or '(any)'} - {docs}")
-        server.run()
+        names = ", ".join(spec.name for spec in specs) or "no models yet"
+        docs = _where_docs_are(server.access)
+        typer.echo(f"Loading {names} …")
+        server.run(on_ready=lambda: typer.echo(f"Serving {names} on {server.url} - {docs}"))
 
 
 @keys.command("new")
@@ -68,10 +71,11 @@ def new_key(
     """Make a key: it is shown once, and the line below it goes into the server's keys."""
     from sheaf.http.keys import ApiKey, hash_of
     from sheaf.http.keys import new_key as make
+    from sheaf.settings import validated
 
     secret = make()
     with _told():
-        key = ApiKey(name=name, sha256=hash_of(secret))
+        key = validated(ApiKey, {"name": name, "sha256": hash_of(secret)})
     typer.echo(f"key (give it to {key.name}; it is not kept):\n  {secret}")
     typer.echo(f"for SHEAF_API_KEYS:\n  {key.name}:{key.sha256}")
     typer.echo(f"for a file of keys:\n  - {{name: {key.name}, sha256: {key.sha256}}}")
@@ -164,17 +168,27 @@ def _told(*kinds: type[Exception]) -> Generator[None]:
     try:
         yield
     except told as error:
-        typer.echo(f"sheaf: {error}", err=True)
+        typer.echo(f"sheaf: {_plain(error)}", err=True)
         raise typer.Exit(1) from None
 
 
-def _read(models: list[str]) -> list[ModelSpec]:
-    """The specs that the arguments name."""
+def _plain(error: Exception) -> str:
+    """The text of an error; that of the operating system without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _read(models: list[str], *, empty: bool = False) -> list[ModelSpec]:
+    """The specs that the arguments name; none at all is a `ValueError` unless the host may be empty."""
     from sheaf.spec import as_specs, read_specs
 
-    return as_specs(
+    specs = as_specs(
         [spec for name in models for spec in (read_specs(Path(name)) if _is_file(name) else as_specs(name))]
     )
+    if not specs and not empty:
+        raise ValueError(f"{', '.join(models)}: models: name at least one")
+    return specs
 
 
 def _access(models: list[str]) -> Access | None:

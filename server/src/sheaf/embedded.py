@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import signal
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +22,7 @@ from sheaf.http.limits import Limits
 from sheaf.http.protocol import bounded_protocol
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry, configure_logging, start_tracing
-from sheaf.spec import ModelSpec, SpecLike, as_specs
+from sheaf.spec import ModelSpec, SpecLike, as_specs, hosted_specs
 
 DEFAULT_PORT = 8000
 
@@ -35,7 +36,7 @@ class EmbeddedServer:
             Sheaf(server.url).time_series.forecast(...)
 
     Args:
-        models: Specs, or names of backends whose defaults will do.
+        models: Specs, or names of backends whose defaults will do; none only with an admin's key.
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
         limits: Sizes and times that are accepted.
@@ -52,7 +53,9 @@ class EmbeddedServer:
         access: Access | None = None,
     ) -> None:
         self._access = Access.from_environment(access)
-        self._models = LocalModels([self._access.weigh(spec) for spec in as_specs(models)], Telemetry())
+        # An admin may begin with none, and load them while it serves.
+        specs = as_specs(models) if self._access.admin is not None else hosted_specs(models)
+        self._models = LocalModels([self._access.weigh(spec) for spec in specs], Telemetry())
         self._host, self._port = host, port
         self._limits = limits or Limits()
         self._socket: socket.socket | None = None
@@ -76,14 +79,24 @@ class EmbeddedServer:
         """What is served."""
         return [runtime.spec for runtime in self._models.runtimes.values()]
 
-    def run(self) -> None:
-        """Serve in this thread until a signal ends it; raises what the loading of a model raised."""
+    def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
+        """Serve in this thread until a signal ends it.
+
+        Args:
+            on_ready: Called once, when every model is loaded and the server answers, on another thread.
+
+        Raises:
+            OSError: The port cannot be listened at.
+            Exception: What the loading of a model raised.
+        """
         configure_logging(default="info", whole_process=True)
         start_tracing()
         with _ended_by_signal():
             self._listen()
             server = self._make_server()
-            loading = threading.Thread(target=self._load, name="sheaf-load", daemon=True)
+            loading = threading.Thread(
+                target=self._load, args=(server, on_ready), name="sheaf-load", daemon=True
+            )
             loading.start()
             try:
                 server.run(sockets=[self._bound()])
@@ -123,22 +136,37 @@ class EmbeddedServer:
             self._server.should_exit = self._server.force_exit = True
             self._thread.join(1)
 
-    def _load(self) -> None:
+    def _load(self, server: uvicorn.Server, on_ready: Callable[[], None] | None) -> None:
         """Load the models while the server already answers `/health`; a failure ends it."""
         try:
             self._models.start_all()
             settle_heap()
         except Exception as error:  # noqa: BLE001 - told by `run`, in the thread that asked
             self._failure = error
-            if self._server is not None:
-                self._server.should_exit = True
+            server.should_exit = True
+            return
+        while not server.started:
+            if server.should_exit:
+                return
+            time.sleep(0.005)
+        if on_ready is not None:
+            on_ready()
 
     def _listen(self) -> None:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((self._host, self._port))
+        try:
+            self._socket.bind((self._host, self._port))
+        except OSError as error:
+            self._socket.close()
+            if error.errno == errno.EADDRINUSE:
+                text = (
+                    f"port {self._port} of {self._host} is in use by another program; take another by --port"
+                )
+                raise OSError(errno.EADDRINUSE, f"{text} (port= in Python), 0 for any that is free") from None
+            raise
         self._port = self._socket.getsockname()[1]
 
     def _bound(self) -> socket.socket:

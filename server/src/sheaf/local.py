@@ -13,7 +13,7 @@ from sheaf.backends.operations import served_by
 from sheaf.engine import ModelRuntime
 from sheaf.engine.heap import resettle_heap
 from sheaf.observability import Telemetry, process_telemetry
-from sheaf.spec import ModelSpec, SpecLike, as_specs
+from sheaf.spec import ModelSpec, SpecLike, as_specs, hosted_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, ModelNotFoundError
@@ -36,8 +36,11 @@ class LocalModels:
 
     @classmethod
     def start(cls, models: Iterable[SpecLike] | SpecLike, telemetry: Telemetry | None = None) -> Self:
-        """Load all models; where one fails, those loaded before it are let go."""
-        held = cls(models, telemetry)
+        """Load all models; where one fails, those loaded before it are let go.
+
+        Raises `ValueError` where there is none, and what the loading raises.
+        """
+        held = cls(hosted_specs(models), telemetry)
         with contextlib.ExitStack() as loaded:
             for runtime in held.runtimes.values():
                 loaded.callback(runtime.stop)
@@ -96,6 +99,10 @@ class LocalModels:
         """What is deployed, in order of names."""
         runtimes = self.runtimes
         return [runtimes[name].spec for name in sorted(runtimes)]
+
+    def known(self) -> Sequence[str]:
+        """The names of what is deployed, in order."""
+        return sorted(self.runtimes)
 
     def get(self, name: str) -> ModelRuntime:
         """The model of that name; raises `ModelNotFoundError`."""

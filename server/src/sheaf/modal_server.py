@@ -23,7 +23,7 @@ from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry, configure_logging, start_tracing
-from sheaf.spec import ModelSpec, SpecLike, as_specs
+from sheaf.spec import ModelSpec, SpecLike, hosted_specs
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -63,8 +63,9 @@ class ModalServer:
         options: Further settings of `modal.App.cls`, such as `volumes`, `region`, `min_containers`.
 
     Raises:
-        TypeError: An option is no setting of `modal.App.cls`.
-        ValueError: A model asks for a GPU and none is named, or both `app` and `name` are given.
+        TypeError: An option is no setting of `modal.App.cls`, or `app` is no `modal.App`.
+        ValueError: There is no model, one asks for a GPU and none is named, or both `app` and `name` are
+            given.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class ModalServer:
         **options: Any,
     ) -> None:
         self._access = Access.from_environment(access)
-        self.specs: list[ModelSpec] = [self._access.weigh(spec) for spec in as_specs(models)]
+        self.specs: list[ModelSpec] = [self._access.weigh(spec) for spec in hosted_specs(models)]
         if gpu is None and (hungry := [s.name for s in self.specs if s.resources.num_gpus]):
             raise ValueError(f"{hungry[0]} asks for a GPU: say which, such as gpu='L4'")
+        if app is not None and not hasattr(app, "cls"):
+            raise TypeError(f"app: expected a modal.App, not {app!r}; the name of one is `name`")
         if app is not None and name is not None:
             raise ValueError("app has a name already: give app or name, not both")
         _check_options(options)

@@ -19,7 +19,7 @@ import yaml
 
 from sheaf.backends.operations import served_by
 from sheaf.document import DOCUMENTS, JSON, Deployment, Version, document_of
-from sheaf.spec import ModelSpec, SpecLike, as_specs
+from sheaf.spec import ModelSpec, SpecLike, as_specs, hosted_specs
 
 Format: TypeAlias = Literal["json", "yaml"]
 
@@ -53,9 +53,7 @@ def generate(
     Raises:
         ValueError: No model is given, two have one name, or a model's type has no operation in the schema.
     """
-    deployed = as_specs(specs)
-    if not deployed:
-        raise ValueError("give at least one model")
+    deployed = hosted_specs(specs)
     if version not in DOCUMENTS:
         raise ValueError(f"OpenAPI {version!r} is not written; there are: {', '.join(DOCUMENTS)}")
     deployments = [

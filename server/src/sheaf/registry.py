@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from sheaf.backends.base import ModelBackend
+from sheaf.settings import meant
 
 ENTRY_POINT_GROUP = "sheaf.backends"
 
@@ -61,7 +62,9 @@ def find_backend(name: str) -> type[ModelBackend]:
             if entry.name == name:
                 _registered[name] = entry.load()
     if name not in _registered:
-        raise UnknownBackendError(f"no backend is called {name!r}; there are: {', '.join(backend_names())}")
+        names = backend_names()
+        near = meant(name, names) or ";"
+        raise UnknownBackendError(f"no backend is called {name!r}{near} there are: {', '.join(names)}")
     return _registered[name]
 
 

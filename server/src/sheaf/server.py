@@ -11,7 +11,7 @@ import atexit
 import logging
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -28,7 +28,7 @@ from sheaf.local import LocalModels, describe
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.observability.ray_export import export_to_ray
 from sheaf.ray_proxy import HTTPMode, check_mode, start_ray
-from sheaf.spec import ModelSpec, SpecLike, as_specs
+from sheaf.spec import ModelSpec, SpecLike, as_specs, hosted_specs
 from sheaf_client.contracts.models import ModelList
 from sheaf_client.errors import ModelNotFoundError
 
@@ -157,6 +157,9 @@ class _DeployedModels:
     def get(self, name: str) -> ModelRuntime:
         raise ModelNotFoundError(f"No model is called {name[:128]!r}.")
 
+    def known(self) -> Sequence[str]:
+        return ()  # the cluster must be asked, which takes a while
+
     def list(self) -> ModelList:
         return ModelList(models=cluster.served_models())
 
@@ -196,7 +199,7 @@ class ModelServer:
     ) -> None:
         check_mode(http_mode)
         self._access = Access.from_environment(access)
-        self._specs = {spec.name: spec for spec in as_specs(models)}
+        self._specs = {spec.name: spec for spec in hosted_specs(models)}
         self._host, self._port = host, port
         self._limits = limits or Limits()
         self._mode: HTTPMode = http_mode

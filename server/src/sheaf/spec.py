@@ -13,7 +13,7 @@ from sheaf.backends.declared import checked_class, declared_type
 from sheaf.backends.operations import served_by
 from sheaf.cache import CacheConfig, cache_disabled
 from sheaf.lora import LoRAConfig
-from sheaf.registry import find_backend
+from sheaf.registry import find_backend, is_backend
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.settings import read_yaml, validated
 from sheaf_client.contracts._types import ModelName
@@ -69,6 +69,7 @@ class ModelSpec(BaseModel):
             raise ValueError(f"{self.name!r} is the name of a route; give the model another")
         if not self.backend and self.backend_cls is None:
             raise ValueError("give `backend` or `backend_cls`")
+        self._check_one_backend()
         cls = self.backend_class
         served = declared_type(cls, self.backend_kwargs)
         served_by(cls, served)
@@ -80,6 +81,18 @@ class ModelSpec(BaseModel):
         if self.cache is not None:
             self._check_excluded(self.cache.exclude_fields)
         return self
+
+    def _check_one_backend(self) -> None:
+        """Raise `ValueError` where `backend` and `backend_cls` are two backends."""
+        if not self.backend or self.backend_cls is None or not is_backend(self.backend):
+            return  # a name that only the program which made the spec knows goes along with its class
+        named = find_backend(self.backend)
+        # A class that went to another process by value is another object there.
+        if (named.__module__, named.__qualname__) != _place_of(self.backend_cls):
+            raise ValueError(
+                f"`backend` is {self.backend!r}, which is {named.__name__}, and `backend_cls` another class: "
+                "give one of them"
+            )
 
     def _check_excluded(self, names: Sequence[str]) -> None:
         """Raise `ValueError` for a field that no request to this model has."""
@@ -129,6 +142,10 @@ class ModelSpec(BaseModel):
             ) from error
 
 
+def _place_of(cls: object) -> tuple[str, str]:
+    return getattr(cls, "__module__", ""), getattr(cls, "__qualname__", "")
+
+
 #: A spec, or the name of a backend whose defaults will do.
 SpecLike: TypeAlias = ModelSpec | str
 
@@ -136,10 +153,18 @@ SpecLike: TypeAlias = ModelSpec | str
 def as_specs(models: Iterable[SpecLike] | SpecLike) -> list[ModelSpec]:
     """Specs for specs and backend names; two models of one name are a `ValueError`."""
     given = [models] if isinstance(models, ModelSpec | str) else list(models)
-    specs = [m if isinstance(m, ModelSpec) else ModelSpec(name=m, backend=m) for m in given]
+    specs = [m if isinstance(m, ModelSpec) else _by_name(m) for m in given]
     names = [spec.name for spec in specs]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two models are called {repeated[0]!r}")
+    return specs
+
+
+def hosted_specs(models: Iterable[SpecLike] | SpecLike) -> list[ModelSpec]:
+    """`as_specs` for a host that is of no use without a model: none at all is a `ValueError`."""
+    specs = as_specs(models)
+    if not specs:
+        raise ValueError("models: name at least one")
     return specs
 
 
@@ -156,5 +181,13 @@ def read_specs(path: Path) -> list[ModelSpec]:
         raise ValueError(f"{path}: expected a list of models, or a mapping with `models`")
     entries = enumerate(cast("Sequence[Any]", items))
     return as_specs(
-        [e if isinstance(e, str) else validated(ModelSpec, e, f"{place}[{i}]") for i, e in entries]
+        [
+            _by_name(e, f"{place}[{i}]") if isinstance(e, str) else validated(ModelSpec, e, f"{place}[{i}]")
+            for i, e in entries
+        ]
     )
+
+
+def _by_name(name: str, place: str = "") -> ModelSpec:
+    """The spec of a backend whose defaults will do; raises `ValueError` that begins with the place."""
+    return validated(ModelSpec, {"name": name, "backend": name}, place)

@@ -171,7 +171,7 @@ export const FAULT_CODES: Record<string, string> = {
   too_short: "The list, object or text has too few items.",
   too_long: "The list, object or text has too many items.",
   too_large_media: "The file's header asks for more pixels, or a longer sound, than the server accepts.",
-  mismatch: "The value contradicts another part of the request, such as its URL.",
+  mismatch: "The value contradicts another part of the request, or what the model serves. A request's `model_name` is a label, and never does.",
   unsupported: "The contract allows it, this model does not.",
   no_feature_store: "A feature reference was sent to a deployment without a feature store.",
 };

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from inspect import isasyncgenfunction, iscoroutinefunction, isfunction
 from typing import Any, cast
 
 from sheaf.api.operations import OPERATIONS
 from sheaf.backends.base import ModelBackend
+
+#: What the engine calls and does not await: every method that a backend may write.
+_CALLED = sorted(name for name, member in vars(ModelBackend).items() if isfunction(member) and name[0] != "_")
 
 
 def checked_class(cls: Any) -> type[ModelBackend]:
@@ -20,9 +24,19 @@ def checked_class(cls: Any) -> type[ModelBackend]:
     missing = sorted(backend.__abstractmethods__)
     if backend.batch_predict is ModelBackend.batch_predict and backend.predict is ModelBackend.predict:
         missing.append("batch_predict or predict")
+    awaited = [name for name in _CALLED if _is_async(getattr(backend, name))]
+    if awaited:
+        raise ValueError(
+            f"{backend.__name__}.{awaited[0]} is `async`: the engine calls it on the model's own thread "
+            "and waits for its answer: write a plain function, with `asyncio.run` inside where it must await"
+        )
     if missing:
         raise ValueError(f"the backend {backend.__name__} does not write {' and '.join(missing)}")
     return cast("type[ModelBackend[Any, Any]]", backend)
+
+
+def _is_async(method: object) -> bool:
+    return iscoroutinefunction(method) or isasyncgenfunction(method)
 
 
 def declared_type(cls: type[ModelBackend], settings: Mapping[str, Any]) -> str:

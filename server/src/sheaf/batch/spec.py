@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from sheaf.settings import validated
 from sheaf.spec import ModelSpec
 
 
@@ -87,9 +88,10 @@ class BatchSpec(BaseModel):
     def from_yaml(cls, path: str | Path) -> Self:
         """The job in a YAML or JSON file; raises `ValueError` for what is no job, `OSError` for no file."""
         try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_bytes()))
+            content: Any = yaml.safe_load(Path(path).read_bytes())
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not YAML: {error}") from None
+        return validated(cls, content, str(path))
 
     def to_yaml(self) -> str:
         """The job as YAML; raises `ValueError` where the backend is a class and has no name."""

@@ -20,12 +20,14 @@ StreamEvent: TypeAlias = ProgressEvent | ResultEvent[Any] | ProblemError
 class _Job:
     """A request with one place for its outcome, used once: whoever comes later comes too late."""
 
-    __slots__ = ("_outlets", "call", "queue_seconds", "request")
+    __slots__ = ("_outlets", "abandoned", "call", "queue_seconds", "request")
 
     def __init__(self, request: BaseRequest, outlet: Outlet, call: Any) -> None:
         self.request = request
         self.call = call
         self.queue_seconds = 0.0
+        #: Whether its caller left before it was settled.
+        self.abandoned = False
         self._outlets = [outlet]
 
     @property
@@ -45,7 +47,11 @@ class _Job:
 
     def abandon(self) -> None:
         """The caller has left: nobody is told, and no step of a stream follows."""
-        self._outlets.clear()
+        try:
+            self._outlets.pop()
+        except IndexError:
+            return  # it had its outcome
+        self.abandoned = True
 
     @property
     def started(self) -> bool:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from sheaf.engine.jobs import Job
-from sheaf.engine.process import break_off, stop_at_the_end
+from sheaf.engine.process import PATIENCE, break_off, stop_at_the_end
 from sheaf.engine.turns import Call, Model, Running, tell_late, tell_stopped
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.pace import Pace
@@ -131,7 +131,10 @@ class Lane:
         return future
 
     def close(self, *, drain: bool) -> None:
-        """Take no more jobs; finish what waits, or with `drain=False` refuse it; then unload and end."""
+        """Take no more jobs; finish what waits, or with `drain=False` refuse it; then unload and end.
+
+        A call whose callers have all left is not waited for: its thread unloads when it comes back.
+        """
         with self._lock:
             if self._state == "open" or (self._state == "draining" and not drain):
                 self._state = "draining" if drain else "refusing"
@@ -140,7 +143,10 @@ class Lane:
             self._rouse()
         tell_stopped(refused)
         if threading.current_thread() is not self._thread:
-            self._ended.wait()
+            while not self._ended.wait(PATIENCE):
+                with self._lock:
+                    if self._is_left():
+                        return
             for thread in (self._thread, self._watcher):
                 if thread is not None and thread is not threading.current_thread():
                     thread.join(1)  # it is at its end, and holds the model until then
@@ -264,7 +270,7 @@ class Lane:
                 with self._lock:
                     self._settle(work, again)
             elif work is not None:
-                with self._watched(work.limit):
+                with self._watched(work.limit, work.future):
                     work.make()
             elif idle:
                 self._sleep(seconds)
@@ -303,15 +309,22 @@ class Lane:
                 return False
         return True
 
+    def _is_left(self) -> bool:
+        """Whether the lane closes, and nobody waits for what runs or for what is in line."""
+        running = self._running
+        if self._state == "open" or running is None or not running.abandoned:
+            return False
+        return all(entry.item.settled for entry in self._line)
+
     def _is_running(self, running: Running) -> bool:
         """Whether it was not given up."""
         return self._running is running
 
     @contextmanager
-    def _watched(self, limit: float | None) -> Generator[Running]:
+    def _watched(self, limit: float | None, future: Future[Any] | None = None) -> Generator[Running]:
         """What is done inside of it is given up where it takes longer than the limit."""
         with self._lock:
-            running = self._running = Running(self._clock(), (), limit)
+            running = self._running = Running(self._clock(), (), limit, future)
         try:
             yield running
         finally:
@@ -401,6 +414,8 @@ class Lane:
                 limit = None if running is None else running.limit
                 if running is None or limit is None or self._clock() - running.since < limit:
                     continue
+                if self._is_left():
+                    continue  # nobody needs another in its place
                 self._running = None
                 over = self._state == "closed"
                 if not self._guest:

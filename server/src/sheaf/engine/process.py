@@ -16,8 +16,8 @@ import time
 from typing import Protocol
 from weakref import WeakSet
 
-#: Seconds that the end of the process waits for what is at work.
-_PATIENCE = 1.0
+#: Seconds that the end, of the process or of a lane, waits for work that nobody waits for.
+PATIENCE = 1.0
 
 
 class Inherited(Protocol):
@@ -68,7 +68,7 @@ def _end() -> None:
     things = list(_at_work)
     for thing in things:
         thing.abort()
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + PATIENCE
     while any(thing.at_work for thing in things):
         if time.monotonic() > end:
             _end_around_threads()

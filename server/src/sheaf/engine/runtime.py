@@ -90,9 +90,11 @@ class ModelRuntime:
         keep_large_arrays()
         lane = Lane(self.spec.name, self._model, self.spec.batch_policy, self._clock)
         lane.start()
+        loading = lane.call(self._model.load)
         try:
-            lane.call(self._model.load).result()
+            loading.result()
         except BaseException:
+            loading.cancel()  # where this thread was interrupted, nobody waits for it
             lane.close(drain=False)
             raise
         self._lane = lane

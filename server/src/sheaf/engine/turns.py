@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,6 +68,15 @@ class Running:
     since: float
     batch: Sequence[Entry[Job]]
     limit: float | None
+    #: For a function of the host: where its result goes.
+    future: Future[Any] | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether all who waited for it have left; what was answered, or has no callers, was not."""
+        if self.future is not None:
+            return self.future.cancelled()
+        return bool(self.batch) and all(entry.item.abandoned for entry in self.batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +89,13 @@ class Call:
 
     def make(self) -> None:
         try:
-            self.future.set_result(self.function())
+            result = self.function()
         except BaseException as error:  # noqa: BLE001 - handed to the one who asked
-            self.future.set_exception(error)
+            with suppress(InvalidStateError):  # that one has left
+                self.future.set_exception(error)
+        else:
+            with suppress(InvalidStateError):
+                self.future.set_result(result)
 
 
 def tell_late(entries: Sequence[Entry[Job]]) -> None:

@@ -76,10 +76,12 @@ def docs_routes(listed: Listed) -> list[Route]:
 
 
 async def _home(request: Request) -> Response:
-    """To the page for who wants to look at it; to all others there is nothing."""
+    """To the page for who wants to look at it; all others are told where things are."""
     accepted = qualities(_header(request, "accept"))
     if accepted.get("text/html", 0) <= accepted.get(JSON_TYPE, 0):
-        raise HTTPException(404)
+        raise HTTPException(
+            404, "There is nothing here: the models are at /models, their documentation at /docs."
+        )
     # A path alone: what the Host header says may be anybody's.
     root: str = request.scope.get("root_path", "")
     return Response(status_code=307, headers={"Location": f"{root}/docs", "Vary": "Accept"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from typing import Any, Protocol, TypedDict
 
@@ -40,9 +40,11 @@ from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.models import Health, ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
-from sheaf_client.errors import InvalidRequestError, NotFoundError, UnavailableError
+from sheaf_client.errors import InvalidRequestError, ModelNotFoundError, NotFoundError, UnavailableError
 
 MAX_TIMEOUT = 86400.0
+#: Most models that a refusal names.
+_MAX_NAMED = 10
 
 
 class Models(Protocol):
@@ -51,6 +53,10 @@ class Models(Protocol):
     def get(self, name: str) -> ModelRuntime: ...
 
     def list(self) -> ModelList: ...
+
+    def known(self) -> Sequence[str]:
+        """Names that can be said at once, on an event loop; none where others must be asked for them."""
+        ...
 
     @property
     def telemetry(self) -> Telemetry: ...
@@ -199,7 +205,17 @@ class Endpoints:
 
     def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:
         exchange.route = route
-        runtime = self._models.get(model_name)
+        try:
+            runtime = self._models.get(model_name)
+        except ModelNotFoundError as error:
+            caller = _caller(exchange)
+            names = [name for name in self._models.known() if caller.may_call(name)]
+            if exchange.method != "POST" or not names:
+                raise  # `/health` and `/ready` need no key, so they say nothing of what is there
+            more = " and others" if len(names) > _MAX_NAMED else ""
+            raise ModelNotFoundError(
+                f"{error.detail} There are: {', '.join(names[:_MAX_NAMED])}{more}."
+            ) from None
         exchange.model = runtime.spec.name
         return runtime
 

@@ -21,7 +21,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from sheaf.local import LocalModels
 from sheaf.records import read_request
-from sheaf.spec import SpecLike
+from sheaf.spec import SpecLike, hosted_specs
 from sheaf.worker.queue import (
     Ended,
     JobQueue,
@@ -72,7 +72,7 @@ class SheafWorker:
     """
 
     def __init__(self, models: Iterable[SpecLike] | SpecLike, queue: JobQueue | str) -> None:
-        self._models = LocalModels(models)
+        self._models = LocalModels(hosted_specs(models))
         self._queue = open_queue(queue) if isinstance(queue, str) else queue
         self._own_queue = isinstance(queue, str)
         self._changed = threading.Condition()

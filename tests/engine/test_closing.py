@@ -1,0 +1,151 @@
+"""Stopping waits for what somebody waits for; not for a call whose callers have all left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import pytest
+
+from sheaf.embedded import EmbeddedServer
+from sheaf.engine import ModelRuntime
+from sheaf.spec import ModelSpec
+from sheaf_client import Sheaf
+from sheaf_client.errors import DeadlineExceededError
+from tests.conftest import MakeRequest
+from tests.engine.harness import Inline, Steered, World, hold_first, outcome, steered, wait_until
+
+
+def spec_of(world: World, **policy: Any) -> ModelSpec:
+    return ModelSpec(name="m", backend_cls=Steered, backend_kwargs={"world": world}, batch_policy={**policy})
+
+
+def unloads(world: World) -> list[int]:
+    """A list that grows by one with each unload: how many calls were in the model by then."""
+    seen: list[int] = []
+    world.hooks["unload"] = lambda: seen.append(world.inside)
+    return seen
+
+
+def interrupt_once(world: World) -> None:
+    """Press Ctrl-C as soon as the model is in the call that it holds."""
+
+    def press() -> None:
+        assert world.entered.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+
+
+@pytest.mark.parametrize("drain", [True, False])
+@pytest.mark.parametrize("cache", [False, True], ids=["plain", "cached"])
+def test_a_call_that_timed_out_is_not_waited_for(
+    make_request: MakeRequest, *, cache: bool, drain: bool
+) -> None:
+    world = World(predict=lambda _: world.hold())
+    seen = unloads(world)
+    with steered(world, cache=cache) as runtime:
+        with pytest.raises(DeadlineExceededError):
+            runtime.predict_now(make_request(1.0), timeout=0.05)
+        assert world.entered.wait(10)
+        runtime.stop(drain=drain)
+        assert (world.inside, seen) == (1, [])  # it is still in the model, which is its own to unload
+        world.gate.set()
+        wait_until(lambda: seen)
+    assert seen == [0]
+    assert world.threads["unload"] == world.threads["predict"]
+
+
+def test_a_call_left_while_the_model_stops_is_not_waited_for(make_request: MakeRequest) -> None:
+    world = World(predict=lambda _: world.hold())
+    seen = unloads(world)
+    with steered(world) as runtime:
+        lane, future = runtime._lane, runtime.submit(make_request(1.0))
+        assert world.entered.wait(10)
+        stopping = threading.Thread(target=runtime.stop)
+        stopping.start()
+        assert lane is not None
+        wait_until(lambda: lane._state == "draining")
+        future.cancel()
+        stopping.join(10)
+        assert (stopping.is_alive(), world.inside, seen) == (False, 1, [])
+        world.gate.set()
+        wait_until(lambda: seen)
+
+
+def test_who_still_waits_behind_it_is_answered(make_request: MakeRequest) -> None:
+    world = World()
+    world.hooks["predict"] = hold_first(world)
+    seen = unloads(world)
+    with steered(world, max_batch_size=1) as runtime:
+        with pytest.raises(DeadlineExceededError):
+            runtime.predict_now(make_request(1.0), timeout=0.05)
+        assert world.entered.wait(10)
+        waiting = runtime.submit(make_request(2.0))
+        threading.Timer(0, world.gate.set).start()
+        runtime.stop()
+        assert set(outcome(waiting).mean) == {2.0}
+        assert seen == [0]
+
+
+def test_a_lone_call_that_was_answered_is_unloaded_before_stop_returns(make_request: MakeRequest) -> None:
+    for backend in (Steered, Inline):
+        world = World()
+        seen = unloads(world)
+        with steered(world, backend) as runtime:
+            assert set(runtime.predict_now(make_request(3.0)).mean) == {3.0}
+        assert seen == [0]
+
+
+def test_it_is_not_loaded_anew_where_nobody_waits(make_request: MakeRequest) -> None:
+    world = World(predict=lambda _: world.hold())
+    with steered(world, call_timeout_s=0.5) as runtime:
+        lane = runtime._lane
+        with pytest.raises(DeadlineExceededError):
+            runtime.predict_now(make_request(1.0), timeout=0.05)
+        runtime.stop()
+        assert lane is not None
+        assert lane._watcher is not None
+        lane._watcher.join(1)  # the watcher would have given the thread up by now
+        world.gate.set()
+        assert lane._ended.wait(10)
+    assert world.loads == 1
+
+
+def test_ctrl_c_ends_a_load() -> None:
+    world = World()
+    world.hooks["load"] = world.hold
+    seen = unloads(world)
+    runtime = ModelRuntime(spec_of(world))
+    interrupt_once(world)
+    with pytest.raises(KeyboardInterrupt):
+        runtime.start()
+    assert (world.gate.is_set(), seen) == (False, [])
+    world.gate.set()
+    wait_until(lambda: seen)
+    assert not runtime.ready
+
+
+def call_in_process(spec: ModelSpec) -> None:
+    with Sheaf.local([spec]) as client:
+        client.time_series.forecast(model="m", history=[1.0], horizon=1, frequency="1d")
+
+
+def call_served(spec: ModelSpec) -> None:
+    with EmbeddedServer([spec], port=0) as server, Sheaf(server.url) as client:
+        client.time_series.forecast(model="m", history=[1.0], horizon=1, frequency="1d")
+
+
+@pytest.mark.parametrize("host", ["local", "served"])
+def test_ctrl_c_leaves_the_block(host: str) -> None:
+    world = World(predict=lambda _: world.hold())
+    seen = unloads(world)
+    interrupt_once(world)
+    with pytest.raises(KeyboardInterrupt):
+        {"local": call_in_process, "served": call_served}[host](spec_of(world))
+    assert (world.inside, seen) == (1, [])
+    world.gate.set()
+    wait_until(lambda: seen)
+    assert seen == [0]
