@@ -198,7 +198,7 @@ def breaking(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Check style and types in the environment of the tests: ruff, pyright and mypy (strict), tsc (strict)."""
+    """Check style and types, in the environment of the tests: ruff, pyright, mypy and tsc, all strict."""
     # Types are those of the libraries that tests use: gigabytes, which are installed once.
     session.run(sys.executable, "-m", "nox", "-s", "tests", "--install-only", external=True)
     programs = Path(".nox/tests", "Scripts" if os.name == "nt" else "bin").resolve()

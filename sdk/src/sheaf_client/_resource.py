@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -131,15 +131,15 @@ def _with_limit(error: LateT, options: CallOptions) -> LateT:
     if options.timeout is None:
         return error
     told = f"The call had {round(options.timeout, 3):g} s; `timeout=` gives it another limit."
-    kind: Callable[..., LateT] = type(error)
+    kind: Any = type(error)
+    own: dict[str, Any] = {}
     if isinstance(error, ProblemError):
-        return kind(
-            f"{error.detail} {told}",
-            errors=error.errors,
-            request_id=error.request_id,
-            retry_after=error.retry_after,
-        )
-    return kind(f"{error} {told}")
+        told = f"{error.detail} {told}"
+        own = {"errors": error.errors, "request_id": error.request_id, "retry_after": error.retry_after}
+    else:
+        told = f"{error} {told}"
+    made: LateT = kind(told, **own)
+    return made
 
 
 class SyncResource:
