@@ -45,7 +45,7 @@ HELD = (
 CHECKERS = ("mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAML>=6.0", "nox>=2024.10.9")
 PLOTS = ("matplotlib>=3.8",)
 #: Files of tests run on two cores at a time; a cluster of Ray wants both for itself.
-PARALLEL = ("--numprocesses", "2", "--dist", "loadgroup")
+PARALLEL = ("--numprocesses", "2", "--dist", "loadfile")
 #: The tests of a few minutes.
 QUICK = "not ray and not torch and not browser and not node"
 

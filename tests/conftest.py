@@ -24,16 +24,6 @@ from sheaf.spec import ModelSpec
 MakeRequest = Callable[..., TimeSeriesRequest]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes one runs the whole of a file, whose tests share fixtures; see `noxfile.py`."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            # Those of the contract suite share their table, too.
-            together = item.path.parent if item.path.parent.name == "contract" else item.path
-            item.add_marker(pytest.mark.xdist_group(str(together)))
-
-
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """Servers configure the logging of their process; a test that runs one in this process leaves nothing."""

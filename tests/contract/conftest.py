@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.contract.record import COLLECTED, OUTCOMES
-
-GROUP = re.compile(r"@/[^@\]]*$")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -19,5 +15,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" or report.outcome != "passed":
-        # One of several processes adds its group to the name: path::test[parameters]@group.
-        OUTCOMES[GROUP.sub("", report.nodeid)] = report.outcome
+        OUTCOMES[report.nodeid] = report.outcome

@@ -142,6 +142,18 @@ def _with_limit(error: LateT, options: CallOptions) -> LateT:
     return made
 
 
+def _with_limits(
+    answers: list[ResponseT | ProblemError], options: CallOptions
+) -> list[ResponseT | ProblemError]:
+    """The answers, those whose time ran out as above; an answer as it came over the wire stays as it is."""
+    if not isinstance(answers, list):  # pyright: ignore[reportUnnecessaryIsInstance] - of `with_raw_response`
+        return answers
+    return [
+        _with_limit(answer, options) if isinstance(answer, DeadlineExceededError) else answer
+        for answer in answers
+    ]
+
+
 class SyncResource:
     """Operations of one model type, waiting for each answer."""
 
@@ -169,10 +181,7 @@ class SyncResource:
             answers = self._caller.transport.call_many(call)
         except (CallTimeoutError, DeadlineExceededError) as error:
             raise _with_limit(error, call.options) from error
-        return [
-            _with_limit(answer, call.options) if isinstance(answer, DeadlineExceededError) else answer
-            for answer in answers
-        ]
+        return _with_limits(answers, call.options)
 
     def _stream(
         self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
@@ -215,10 +224,7 @@ class AsyncResource:
             answers = await self._caller.transport.call_many(call)
         except (CallTimeoutError, DeadlineExceededError) as error:
             raise _with_limit(error, call.options) from error
-        return [
-            _with_limit(answer, call.options) if isinstance(answer, DeadlineExceededError) else answer
-            for answer in answers
-        ]
+        return _with_limits(answers, call.options)
 
     def _stream(
         self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
