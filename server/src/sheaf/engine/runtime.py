@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,9 @@ from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import UnavailableError
 
+#: Seconds between two looks whether a load was interrupted.
+_LOOK = 0.2
+
 
 class ModelRuntime:
     """Owns one model. `start` loads it; then `predict`, `predict_many` and `stream` answer until `stop`.
@@ -50,6 +53,7 @@ class ModelRuntime:
         priority: urgency; a request of priority 1 goes before one of 0 that came up to
             `BatchPolicy.priority_seconds` earlier.
         tenant: who asks; tenants share the model's time fairly.
+        bill: takes the seconds of the model that the request used, on the model's thread.
     """
 
     def __init__(self, spec: ModelSpec, observer: Observer | None = None) -> None:
@@ -92,6 +96,8 @@ class ModelRuntime:
         lane.start()
         loading = lane.call(self._model.load)
         try:
+            while not wait([loading], _LOOK).done:
+                pass  # a signal need not wake this thread, where a library has threads of its own
             loading.result()
         except BaseException:
             loading.cancel()  # where this thread was interrupted, nobody waits for it
