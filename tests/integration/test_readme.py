@@ -91,7 +91,7 @@ def why_not(block: Block) -> str | None:
 def params() -> Iterator[Any]:
     for block in BLOCKS:
         marks = [pytest.mark.node] if block.lang == "ts" else []
-        if DEPLOYED in block.source or "sheaf batch" in block.source:
+        if any(part in block.source for part in (DEPLOYED, "sheaf batch", "# job.yaml")):
             marks = [pytest.mark.ray]
         name = re.sub(r"\W+", "-", block.section.lower())
         if why_not(block) is None:
