@@ -48,7 +48,17 @@ def test_an_import_loads_no_more_than_it_needs(statement: str, absent: set[str])
 #: Batches and workers are hosts of models in this process.
 #: The policies of scheduling are pure, so backends may cut what they are given by them.
 ALLOWED = {
-    "batch": {"batch", "carried", "extras", "local", "observability", "ray_errors", "records", "spec"},
+    "batch": {
+        "batch",
+        "carried",
+        "extras",
+        "local",
+        "observability",
+        "ray_errors",
+        "records",
+        "settings",
+        "spec",
+    },
     "worker": {"extras", "local", "records", "spec", "worker"},
     "scheduling": {"scheduling"},
     "backends": {"api", "backends", "extras", "lora", "registry", "scheduling"},
