@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sheaf import ModelServer, ModelSpec
@@ -11,6 +13,8 @@ from tests.backends import Echo
 from tests.contract.targets import ray_cluster
 
 pytestmark = pytest.mark.ray
+
+CALL: dict[str, Any] = {"history": [1.0, 2.0], "horizon": 1, "frequency": "1h"}
 
 
 def test_models_are_served_on_the_cluster_that_follows_one_that_ended() -> None:
@@ -22,5 +26,5 @@ def test_models_are_served_on_the_cluster_that_follows_one_that_ended() -> None:
         ended.shutdown()  # its models went with their cluster, and it takes nothing else away
         with ModelServer([spec], port=18292, http_mode="proxy") as server, Sheaf(server.url) as client:
             ended.shutdown()
-            forecast = client.time_series.forecast(history=[1.0, 2.0], horizon=1, frequency="1h")
+            forecast = client.time_series.forecast(model="echo", **CALL)
             assert forecast.mean == [2.0]
