@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import operation_of
@@ -38,6 +38,16 @@ from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import UnavailableError
+
+
+class Asking(TypedDict, total=False):
+    """What callers may say of a request besides the request itself; `ModelRuntime` tells what each is."""
+
+    timeout: float | None
+    priority: int
+    tenant: str
+    bill: Bill | None
+
 
 #: Seconds between two looks whether a load was interrupted.
 _LOOK = 0.2
@@ -138,15 +148,7 @@ class ModelRuntime:
         if room and self._shared is None:  # what is kept needs no place
             lane.check_room()
 
-    def submit(
-        self,
-        request: BaseRequest,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        tenant: str = "",
-        bill: Bill | None = None,
-    ) -> Future[Any]:
+    def submit(self, request: BaseRequest, **terms: Unpack[Asking]) -> Future[Any]:
         """Put a request in line; its future holds the response. Cancelling it frees the place.
 
         Raises:
@@ -155,26 +157,18 @@ class ModelRuntime:
             UnavailableError: The model is not loaded.
         """
         future: Future[BaseResponse] = Future()
-        watch = self._open(request, lambda: into_future(future), Terms(timeout, priority, tenant, bill))
+        watch = self._open(request, lambda: into_future(future), Terms(**terms))
         future.add_done_callback(lambda done: watch.depart() if done.cancelled() else None)
         return future
 
-    def predict_now(
-        self,
-        request: BaseRequest,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        tenant: str = "",
-        bill: Bill | None = None,
-    ) -> Any:
+    def predict_now(self, request: BaseRequest, **terms: Unpack[Asking]) -> Any:
         """Answer one request, waiting in this thread."""
-        watch = self._open(request, Waiter, Terms(timeout, priority, tenant, bill), here=self.backend.inline)
+        watch = self._open(request, Waiter, Terms(**terms), here=self.backend.inline)
         if watch.outlet is None:
             assert watch.outcome is not None  # noqa: S101 - who has no outlet was answered at once
             return unwrap(watch.outcome)
         try:
-            outcome = watch.outlet.wait(timeout)
+            outcome = watch.outlet.wait(terms.get("timeout"))
         except BaseException:
             watch.depart()
             raise
@@ -182,77 +176,41 @@ class ModelRuntime:
             raise watch.late()
         return unwrap(outcome)
 
-    def ask(
-        self,
-        request: BaseRequest,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        tenant: str = "",
-        bill: Bill | None = None,
-    ) -> Asked:
+    def ask(self, request: BaseRequest, **terms: Unpack[Asking]) -> Asked:
         """Put a request to the model from an event loop; raises as `submit` does. Await its `answer`."""
-        return self._asked(request, Terms(timeout, priority, tenant, bill))
+        return self._asked(request, Terms(**terms))
 
-    async def predict(
-        self,
-        request: BaseRequest,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        tenant: str = "",
-        bill: Bill | None = None,
-    ) -> Any:
+    async def predict(self, request: BaseRequest, **terms: Unpack[Asking]) -> Any:
         """Answer one request; cancelling the caller frees its place."""
-        return await self.ask(request, timeout=timeout, priority=priority, tenant=tenant, bill=bill).answer()
+        return await self.ask(request, **terms).answer()
 
     async def predict_many(
-        self,
-        requests: Sequence[BaseRequest],
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        tenant: str = "",
-        bill: Bill | None = None,
+        self, requests: Sequence[BaseRequest], **terms: Unpack[Asking]
     ) -> list[Any | ProblemError]:
         """Answer or refuse each request by itself, in their order; together they take turns as one call."""
-        terms = Terms(timeout, priority, tenant, bill, call=object() if len(requests) > 1 else None)
+        own = Terms(**terms, call=object() if len(requests) > 1 else None)
 
         async def one(request: BaseRequest) -> Any | ProblemError:
             try:
-                return await self._asked(request, terms).answer()
+                return await self._asked(request, own).answer()
             except ProblemError as error:
                 return error
 
         return await asyncio.gather(*map(one, requests))
 
-    def stream(
-        self,
-        request: BaseRequest,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        tenant: str = "",
-        bill: Bill | None = None,
-    ) -> AsyncGenerator[Event, None]:
+    def stream(self, request: BaseRequest, **terms: Unpack[Asking]) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps."""
-        terms = Terms(timeout, priority, tenant, bill)
+        own = Terms(**terms)
         return aiterate(
-            lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id)
+            lambda emit: self._open_stream(request, emit, own), own.timeout, str(request.request_id)
         )
 
-    def iter_stream(
-        self,
-        request: BaseRequest,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        tenant: str = "",
-        bill: Bill | None = None,
-    ) -> Generator[Event, None, None]:
+    def iter_stream(self, request: BaseRequest, **terms: Unpack[Asking]) -> Generator[Event, None, None]:
         """`stream` for threads."""
-        terms = Terms(timeout, priority, tenant, bill)
-        return iterate(lambda emit: self._open_stream(request, emit, terms), timeout, str(request.request_id))
+        own = Terms(**terms)
+        return iterate(
+            lambda emit: self._open_stream(request, emit, own), own.timeout, str(request.request_id)
+        )
 
     def _asked(self, request: BaseRequest, terms: Terms) -> Asked:
         return Asked(self._open(request, Reply, terms, here=self.backend.inline), terms.timeout)
@@ -403,8 +361,8 @@ class ModelRuntime:
 class Terms:
     """On what terms a request is answered: its seconds, its urgency, who asks and who pays, in what call."""
 
-    timeout: float | None
-    priority: int
-    tenant: str
+    timeout: float | None = None
+    priority: int = 0
+    tenant: str = ""
     bill: Bill | None = None
     call: object = None

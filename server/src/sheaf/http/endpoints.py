@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from functools import partial
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from sheaf.engine import ModelRuntime
 from sheaf.engine.answers import unwrap
 from sheaf.engine.asked import Asked
+from sheaf.engine.runtime import Asking
 from sheaf.http.bodies import (
     Body,
     Incoming,
@@ -60,15 +61,6 @@ class Models(Protocol):
 
     @property
     def telemetry(self) -> Telemetry: ...
-
-
-class Terms(TypedDict):
-    """On what terms a request is answered, as runtimes take them."""
-
-    timeout: float | None
-    priority: int
-    tenant: str
-    bill: Callable[[float], None] | None
 
 
 class Endpoints:
@@ -117,7 +109,7 @@ class Endpoints:
         return self._begin(exchange, runtime, operations_of(runtime.spec.model_type).only, terms)
 
     def _begin(
-        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Terms
+        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
     ) -> Awaitable[None]:
         """Put a call to its model at once where that takes no waiting: most bodies are there, and small."""
         runtime.check_open(room=True)
@@ -128,7 +120,7 @@ class Endpoints:
         return Answering(exchange, runtime.ask(contract, **terms))
 
     async def _read_and_ask(
-        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Terms
+        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
     ) -> None:
         contract = await self._read(exchange, runtime, operation)
         await Answering(exchange, runtime.ask(contract, **terms))
@@ -194,14 +186,14 @@ class Endpoints:
             return as_problem(error)
         return contract
 
-    def _call(self, exchange: Exchange, model_name: str, route: str) -> tuple[ModelRuntime, Terms]:
+    def _call(self, exchange: Exchange, model_name: str, route: str) -> tuple[ModelRuntime, Asking]:
         """The model that is called, where the caller may, and the terms of the call."""
         caller = _caller(exchange)
         # Before the model is looked up, so that a key does not tell which others there are.
         caller.check_model(model_name)
         runtime = self._runtime(exchange, model_name, route)
         timeout, priority = self._timeout(exchange), caller.priority(exchange)
-        return runtime, Terms(timeout=timeout, priority=priority, tenant=caller.tenant, bill=caller.bill)
+        return runtime, Asking(timeout=timeout, priority=priority, tenant=caller.tenant, bill=caller.bill)
 
     def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:
         exchange.route = route
