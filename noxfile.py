@@ -202,11 +202,16 @@ def lint(session: nox.Session) -> None:
     # Types are those of the libraries that tests use: gigabytes, which are installed once.
     session.run(sys.executable, "-m", "nox", "-s", "tests", "--install-only", external=True)
     programs = Path(".nox/tests", "Scripts" if os.name == "nt" else "bin").resolve()
+    # pyright takes the libraries of the `python` that it finds first.
     path = {"PATH": os.pathsep.join([str(programs), os.environ["PATH"]])}
-    session.run("ruff", "check", ".", env=path, external=True)
-    session.run("ruff", "format", "--check", ".", env=path, external=True)
-    session.run("pyright", env=path, external=True)
-    session.run("mypy", "sdk/src", "server/src", env=path, external=True)
+    for command in (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["pyright"],
+        ["mypy", "sdk/src", "server/src"],
+    ):
+        # nox looks for a program on its own PATH, not on the one given: hence the whole name.
+        session.run(str(programs / command[0]), *command[1:], env=path, external=True)
     build_typescript(session)
     session.run("npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "typecheck", external=True)
 
