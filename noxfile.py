@@ -129,8 +129,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
     else:
-        session.run("python", "-m", "pytest", *PARALLEL, "-m", "not ray")
-        session.run("python", "-m", "pytest", "-m", "ray")
+        session.run("python", "-m", "pytest", *PARALLEL, "-m", "not ray and not serial")
+        session.run("python", "-m", "pytest", "-m", "ray or serial")
         session.run("npm", "test", "--prefix", str(TYPESCRIPT), "--silent", external=True)
 
 
@@ -150,7 +150,8 @@ def newest(session: nox.Session) -> None:
 
 def run_quick_tests(session: nox.Session) -> None:
     ensure_system(session, REDIS)
-    session.run("python", "-m", "pytest", *PARALLEL, "-m", QUICK, *session.posargs)
+    session.run("python", "-m", "pytest", *PARALLEL, "-m", f"{QUICK} and not serial", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", f"{QUICK} and serial", *session.posargs)
 
 
 @nox.session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ from sheaf.embedded import EmbeddedServer
 from sheaf.spec import ModelSpec
 
 MakeRequest = Callable[..., TimeSeriesRequest]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse tests of one identifier where several processes share them: only one of each would be run."""
+    if hasattr(config, "workerinput"):
+        repeated = [nodeid for nodeid, times in Counter(item.nodeid for item in items).items() if times > 1]
+        if repeated:
+            raise pytest.UsageError(f"mark these as serial, for their identifiers repeat: {repeated}")
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,8 @@ from tests.contract.echo import specs
 from tests.contract.exchanges import BY_TYPE
 from tests.contract.values import JSON, document, schemas
 
+# Schemathesis makes a test of each operation, and gives all of them one identifier.
+pytestmark = pytest.mark.serial
 MSGPACK = "application/msgpack"
 TYPES = sorted({op.model_type for op in BY_TYPE.values()})
 #: Types in the unions of all types.

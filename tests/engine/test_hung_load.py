@@ -46,13 +46,18 @@ class Stuck(World):
                 raise self.after
 
 
-def lanes() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "sheaf-echo"]
+#: Threads of models that other tests of this process left hanging.
+OF_OTHERS: set[threading.Thread] = set()
+
+
+def lanes() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "sheaf-echo"} - OF_OTHERS
 
 
 @pytest.fixture
 def told() -> Iterator[Watching]:
     """An observer; afterwards no thread of a model is left."""
+    OF_OTHERS.update(lanes())
     yield Watching()
     wait_until(lambda: not lanes())
 
