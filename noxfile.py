@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,11 +35,11 @@ CODEGEN = (
 )
 TESTING = (
     *("hypothesis>=6.100", "playwright>=1.50", "promql-parser>=0.5", "psutil>=6", "pytest>=8.3"),
-    *("pytest-timeout>=2.3", "pytest-xdist>=3.6", "schemathesis>=4.0"),
+    *("pytest-timeout>=2.3", "pytest-xdist>=3.6", "schemathesis>=4.32"),
 )
 #: What people of these fields hold; the client recognises it and never imports it.
 HELD = (
-    *("ase>=3.23", "biopython>=1.83", "pillow>=10", "polars>=1.0", "pyarrow>=15"),
+    *("ase>=3.23", "biopython>=1.83", "pillow>=10.3", "polars>=1.0", "pyarrow>=15"),
     *("pymatgen>=2024.8", "rdkit>=2024.3", "xarray>=2024.6"),
 )
 #: Pinned too: another version finds other things.
@@ -46,6 +47,15 @@ CHECKERS = ("mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAM
 PLOTS = ("matplotlib>=3.8",)
 #: Files of tests run on two cores at a time; a cluster of Ray wants both for itself.
 PARALLEL = ("--numprocesses", "2", "--dist", "loadfile")
+#: Files of tests that need what the lowest versions are run without: Ray, diffusers, generators of code.
+BEYOND_LOWEST = (
+    *("tests/integration/test_benchmarks.py", "tests/integration/test_published_samples.py"),
+    *("tests/integration/test_ray.py", "tests/integration/test_ray_clusters.py"),
+    *("tests/observability/test_ray.py", "tests/integration/test_materials_held.py"),
+    *("tests/integration/test_diffusers_prompts.py", "tests/integration/test_diffusers_served.py"),
+    *("tests/integration/test_diffusers.py", "tests/unit/test_codegen.py"),
+    "tests/unit/test_codegen_typescript.py",
+)
 #: The tests of a few minutes.
 QUICK = "not ray and not torch and not browser and not node"
 
@@ -55,15 +65,14 @@ class Environment(NamedTuple):
 
     tools: tuple[str, ...]
     extras: tuple[str, ...] = ()
+    torch: bool = False
+    #: Takes the lowest versions that the packages allow for what they ask for, not the newest.
+    lowest: bool = False
 
     @property
     def requirements(self) -> list[str]:
         project = ["-e", "./sdk", "-e", f"./server[{','.join(self.extras)}]"] if self.extras else []
         return [*project, *self.tools]
-
-    @property
-    def torch(self) -> bool:
-        return "diffusion" in self.extras
 
 
 #: The environments, by the names of their locks.
@@ -79,6 +88,13 @@ ENVIRONMENTS = {
             *("diffusion", "materials", "mace-dispersion", "proteins", "tabular", "time-series"),
             *("ray", "batch", "jobs", "modal", "otel"),
         ),
+        torch=True,
+    ),
+    "lowest": Environment(
+        (*TESTING, *HELD, "jinja2>=3.1", "nox>=2024.10.9", "pyarrow>=18,<19"),
+        ("jobs", "modal", "otel", "sklearn", "statsforecast"),
+        torch=True,
+        lowest=True,
     ),
 }
 
@@ -148,10 +164,34 @@ def newest(session: nox.Session) -> None:
     run_quick_tests(session)
 
 
-def run_quick_tests(session: nox.Session) -> None:
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the quick tests with the lowest versions that our bounds allow, of the packages that they use."""
+    install(session, "lowest")
+    run_quick_tests(session, *(f"--ignore={file}" for file in BEYOND_LOWEST))
+
+
+def lower_bounds(extras: tuple[str, ...]) -> list[str]:
+    """What both packages ask for as `name>=version`, as constraints `name==version`.
+
+    torch stays as it is everywhere: its lowest version comes with gigabytes of CUDA.
+    """
+    client, server = (
+        tomllib.loads(Path(folder, "pyproject.toml").read_text("utf-8"))["project"]
+        for folder in ("sdk", "server")
+    )
+    asked = [*client["dependencies"], *server["dependencies"]]
+    for extra in extras:
+        asked += server["optional-dependencies"][extra]
+    found = [re.match(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)", each) for each in asked]
+    return sorted({f"{each[1]}=={each[2]}" for each in found if each and each[1] != "torch"})
+
+
+def run_quick_tests(session: nox.Session, *options: str) -> None:
     ensure_system(session, REDIS)
-    session.run("python", "-m", "pytest", *PARALLEL, "-m", f"{QUICK} and not serial", *session.posargs)
-    session.run("python", "-m", "pytest", "-m", f"{QUICK} and serial", *session.posargs)
+    for marks in (f"{QUICK} and not serial", f"{QUICK} and serial"):
+        shared = PARALLEL if marks.endswith("not serial") else ()
+        session.run("python", "-m", "pytest", *shared, "-m", marks, *options, *session.posargs)
 
 
 @nox.session
@@ -165,9 +205,14 @@ def lock(session: nox.Session) -> None:
         folder = Path(session.create_tmp()) / name
         session.run("python", "-m", "venv", "--clear", str(folder), silent=True)
         pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet")
+        options: tuple[str, ...] = ()
+        if environment.lowest:
+            bounds = folder / "lowest.txt"
+            bounds.write_text("\n".join(lower_bounds(environment.extras)) + "\n", encoding="utf-8")
+            options = ("--constraint", str(bounds))
         if environment.torch:
-            session.run(*pip, "install", TORCH, external=True)
-        session.run(*pip, "install", *BUILD, *environment.requirements, external=True)
+            session.run(*pip, "install", *options, TORCH, external=True)
+        session.run(*pip, "install", *options, *BUILD, *environment.requirements, external=True)
         frozen = str(session.run(*pip, "freeze", "--all", "--exclude-editable", silent=True, external=True))
         (LOCKS / f"{name}.txt").write_text(constraints(frozen), encoding="utf-8")
 
