@@ -52,7 +52,11 @@ def whole(body: Any = GOOD, path: str = "/echo/predict", **headers: str) -> byte
 
 
 def connect(server: EmbeddedServer) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    return connect_to(server.url)
+
+
+def connect_to(url: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])))
     connection.settimeout(20)
     return connection
 

@@ -66,6 +66,15 @@ class Limits(BaseModel):
     timeout: float | None = Field(
         default=None, gt=0, description="Longest a request may take that names no deadline of its own."
     )
+    drain_timeout: float = Field(
+        default=10.0,
+        ge=0,
+        description="Longest that a server which was told to end answers what it has accepted; the rest is "
+        "refused then.",
+    )
+    change_timeout: float = Field(
+        default=1800.0, gt=0, description="Longest that an admin's change of a model may take."
+    )
     keep_alive: int = Field(
         default=15,
         gt=0,
