@@ -53,7 +53,8 @@ class Limits(BaseModel):
     body_timeout: float = Field(
         default=30.0,
         gt=0,
-        description="Longest a body may take, besides the time of its bytes at `min_rate`.",
+        description="Longest a body may take, besides the time of its bytes at `min_rate`, of which no more "
+        "than `idle_timeout` can be earned ahead.",
     )
     min_rate: int = Field(
         default=8 * 2**10,
