@@ -25,7 +25,7 @@ from sheaf.spec import ModelSpec
 from tests.attack.conftest import Serve
 from tests.backends import Echo, Gated, Stepping
 from tests.engine.harness import wait_until
-from tests.http.conftest import GOOD, connect, connect_to, head, read_all, whole
+from tests.http.conftest import GOOD, answers_of, connect, connect_to, head, read_all, whole
 
 ADMIN = {"authorization": "Bearer the-admin"}
 ACCESS = Access(admin=hash_of("the-admin"))
@@ -118,10 +118,8 @@ def answers(connections: Sequence[socket.socket]) -> list[tuple[int, dict[str, s
     """Status, head and document of the one answer on each."""
     found: list[tuple[int, dict[str, str], Any]] = []
     for connection in connections:
-        start, _, content = read_all(connection).partition(b"\r\n\r\n")
-        status, *lines = start.decode().split("\r\n")
-        fields = dict(line.lower().split(": ", 1) for line in lines)
-        found.append((int(status.split()[1]), fields, json.loads(content)))
+        ((status, fields, content),) = answers_of(read_all(connection))
+        found.append((status, fields, json.loads(content)))
     return found
 
 

@@ -87,5 +87,19 @@ def read_answer(connection: socket.socket, rest: bytearray | None = None) -> tup
     return int(start.split()[1]), json.loads(content[:length])
 
 
+def answers_of(content: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    """Status, head and body of each answer on a connection, without what comes before answers (100)."""
+    found: list[tuple[int, dict[str, str], bytes]] = []
+    while content:
+        start, _, content = content.partition(b"\r\n\r\n")
+        status, *lines = start.decode("latin-1").split("\r\n")
+        fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        length = int(fields.get("content-length", 0))
+        if not status.startswith("HTTP/1.1 1"):
+            found.append((int(status.split()[1]), fields, content[:length]))
+        content = content[length:]
+    return found
+
+
 def _ended() -> bytes:
     raise AssertionError("the connection ended before the answer")

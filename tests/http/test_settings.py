@@ -43,6 +43,8 @@ EVERY = Limits(
     min_rate=14,
     write_timeout=15,
     timeout=16,
+    drain_timeout=18,
+    change_timeout=19,
     keep_alive=17,
     origins=("https://app.example.org",),
 )
