@@ -7,24 +7,26 @@ from collections.abc import Sequence
 
 #: Characters of a name or address with a port.
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
-_NAME = "The request's Host names no host."
-_LINE = "The request's first line has more space than it may."
+_VERSIONS = {"1.1": b" HTTP/1.1\r\n", "1.0": b" HTTP/1.0\r\n"}
 
 
-class RequestLines:
-    """The first lines of requests as they came: the parser passes over what may be in them but must not.
+class Framing:
+    """The heads of one connection's requests as they came, beside what the parser makes of them.
 
-    It does not say where in the data a request begins. Here that is counted, save for one that came together
-    with the end of a body in chunks: there a line of that form is looked for.
+    The parser passes over space in the first line that must not be there, and does not say where in the data
+    a request begins. Here that is counted, save for one that came together with the end of a body in chunks:
+    there a line of the right form is looked for.
     """
 
-    __slots__ = ("_chunked", "_data", "_place")
+    __slots__ = ("_chunked", "_data", "_place", "_sound")
 
     def __init__(self) -> None:
         self._data = b""
         #: Where the next request begins in the data; behind a body in chunks, the least that it can be.
         self._place = 0
         self._chunked = False
+        #: The last head that was sound and has no body in chunks: most that follow are the same.
+        self._sound: bytes | None = None
 
     def feed(self, data: bytes, *, in_head: bool, in_body: bool) -> None:
         """Data came, in the middle of a head, of a body, or at the beginning of a request."""
@@ -41,30 +43,40 @@ class RequestLines:
         """Keep of the data what belongs to a head whose end has not come."""
         self._data, self._place = self._data[self._place :] if in_head else b"", 0
 
-    def is_sound(self, line: bytes, *, chunked: bool) -> bool:
-        """Whether the request that is there now begins by that line; its body may come in chunks."""
-        at = self._data.find(line, self._place)
-        if at < 0 or (not self._chunked and self._data[self._place : at].strip(b"\r\n")):
-            return False
-        self._place = self._data.find(b"\r\n\r\n", at + len(line) - 2) + 4
+    def fault(
+        self, version: str, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
+    ) -> str | None:
+        """What is wrong with the head whose end has come; None where nothing is."""
+        sound = self._sound
+        if sound is not None and self._data.startswith(sound, self._place):
+            self._place += len(sound)
+            self._chunked = False
+            return None
+        if version not in _VERSIONS:
+            return f"HTTP/{version} is not served here; send HTTP/1.1."
+        fields = dict(headers)
+        host = fields.get(b"host")
+        if host is None:
+            if version == "1.1":
+                return "The request names no Host."
+        elif len(fields) < len(headers) and [name for name, _ in headers].count(b"host") > 1:
+            return "The request names more than one Host."
+        elif _HOST.fullmatch(host) is None:
+            return "The request's Host is none."
+        chunked = b"transfer-encoding" in fields
+        if chunked and version == "1.0":
+            return "A body in chunks is for HTTP/1.1."
+        return self._fault_of_line(method + b" " + url + _VERSIONS[version], chunked=chunked)
+
+    def _fault_of_line(self, line: bytes, *, chunked: bool) -> str | None:
+        data, place = self._data, self._place
+        if not data.startswith(line, place):
+            at = data.find(line, place)
+            if at < 0 or (not self._chunked and data[place:at].strip(b"\r\n")):
+                return "The request's first line has more space than it may."
+            place = at
+        self._place = data.find(b"\r\n\r\n", place + len(line) - 2) + 4
         self._chunked = chunked
-        return True
-
-
-def fault_of(
-    version: str, headers: Sequence[tuple[bytes, bytes]], line: bytes, lines: RequestLines
-) -> str | None:
-    """What is wrong with a head of that version, which is to begin by that line; None where nothing is."""
-    if version not in ("1.1", "1.0"):
-        return f"HTTP/{version} is not served here; send HTTP/1.1."
-    names = [name for name, _ in headers]
-    hosts = names.count(b"host")
-    if hosts != 1:
-        if hosts or version == "1.1":
-            return "A request has one Host."
-    elif _HOST.fullmatch(headers[names.index(b"host")][1]) is None:
-        return _NAME
-    chunked = b"transfer-encoding" in names
-    if chunked and version == "1.0":
-        return "A body in chunks is for HTTP/1.1."
-    return None if lines.is_sound(line, chunked=chunked) else _LINE
+        if not chunked:
+            self._sound = data[place : self._place]
+        return None

@@ -22,7 +22,7 @@ from weakref import ref
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sheaf.http.closing import Early, Presence, Unheard
-from sheaf.http.framing import RequestLines, fault_of
+from sheaf.http.framing import Framing
 from sheaf.http.heads import Head, Origins
 from sheaf.http.limits import Limits
 from sheaf.http.problems import PROBLEM_TYPE
@@ -62,7 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head = 0  # bytes that came, counted where the head did not end with them
         self._between = 0  # bytes of a body in chunks that are none of its content
         self._refusal: _Refusal | None = None
-        self._lines = RequestLines()
+        self._framing = Framing()
         #: The request that is being answered; uvicorn's `cycle` is the last that came.
         self._current: RequestResponseCycle | None = None
         #: What is told after all answers to requests that were whole.
@@ -109,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         in_head, before = self._in_head, cast("RequestResponseCycle | None", self.cycle)
-        self._lines.feed(data, in_head=in_head, in_body=before is not None and before.more_body)
+        self._framing.feed(data, in_head=in_head, in_body=before is not None and before.more_body)
         self._feeding, self._content = True, False
         super().data_received(data)
         self._feeding = False
@@ -120,7 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._take(cycle)
         if self._unheard is not None:
             return
-        self._lines.keep(in_head=self._in_head)
+        self._framing.keep(in_head=self._in_head)
         if self._in_head:
             if in_head:
                 self._head += len(data)
@@ -152,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._content = True
-        self._lines.passed(len(body))
+        self._framing.passed(len(body))
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
@@ -163,8 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = _HEAD_TOO_LARGE
             raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
         version = self.parser.get_http_version()
-        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version.encode())
-        fault = fault_of(version, headers, line, self._lines)
+        fault = self._framing.fault(version, self.parser.get_method(), self.url, headers)
         if fault is not None:
             self._refusal = 400, "malformed", fault
             raise ValueError(fault)
