@@ -15,11 +15,11 @@ from tests.http.conftest import ECHO, GOOD, answers_of, connect, read_all, read_
 CONTENT = json.dumps(GOOD).encode()
 CHUNK = b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT)
 #: What a reader that is fooled would take for a request of its own.
-SMUGGLED = b"GET /models HTTP/1.1\r\nhost: x\r\n\r\n"
+SMUGGLED = b"GET /models HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 def post(*lines: bytes, body: bytes = b"", first: bytes = b"POST /echo/predict HTTP/1.1") -> bytes:
-    return b"\r\n".join([first, b"host: x", b"content-type: application/json", *lines, b"", body])
+    return b"\r\n".join([first, b"host: localhost", b"content-type: application/json", *lines, b"", body])
 
 
 LENGTH = b"content-length: %d" % len(CONTENT)
@@ -42,8 +42,8 @@ REFUSED = {
     "a folded line": post(b"x: a\r\n b", LENGTH, body=CONTENT),
     "a bare LF": post(b"x: a\ny: b", LENGTH, body=CONTENT),
     "a bare CR": post(b"x: a\ry: b", LENGTH, body=CONTENT),
-    "a bare LF at the end": b"GET /models HTTP/1.1\nhost: x\n\n",
-    "an end that is none": b"GET /models HTTP/1.1\r\nhost: x\r\n\rX\r\n\r\n",
+    "a bare LF at the end": b"GET /models HTTP/1.1\nhost: localhost\n\n",
+    "an end that is none": b"GET /models HTTP/1.1\r\nhost: localhost\r\n\rX\r\n\r\n",
     "NUL in a name": post(b"x\x00y: a", LENGTH, body=CONTENT),
     "NUL in a value": post(b"x: a\x00b", LENGTH, body=CONTENT),
     "a line without a colon": post(b"x", LENGTH, body=CONTENT),
@@ -62,24 +62,24 @@ REFUSED = {
     "HTTP/0.9": b"GET /models\r\n\r\n",
     "HTTP/0.9 by its name": b"GET /models HTTP/0.9\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "CONNECT": b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "CONNECT": b"CONNECT x:1 HTTP/1.1\r\nhost: localhost\r\n\r\n",
     "no host": b"GET /models HTTP/1.1\r\n\r\n",
     "no host among others": b"GET /models HTTP/1.1\r\naccept: */*\r\nuser-agent: x\r\n\r\n",
-    "two hosts": b"GET /models HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
-    "two hosts in HTTP/1.0": b"GET /models HTTP/1.0\r\nhost: x\r\nHost: y\r\n\r\n",
+    "two hosts": b"GET /models HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n",
+    "two hosts in HTTP/1.0": b"GET /models HTTP/1.0\r\nhost: localhost\r\nHost: y\r\n\r\n",
     "a host of two": b"GET /models HTTP/1.1\r\nhost: x y\r\n\r\n",
     "a host with a path": b"GET /models HTTP/1.1\r\nhost: x/y\r\n\r\n",
     "a host with a user": b"GET /models HTTP/1.1\r\nhost: x@y\r\n\r\n",
     "chunks in HTTP/1.0": post(CHUNKED, body=CHUNK + b"0\r\n\r\n", first=b"POST /echo/predict HTTP/1.0"),
-    "two spaces before": b"GET  /models HTTP/1.1\r\nhost: x\r\n\r\n",
-    "two spaces behind": b"GET /models  HTTP/1.1\r\nhost: x\r\n\r\n",
-    "a tab": b"GET\t/models HTTP/1.1\r\nhost: x\r\n\r\n",
-    "a space at the end": b"GET /models HTTP/1.1 \r\nhost: x\r\n\r\n",
-    "a space at the beginning": b" GET /models HTTP/1.1\r\nhost: x\r\n\r\n",
-    "a method in small letters": b"get /models HTTP/1.1\r\nhost: x\r\n\r\n",
-    "a name in small letters": b"GET /models http/1.1\r\nhost: x\r\n\r\n",
-    "no address": b"GET  HTTP/1.1\r\nhost: x\r\n\r\n",
-    "an address of two": b"GET /a /models HTTP/1.1\r\nhost: x\r\n\r\n",
+    "two spaces before": b"GET  /models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "two spaces behind": b"GET /models  HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "a tab": b"GET\t/models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "a space at the end": b"GET /models HTTP/1.1 \r\nhost: localhost\r\n\r\n",
+    "a space at the beginning": b" GET /models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "a method in small letters": b"get /models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "a name in small letters": b"GET /models http/1.1\r\nhost: localhost\r\n\r\n",
+    "no address": b"GET  HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "an address of two": b"GET /a /models HTTP/1.1\r\nhost: localhost\r\n\r\n",
 }
 TAKEN = {
     "a length": post(LENGTH, body=CONTENT),
@@ -94,7 +94,7 @@ TAKEN = {
     "an address with a query": post(LENGTH, body=CONTENT, first=b"POST /echo/predict?a=b%20c HTTP/1.1"),
     "HTTP/1.0": post(LENGTH, body=CONTENT, first=b"POST /echo/predict HTTP/1.0"),
     "HTTP/1.0 without a host": post(LENGTH, body=CONTENT, first=b"POST /echo/predict HTTP/1.0").replace(
-        b"host: x\r\n", b""
+        b"host: localhost\r\n", b""
     ),
 }
 
@@ -149,7 +149,7 @@ def test_it_is_taken_byte_for_byte_and_behind_another(server: EmbeddedServer, se
 def test_the_rest_of_a_get_is_its_body(serve: Serve) -> None:
     rest = bytearray()
     with connect(serve()) as connection:
-        start = b"GET /echo/ready HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(SMUGGLED)
+        start = b"GET /echo/ready HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(SMUGGLED)
         connection.sendall(start + SMUGGLED + whole())
         assert read_answer(connection, rest)[1]["status"] == "ready"
         assert read_answer(connection, rest)[1]["mean"] == [2, 2]
@@ -157,7 +157,11 @@ def test_the_rest_of_a_get_is_its_body(serve: Serve) -> None:
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_client_of_http_1_0_is_asked_for_nothing(server: EmbeddedServer, version: str) -> None:
-    lines = [b"POST /echo/predict HTTP/" + version.encode(), b"host: x", b"content-type: application/json"]
+    lines = [
+        b"POST /echo/predict HTTP/" + version.encode(),
+        b"host: localhost",
+        b"content-type: application/json",
+    ]
     start = b"\r\n".join([*lines, LENGTH, b"expect: 100-continue", b"connection: close", b"", b""])
     with connect(server) as connection:
         connection.sendall(start)

@@ -40,7 +40,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 def head(path: str = "/echo/predict", **headers: str) -> bytes:
     """The head of a POST in JSON, ended by an empty line."""
-    lines = {"host": "x", "content-type": "application/json", **headers}
+    lines = {"host": "localhost", "content-type": "application/json", **headers}
     text = f"POST {path} HTTP/1.1\r\n" + "".join(f"{key}: {value}\r\n" for key, value in lines.items())
     return (text + "\r\n").encode()
 

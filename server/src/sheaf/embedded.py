@@ -61,7 +61,7 @@ class EmbeddedServer:
         specs = as_specs(models) if self._access.admin is not None else hosted_specs(models)
         self._models = LocalModels([self._access.weigh(spec) for spec in specs], Telemetry())
         self._host, self._port = host, port
-        self._limits = limits or Limits()
+        self._limits = (limits or Limits()).at(host)
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None

@@ -24,6 +24,7 @@ from sheaf.http.endpoints import Answering, Endpoints, Models
 from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Gate
 from sheaf.http.heads import Origins
+from sheaf.http.hosts import Hosts
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.http.preflight import answer_preflight, is_preflight
@@ -70,17 +71,24 @@ def create_app(
     # A redirect would send the body, and the key, to wherever the Host header points.
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     origins = Origins(limits.origins) if limits.origins else None
-    return App(models, Gate(access), Calls(endpoints), router, origins)
+    hosts = Hosts(limits.allowed_hosts) if limits.allowed_hosts else None
+    return App(models, Gate(access), Calls(endpoints), router, origins, hosts)
 
 
 class App:
     """The way of every request: observed, let in, called or routed; what goes wrong is told as a problem."""
 
     def __init__(
-        self, models: Models, gate: Gate, calls: Calls, router: Router, origins: Origins | None
+        self,
+        models: Models,
+        gate: Gate,
+        calls: Calls,
+        router: Router,
+        origins: Origins | None,
+        hosts: Hosts | None,
     ) -> None:
         self._telemetry, self._gate, self._calls = models.telemetry, gate, calls
-        self._router, self._origins = router, origins
+        self._router, self._origins, self._hosts = router, origins, hosts
         self._routed = ExceptionMiddleware(router, handlers={HTTPException: on_http_exception})
         #: Whether the host ends: it cancels what is not answered then, and that is told so.
         self.ending = False
@@ -107,6 +115,8 @@ class App:
         account: Account | None = None
         with observed:
             try:
+                if self._hosts is not None:
+                    self._hosts.check(exchange.header(b"host"))
                 if self._origins is not None and is_preflight(exchange):
                     rest = answer_preflight(exchange)
                 else:
