@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -104,7 +104,7 @@ class Program:
 
 
 @contextmanager
-def program(drain: float, *models: str) -> Iterator[Program]:
+def program(drain: float, *models: str) -> Generator[Program]:
     command = [sys.executable, "-c", PROGRAM, str(drain), *models]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

@@ -23,18 +23,14 @@ from sheaf_client.errors import MisdirectedError
 from tests.attack.conftest import Serve
 from tests.http.conftest import ECHO, GOOD, answers_of, connect, read_all, whole
 
-OWN = ["localhost", "localhost:8000", "LocalHost:80", "localhost.", "127.0.0.1", "127.0.0.1:1", "127.8.9.10"]
-OWN += ["[::1]", "[::1]:8000", "[0:0:0:0:0:0:0:1]"]
-FOREIGN = ["attacker.example", "attacker.example:8000", "localhost.attacker.example", "127.0.0.1.nip.io"]
-FOREIGN += [
-    "192.168.0.1",
-    "[::2]",
-    "0.0.0.0",  # noqa: S104 - what a browser sends
-    "127.0.0.1attacker",
-    "xlocalhost",
-    "::1",
-    "[localhost]",
-    "127.1",
+OWN = [
+    *("localhost", "localhost:8000", "LocalHost:80", "localhost.", "127.0.0.1", "127.0.0.1:1", "127.8.9.10"),
+    *("[::1]", "[::1]:8000", "[0:0:0:0:0:0:0:1]"),
+]
+FOREIGN = [
+    *("attacker.example", "attacker.example:8000", "localhost.attacker.example", "127.0.0.1.nip.io"),
+    *("192.168.0.1", "[::2]", "0.0.0.0", "127.0.0.1attacker", "xlocalhost", "127.1"),  # noqa: S104
+    *("::1", "[localhost]", "[127.0.0.1]"),
 ]
 ROUTES = [
     ("POST", "/echo/predict"),

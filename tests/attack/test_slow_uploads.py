@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import httpx
 import pytest
@@ -28,7 +28,7 @@ LIMITS = Limits(
 
 
 @contextlib.contextmanager
-def dribbling(connections: list[socket.socket]) -> Iterator[None]:
+def dribbling(connections: list[socket.socket]) -> Generator[None]:
     """Each sends a byte every 0.1 s, well within the longest pause."""
     stop = threading.Event()
 

@@ -173,10 +173,12 @@ class Begun:
             try:
                 await self._rest
             except asyncio.CancelledError:
-                if exchange.started or not self._app.ending:
-                    exchange.left = not exchange.complete
+                if self._app.ending and not exchange.started:
+                    await _refuse(exchange, UnavailableError("The server is stopping.", retry_after=1))
+                    return
+                exchange.left = not exchange.complete
+                if not self._app.ending:
                     raise
-                await _refuse(exchange, UnavailableError("The server is stopping.", retry_after=1))
             except Exception as error:
                 if exchange.started:
                     raise

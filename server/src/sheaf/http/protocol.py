@@ -103,7 +103,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._answering or current is None or current.more_body or self.transport.is_closing():
             return None
         self._expect_nothing()
-        self.cycle.keep_alive = self._last_words is not None
+        if self._last_words is None:
+            self.cycle.keep_alive = False
         self._presence = Presence(self.transport, current)
         return True
 
@@ -113,6 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._feeding, self._content = True, False
         super().data_received(data)
         self._feeding = False
+        self._framing.keep(in_head=self._in_head)
         cycle, self._whole = self._whole, None
         if self.transport.is_closing():
             return
@@ -120,7 +122,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._take(cycle)
         if self._unheard is not None:
             return
-        self._framing.keep(in_head=self._in_head)
         if self._in_head:
             if in_head:
                 self._head += len(data)
