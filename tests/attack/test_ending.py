@@ -56,7 +56,7 @@ registry._registered.update({"hanging-load": HangingLoad, "test-echo": Echo})
 ONE = {"max_batch_size": 1}
 MODELS = {
     "hanging": ModelSpec(name="hanging", backend_cls=Hanging, batch_policy=ONE),
-    "slow": ModelSpec(name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.1}, batch_policy=ONE),
+    "slow": ModelSpec(name="slow", backend_cls=Echo, backend_kwargs={"seconds": 0.3}, batch_policy=ONE),
     "load": ModelSpec(name="load", backend_cls=HangingLoad),
     "unload": ModelSpec(name="unload", backend_cls=HangingUnload),
 }

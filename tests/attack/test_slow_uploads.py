@@ -23,7 +23,7 @@ LARGE = b"{" + b" " * MIB + json.dumps(GOOD).encode()[1:]
 MEDIUM = b"{" + b" " * (MIB // 5) + json.dumps(GOOD).encode()[1:]
 #: Room for two large bodies; by its rate from the first byte on, one could take 128 s.
 LIMITS = Limits(
-    max_body=2 * MIB, max_incoming=2 * MIB + MIB // 10, body_timeout=1, idle_timeout=0.5, min_rate=8192
+    max_body=2 * MIB, max_incoming=2 * MIB + MIB // 10, body_timeout=3, idle_timeout=1.5, min_rate=8192
 )
 
 

@@ -54,7 +54,8 @@ class DrainingServer(uvicorn.Server):
                 for task in list(state.tasks):
                     task.cancel()
                 await self._emptied(refusing)
-            log.warning("%d requests were not answered within %g s, and refused", left, seconds)
+            if left:
+                log.warning("%d requests were not answered within %g s, and refused", left, seconds)
             for connection in list(state.connections):
                 connection.transport.abort()
         if not self.force_exit:
