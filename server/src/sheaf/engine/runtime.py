@@ -111,9 +111,8 @@ class ModelRuntime:
         loading = lane.call(self._model.load)
         end = math.inf if timeout is None else self._clock() + timeout
         try:
-            while not wait(
-                [loading], _LOOK
-            ).done:  # a signal need not wake this thread: libraries have others
+            # A signal need not wake this thread, where a library has threads of its own.
+            while not wait([loading], _LOOK).done:
                 if self._clock() >= end:
                     raise DeadlineExceededError(f"The model was not loaded within {timeout:g} s.")
             loading.result()

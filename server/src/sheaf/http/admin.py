@@ -118,10 +118,10 @@ class _Admin:
                 return await asyncio.shield(done)
         except ProblemError:
             raise
-        except TimeoutError:
-            text = f"The change was not done within {seconds:g} s, and goes on."
-            raise DeadlineExceededError(text) from None
         except Exception as error:
+            if not done.done():
+                text = f"The change was not done within {seconds:g} s, and goes on."
+                raise DeadlineExceededError(text) from None
             log.exception("%s could not be changed", name)
             # The admin is told why: it is their deployment.
             text = f"{name} could not be loaded: {type(error).__name__}: {error}"
