@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.http.conftest import serve
+from tests.http.conftest import Serve, serve
 
-__all__ = ["serve"]
+__all__ = ["Serve", "serve"]

@@ -40,7 +40,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 def head(path: str = "/echo/predict", **headers: str) -> bytes:
     """The head of a POST in JSON, ended by an empty line."""
-    lines = {"host": "x", "content-type": "application/json", **headers}
+    lines = {"host": "localhost", "content-type": "application/json", **headers}
     text = f"POST {path} HTTP/1.1\r\n" + "".join(f"{key}: {value}\r\n" for key, value in lines.items())
     return (text + "\r\n").encode()
 
@@ -52,7 +52,11 @@ def whole(body: Any = GOOD, path: str = "/echo/predict", **headers: str) -> byte
 
 
 def connect(server: EmbeddedServer) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    return connect_to(server.url)
+
+
+def connect_to(url: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])))
     connection.settimeout(20)
     return connection
 
@@ -81,6 +85,20 @@ def read_answer(connection: socket.socket, rest: bytearray | None = None) -> tup
     read[:] = content[length:]
     assert rest is not None or not read
     return int(start.split()[1]), json.loads(content[:length])
+
+
+def answers_of(content: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    """Status, head and body of each answer on a connection, without what comes before answers (100)."""
+    found: list[tuple[int, dict[str, str], bytes]] = []
+    while content:
+        start, _, content = content.partition(b"\r\n\r\n")
+        status, *lines = start.decode("latin-1").split("\r\n")
+        fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        length = int(fields.get("content-length", 0))
+        if not status.startswith("HTTP/1.1 1"):
+            found.append((int(status.split()[1]), fields, content[:length]))
+        content = content[length:]
+    return found
 
 
 def _ended() -> bytes:

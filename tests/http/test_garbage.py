@@ -51,7 +51,7 @@ KINDS: dict[str, tuple[bytes, set[int]]] = {
     "malformed": (whole(path="/quick/predict").replace(b'"horizon"', b'"horizon '), {400}),
     "unknown": (whole(path="/nobody/predict"), {404}),
     "a batch": (whole({"requests": [GOOD, {**GOOD, "horizon": 0}]}, path="/patient/batch"), {200}),
-    "a page": (b"GET /models HTTP/1.1\r\nhost: x\r\n\r\n", {200}),
+    "a page": (b"GET /models HTTP/1.1\r\nhost: localhost\r\n\r\n", {200}),
 }
 
 

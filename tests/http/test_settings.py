@@ -43,8 +43,11 @@ EVERY = Limits(
     min_rate=14,
     write_timeout=15,
     timeout=16,
+    drain_timeout=18,
+    change_timeout=19,
     keep_alive=17,
     origins=("https://app.example.org",),
+    allowed_hosts=("models.example.org", "*.example.org", "10.0.0.0/8"),
 )
 
 
@@ -112,9 +115,14 @@ def test_a_fault_of_a_model_is_told_with_its_place_in_the_file(file: Path) -> No
 
 
 def test_the_command_serves_with_the_limits_of_the_file_and_more_origins(file: Path, tmp_path: Path) -> None:
-    file.write_text("{models: [statsforecast], limits: {max_body: 5, origins: [https://a.example]}}")
-    limits = _limits([str(file), "statsforecast"], ["https://b.example"])
-    assert limits == Limits(max_body=5, origins=("https://a.example", "https://b.example"))
+    given = "{max_body: 5, origins: [https://a.example], allowed_hosts: [a.example]}"
+    file.write_text(f"{{models: [statsforecast], limits: {given}}}")
+    limits = _limits([str(file), "statsforecast"], ["https://b.example"], ["b.example"])
+    assert limits == Limits(
+        max_body=5,
+        origins=("https://a.example", "https://b.example"),
+        allowed_hosts=("a.example", "b.example"),
+    )
     other = tmp_path / "other.yaml"
     other.write_text("limits: {}\nmodels: []")
     with socket.create_server(("127.0.0.1", 0)) as taken:

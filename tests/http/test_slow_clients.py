@@ -222,7 +222,7 @@ def test_upgrades_are_not_taken(serve: Serve, upgrade: str) -> None:
     server = serve()
     with still_serving(server), connect(server) as connection:
         connection.sendall(
-            b"GET /models HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: %b\r\n"
+            b"GET /models HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, close\r\nupgrade: %b\r\n"
             b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             % upgrade.encode()
         )

@@ -43,7 +43,7 @@ def held(serve: Serve, count: int) -> tuple[Quick, socket.socket, list[socket.so
     backend: Any = server._models.get("echo").backend
     connections = [connect(server) for _ in range(count)]
     for connection in connections:
-        connection.sendall(b"GET /echo/health HTTP/1.1\r\nhost: x\r\n\r\n")
+        connection.sendall(b"GET /echo/health HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert read_answer(connection)[0] == 200
     first = connect(server)
     first.sendall(asking(0.0))
@@ -71,7 +71,7 @@ def test_each_is_refused_or_answered_by_itself(serve: Serve) -> None:
         "invalid": whole({**GOOD, "horizon": 0}),
         "broken": whole().replace(b'"horizon"', b'"horizon '),
         "stranger": whole(path="/nobody/predict"),
-        "page": b"GET /echo/ready HTTP/1.1\r\nhost: x\r\n\r\n",
+        "page": b"GET /echo/ready HTTP/1.1\r\nhost: localhost\r\n\r\n",
         "other": asking(2.0),
     }
     backend, first, [gone, slow, *others] = held(serve, len(sent) + 2)

@@ -288,7 +288,7 @@ def test_a_client_that_leaves_frees_its_place(http: httpx.Client, server: Embedd
     body = json.dumps(GOOD).encode()
     with socket.create_connection(("127.0.0.1", server._port)) as leaver:
         leaver.sendall(
-            b"POST /gated/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /gated/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n%s" % (len(body), body)
         )
         wait_for(lambda: runtime.depth == 1)

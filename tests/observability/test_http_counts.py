@@ -103,7 +103,7 @@ def test_a_stream_that_fails_on_its_way_is_not_counted_as_a_success(
 def test_a_client_that_leaves_while_it_waits_is_counted_as_499(server: EmbeddedServer) -> None:
     body = json.dumps(GOOD).encode()
     head = (
-        f"POST /gated/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        f"POST /gated/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     port = int(server.url.rpartition(":")[2])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,17 +45,21 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Origin whose pages may call this server; may be repeated.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Name that this server may be asked by; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
     from sheaf.embedded import EmbeddedServer
+    from sheaf.http.hosts import is_loopback
     from sheaf.http.keys import Access
 
     with _told():
         access = Access.from_environment(_access(models))
         specs = _read(models, empty=access.admin is not None)
-        limits = _limits(models, allow_origin or ())
+        limits = _limits(models, allow_origin or (), allow_host or ())
         server = EmbeddedServer(specs, host=host, port=port, limits=limits, access=access)
-        if not server.access.keys and not _is_loopback(host):
+        if not server.access.keys and not is_loopback(host):
             typer.echo(_OPEN_WARNING.format(host=host), err=True)
         names = ", ".join(spec.name for spec in specs) or "no models yet"
         docs = _where_docs_are(server.access)
@@ -201,33 +204,35 @@ def _access(models: list[str]) -> Access | None:
     return found[0] if found else None
 
 
-def _limits(models: list[str], origins: Sequence[str]) -> Limits:
-    """The `limits` of the one file that has them, and further origins."""
+def _limits(models: list[str], origins: Sequence[str], hosts: Sequence[str]) -> Limits:
+    """The `limits` of the one file that has them, with further origins and hosts."""
     from sheaf.http.heads import as_origin
+    from sheaf.http.hosts import as_host
     from sheaf.http.limits import Limits, read_limits
 
     found = [limits for name in models if _is_file(name) and (limits := read_limits(Path(name)))]
     if len(found) > 1:
         raise ValueError("two files say what is accepted; keep `limits` in one")
     limits = found[0] if found else Limits()
+    more = {
+        "origins": (*limits.origins, *_each("--allow-origin", as_origin, origins)),
+        "allowed_hosts": (*limits.allowed_hosts, *_each("--allow-host", as_host, hosts)),
+    }
+    return limits.model_copy(update=more)
+
+
+def _each(option: str, read: Callable[[str], str], given: Sequence[str]) -> list[str]:
+    """What is read of each; a fault is told with the option's name."""
     try:
-        further = [as_origin(origin) for origin in origins]
+        return [read(text) for text in given]
     except ValueError as error:
-        raise ValueError(f"--allow-origin: {error}") from None
-    return limits.model_copy(update={"origins": (*limits.origins, *further)})
+        raise ValueError(f"{option}: {error}") from None
 
 
 def _where_docs_are(access: Access) -> str:
     if access.keys and not access.open_docs:
         return "docs at /docs need a key, which browsers do not send: `access: {open_docs: true}` opens them"
     return "docs at /docs"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 _OPEN_WARNING = (

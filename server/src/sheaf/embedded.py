@@ -5,24 +5,28 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
-import signal
+import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
 import uvicorn
 
+from sheaf.ending import MARGIN, Ending
 from sheaf.engine.heap import settle_heap
 from sheaf.http import create_app
+from sheaf.http.draining import DrainingServer
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.http.protocol import bounded_protocol
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.spec import ModelSpec, SpecLike, as_specs, hosted_specs
+
+log = logging.getLogger("sheaf.server")
 
 DEFAULT_PORT = 8000
 
@@ -57,7 +61,7 @@ class EmbeddedServer:
         specs = as_specs(models) if self._access.admin is not None else hosted_specs(models)
         self._models = LocalModels([self._access.weigh(spec) for spec in specs], Telemetry())
         self._host, self._port = host, port
-        self._limits = limits or Limits()
+        self._limits = (limits or Limits()).at(host)
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -91,9 +95,14 @@ class EmbeddedServer:
         """
         configure_logging(default="info", whole_process=True)
         start_tracing()
-        with _ended_by_signal():
+        with Ending(self._limits.drain_timeout) as ending:
             self._listen()
             server = self._make_server()
+
+            def stop() -> None:
+                server.should_exit = True
+
+            ending.by(stop)
             loading = threading.Thread(
                 target=self._load, args=(server, on_ready), name="sheaf-load", daemon=True
             )
@@ -126,7 +135,9 @@ class EmbeddedServer:
     ) -> None:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
-            self._thread.join()
+            self._thread.join(self._limits.drain_timeout + MARGIN)
+            if self._thread.is_alive():
+                log.error("the server did not come to its end in time; its thread is left")
             atexit.unregister(self._end)
         self._models.stop()
 
@@ -175,6 +186,11 @@ class EmbeddedServer:
 
     def _make_server(self) -> uvicorn.Server:
         app = create_app(self._models, limits=self._limits, access=self._access, changeable=self._models)
+
+        def refuse() -> None:
+            app.end()
+            self._models.refuse()
+
         config = uvicorn.Config(
             app,
             http=bounded_protocol(self._limits),
@@ -184,27 +200,7 @@ class EmbeddedServer:
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=10,
             lifespan="off",
         )
-        self._server = uvicorn.Server(config)
+        self._server = DrainingServer(config, seconds=self._limits.drain_timeout, refuse=refuse)
         return self._server
-
-
-@contextlib.contextmanager
-def _ended_by_signal() -> Generator[None]:
-    """Let SIGTERM raise `SystemExit` for a while: uvicorn dies by the signal that stopped it, and models are
-    let go of and spans sent before that.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end(number: int, frame: object) -> None:  # noqa: ARG001 - what signals give
-    raise SystemExit(0)

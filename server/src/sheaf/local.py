@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Self
 
 from sheaf.backends.operations import served_by
@@ -31,7 +31,9 @@ class LocalModels:
         self.telemetry = telemetry or process_telemetry()
         #: Replaced as a whole where it changes, so that whoever reads it needs no lock.
         self.runtimes = {spec.name: ModelRuntime(spec, self.telemetry) for spec in as_specs(models)}
-        self._change = threading.Lock()
+        #: Names whose models are being changed, each by one thread.
+        self._changing: set[str] = set()
+        self._change = threading.Condition()
         self.telemetry.watch(self)
 
     @classmethod
@@ -51,7 +53,7 @@ class LocalModels:
     def start_all(self) -> None:
         """Load the models that are not loaded yet, one after another; raises what that raises."""
         for name in list(self.runtimes):
-            with self._change:
+            with self._change_of(name):
                 runtime = self.runtimes.get(name)
                 if runtime is not None and not runtime.ready:
                     started = time.perf_counter()
@@ -61,7 +63,7 @@ class LocalModels:
     def load(self, spec: SpecLike) -> None:
         """Load one more model; raises `ValueError` where the name is taken, and what its loading raises."""
         (spec,) = as_specs(spec)
-        with self._change:
+        with self._change_of(spec.name):
             if spec.name in self.runtimes:
                 raise ValueError(f"two models are called {spec.name!r}")
             self._put(spec)
@@ -74,23 +76,27 @@ class LocalModels:
         is raised here, and the old one goes on serving. Raises `ModelNotFoundError` for an unknown name.
         """
         (spec,) = as_specs(spec)
-        with self._change:
+        with self._change_of(spec.name):
             self.get(spec.name)
             self._put(spec)
 
-    def put(self, spec: SpecLike) -> bool:
-        """`load` or `update`, whichever it is; whether the name is new."""
+    def put(self, spec: SpecLike, *, timeout: float | None = None) -> bool:
+        """`load` or `update`, whichever it is; whether the name is new.
+
+        Raises `DeadlineExceededError`, and nothing has changed, where loading takes longer than `timeout`.
+        """
         (spec,) = as_specs(spec)
-        with self._change:
+        with self._change_of(spec.name):
             new = spec.name not in self.runtimes
-            self._put(spec)
+            self._put(spec, timeout)
         return new
 
     def unload(self, name: str) -> None:
         """Finish what waits for a model, then let go of it; raises `ModelNotFoundError`."""
-        with self._change:
+        with self._change_of(name):
             runtime = self.get(name)
-            self.runtimes = {key: value for key, value in self.runtimes.items() if key != name}
+            with self._change:
+                self.runtimes = {key: value for key, value in self.runtimes.items() if key != name}
             runtime.stop()
             del runtime
             resettle_heap()
@@ -126,21 +132,40 @@ class LocalModels:
         runtimes = [runtime for _, runtime in sorted(self.runtimes.items())]
         return ModelList(models=[describe(runtime.spec, ready=runtime.ready) for runtime in runtimes])
 
+    def refuse(self) -> None:
+        """Refuse what waits and what runs, for the host is at its end; `stop` is to follow."""
+        for runtime in self.runtimes.values():
+            runtime.refuse()
+
     def stop(self) -> None:
         """Let every model finish what waits, then let go of it."""
         for runtime in self.runtimes.values():
             runtime.stop()
         self.telemetry.forget(self)
 
-    def _put(self, spec: ModelSpec) -> None:
+    def _put(self, spec: ModelSpec, timeout: float | None = None) -> None:
         new = ModelRuntime(spec, self.telemetry)
-        new.start()
-        old = self.runtimes.get(spec.name)
-        self.runtimes = {**self.runtimes, spec.name: new}
+        new.start(timeout=timeout)
+        with self._change:
+            old = self.runtimes.get(spec.name)
+            self.runtimes = {**self.runtimes, spec.name: new}
         if old is not None:
             old.hand_over(new)
             del old
         resettle_heap()
+
+    @contextlib.contextmanager
+    def _change_of(self, name: str) -> Generator[None]:
+        """One change of a model after the other; one that hangs holds up those of its own model alone."""
+        with self._change:
+            self._change.wait_for(lambda: name not in self._changing)
+            self._changing.add(name)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._changing.discard(name)
+                self._change.notify_all()
 
     def __repr__(self) -> str:
         return f"local: {', '.join(sorted(self.runtimes))}"

@@ -74,6 +74,14 @@ export class UnsupportedMediaTypeError extends ProblemError {
   static override readonly retryable: boolean = false;
 }
 
+/** This server has another name (421). */
+export class MisdirectedError extends ProblemError {
+  static override readonly code: string = "misdirected";
+  static override readonly status: number = 421;
+  static override readonly title: string = "This server has another name";
+  static override readonly retryable: boolean = false;
+}
+
 /** The request is invalid (422). */
 export class InvalidRequestError extends ProblemError {
   static override readonly code: string = "invalid";
@@ -149,6 +157,7 @@ export const BY_CODE: Record<string, ProblemKind> = {
   too_slow: SlowRequestError,
   too_large: RequestTooLargeError,
   unsupported_media_type: UnsupportedMediaTypeError,
+  misdirected: MisdirectedError,
   invalid: InvalidRequestError,
   rate_limited: RateLimitError,
   internal: InternalServerError,

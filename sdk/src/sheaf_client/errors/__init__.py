@@ -18,6 +18,7 @@ __all__ = [
     "SlowRequestError",
     "RequestTooLargeError",
     "UnsupportedMediaTypeError",
+    "MisdirectedError",
     "InvalidRequestError",
     "RateLimitError",
     "InternalServerError",
@@ -112,6 +113,15 @@ class UnsupportedMediaTypeError(ProblemError):
     retryable: ClassVar[bool] = False
 
 
+class MisdirectedError(ProblemError):
+    """This server has another name (421)."""
+
+    code: ClassVar[str] = "misdirected"
+    status: ClassVar[int] = 421
+    title: ClassVar[str] = "This server has another name"
+    retryable: ClassVar[bool] = False
+
+
 class InvalidRequestError(ProblemError):
     """The request is invalid (422)."""
 
@@ -194,6 +204,7 @@ BY_CODE: dict[str, type[ProblemError]] = {
     "too_slow": SlowRequestError,
     "too_large": RequestTooLargeError,
     "unsupported_media_type": UnsupportedMediaTypeError,
+    "misdirected": MisdirectedError,
     "invalid": InvalidRequestError,
     "rate_limited": RateLimitError,
     "internal": InternalServerError,

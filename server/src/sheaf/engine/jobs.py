@@ -26,7 +26,7 @@ class _Job:
         self.request = request
         self.call = call
         self.queue_seconds = 0.0
-        #: Whether its caller left before it was settled.
+        #: Whether its caller left, or was refused, before it had an answer.
         self.abandoned = False
         self._outlets = [outlet]
 
@@ -52,6 +52,11 @@ class _Job:
         except IndexError:
             return  # it had its outcome
         self.abandoned = True
+
+    def refuse(self, problem: ProblemError) -> None:
+        """Tell its caller that there will be no answer: nobody waits for it from now on."""
+        if self.settle(problem):
+            self.abandoned = True
 
     @property
     def started(self) -> bool:

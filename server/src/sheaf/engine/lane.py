@@ -19,11 +19,11 @@ from typing import Any
 
 from sheaf.engine.jobs import Job
 from sheaf.engine.process import PATIENCE, break_off, stop_at_the_end
-from sheaf.engine.turns import Call, Model, Running, tell_late, tell_stopped
+from sheaf.engine.turns import Call, Model, Running, stopping, tell_late, tell_stopped
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.pace import Pace
 from sheaf.scheduling.queue import Entry, WaitingLine
-from sheaf_client.errors import InternalServerError, OverloadedError, UnavailableError
+from sheaf_client.errors import InternalServerError, OverloadedError
 
 log = logging.getLogger("sheaf.engine")
 
@@ -79,7 +79,7 @@ class Lane:
         """
         with self._lock:
             if self._state != "open":
-                raise UnavailableError("The model is stopping.")
+                raise stopping()
             full, late = self._look_for_room()
             if not full:
                 self._line.add(entry)
@@ -125,10 +125,26 @@ class Lane:
         future: Future[Any] = Future()
         with self._lock:
             if self._state == "closed":
-                raise UnavailableError("The model has stopped.")
+                raise stopping()
             self._calls.append(Call(function, future))
             self._rouse()
         return future
+
+    def refuse(self) -> None:
+        """Take no more jobs, and refuse those that wait and those that run; nothing is waited for.
+
+        Who is refused is gone from what runs, so a `close` that follows waits for no call that hangs.
+        """
+        with self._lock:
+            if self._state != "closed":
+                self._state = "refusing"
+            refused = self._refused()
+            running = () if self._running is None else self._running.batch
+            self._closing.set()
+            self._rouse()
+        tell_stopped(refused)
+        for entry in running:
+            entry.item.refuse(stopping())
 
     def close(self, *, drain: bool) -> None:
         """Take no more jobs; finish what waits, or with `drain=False` refuse it; then unload and end.

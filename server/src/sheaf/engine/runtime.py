@@ -37,7 +37,7 @@ from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.errors import UnavailableError
+from sheaf_client.errors import DeadlineExceededError, UnavailableError
 
 
 class Asking(TypedDict, total=False):
@@ -97,17 +97,24 @@ class ModelRuntime:
         """The answers kept, where the spec asks for it."""
         return self._shared.cache if self._shared else None
 
-    def start(self) -> None:
-        """Load the model; raises what its loading raises. A second call does nothing."""
+    def start(self, *, timeout: float | None = None) -> None:
+        """Load the model; raises what its loading raises. A second call does nothing.
+
+        Raises `DeadlineExceededError` where it takes more than `timeout` seconds: the load is given up, and
+        the thread that is in it lets go of the model once it comes back.
+        """
         if self._lane is not None:
             return
         keep_large_arrays()
         lane = Lane(self.spec.name, self._model, self.spec.batch_policy, self._clock)
         lane.start()
         loading = lane.call(self._model.load)
+        end = math.inf if timeout is None else self._clock() + timeout
         try:
+            # A signal need not wake this thread, where a library has threads of its own.
             while not wait([loading], _LOOK).done:
-                pass  # a signal need not wake this thread, where a library has threads of its own
+                if self._clock() >= end:
+                    raise DeadlineExceededError(f"The model was not loaded within {timeout:g} s.")
             loading.result()
         except BaseException:
             loading.cancel()  # where this thread was interrupted, nobody waits for it
@@ -127,6 +134,12 @@ class ModelRuntime:
         lane, self._lane = self._lane, None
         if lane is not None:
             lane.close(drain=drain)
+
+    def refuse(self) -> None:
+        """Take no more requests, and refuse those that wait and those that run. `stop` is to follow."""
+        lane = self._lane
+        if lane is not None:
+            lane.refuse()
 
     def hand_over(self, successor: ModelRuntime) -> None:
         """Have another runtime answer from now on: finish what waits here, let go of the model.

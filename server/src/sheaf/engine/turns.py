@@ -105,4 +105,9 @@ def tell_late(entries: Sequence[Entry[Job]]) -> None:
 
 def tell_stopped(entries: Sequence[Entry[Job]]) -> None:
     for entry in entries:
-        entry.item.settle(UnavailableError("The model was stopped."))
+        entry.item.settle(stopping())
+
+
+def stopping() -> UnavailableError:
+    """What those are told whom a model that stops does not answer; another may by then be in its place."""
+    return UnavailableError("The model is stopping.", retry_after=1)

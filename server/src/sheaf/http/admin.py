@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
-import anyio
-import anyio.to_thread
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,15 +18,23 @@ from sheaf.http.bodies import Incoming, offload, read_body
 from sheaf.http.encodings import JSON_TYPE
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
+from sheaf.http.threads import in_thread
 from sheaf.registry import backend_names, is_backend
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError
 from sheaf_client._faults import invalid_request, pointer
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
-from sheaf_client.errors import BackendError, InvalidRequestError, UnavailableError
+from sheaf_client.errors import (
+    BackendError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    UnavailableError,
+)
 
 log = logging.getLogger("sheaf.http")
+#: Seconds that a load which was given up, and its thread, may take to say so.
+_MORE = 2.0
 T = TypeVar("T")
 
 
@@ -38,8 +45,11 @@ class ChangeableModels(Protocol):
 
     def list(self) -> ModelList: ...
 
-    def put(self, spec: ModelSpec) -> bool:
-        """Load a model, or replace the one of its name; whether there was none."""
+    def put(self, spec: ModelSpec, *, timeout: float | None = None) -> bool:
+        """Load a model, or replace the one of its name; whether there was none.
+
+        Raises `DeadlineExceededError`, and nothing has changed, where loading takes longer than `timeout`.
+        """
         ...
 
     def unload(self, name: str) -> None: ...
@@ -61,9 +71,7 @@ class _Admin:
         self._limits = limits
         self._incoming = incoming
         self._access = access
-        self._changing = False
-        # Loading takes minutes: not on the threads that read bodies.
-        self._thread: anyio.CapacityLimiter | None = None
+        self._changing: set[str] = set()
 
     async def list_models(self, request: Request) -> Response:
         request.scope["sheaf.exchange"].route = "admin"
@@ -81,7 +89,8 @@ class _Admin:
         body = await read_body(request.scope["sheaf.exchange"], self._limits, self._incoming)
         content: Any = await offload(len(body.content), body.parse)
         spec = self._access.weigh(_spec(content, request.path_params["model_name"]))
-        new = await self._change(partial(self._models.put, spec), spec.name)
+        load = partial(self._models.put, spec, timeout=self._limits.change_timeout)
+        new = await self._change(load, spec.name)
         info = next((model for model in self._models.list().models if model.name == spec.name), None)
         if info is None:
             raise UnavailableError("The model was unloaded again.")
@@ -96,21 +105,27 @@ class _Admin:
         return Response(status_code=204)
 
     async def _change(self, work: Callable[[], T], name: str) -> T:
-        if self._changing:
-            raise UnavailableError("Another change is under way.", retry_after=5)
-        self._changing = True
-        self._thread = self._thread or anyio.CapacityLimiter(1)
+        """Change one model on a thread of its own: one that hangs holds up neither others nor the process."""
+        if name in self._changing:
+            raise UnavailableError("Another change of this model is under way.", retry_after=5)
+        self._changing.add(name)
+        done = in_thread(work, name=f"sheaf-change-{name}")
+        done.add_done_callback(lambda _: self._changing.discard(name))
+        seconds = self._limits.change_timeout
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._thread)
+            # What is loading gives up by itself; this is for what an old version leaves undone.
+            async with asyncio.timeout(seconds + _MORE):
+                return await asyncio.shield(done)
         except ProblemError:
             raise
         except Exception as error:
+            if not done.done():
+                text = f"The change was not done within {seconds:g} s, and goes on."
+                raise DeadlineExceededError(text) from None
             log.exception("%s could not be changed", name)
             # The admin is told why: it is their deployment.
             text = f"{name} could not be loaded: {type(error).__name__}: {error}"
             raise BackendError(text[:1000]) from error
-        finally:
-            self._changing = False
 
 
 def _info(info: ModelInfo, status: int) -> Response:

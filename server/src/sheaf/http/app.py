@@ -14,7 +14,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Route, Router
-from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from sheaf.http.admin import ChangeableModels, admin_routes
 from sheaf.http.bodies import Incoming
@@ -24,12 +24,14 @@ from sheaf.http.endpoints import Answering, Endpoints, Models
 from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Gate
 from sheaf.http.heads import Origins
+from sheaf.http.hosts import Hosts
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.http.preflight import answer_preflight, is_preflight
 from sheaf.http.problems import as_problem, on_http_exception, problem_response
 from sheaf.http.quotas import Account
 from sheaf.http.telemetry import Observed, metrics_endpoint
+from sheaf_client.errors import UnavailableError
 
 __all__ = ["Access", "Limits", "Models", "create_app"]
 
@@ -41,7 +43,7 @@ def create_app(
     access: Access | None = None,
     changeable: ChangeableModels | None = None,
     lifespan: Lifespan[Any] | None = None,
-) -> ASGIApp:
+) -> App:
     """The app over `models`. Loading and stopping them is the host's business, in `lifespan` or before.
 
     Args:
@@ -69,18 +71,31 @@ def create_app(
     # A redirect would send the body, and the key, to wherever the Host header points.
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     origins = Origins(limits.origins) if limits.origins else None
-    return _App(models, Gate(access), Calls(endpoints), router, origins)
+    hosts = Hosts(limits.allowed_hosts) if limits.allowed_hosts else None
+    return App(models, Gate(access), Calls(endpoints), router, origins, hosts)
 
 
-class _App:
+class App:
     """The way of every request: observed, let in, called or routed; what goes wrong is told as a problem."""
 
     def __init__(
-        self, models: Models, gate: Gate, calls: Calls, router: Router, origins: Origins | None
+        self,
+        models: Models,
+        gate: Gate,
+        calls: Calls,
+        router: Router,
+        origins: Origins | None,
+        hosts: Hosts | None,
     ) -> None:
         self._telemetry, self._gate, self._calls = models.telemetry, gate, calls
-        self._router, self._origins = router, origins
+        self._router, self._origins, self._hosts = router, origins, hosts
         self._routed = ExceptionMiddleware(router, handlers={HTTPException: on_http_exception})
+        #: Whether the host ends: it cancels what is not answered then, and that is told so.
+        self.ending = False
+
+    def end(self) -> None:
+        """Tell those whose requests are cancelled from now on that the server ends: they have not left."""
+        self.ending = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,6 +115,8 @@ class _App:
         account: Account | None = None
         with observed:
             try:
+                if self._hosts is not None:
+                    self._hosts.check(exchange.header(b"host"))
                 if self._origins is not None and is_preflight(exchange):
                     rest = answer_preflight(exchange)
                 else:
@@ -107,7 +124,7 @@ class _App:
                     rest = self._calls.begin(exchange, self._route)
             except Exception as error:  # noqa: BLE001 - told to the client
                 rest = _refuse(exchange, error)
-        return Begun(exchange, observed, account, rest)
+        return Begun(self, exchange, observed, account, rest)
 
     async def _route(self, exchange: Exchange) -> None:
         # Starlette's own refusals are raised only where it knows of an app around it.
@@ -118,12 +135,17 @@ class _App:
 class Begun:
     """A request under way: `finish` what takes no waiting, and have a task do the `rest`, if any."""
 
-    __slots__ = ("_account", "_exchange", "_observed", "_rest")
+    __slots__ = ("_account", "_app", "_exchange", "_observed", "_rest")
 
     def __init__(
-        self, exchange: Exchange, observed: Observed, account: Account | None, rest: Awaitable[None]
+        self,
+        app: App,
+        exchange: Exchange,
+        observed: Observed,
+        account: Account | None,
+        rest: Awaitable[None],
     ) -> None:
-        self._exchange, self._observed = exchange, observed
+        self._app, self._exchange, self._observed = app, exchange, observed
         self._account, self._rest = account, rest
 
     def finish(self) -> bool:
@@ -151,8 +173,12 @@ class Begun:
             try:
                 await self._rest
             except asyncio.CancelledError:
+                if self._app.ending and not exchange.started:
+                    await _refuse(exchange, UnavailableError("The server is stopping.", retry_after=1))
+                    return
                 exchange.left = not exchange.complete
-                raise
+                if not self._app.ending:
+                    raise
             except Exception as error:
                 if exchange.started:
                     raise

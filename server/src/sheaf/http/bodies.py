@@ -17,6 +17,7 @@ from sheaf.http.encodings import JSON_TYPE, decompressor, media_type, too_large
 from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
 from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
+from sheaf.http.patience import Patience
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
 from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
@@ -157,11 +158,9 @@ def _is_packed(exchange: Exchange) -> bool:
 async def _receive(receive: Receive, limits: Limits, share: _Share) -> bytes:
     """The bytes of a body; raises where there are too many, or they come too slowly."""
     loop = asyncio.get_running_loop()
-    # Two bounds: on each pause, and on the whole, which grows with what has come.
-    now = loop.time()
-    end = now + limits.body_timeout
+    patience = Patience(limits, loop.time())
     try:
-        async with asyncio.timeout_at(now + limits.idle_timeout) as pause:
+        async with asyncio.timeout_at(patience.until(loop.time())) as pause:
             message = await receive()
             content, chunks = bytearray(), 0
             while message["type"] == "http.request":
@@ -174,8 +173,7 @@ async def _receive(receive: Receive, limits: Limits, share: _Share) -> bytes:
                     return bytes(content)
                 if chunks > _FREE_CHUNKS + len(content) // _MIN_CHUNK:
                     raise MalformedRequestError("The body comes in too many small pieces.")
-                latest = end + len(content) / limits.min_rate
-                pause.reschedule(min(loop.time() + limits.idle_timeout, latest))
+                pause.reschedule(patience.until(loop.time(), len(piece)))
                 message = await receive()
     except TimeoutError:
         raise SlowRequestError("The body did not come in time.") from None

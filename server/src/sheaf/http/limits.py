@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sheaf.http.heads import as_origin
+from sheaf.http.hosts import LOOPBACK, as_host, is_loopback
 from sheaf.settings import read_yaml, validated
 
 
@@ -53,7 +54,8 @@ class Limits(BaseModel):
     body_timeout: float = Field(
         default=30.0,
         gt=0,
-        description="Longest a body may take, besides the time of its bytes at `min_rate`.",
+        description="Longest a body may take, besides the time of its bytes at `min_rate`, of which no more "
+        "than `idle_timeout` can be earned ahead.",
     )
     min_rate: int = Field(
         default=8 * 2**10,
@@ -66,6 +68,15 @@ class Limits(BaseModel):
     timeout: float | None = Field(
         default=None, gt=0, description="Longest a request may take that names no deadline of its own."
     )
+    drain_timeout: float = Field(
+        default=10.0,
+        ge=0,
+        description="Longest that a server which was told to end answers what it has accepted; the rest is "
+        "refused then.",
+    )
+    change_timeout: float = Field(
+        default=1800.0, gt=0, description="Longest that an admin's change of a model may take."
+    )
     keep_alive: int = Field(
         default=15,
         gt=0,
@@ -76,6 +87,23 @@ class Limits(BaseModel):
         description="Origins whose pages may call this server from a browser, such as "
         "`https://app.example.org`; `*` for all.",
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Names under which this server may be asked, such as `models.example.org`, "
+        "`*.example.org` or `10.0.0.0/8`; `*` for all. A server on a loopback address has its own besides; "
+        "another answers to all where none are given.",
+    )
+
+    def at(self, host: str) -> Limits:
+        """The same for a server that listens there: on a loopback address, it has names of this machine."""
+        if not is_loopback(host):
+            return self
+        return self.model_copy(update={"allowed_hosts": (*LOOPBACK, *self.allowed_hosts)})
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _as_they_are_compared(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(as_host(host) for host in hosts)
 
     @field_validator("origins")
     @classmethod

@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with bounds on what no app sees: heads of requests, and clients that do not read.
 
 An app is called once a head is complete, and its answers go into a buffer of the connection; so a client
-that dribbles a head, or asks for answers and takes none, can be ended here alone.
+that dribbles a head, or asks for answers and takes none, can be ended here alone. So can a connection whose
+client has left, breaks the protocol, or says that it sends no more: what was whole before that is answered.
 
 Besides, an app may take a whole body that came with its head, and hand over a whole answer as it goes over
 the wire: the extensions `sheaf.body` and `sheaf.answer` of a request's scope. What ASGI's messages cost is a
@@ -12,79 +13,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 from uuid import uuid4
 from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from sheaf.engine.gathering import gathered
+from sheaf.http.closing import Early, Presence, Unheard
+from sheaf.http.framing import Framing
 from sheaf.http.heads import Head, Origins
 from sheaf.http.limits import Limits
 from sheaf.http.problems import PROBLEM_TYPE
+from sheaf.http.turn import Begun, Gathering
 from sheaf_client.contracts.problem import Problem
 
 log = logging.getLogger("sheaf.http")
 
-#: A request that is there as a whole, and its connection.
-_Taken: TypeAlias = "tuple[BoundedProtocol, RequestResponseCycle]"
+#: Most bytes that are read and thrown away of a connection that broke the protocol, and most bodies' bytes of
+#: one whose request was answered early.
+_MAX_UNHEARD, _EARLY = 2**20, 4
+#: Status, code and title of what a connection is refused by.
+_Refusal: TypeAlias = tuple[int, str, str]
 
 
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
     """The protocol with these limits, as uvicorn's `http` setting takes it, for one server."""
     made = partial(BoundedProtocol, limits=limits, origins=Origins(limits.origins), gathering=Gathering())
     return cast("type[asyncio.Protocol]", made)
-
-
-class Begun(Protocol):
-    """A request that an app has begun with before there is a task for it."""
-
-    def finish(self) -> bool:
-        """Answer where that takes no waiting; False where a task is to do the `rest`."""
-        ...
-
-    def rest(self) -> Awaitable[None]:
-        """Wait for what has to be waited for, and answer."""
-        ...
-
-
-class Gathering:
-    """The requests that one turn of the event loop has read: all begin, quick models run, all are answered.
-
-    Each of these is the same code again and again, which is faster by a third than one request after the
-    other, and quick models get batches. Where the last turn brought one request alone, the first of the next
-    does not wait for others.
-    """
-
-    def __init__(self) -> None:
-        self._cycles: list[_Taken] = []
-        self._alone = True
-        self._count = 0  # of this turn
-
-    def add(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
-        """Answer a request at the end of this turn, or before."""
-        self._count += 1
-        if self._count == 1:
-            protocol.loop.call_soon(self._end)
-            if self._alone:
-                self._answer([(protocol, cycle)])
-                return
-        self._cycles.append((protocol, cycle))
-
-    def _end(self) -> None:
-        cycles, self._cycles = self._cycles, []
-        self._alone, self._count = self._count == 1, 0
-        self._answer(cycles)
-
-    def _answer(self, cycles: Sequence[_Taken]) -> None:
-        with gathered() if len(cycles) > 1 else nullcontext():
-            begun = [protocol.begin(cycle) for protocol, cycle in cycles]
-        for (protocol, cycle), request in zip(cycles, begun, strict=True):
-            if request is not None:
-                protocol.finish(cycle, request)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -104,7 +61,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head = 0  # bytes that came, counted where the head did not end with them
         self._between = 0  # bytes of a body in chunks that are none of its content
-        self._refusal: tuple[int, str, str] | None = None
+        self._refusal: _Refusal | None = None
+        self._framing = Framing()
+        #: The request that is being answered; uvicorn's `cycle` is the last that came.
+        self._current: RequestResponseCycle | None = None
+        #: What is told after all answers to requests that were whole.
+        self._last_words: _Refusal | None = None
+        self._unheard: Unheard | None = None
+        self._presence: Presence | None = None
         self._app = cast("Any", self).app  # whatever uvicorn has wrapped around it
         #: What an app can do with a request before there is a task for it.
         self._begin: Callable[..., Begun] | None = getattr(self._app, "begin", None)
@@ -125,30 +89,51 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
         self.resume_writing()
+        if self._presence is not None:
+            self._presence.end()
+        self.pipeline.clear()
+        if self._current is not None:
+            _disconnect(self._current)
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool | None:
+        """Answer what is whole to a client that sends no more: True keeps the connection until then."""
+        self._forget_broken()
+        current = self._current
+        if not self._answering or current is None or current.more_body or self.transport.is_closing():
+            return None
+        self._expect_nothing()
+        if self._last_words is None:
+            self.cycle.keep_alive = False
+        self._presence = Presence(self.transport, current)
+        return True
+
     def data_received(self, data: bytes) -> None:
-        in_head, before = self._in_head, self.cycle
+        in_head, before = self._in_head, cast("RequestResponseCycle | None", self.cycle)
+        self._framing.feed(data, in_head=in_head, in_body=before is not None and before.more_body)
         self._feeding, self._content = True, False
         super().data_received(data)
         self._feeding = False
+        self._framing.keep(in_head=self._in_head)
         cycle, self._whole = self._whole, None
         if self.transport.is_closing():
             return
         if cycle is not None:
             self._take(cycle)
+        if self._unheard is not None:
+            return
         if self._in_head:
             if in_head:
                 self._head += len(data)
             if self._head > self._limits.max_head or len(self.headers) > self._limits.max_headers:
-                self._refuse(*_HEAD_TOO_LARGE)
+                self._refuse(_HEAD_TOO_LARGE)
                 return
         elif self.cycle is before and not self._content:
             # What is added to the sizes of chunks, or fields behind the body: the parser keeps those.
             self._between += len(data)
             if self._between > self._limits.max_head:
                 if self._answering:
-                    self._refuse(*_HEAD_TOO_LARGE)
+                    self._refuse(_HEAD_TOO_LARGE)
                 else:
                     self.transport.close()  # what it belongs to was answered
                 return
@@ -168,6 +153,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._content = True
+        self._framing.passed(len(body))
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
@@ -177,6 +163,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._limits.max_head or len(headers) > self._limits.max_headers:
             self._refusal = _HEAD_TOO_LARGE
             raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
+        version = self.parser.get_http_version()
+        fault = self._framing.fault(version, self.parser.get_method(), self.url, headers)
+        if fault is not None:
+            self._refusal = 400, "malformed", fault
+            raise ValueError(fault)
+        if version == "1.0":
+            self.expect_100_continue = False  # it knows no answers before the answer
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -184,17 +177,23 @@ class BoundedProtocol(HttpToolsProtocol):
         # Weak, since the cycle has the scope: with every request in a circle, the collector frees them all.
         own = ref(cycle)
         scope["extensions"] = {"sheaf.body": partial(_body, own), "sheaf.answer": partial(_answer, own)}
+        self._current = cycle
         if self._feeding and self._begin is not None and app is self._app:
             self._whole = cycle  # its body may come with the same data
         else:
-            super()._start_asgi_task(cycle, app)
+            self._start(cycle, app)
 
     def _take(self, cycle: RequestResponseCycle) -> None:
         """Answer a request that is there as a whole together with others; else by a task of its own."""
         if cycle.more_body:
-            super()._start_asgi_task(cycle, self._app)
+            self._start(cycle, self._app)
         else:
             self._gathering.add(self, cycle)
+
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.more_body:
+            cycle.transport = cast("asyncio.Transport", Early(self.transport, self._close_early))
+        super()._start_asgi_task(cycle, app)
 
     def begin(self, cycle: RequestResponseCycle) -> Begun | None:
         """Have the app begin with a request; None where that failed, and its connection is closed."""
@@ -224,9 +223,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def on_response_complete(self) -> None:
+        if self._unheard is not None and self._unheard.closing:
+            self.server_state.total_requests += 1
+            return
         super().on_response_complete()
         if self.transport.is_closing():
             self._abort_unread()
+        elif self._last_words is not None and not self._answering:
+            self._tell(self._last_words)
+            self._linger()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -243,25 +248,71 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reading = None
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for what is no HTTP, and where a check below raised."""
-        self._refuse(*(self._refusal or (400, "malformed", msg)))
+        """Called by uvicorn for what is no HTTP, and where a check above raised."""
+        self._refuse(self._refusal or (400, "malformed", msg))
 
-    def _refuse(self, status: int, code: str, detail: str) -> None:
-        """Write a problem document and close; where an answer has begun, only close."""
+    def _refuse(self, refusal: _Refusal) -> None:
+        """Answer what was whole, then tell what is wrong, and close; read no more of this connection.
+
+        Where an answer to the request that is broken has begun, only close.
+        """
         self._expect_nothing()
-        if not self._answering or not self.cycle.response_started:
-            request_id = str(uuid4())
-            problem = Problem(
-                type=f"/problems/{code}", title=detail, status=status, code=code, request_id=request_id
-            )
-            body = problem.model_dump_json(exclude_none=True).encode()
-            head = (
-                f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {PROBLEM_TYPE}\r\n"
-                f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n"
-            )
-            self.transport.write(head.encode("ascii") + self._common_head().lines + b"\r\n" + body)
-        self.transport.close()
+        self._forget_broken()
+        current = self._current
+        if self._answering and current is not None:
+            if not current.more_body:
+                self._last_words = refusal
+                self._listen_no_more()
+                return
+            self._whole = None
+            _disconnect(current)
+        if current is None or current.response_complete or not current.response_started:
+            self._tell(refusal)
+        self._linger()
+
+    def _forget_broken(self) -> None:
+        """Drop the last request where it is not whole, and others are answered before it."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and cycle is not self._current and cycle.more_body and self.pipeline:
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else cast("Any", self._current)
+
+    def _tell(self, refusal: _Refusal) -> None:
+        """Write a problem document."""
+        status, code, detail = refusal
+        request_id = str(uuid4())
+        problem = Problem(
+            type=f"/problems/{code}", title=detail, status=status, code=code, request_id=request_id
+        )
+        body = problem.model_dump_json(exclude_none=True).encode()
+        head = (
+            f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {PROBLEM_TYPE}\r\n"
+            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n"
+        )
+        self.transport.write(head.encode("ascii") + self._common_head().lines + b"\r\n" + body)
+
+    def _close_early(self) -> None:
+        """Close after an answer to the last request, which its client may get while it still sends."""
+        if self.cycle.more_body:
+            self._linger(_EARLY * self._limits.max_body)
+        else:
+            self.transport.close()
+
+    def _linger(self, most: int = _MAX_UNHEARD) -> None:
+        """Send no more, and throw away what is on its way: a close would have the client lose its answer."""
+        self._expect_nothing()
+        self._unset_keepalive_if_required()
+        if self._presence is not None or self.transport.is_closing():
+            self.transport.close()
+        else:
+            self._listen_no_more(most).close(self._limits.head_timeout)
         self._abort_unread()
+
+    def _listen_no_more(self, most: int = _MAX_UNHEARD) -> Unheard:
+        self.flow.resume_reading()  # to see it where the client leaves
+        if self._unheard is None:
+            self._unheard = Unheard(self, self.transport, most)
+        return self._unheard
 
     def _common_head(self) -> Head:
         """What the answer to a head that is there in part has in common with others."""
@@ -280,10 +331,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._overdue = None
         if self._in_head:
-            self._refuse(408, "too_slow", "The request's head did not come in time.")
-        else:
-            self.transport.close()
-            self._abort_unread()
+            self._tell((408, "too_slow", "The request's head did not come in time."))
+        self.transport.close()
+        self._abort_unread()
 
     def _look(self, size: int) -> None:
         """After a while, end a connection whose client has not taken enough of `size` waiting bytes."""
@@ -324,6 +374,8 @@ def _answer(own: ref[RequestResponseCycle], head: bytes, content: bytes) -> bool
     cycle = own()
     if cycle is None or cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
         return False
+    if cycle.transport.is_closing():
+        return False
     lines = [b"HTTP/1.1 200 OK\r\n", head]
     for name, value in cycle.default_headers:
         lines += (name, b": ", value, b"\r\n")
@@ -336,6 +388,14 @@ def _answer(own: ref[RequestResponseCycle], head: bytes, content: bytes) -> bool
         cycle.transport.close()
     cycle.on_response()
     return True
+
+
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    """Have the app of a request see that its client is gone."""
+    if not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
 
 
 _HEAD_TOO_LARGE = (431, "too_large", "The request's head is too large.")

@@ -181,3 +181,10 @@ def start_tracing() -> None:
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+
+
+def flush_traces(seconds: float) -> None:
+    """Send the spans that wait to be sent, where some do."""
+    flush = getattr(_Made.provider, "force_flush", None)
+    if flush is not None:
+        flush(int(1000 * seconds))
