@@ -37,6 +37,22 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._registered, "test-echo", Echo)
     monkeypatch.setitem(registry._registered, "test-broken", Broken)
     monkeypatch.setitem(registry._registered, "test-adapted", Adapted)
+    monkeypatch.setitem(registry._registered, "test-exiting", Exiting)
+    monkeypatch.setitem(registry._registered, "test-unmade", Unmade)
+
+
+class Exiting(Echo):
+    """A model whose library ends the program while it loads."""
+
+    def load(self) -> None:
+        raise SystemExit("no checkpoint at /models/none")
+
+
+class Unmade(Echo):
+    """The same, before it loads."""
+
+    def __init__(self) -> None:
+        raise SystemExit("no checkpoint at /models/none")
 
 
 class Adapted(EchoBackend.of("diffusion")):  # type: ignore[misc]
@@ -133,6 +149,8 @@ def test_a_model_is_loaded_updated_and_unloaded(serve: Serve) -> None:
         ),
         ({"backend": "test-echo", "backend_kwargs": {"no": 1}}, 422, ("not_allowed", "/backend_kwargs")),
         ({"backend": "test-broken"}, 500, None),
+        ({"backend": "test-exiting"}, 500, None),
+        ({"backend": "test-unmade"}, 422, ("not_allowed", "/backend_kwargs")),
     ],
     ids=str,
 )

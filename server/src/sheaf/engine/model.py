@@ -16,6 +16,7 @@ from sheaf.engine.heap import resettle_heap
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.engine.steps import Turn, let_go, run_turn
+from sheaf.interrupts import INTERRUPTS
 from sheaf.scheduling.latency import LatencyModel
 from sheaf.scheduling.memory import MemoryBound
 from sheaf.scheduling.packing import cost_of
@@ -71,7 +72,9 @@ class LoadedModel:
         """Unload a backend; that of a `reload` which nobody waits for any more is not the model's own."""
         try:
             backend.unload()
-        except Exception:
+        except INTERRUPTS:
+            raise
+        except BaseException:
             log.exception("model %s could not be unloaded", self._spec.name)
 
     def max_cost(self, leader: Entry[Job]) -> float:

@@ -19,6 +19,7 @@ from sheaf.http.bodies import Incoming, offload, read_body
 from sheaf.http.encodings import JSON_TYPE
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
+from sheaf.interrupts import BrokeOutError, contained
 from sheaf.registry import backend_names, is_backend
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError
@@ -101,7 +102,7 @@ class _Admin:
         self._changing = True
         self._thread = self._thread or anyio.CapacityLimiter(1)
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._thread)
+            return await anyio.to_thread.run_sync(contained(work), limiter=self._thread)
         except ProblemError:
             raise
         except Exception as error:
@@ -137,8 +138,8 @@ def _spec(content: Any, name: str) -> ModelSpec:
         message = f"{', '.join(loose)}: a local path needs `root`, the folder that adapters lie in."
         raise _refusal("missing", ("lora", "root"), message)
     try:
-        spec.make_backend()
-    except ValueError as error:
+        contained(spec.make_backend)()
+    except (ValueError, BrokeOutError) as error:
         raise _refusal("not_allowed", ("backend_kwargs",), str(error)) from None
     return spec
 
