@@ -1,7 +1,7 @@
 """What ends a program, among all that a model may raise; the rest is an error like any other.
 
-Libraries raise `SystemExit`, `CancelledError` and other classes that are no `Exception`, such as the panics of
-Rust under pyo3. To let them pass would cost neighbours in a batch their answers, and an event loop its life.
+Libraries raise `SystemExit`, `CancelledError` and others that are no `Exception`, such as the panics of Rust
+under pyo3. To let them pass would cost neighbours in a batch their answers, and an event loop its life.
 """
 
 from __future__ import annotations

@@ -56,6 +56,9 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     #: run its call on its own thread, still one call at a time: handing it over costs more than such a call.
     inline: ClassVar[bool] = False
 
+    #: Whether answers rest on `contexts`; of each request `owner_of` then says whose contexts those are.
+    keeps_contexts: ClassVar[bool] = False
+
     #: Whether the model takes LoRA adapters, and whether one batch may hold requests with different ones.
     takes_adapters: ClassVar[bool] = False
     mixes_adapters: ClassVar[bool] = False

@@ -15,6 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import operation_of
+from sheaf.backends.owners import owned
 from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.admission import admit
 from sheaf.engine.allocator import keep_large_arrays
@@ -74,6 +75,7 @@ class ModelRuntime:
         self._lane: Lane | None = None
         self._successor: ModelRuntime | None = None
         self._orphaned = False
+        self._owned = self.backend.keeps_contexts and not spec.shared_contexts
         config = spec.active_cache
         self._shared = SharedCalls(AnswerCache(config)) if config else None
 
@@ -230,9 +232,10 @@ class ModelRuntime:
             raise refused from refused.__cause__
         return watch
 
-    def _ask(self, request: BaseRequest, watch: Watch[Any], terms: Terms, *, here: bool = False) -> None:
+    def _ask(self, asked: BaseRequest, watch: Watch[Any], terms: Terms, *, here: bool = False) -> None:
         try:
             lane, backend = self._open_lane(), self._model.backend
+            request = self._of_tenant(asked, terms)
             adapters = admit(backend, self.spec, request)
             if self._shared is None or not backend.deterministic(request):
                 job = self._job(request, watch, watch)
@@ -244,14 +247,18 @@ class ModelRuntime:
 
             watch.wait()  # others may have its outcome for it
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            asked = self._shared.ask(request, watch, deadline, enter, terms.tenant)
+            met = self._shared.ask(request, watch, deadline, enter, terms.tenant)
         except UnavailableError:
             if self._successor is None:
                 raise
-            self._successor._ask(request, watch, terms, here=here)  # noqa: SLF001 - one of us
+            self._successor._ask(asked, watch, terms, here=here)  # noqa: SLF001 - one of us
             return
-        watch.leave = asked.leave
-        self._observer.cached(self.spec.name, hit=asked.hit)
+        watch.leave = met.leave
+        self._observer.cached(self.spec.name, hit=met.hit)
+
+    def _of_tenant(self, request: BaseRequest, terms: Terms) -> BaseRequest:
+        """The request, with whose it is where the backend keeps something for them."""
+        return owned(request, terms.tenant) if self._owned and terms.tenant else request
 
     def _job(self, request: BaseRequest, outlet: Outlet, watch: Watch[Any]) -> Job:
         kind = StepJob if self._model.backend.steps(request) else PredictJob
@@ -299,11 +306,11 @@ class ModelRuntime:
         return watch.depart
 
     def _begin_stream(
-        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch[Any]
+        self, asked: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch[Any]
     ) -> None:
         if self.backend.streams():
             try:
-                lane = self._open_lane()
+                lane, request = self._open_lane(), self._of_tenant(asked, terms)
                 adapters = admit(self.backend, self.spec, request)
                 job: Job | None = None
                 if self.backend.steps(request):
@@ -316,10 +323,10 @@ class ModelRuntime:
             except UnavailableError:
                 if self._successor is None:
                     raise
-                self._successor._begin_stream(request, emit, terms, watch)  # noqa: SLF001 - one of us
+                self._successor._begin_stream(asked, emit, terms, watch)  # noqa: SLF001 - one of us
                 return
         emit(ProgressEvent(step=0, total_steps=1))
-        self._ask(request, watch, terms)
+        self._ask(asked, watch, terms)
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend
