@@ -137,6 +137,10 @@ def _spec(content: Any, name: str) -> ModelSpec:
     if spec.lora is not None and (loose := spec.lora.unconfined()):
         message = f"{', '.join(loose)}: a local path needs `root`, the folder that adapters lie in."
         raise _refusal("missing", ("lora", "root"), message)
+    for setting in spec.backend_class.trusted_settings:
+        if spec.backend_kwargs.get(setting, False) is not False:
+            message = f"{setting} may be set only in the server's own settings, not over HTTP."
+            raise _refusal("not_allowed", ("backend_kwargs", setting), message)
     try:
         contained(spec.make_backend)()
     except (ValueError, BrokeOutError) as error:
