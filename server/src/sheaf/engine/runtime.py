@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 from sheaf.backends.base import ModelBackend
@@ -20,6 +21,7 @@ from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.admission import admit
 from sheaf.engine.allocator import keep_large_arrays
 from sheaf.engine.answers import Outcome, Outlet, Reply, Waiter, into_future, unwrap
+from sheaf.engine.aside import aside
 from sheaf.engine.asked import Asked
 from sheaf.engine.cache import AnswerCache
 from sheaf.engine.gathering import GATHERING
@@ -48,6 +50,17 @@ class Asking(TypedDict, total=False):
     priority: int
     tenant: str
     bill: Bill | None
+
+
+def _given(reply: Reply) -> Reply:
+    return reply
+
+
+def _leave_all(asked: Sequence[Asked | ProblemError]) -> None:
+    """Nobody waits for the answers any more."""
+    for one in asked:
+        if isinstance(one, Asked):
+            one.depart()
 
 
 #: Seconds between two looks whether a load was interrupted.
@@ -182,29 +195,70 @@ class ModelRuntime:
         """Put a request to the model from an event loop; raises as `submit` does. Await its `answer`."""
         return self._asked(request, Terms(**terms))
 
+    async def ask_aside(self, request: BaseRequest, **terms: Unpack[Asking]) -> Asked:
+        """`ask` for a large request: the backend's checks of it run on a thread, and the loop goes on."""
+        (asked,) = await self._ask_aside([request], Terms(**terms))
+        if isinstance(asked, ProblemError):
+            raise asked from asked.__cause__
+        return asked
+
     async def predict(self, request: BaseRequest, **terms: Unpack[Asking]) -> Any:
         """Answer one request; cancelling the caller frees its place."""
         return await self.ask(request, **terms).answer()
 
     async def predict_many(
-        self, requests: Sequence[BaseRequest], **terms: Unpack[Asking]
+        self, requests: Sequence[BaseRequest], *, large: bool = False, **terms: Unpack[Asking]
     ) -> list[Any | ProblemError]:
-        """Answer or refuse each request by itself, in their order; together they take turns as one call."""
-        own = Terms(**terms, call=object() if len(requests) > 1 else None)
+        """Answer or refuse each request by itself, in their order; together they take turns as one call.
 
-        async def one(request: BaseRequest) -> Any | ProblemError:
+        Where they are `large`, they are put in line on a thread, as by `ask_aside`.
+        """
+        own = Terms(**terms, call=object() if len(requests) > 1 else None)
+        asked = await self._ask_aside(requests, own) if large else []
+
+        async def one(place: int) -> Any | ProblemError:
             try:
-                return await self._asked(request, own).answer()
+                there = asked[place] if large else self._asked(requests[place], own)
+                return there if isinstance(there, ProblemError) else await there.answer()
             except ProblemError as error:
                 return error
 
-        return await asyncio.gather(*map(one, requests))
+        try:
+            return await asyncio.gather(*map(one, range(len(requests))))
+        except asyncio.CancelledError:
+            _leave_all(asked)  # whose turn to wait has not come
+            raise
 
-    def stream(self, request: BaseRequest, **terms: Unpack[Asking]) -> AsyncGenerator[Event, None]:
-        """Progress events, then the result; leaving the iteration cancels the work between two steps."""
+    async def _ask_aside(self, requests: Sequence[BaseRequest], terms: Terms) -> list[Asked | ProblemError]:
+        """Put requests in line on a thread; who is cancelled meanwhile frees their places."""
+        replies = [Reply() for _ in requests]  # they are of this loop
+
+        def open_all() -> list[Asked | ProblemError]:
+            asked: list[Asked | ProblemError] = []
+            for request, reply in zip(requests, replies, strict=True):
+                try:
+                    watch = self._open(request, partial(_given, reply), terms)
+                except ProblemError as error:
+                    asked.append(error)
+                else:
+                    asked.append(Asked(watch, terms.timeout))
+            return asked
+
+        return await aside(open_all, _leave_all)
+
+    def stream(
+        self, request: BaseRequest, *, large: bool = False, **terms: Unpack[Asking]
+    ) -> AsyncGenerator[Event, None]:
+        """Progress events, then the result; leaving the iteration cancels the work between two steps.
+
+        A `large` request is put in line on a thread, as by `ask_aside`.
+        """
         own = Terms(**terms)
         return aiterate(
-            lambda emit: self._open_stream(request, emit, own), own.timeout, str(request.request_id)
+            lambda emit: self._open_stream(request, emit, own),
+            own.timeout,
+            str(request.request_id),
+            large=large,
         )
 
     def iter_stream(self, request: BaseRequest, **terms: Unpack[Asking]) -> Generator[Event, None, None]:
