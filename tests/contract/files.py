@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
 import wave
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,17 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def claim(flac: bytes, frames: int) -> bytes:
+    """The part of a FLAC's header that tells its length, with another one."""
+    told = struct.unpack_from(">Q", flac, 18)[0]
+    return struct.pack(">Q", told >> 36 << 36 | frames)
+
+
 def strangers(sounds: Mapping[str, bytes]) -> dict[str, bytes]:
     """What people send by mistake, and files of these formats that are broken inside."""
     made = images()
@@ -106,6 +119,13 @@ def strangers(sounds: Mapping[str, bytes]) -> dict[str, bytes]:
         *(sounds[name] for name in ("pcm.wav", "flac.flac")),
     )
     picture = Image.open(io.BytesIO(png))
+    # What a decoder that reads another header than we do would take for the size.
+    header = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0)
+    large = (
+        b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, 13_000, 13_000, 3) + bytes.fromhex("012200021101031101")
+    )
+    reserved = b"\xff\xf0" + struct.pack(">H", 2 + len(large)) + large
+    frames = flac.index(b"\xff\xf8")
     return {
         "an HTML page": b"\n<!DOCTYPE html><html><body>404</body></html>",
         "an HTML page behind a byte-order mark": b"\xef\xbb\xbf<HTML><p>no such file</p></HTML>",
@@ -146,8 +166,16 @@ def strangers(sounds: Mapping[str, bytes]) -> dict[str, bytes]:
         "PNG of 2^31 rows": png[:20] + b"\x80\0\0\0" + png[24:],
         "PNG of 3 bits": png[:24] + b"\x03" + png[25:],
         "PNG without pixels": png[:33] + png[-12:],
+        "PNG with a chunk before its header": png[:8] + png_chunk(b"prVt", b"\0" * 13) + png[8:],
+        "PNG with two headers": png[:33] + png_chunk(b"IHDR", header) + png[33:],
         "JPEG of no rows": jpeg.replace(b"\0\x11\x08\0\x05\0\x07", b"\0\x11\x08\0\0\0\x07"),
         "JPEG whose scan has no frame before it": jpeg.replace(b"\xff\xc0", b"\xff\xc4"),
+        "JPEG of two frames": jpeg.replace(b"\xff\xc0", large + b"\xff\xc0"),
+        "JPEG with a frame within a reserved segment": jpeg.replace(b"\xff\xda", reserved + b"\xff\xda"),
+        "JPEG with an image of images": jpeg.replace(b"\xff\xda", b"\xff\xde" + large[2:] + b"\xff\xda"),
+        "JPEG with junk before its segments": jpeg[:2] + b"\xff\0" + jpeg[2:],
+        "a PPM": encoded(picture, "PPM"),
+        "a DIB": encoded(picture, "DIB"),
         "lossy WebP without width": webp[:26] + bytes(2) + webp[28:],
         "PNG, junk behind": png + b"junk" * 9,
         "JPEG, junk behind": jpeg + b"junk" * 9,
@@ -160,6 +188,10 @@ def strangers(sounds: Mapping[str, bytes]) -> dict[str, bytes]:
         "WAV that lies": wav.replace(b"data\x80\x02\0\0", b"data\x80\x02\1\0"),
         "WAV whose sound has no format": wav.replace(b"fmt ", b"junk"),
         "FLAC without a rate": flac[:18] + bytes(3) + flac[21:],
+        "FLAC without a frame": flac[:frames],
+        "FLAC that says that it has no frame": flac[:18] + claim(flac, 0) + flac[26:],
+        "WAV without a frame": wav.replace(b"data\x80\x02\0\0", b"data\0\0\0\0")[: wav.index(b"data") + 8],
+        "WAV of less than a frame": wav.replace(b"data\x80\x02\0\0", b"data\1\0\0\0"),
         "FLAC behind a tag": b"ID3\x04\0\0\0\0\0\x05tag!!" + flac,
         "a tag longer than the file": b"ID3\x04\0\0\0\0\x7f\x7f" + bytes(50),
         "MP4 without its index": sounds["aac.m4a"].replace(b"moov", b"free"),

@@ -100,7 +100,9 @@ def test_a_model_that_does_not_come_up_raises_and_leaves_nothing(
 
     before = threading.active_count()
     world = World(**{name: fail})
-    with pytest.raises(kind, match="no weights"), steered(world):
+    # What would end a program, such as the server that loads a model more, is an error of the model's.
+    told = kind if issubclass(kind, Exception) else RuntimeError
+    with pytest.raises(told, match="no weights"), steered(world):
         pass
     assert world.threads["unload"] == world.threads["load"]
     wait_until(lambda: threading.active_count() <= before)

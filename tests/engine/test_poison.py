@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
 from typing import Any
@@ -28,7 +29,11 @@ class Spiteful(Exception):  # noqa: N818
         raise RuntimeError("no words")
 
 
-def poisoned(kind: type[Exception] = RuntimeError) -> Any:
+class Panic(BaseException):
+    """What Rust's panics are under pyo3."""
+
+
+def poisoned(kind: type[BaseException] = RuntimeError) -> Any:
     def hook(values: Values) -> None:
         if POISON in values:
             raise kind("secret")
@@ -57,9 +62,13 @@ def test_any_poisons_in_a_batch_cost_nobody_else(make_request: MakeRequest, size
 
 
 @pytest.mark.parametrize(
-    "kind", [RuntimeError, Spiteful, KeyError, MemoryError, StopIteration, RecursionError]
+    "kind",
+    [
+        *(RuntimeError, Spiteful, KeyError, MemoryError, StopIteration, RecursionError),
+        *(SystemExit, GeneratorExit, asyncio.CancelledError, Panic),
+    ],
 )
-def test_whatever_is_raised_stays_inside(make_request: MakeRequest, kind: type[Exception]) -> None:
+def test_whatever_is_raised_stays_inside(make_request: MakeRequest, kind: type[BaseException]) -> None:
     world = World()
     world.hooks["predict"] = lambda values: (hold_first(world)(values), poisoned(kind)(values))
     with steered(world) as runtime:

@@ -187,12 +187,15 @@ def test_equal_requests_share_their_steps(form: Form, make_request: MakeRequest)
         nothing_left(runtime)
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit], ids=["an error", "an exit"])
 @pytest.mark.parametrize("where", ["prepare", "each", "finish"])
 @pytest.mark.parametrize("position", range(4))
-def test_a_fault_of_one_is_nobody_elses(form: Form, ask: Any, where: str, position: int) -> None:
+def test_a_fault_of_one_is_nobody_elses(
+    form: Form, ask: Any, where: str, position: int, kind: type[BaseException]
+) -> None:
     def fail(value: float) -> None:
         if value == 666.0:
-            raise RuntimeError("secret")
+            raise kind("secret")
 
     values = [10.0, 20.0, 30.0, 40.0]
     values[position] = 666.0

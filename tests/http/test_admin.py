@@ -37,6 +37,32 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._registered, "test-echo", Echo)
     monkeypatch.setitem(registry._registered, "test-broken", Broken)
     monkeypatch.setitem(registry._registered, "test-adapted", Adapted)
+    monkeypatch.setitem(registry._registered, "test-exiting", Exiting)
+    monkeypatch.setitem(registry._registered, "test-trusting", Trusting)
+    monkeypatch.setitem(registry._registered, "test-unmade", Unmade)
+
+
+class Trusting(Echo):
+    """A model whose files may run code, where its settings say so."""
+
+    trusted_settings = frozenset({"trust_pickle"})
+
+    def __init__(self, *, trust_pickle: bool = False) -> None:
+        super().__init__()
+
+
+class Exiting(Echo):
+    """A model whose library ends the program while it loads."""
+
+    def load(self) -> None:
+        raise SystemExit("no checkpoint at /models/none")
+
+
+class Unmade(Echo):
+    """The same, before it loads."""
+
+    def __init__(self) -> None:
+        raise SystemExit("no checkpoint at /models/none")
 
 
 class Adapted(EchoBackend.of("diffusion")):  # type: ignore[misc]
@@ -132,7 +158,19 @@ def test_a_model_is_loaded_updated_and_unloaded(serve: Serve) -> None:
             ("out_of_range", "/batch_policy/max_queue"),
         ),
         ({"backend": "test-echo", "backend_kwargs": {"no": 1}}, 422, ("not_allowed", "/backend_kwargs")),
+        (
+            {"backend": "test-trusting", "backend_kwargs": {"trust_pickle": True}},
+            422,
+            ("not_allowed", "/backend_kwargs/trust_pickle"),
+        ),
+        (
+            {"backend": "test-trusting", "backend_kwargs": {"trust_pickle": "yes"}},
+            422,
+            ("not_allowed", "/backend_kwargs/trust_pickle"),
+        ),
         ({"backend": "test-broken"}, 500, None),
+        ({"backend": "test-exiting"}, 500, None),
+        ({"backend": "test-unmade"}, 422, ("not_allowed", "/backend_kwargs")),
     ],
     ids=str,
 )
@@ -149,6 +187,18 @@ def test_a_bad_spec_changes_nothing_and_is_told(serve: Serve, spec: Any, status:
     ask = {"json": GOOD, "headers": ORDINARY}
     assert httpx.post(f"{server.url}/echo/predict", **ask).json()["mean"] == [2, 2]
     assert httpx.post(f"{server.url}/fresh/predict", **ask).status_code == 404
+
+
+def test_what_the_server_s_own_settings_may_say_is_not_the_admin_s(serve: Serve) -> None:
+    server = serve(
+        ModelSpec(name="echo", backend="test-trusting", backend_kwargs={"trust_pickle": True}), access=ACCESS
+    )
+    url = f"{server.url}/admin/models/other"
+    for settings, status in (({"trust_pickle": False}, 201), ({}, 200), ({"trust_pickle": True}, 422)):
+        spec = {"backend": "test-trusting", "backend_kwargs": settings}
+        answer = httpx.put(url, json=spec, headers=ADMIN, timeout=30)
+        assert answer.status_code == status
+    assert "only in the server's own settings" in answer.json()["errors"][0]["message"]
 
 
 ANYWHERE = {"adapters": {"a": {"source": "/etc/a.safetensors"}, "b": {"source": "hf:org/b"}}}

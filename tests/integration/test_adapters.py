@@ -22,7 +22,7 @@ import pytest
 from sheaf.embedded import EmbeddedServer
 from sheaf.engine import ModelRuntime
 from sheaf.extras import install_command
-from sheaf.lora import ActiveAdapters
+from sheaf.lora import ActiveAdapters, LoRAAdapter, LoRAConfig
 from sheaf.spec import ModelSpec
 from sheaf_client import ResultEvent, Sheaf
 from sheaf_client.errors import BackendError, InvalidRequestError
@@ -327,3 +327,23 @@ def test_the_typescript_client_selects_adapters(flux: Studio, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     for image, (_, _, active) in zip(json.loads(done.stdout), CASES, strict=True):
         assert close_to(opened(b64decode(image)), flux.alone(draw(), active))
+
+
+@pytest.mark.parametrize("link", [STANDARD, "other.safetensors"])
+def test_a_link_in_an_adapter_s_folder_does_not_lead_out_of_root(tmp_path: Path, link: str) -> None:
+    from sheaf.backends._diffusers.adapter_files import AdapterError, find_file
+
+    for name in ("root/ink", "root/kept", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("root/kept/a.safetensors", "elsewhere/a.safetensors"):
+        (tmp_path / name).touch()
+    adapters, path = {"ink": LoRAAdapter(source="ink")}, tmp_path / "root" / "ink" / link
+    confined = LoRAConfig(adapters=adapters, root=tmp_path / "root")
+    path.symlink_to(tmp_path / "elsewhere" / "a.safetensors")
+    with pytest.raises(AdapterError, match="outside"):
+        find_file("ink", confined)
+    free = LoRAConfig(adapters={"ink": LoRAAdapter(source=str(path.parent))})
+    assert find_file("ink", free) == path  # the deployer's own, who named no root
+    path.unlink()
+    path.symlink_to(tmp_path / "root" / "kept" / "a.safetensors")
+    assert find_file("ink", confined) == path

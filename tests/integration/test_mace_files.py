@@ -80,6 +80,11 @@ class Harm:
         return os.mkdir, (str(self.path),)
 
 
+def test_trust_is_the_server_s_own_to_give() -> None:
+    """What the admin's routes refuse to take: tests/http/test_admin.py."""
+    assert MACEBackend.trusted_settings == {"trust_pickle"}
+
+
 def test_nothing_that_a_file_names_is_called(tmp_path: Path) -> None:
     harmed = tmp_path / "harmed"
     model = torch.load(make_mace(tmp_path / "good.model"), weights_only=False)

@@ -139,7 +139,7 @@ def test_the_least_recently_used_go_when_the_bound_is_reached() -> None:
     ids = [backend.predict(classify(numbers(1), rows)).context_id for rows in tables[:2]]
     backend.predict(ask(numbers(1), context_id=ids[0]))
     ids.append(backend.predict(classify(numbers(1), tables[2])).context_id)
-    assert [str(key) in backend.contexts for key in ids] == [True, False, True]
+    assert [("", str(key)) in backend.contexts for key in ids] == [True, False, True]
     assert backend.contexts.size <= backend.contexts.max_bytes
     dropped = ask(numbers(1), context_id=ids[1])
     assert fault_of(backend.batch_predict([dropped])[0]) == ("unsupported", "/context_id")

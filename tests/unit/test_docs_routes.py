@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
@@ -93,6 +94,26 @@ def test_script_is_compressed_for_those_who_take_it(client: TestClient, accepted
     assert answer.headers.get("content-encoding") == encoding
     assert answer.headers["vary"] == "Accept-Encoding"
     assert hashlib.sha256(answer.content).hexdigest() == vendor.SHA256
+
+
+def test_script_is_unpacked_once_and_beside_the_event_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    unpack, loops = gzip.decompress, list[bool]()
+
+    def watched(content: bytes) -> bytes:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            loops.append(False)
+        else:
+            loops.append(True)
+        return unpack(content)
+
+    monkeypatch.setattr(gzip, "decompress", watched)
+    answers = [client.get("/docs/scalar.js", headers={"Accept-Encoding": "identity"}) for _ in range(3)]
+    assert {hashlib.sha256(answer.content).hexdigest() for answer in answers} == {vendor.SHA256}
+    assert loops == [False]
 
 
 def test_client_that_has_the_file_gets_304(client: TestClient):

@@ -61,9 +61,9 @@ ALLOWED = {
     },
     "worker": {"extras", "local", "records", "spec", "worker"},
     "scheduling": {"scheduling"},
-    "backends": {"api", "backends", "extras", "lora", "registry", "scheduling"},
-    "engine": {"backends", "cache", "engine", "lora", "scheduling", "spec"},
-    "http": {"document", "engine", "http", "observability", "registry", "settings", "spec"},
+    "backends": {"api", "backends", "extras", "interrupts", "lora", "registry", "scheduling"},
+    "engine": {"backends", "cache", "engine", "interrupts", "lora", "scheduling", "spec"},
+    "http": {"document", "engine", "http", "interrupts", "observability", "registry", "settings", "spec"},
     "observability": {"engine", "environment", "extras", "observability"},
 }
 

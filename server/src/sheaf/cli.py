@@ -19,7 +19,9 @@ app = typer.Typer(
     help="Serve foundation models that are not text LLMs.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # some versions show locals, and those hold URLs with passwords
+    # Some versions show locals unless told otherwise, and those hold URLs with passwords.
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
 )
 keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
 app.add_typer(keys, name="key")
@@ -41,7 +43,9 @@ def about() -> None:
 def serve(
     models: Annotated[list[str], typer.Argument(help="Names of backends, or YAML files of model specs.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.")] = 8000,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0 for any that is free.", min=0, max=65535)
+    ] = 8000,
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Origin whose pages may call this server; may be repeated.")
     ] = None,
@@ -111,7 +115,8 @@ def worker(
     ] = 30,
     max_attempts: Annotated[int, typer.Option(help="Attempts before a job is a dead letter.")] = 3,
     metrics_port: Annotated[
-        int | None, typer.Option(help="Port that tells Prometheus of the models; none where absent.")
+        int | None,
+        typer.Option(help="Port that tells Prometheus of the models; none where absent.", min=0, max=65535),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="Address of that port.")] = "127.0.0.1",
 ) -> None:

@@ -126,9 +126,12 @@ class LoRAConfig(BaseModel):
         """
         if source.path is None or self.root is None:
             return source.path
-        root = self.root.resolve()
-        path = (root / source.path).resolve()
-        if not path.is_relative_to(root):
+        return self.confined(name, self.root.resolve() / source.path)
+
+    def confined(self, name: str, path: Path) -> Path:
+        """A local path of an adapter, links followed; raises `ValueError` where that leads out of `root`."""
+        path = path.resolve()
+        if self.root is not None and not path.is_relative_to(self.root.resolve()):
             raise ValueError(f"adapter {name!r} lies outside of {self.root}")
         return path
 

@@ -26,10 +26,18 @@ def read_yaml(path: Path) -> Any:
     try:
         content: Any = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {_told_in_a_line(error)}") from None
     if unknown := [key for key in _keys(content) if key not in _MEMBERS]:
         raise ValueError(f"{path}: {unknown[0]}: unknown; there may be {', '.join(_MEMBERS)}")
     return content
+
+
+def _told_in_a_line(error: yaml.YAMLError) -> str:
+    """Why a file is no YAML, and where; what stands there is not repeated."""
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if mark is None or not isinstance(error, yaml.MarkedYAMLError):
+        return f"no YAML: {str(error).splitlines()[0]}"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def _keys(content: Any) -> list[str]:

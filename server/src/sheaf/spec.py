@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SkipValidation, model_validator
 
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.contexts import context_secret
 from sheaf.backends.declared import checked_class, declared_type
 from sheaf.backends.operations import served_by
 from sheaf.cache import CacheConfig, cache_disabled
@@ -62,6 +63,13 @@ class ModelSpec(BaseModel):
         description="Most bytes that the backend keeps between requests, such as fitted tables; "
         "the backend's own bound by default.",
     )
+    shared_contexts: bool = Field(
+        default=False,
+        description="Whether callers with different keys use each other's contexts: what the backend keeps "
+        "of equal content, and what an identifier of another stands for.",
+    )
+    #: Goes along to other processes, so that all replicas give equal content one identifier.
+    _context_secret: bytes = PrivateAttr(default_factory=context_secret)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -134,6 +142,7 @@ class ModelSpec(BaseModel):
             backend = self.backend_class(**self.backend_kwargs)
             if self.context_bytes is not None:
                 backend.contexts.max_bytes = self.context_bytes
+            backend.contexts.secret = self._context_secret
             backend.lora = self.lora
             return backend
         except TypeError as error:

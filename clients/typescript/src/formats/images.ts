@@ -42,6 +42,8 @@ function png(data: Uint8Array, view: DataView): Size {
     const kind = letters(view, place + 4);
     place += 12 + view.getUint32(place);
     if (kind === 'IEND' || !/^[A-Za-z]{4}$/.test(kind)) break;
+    // Decoders differ in which of two they take.
+    if (kind === 'IHDR') throw new BrokenFile('The PNG file has two headers.');
     if (place > data.length || (kind === 'IDAT' && !standsBehind(data, 'IEND', place)))
       throw cutOff('PNG', 'before its end');
     if (kind === 'IDAT') return [width, height];
@@ -61,14 +63,19 @@ function jpeg(data: Uint8Array, view: DataView): Size {
     else if (marker <= 0x01 || (marker >= 0xd0 && marker <= 0xd8))
       place += 2; // no length follows
     else if (marker === 0xd9) break;
+    // Reserved, or of images within images: some decoders stop there, and some find sizes within.
+    else if (marker < 0xc0 || [0xc8, 0xde, 0xdf].includes(marker) || (marker >= 0xf0 && marker <= 0xfd))
+      throw new BrokenFile("The JPEG file's header is broken.");
     else if (marker === 0xda) {
       if (!size) break;
       if (!standsBehind(data, '\xff\xd9', place)) throw cutOff('JPEG', 'before its end');
       return size;
     } else {
       const length = view.getUint16(place + 2);
-      if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker))
+      if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xcc].includes(marker)) {
+        if (size) throw new BrokenFile('The JPEG file states its size twice.'); // as above
         size = [view.getUint16(place + 7), view.getUint16(place + 5)];
+      }
       place += 2 + Math.max(2, length);
     }
   }

@@ -55,19 +55,21 @@ function tagEnd(data: Uint8Array): number {
 
 function wav(data: Uint8Array, view: DataView, start: number): void {
   let place = start + 12;
-  let described = false;
+  let frame = 0;
   for (let part = 0; part < MOST_PARTS; part++) {
     const size = view.getUint32(place + 4, true);
     if (isAt(data, place, 'fmt ')) {
       const [channels, rate] = [view.getUint16(place + 10, true), view.getUint32(place + 12, true)];
-      view.getUint16(place + 22, true); // the bits of a sample are there too
+      const bits = view.getUint16(place + 22, true);
       if (!channels || !rate)
         throw new BrokenFile("The WAV file's header states no channels or no sample rate.");
-      described = true;
+      // Of packed formats the header says no bits; a byte is the least a frame can be taken for.
+      frame = Math.max(1, Math.floor((channels * bits) / 8));
     } else if (isAt(data, place, 'data')) {
-      if (!described) break;
+      if (!frame) break;
       const there = data.length - place - 8;
       if (size < UNKNOWN && size > there) throw cutOff('WAV', `${size - there} bytes before its end`);
+      if ((size === 0 || size >= UNKNOWN ? there : size) < frame) break;
       return;
     }
     place += 8 + size + (size % 2);
@@ -85,9 +87,19 @@ function flac(data: Uint8Array, view: DataView, start: number): void {
     const head = view.getUint32(place);
     place += 4 + (head & 0xffffff);
     if (place > data.length) break;
-    if (head >>> 31) return;
+    if (head >>> 31) {
+      if (hasFrame(data, place)) return;
+      throw new BrokenFile('The FLAC file has no sound behind its header.');
+    }
   }
   throw cutOff('FLAC', 'in its header');
+}
+
+/** Whether a frame of FLAC begins at a place or behind it. */
+function hasFrame(data: Uint8Array, from: number): boolean {
+  for (let at = data.indexOf(0xff, from); at >= 0; at = data.indexOf(0xff, at + 1))
+    if ((data[at + 1]! & 0xfe) === 0xf8) return true;
+  return false;
 }
 
 function au(data: Uint8Array, view: DataView, start: number): void {

@@ -50,6 +50,8 @@ def _png(data: bytes) -> tuple[int, int]:
         place += 12 + length
         if kind == b"IEND" or not kind.isalpha():
             break
+        if kind == b"IHDR":  # decoders differ in which of two they take
+            raise BrokenFileError("The PNG file has two headers.")
         if place > len(data) or (kind == b"IDAT" and data.rfind(b"IEND", place) < 0):
             raise cut_off("PNG", "before its end")
         if kind == b"IDAT":
@@ -69,6 +71,9 @@ def _jpeg(data: bytes) -> tuple[int, int]:
             place += 2
         elif marker == 0xD9:
             break
+        elif marker < 0xC0 or marker in (0xC8, 0xDE, 0xDF) or 0xF0 <= marker <= 0xFD:
+            # Reserved, or of images within images: some decoders stop there, and some find sizes within.
+            raise BrokenFileError("The JPEG file's header is broken.")
         elif marker == 0xDA:
             if size is None:
                 break
@@ -77,7 +82,9 @@ def _jpeg(data: bytes) -> tuple[int, int]:
             return size
         else:
             length = struct.unpack_from(">H", data, place + 2)[0]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xCC):
+                if size is not None:  # as above
+                    raise BrokenFileError("The JPEG file states its size twice.")
                 height, width = struct.unpack_from(">HH", data, place + 5)
                 size = width, height
             place += 2 + max(2, length)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import repeat
 
 from sheaf_client._formats.broken import BrokenFileError, cut_off
+from sheaf_client._formats.flac import SYNC, counted
 from sheaf_client._formats.kinds import kind_of
 
 #: Parts of a file that are looked through; recordings in fragments have many.
@@ -36,8 +37,11 @@ class SoundSize:
     frames: int
 
 
-def sound_size(data: bytes) -> SoundSize | None:
-    """Rate and length of a WAV or FLAC file, as the header states them; None for other formats.
+def sound_size(data: bytes, *, count: bool = False) -> SoundSize | None:
+    """Rate and length of a WAV or FLAC file; None for other formats.
+
+    Args:
+        count: Whether to count what a header may lie about, which takes a while; else what it states.
 
     Raises:
         BrokenFileError: It is no sound, or ends too early.
@@ -51,9 +55,12 @@ def sound_size(data: bytes) -> SoundSize | None:
     for name, mark, place, read in _READERS:
         if data.startswith(mark, start + place):
             try:
-                return read(data, start)
+                size = read(data, start)
             except (struct.error, IndexError):
                 raise cut_off(name, "in its header") from None
+            if count and size is not None and read is _flac:
+                return SoundSize(size.rate, counted(data, start, size.frames))
+            return size
     length = _frame_length(data[start : start + 6])
     if length and start + length > len(data):
         raise cut_off("sound", "in its first frame")
@@ -94,6 +101,8 @@ def _wav(data: bytes, start: int) -> SoundSize:
                 size = there
             if size > there:
                 raise cut_off("WAV", f"{size - there} bytes before its end")
+            if size < frame:
+                break
             return SoundSize(rate, size // frame)
         place += 8 + size + size % 2
     raise BrokenFileError("The WAV file has no sound behind its header.")
@@ -113,6 +122,8 @@ def _flac(data: bytes, start: int) -> SoundSize:
         if place > len(data):
             break
         if head >> 31:
+            if SYNC.search(data, place) is None:
+                raise BrokenFileError("The FLAC file has no sound behind its header.")
             return size
     raise cut_off("FLAC", "in its header")
 

@@ -30,6 +30,10 @@ ResponseT = TypeVar("ResponseT", bound=BaseResponse, default=Any)
 _FATAL = ("CUDA error", "device-side assert", "HIP error", "NCCL error")
 
 
+#: Milliseconds that a call should take at most which answers one request after another.
+LOOP_TARGET_MS = 500.0
+
+
 class BackendDiedError(RuntimeError):
     """Raised by a backend that cannot go on, such as one whose process ended: the engine loads it anew."""
 
@@ -56,9 +60,20 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     #: run its call on its own thread, still one call at a time: handing it over costs more than such a call.
     inline: ClassVar[bool] = False
 
+    #: Whether answers rest on `contexts`; of each request `owner_of` then says whose contexts those are.
+    keeps_contexts: ClassVar[bool] = False
+
+    #: Milliseconds that one call should take at most where the policy's `target_ms` says nothing. For what
+    #: answers a batch one by one: to share a call saves nothing there, and the quick wait for the slow.
+    target_ms: ClassVar[float | None] = None
+
     #: Whether the model takes LoRA adapters, and whether one batch may hold requests with different ones.
     takes_adapters: ClassVar[bool] = False
     mixes_adapters: ClassVar[bool] = False
+
+    #: Settings that only the server's own files and code may give, and no request that loads a model: such as
+    #: what lets a file run code.
+    trusted_settings: ClassVar[frozenset[str]] = frozenset()
 
     #: The adapters that the deployment declares, given by its spec before `load`.
     lora: LoRAConfig | None = None
@@ -182,6 +197,12 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     def unload(self) -> None:
         """Let go of the weights."""
+
+    @classmethod
+    def default_target_ms(cls) -> float | None:
+        """`target_ms`; where it is None and `predict` alone is written, that of all loops."""
+        one_by_one = cls.batch_predict is ModelBackend.batch_predict
+        return LOOP_TARGET_MS if cls.target_ms is None and one_by_one else cls.target_ms
 
     @classmethod
     def streams(cls) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sheaf.backends._common import missing_library, one_of, torch_dtype
 from sheaf.backends._materials import MAX_COST, PASS_COST, PotentialBackend
@@ -27,6 +27,8 @@ class MACEBackend(PotentialBackend):
         pass_cost: most neighbours of all atoms in one pass through the network.
         max_cost: most neighbours of all atoms of one structure; a larger one is refused.
     """
+
+    trusted_settings: ClassVar[frozenset[str]] = frozenset({"trust_pickle"})
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from typing_extensions import TypeVar
 
 from sheaf.backends.base import RequestT, ResponseT
 from sheaf.backends.stepwise import StepwiseBackend
+from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf_client.contracts.events import ProgressEvent
 
 AskT = TypeVar("AskT", default=Any)
@@ -79,9 +80,9 @@ class Course(Generic[AskT, GiveT, ResponseT]):
         self._go.release()
         self._stopped.acquire()
         outcome = self._outcome
-        if isinstance(outcome, Exception) or not isinstance(outcome, BaseException):
-            return outcome if isinstance(outcome, Exception) else None
-        raise outcome
+        if isinstance(outcome, INTERRUPTS):
+            raise outcome
+        return as_error(outcome) if isinstance(outcome, BaseException) else None
 
     def cancel(self) -> None:
         """Have the loop unwind from where it waits; returns at once."""

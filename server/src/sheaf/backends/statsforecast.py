@@ -32,7 +32,7 @@ from sheaf.backends._time_series import (
     wants_quantiles,
     wants_samples,
 )
-from sheaf.backends.base import ModelBackend
+from sheaf.backends.base import LOOP_TARGET_MS, ModelBackend
 from sheaf.registry import register_backend
 from sheaf_client.errors import InvalidRequestError
 
@@ -95,6 +95,7 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     """
 
     model_type: ClassVar[str] = "time_series"
+    target_ms: ClassVar[float | None] = LOOP_TARGET_MS
 
     def __init__(
         self,

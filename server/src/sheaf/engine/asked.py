@@ -26,6 +26,10 @@ class Asked:
             return watch.outcome
         return watch.outlet.outcome
 
+    def depart(self) -> None:
+        """The caller goes away."""
+        self._watch.depart()
+
     async def answer(self) -> Any:
         """The response, once it is there; an error is raised. Cancelling its caller frees the place."""
         watch = self._watch

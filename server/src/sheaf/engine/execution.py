@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from sheaf.backends.base import BackendDiedError, ModelBackend
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
+from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
 from sheaf_client.contracts.events import ProgressEvent
@@ -86,8 +87,10 @@ class Halving(Generic[JobT, OutcomeT]):
         """Have the model called; raises `Died` where it cannot go on."""
         try:
             outcomes = self._call(jobs)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
-            self._recover(jobs, error)
+        except INTERRUPTS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a model raises, its neighbours are answered
+            self._recover(jobs, as_error(error))
         else:
             if self.fitted is not None:
                 self.fitted.append(jobs)
@@ -121,7 +124,10 @@ def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float
         if job.events is None:
             job.events, job.owner = iter(backend.stream(job.request)), backend
         event = next(job.events, None)
-    except Exception as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as raised:  # noqa: BLE001 - as above
+        error = as_error(raised)
         job.settle(as_problem(error, job.request))
         if diagnose(backend, error)[0]:
             raise Died(error, []) from error
@@ -143,13 +149,17 @@ def diagnose(backend: ModelBackend, error: Exception) -> tuple[bool, bool]:
     try:
         died = isinstance(error, BackendDiedError) or backend.is_fatal(error)
         out_of_memory = not died and backend.is_out_of_memory(error)
-    except Exception:
+    except INTERRUPTS:
+        raise
+    except BaseException:
         log.exception("a backend could not say what its error means")
         return False, False
     try:
         if out_of_memory:
             backend.free_memory()
-    except Exception:
+    except INTERRUPTS:
+        raise
+    except BaseException:
         log.exception("a backend could not give back its memory; loading it anew")
         died = True
     return died, out_of_memory

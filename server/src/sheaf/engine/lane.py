@@ -20,6 +20,7 @@ from typing import Any
 from sheaf.engine.jobs import Job
 from sheaf.engine.process import PATIENCE, break_off, stop_at_the_end
 from sheaf.engine.turns import Call, Model, Running, stopping, tell_late, tell_stopped
+from sheaf.interrupts import ProcessEnds
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.pace import Pace
 from sheaf.scheduling.queue import Entry, WaitingLine
@@ -246,7 +247,7 @@ class Lane:
     def _run(self) -> None:
         try:
             self._run_turns()
-        except SystemExit:
+        except ProcessEnds:
             if not self._aborted:
                 raise
         finally:

@@ -16,6 +16,7 @@ from sheaf.engine.heap import resettle_heap
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.engine.steps import Turn, let_go, run_turn
+from sheaf.interrupts import INTERRUPTS
 from sheaf.scheduling.latency import LatencyModel
 from sheaf.scheduling.memory import MemoryBound
 from sheaf.scheduling.packing import cost_of
@@ -40,6 +41,9 @@ class LoadedModel:
         self._clock = clock
         self.backend: ModelBackend = spec.make_backend()
         self.padded = self.backend.padded
+        target = spec.batch_policy.target_ms
+        #: Milliseconds that a call should take at most; None for no such bound.
+        self.target_ms = self.backend.default_target_ms() if target is None else target
         self.latency = LatencyModel()
         self.memory = MemoryBound()
         #: The same for each shape of steps on which memory ran out.
@@ -71,7 +75,9 @@ class LoadedModel:
         """Unload a backend; that of a `reload` which nobody waits for any more is not the model's own."""
         try:
             backend.unload()
-        except Exception:
+        except INTERRUPTS:
+            raise
+        except BaseException:
             log.exception("model %s could not be unloaded", self._spec.name)
 
     def max_cost(self, leader: Entry[Job]) -> float:
@@ -79,10 +85,9 @@ class LoadedModel:
         memory = self.memory
         if isinstance(leader.item, StepJob):
             memory = self.shapes.get(leader.key, memory)
-        target = self._spec.batch_policy.target_ms
-        if target is None:
+        if self.target_ms is None:
             return memory.cost
-        return min(memory.cost, self.latency.cost_within(target / 1000))
+        return min(memory.cost, self.latency.cost_within(self.target_ms / 1000))
 
     def run(self, batch: Sequence[Entry[Job]]) -> list[Entry[Job]]:
         """Settle every job of a batch; gives back what shall run again."""
@@ -246,8 +251,7 @@ class LoadedModel:
 
     def _fitted(self, entries: Sequence[Entry[Job]], seconds: float) -> None:
         """Keep what a batch cost that fitted into memory, where a bound is to be learned from it."""
-        target = self._spec.batch_policy.target_ms
-        if target is not None or self.memory.cost < math.inf:
+        if self.target_ms is not None or self.memory.cost < math.inf:
             cost = self._cost([entry.cost for entry in entries])
             self.memory.fitted(cost)
             self.latency.observe(cost, seconds)

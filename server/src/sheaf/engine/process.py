@@ -16,6 +16,8 @@ import time
 from typing import Protocol
 from weakref import WeakSet
 
+from sheaf.interrupts import ProcessEnds
+
 #: Seconds that the end, of the process or of a lane, waits for work that nobody waits for.
 PATIENCE = 1.0
 
@@ -96,11 +98,11 @@ def _end_around_threads() -> None:
 
 
 def break_off(thread: int | None) -> None:
-    """Raise `SystemExit` in a thread, as soon as it runs Python again."""
+    """Raise `ProcessEnds` in a thread, as soon as it runs Python again."""
     import ctypes
 
     if thread is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(ProcessEnds))
 
 
 if hasattr(os, "register_at_fork"):  # where there are forks

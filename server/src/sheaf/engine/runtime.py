@@ -11,14 +11,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.operations import operation_of
+from sheaf.backends.owners import owned
 from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.admission import admit
 from sheaf.engine.allocator import keep_large_arrays
 from sheaf.engine.answers import Outcome, Outlet, Reply, Waiter, into_future, unwrap
+from sheaf.engine.aside import aside
 from sheaf.engine.asked import Asked
 from sheaf.engine.cache import AnswerCache
 from sheaf.engine.gathering import GATHERING
@@ -49,6 +52,17 @@ class Asking(TypedDict, total=False):
     bill: Bill | None
 
 
+def _given(reply: Reply) -> Reply:
+    return reply
+
+
+def _leave_all(asked: Sequence[Asked | ProblemError]) -> None:
+    """Nobody waits for the answers any more."""
+    for one in asked:
+        if isinstance(one, Asked):
+            one.depart()
+
+
 #: Seconds between two looks whether a load was interrupted.
 _LOOK = 0.2
 
@@ -74,6 +88,7 @@ class ModelRuntime:
         self._lane: Lane | None = None
         self._successor: ModelRuntime | None = None
         self._orphaned = False
+        self._owned = self.backend.keeps_contexts and not spec.shared_contexts
         config = spec.active_cache
         self._shared = SharedCalls(AnswerCache(config)) if config else None
 
@@ -193,29 +208,70 @@ class ModelRuntime:
         """Put a request to the model from an event loop; raises as `submit` does. Await its `answer`."""
         return self._asked(request, Terms(**terms))
 
+    async def ask_aside(self, request: BaseRequest, **terms: Unpack[Asking]) -> Asked:
+        """`ask` for a large request: the backend's checks of it run on a thread, and the loop goes on."""
+        (asked,) = await self._ask_aside([request], Terms(**terms))
+        if isinstance(asked, ProblemError):
+            raise asked from asked.__cause__
+        return asked
+
     async def predict(self, request: BaseRequest, **terms: Unpack[Asking]) -> Any:
         """Answer one request; cancelling the caller frees its place."""
         return await self.ask(request, **terms).answer()
 
     async def predict_many(
-        self, requests: Sequence[BaseRequest], **terms: Unpack[Asking]
+        self, requests: Sequence[BaseRequest], *, large: bool = False, **terms: Unpack[Asking]
     ) -> list[Any | ProblemError]:
-        """Answer or refuse each request by itself, in their order; together they take turns as one call."""
-        own = Terms(**terms, call=object() if len(requests) > 1 else None)
+        """Answer or refuse each request by itself, in their order; together they take turns as one call.
 
-        async def one(request: BaseRequest) -> Any | ProblemError:
+        Where they are `large`, they are put in line on a thread, as by `ask_aside`.
+        """
+        own = Terms(**terms, call=object() if len(requests) > 1 else None)
+        asked = await self._ask_aside(requests, own) if large else []
+
+        async def one(place: int) -> Any | ProblemError:
             try:
-                return await self._asked(request, own).answer()
+                there = asked[place] if large else self._asked(requests[place], own)
+                return there if isinstance(there, ProblemError) else await there.answer()
             except ProblemError as error:
                 return error
 
-        return await asyncio.gather(*map(one, requests))
+        try:
+            return await asyncio.gather(*map(one, range(len(requests))))
+        except asyncio.CancelledError:
+            _leave_all(asked)  # whose turn to wait has not come
+            raise
 
-    def stream(self, request: BaseRequest, **terms: Unpack[Asking]) -> AsyncGenerator[Event, None]:
-        """Progress events, then the result; leaving the iteration cancels the work between two steps."""
+    async def _ask_aside(self, requests: Sequence[BaseRequest], terms: Terms) -> list[Asked | ProblemError]:
+        """Put requests in line on a thread; who is cancelled meanwhile frees their places."""
+        replies = [Reply() for _ in requests]  # they are of this loop
+
+        def open_all() -> list[Asked | ProblemError]:
+            asked: list[Asked | ProblemError] = []
+            for request, reply in zip(requests, replies, strict=True):
+                try:
+                    watch = self._open(request, partial(_given, reply), terms)
+                except ProblemError as error:
+                    asked.append(error)
+                else:
+                    asked.append(Asked(watch, terms.timeout))
+            return asked
+
+        return await aside(open_all, _leave_all)
+
+    def stream(
+        self, request: BaseRequest, *, large: bool = False, **terms: Unpack[Asking]
+    ) -> AsyncGenerator[Event, None]:
+        """Progress events, then the result; leaving the iteration cancels the work between two steps.
+
+        A `large` request is put in line on a thread, as by `ask_aside`.
+        """
         own = Terms(**terms)
         return aiterate(
-            lambda emit: self._open_stream(request, emit, own), own.timeout, str(request.request_id)
+            lambda emit: self._open_stream(request, emit, own),
+            own.timeout,
+            str(request.request_id),
+            large=large,
         )
 
     def iter_stream(self, request: BaseRequest, **terms: Unpack[Asking]) -> Generator[Event, None, None]:
@@ -243,9 +299,10 @@ class ModelRuntime:
             raise refused from refused.__cause__
         return watch
 
-    def _ask(self, request: BaseRequest, watch: Watch[Any], terms: Terms, *, here: bool = False) -> None:
+    def _ask(self, asked: BaseRequest, watch: Watch[Any], terms: Terms, *, here: bool = False) -> None:
         try:
             lane, backend = self._open_lane(), self._model.backend
+            request = self._of_tenant(asked, terms)
             adapters = admit(backend, self.spec, request)
             if self._shared is None or not backend.deterministic(request):
                 job = self._job(request, watch, watch)
@@ -257,14 +314,18 @@ class ModelRuntime:
 
             watch.wait()  # others may have its outcome for it
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            asked = self._shared.ask(request, watch, deadline, enter, terms.tenant)
+            met = self._shared.ask(request, watch, deadline, enter, terms.tenant)
         except UnavailableError:
             if self._successor is None:
                 raise
-            self._successor._ask(request, watch, terms, here=here)  # noqa: SLF001 - one of us
+            self._successor._ask(asked, watch, terms, here=here)  # noqa: SLF001 - one of us
             return
-        watch.leave = asked.leave
-        self._observer.cached(self.spec.name, hit=asked.hit)
+        watch.leave = met.leave
+        self._observer.cached(self.spec.name, hit=met.hit)
+
+    def _of_tenant(self, request: BaseRequest, terms: Terms) -> BaseRequest:
+        """The request, with whose it is where the backend keeps something for them."""
+        return owned(request, terms.tenant) if self._owned and terms.tenant else request
 
     def _job(self, request: BaseRequest, outlet: Outlet, watch: Watch[Any]) -> Job:
         kind = StepJob if self._model.backend.steps(request) else PredictJob
@@ -312,11 +373,11 @@ class ModelRuntime:
         return watch.depart
 
     def _begin_stream(
-        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch[Any]
+        self, asked: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch[Any]
     ) -> None:
         if self.backend.streams():
             try:
-                lane = self._open_lane()
+                lane, request = self._open_lane(), self._of_tenant(asked, terms)
                 adapters = admit(self.backend, self.spec, request)
                 job: Job | None = None
                 if self.backend.steps(request):
@@ -329,10 +390,10 @@ class ModelRuntime:
             except UnavailableError:
                 if self._successor is None:
                     raise
-                self._successor._begin_stream(request, emit, terms, watch)  # noqa: SLF001 - one of us
+                self._successor._begin_stream(asked, emit, terms, watch)  # noqa: SLF001 - one of us
                 return
         emit(ProgressEvent(step=0, total_steps=1))
-        self._ask(request, watch, terms)
+        self._ask(asked, watch, terms)
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
         now, request, backend = self._clock(), job.request, self.backend

@@ -12,6 +12,7 @@ from sheaf.engine.answers import Outcome, Outlet
 from sheaf.engine.cache import AnswerCache, readdress
 from sheaf.engine.execution import as_problem, readdressed
 from sheaf.engine.jobs import Job
+from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf.scheduling.queue import Entry
 from sheaf_client import ProblemError
 from sheaf_client._binary import pack
@@ -60,12 +61,12 @@ class SharedCalls:
             try:
                 entry, flight.give_up = enter(flight.land)
             except BaseException as error:
-                problem = as_problem(error, request)
+                problem = as_problem(as_error(error), request)
                 flight.leave(outlet)
                 flight.land(problem)  # whoever joined meanwhile is refused too
-                if isinstance(error, Exception):
-                    raise problem from problem.__cause__
-                raise
+                if isinstance(error, INTERRUPTS):
+                    raise
+                raise problem from problem.__cause__
             flight.entered(entry)
         return Asked(lambda: flight.leave(outlet), hit=joined)
 

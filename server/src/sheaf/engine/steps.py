@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.execution import Died, Halving, as_problem, checked, diagnose, settle
 from sheaf.engine.jobs import StepJob
+from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf_client.contracts.base import BaseResponse
 
 log = logging.getLogger("sheaf.engine")
@@ -51,7 +52,10 @@ def run_turn(backend: StepwiseBackend, jobs: Sequence[StepJob], *, clock: Callab
         try:
             job.begin(backend)
             done = not backend.remaining(job.state)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, its neighbours go on
+        except INTERRUPTS:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - whatever a model raises, its neighbours go on
+            error = as_error(raised)
             if _diagnosed(backend, job, error) and running:
                 turn.fitted = [running]  # it begins when others are done
             else:
@@ -110,9 +114,11 @@ def _advance(backend: StepwiseBackend, job: StepJob, clock: Callable[[], float])
             return True
         outcome = checked([backend.finish(job.state)], [job.request])[0]
         job.end()
-    except Exception as error:  # noqa: BLE001 - as above
-        _diagnosed(backend, job, error)
-        outcome = error
+    except INTERRUPTS:
+        raise
+    except BaseException as raised:  # noqa: BLE001 - as above
+        outcome = as_error(raised)
+        _diagnosed(backend, job, outcome)
     let_go(job)
     job.compute_seconds += clock() - began
     return settle(job, outcome, job.compute_seconds, job.shared)
@@ -135,5 +141,7 @@ def let_go(job: StepJob) -> None:
     """Have the model discard what it holds for a job; what that raises is logged."""
     try:
         job.close()
-    except Exception:
+    except INTERRUPTS:
+        raise
+    except BaseException:
         log.exception("a backend could not discard a state")

@@ -8,8 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
 from typing import Any, TypeAlias
 
+from sheaf.engine.aside import aside
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.watch import Departure
 from sheaf_client import ProblemError, ResultEvent
@@ -86,8 +88,13 @@ def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Genera
         cancel()
 
 
-async def aiterate(open_stream: Open, timeout: float | None, request_id: str) -> AsyncGenerator[Event, None]:
-    """The events of a stream, waiting in the running event loop; an error is raised."""
+async def aiterate(
+    open_stream: Open, timeout: float | None, request_id: str, *, large: bool = False
+) -> AsyncGenerator[Event, None]:
+    """The events of a stream, waiting in the running event loop; an error is raised.
+
+    That of a `large` request is opened on a thread.
+    """
     loop = asyncio.get_running_loop()
     pending = Pending()
     there = asyncio.Semaphore(0)
@@ -99,7 +106,7 @@ async def aiterate(open_stream: Open, timeout: float | None, request_id: str) ->
             loop.call_soon_threadsafe(there.release)
 
     deadline = None if timeout is None else loop.time() + timeout
-    cancel = open_stream(emit)
+    cancel = await aside(partial(open_stream, emit), _cancel) if large else open_stream(emit)
     try:
         while True:
             try:
@@ -117,6 +124,10 @@ async def aiterate(open_stream: Open, timeout: float | None, request_id: str) ->
                 return
     finally:
         cancel()
+
+
+def _cancel(departure: Departure) -> None:
+    departure()
 
 
 def _until(end: float) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sheaf.engine.jobs import Job
+from sheaf.interrupts import as_error
 from sheaf.scheduling.queue import Entry
 from sheaf_client.errors import DeadlineExceededError, UnavailableError
 
@@ -92,7 +93,7 @@ class Call:
             result = self.function()
         except BaseException as error:  # noqa: BLE001 - handed to the one who asked
             with suppress(InvalidStateError):  # that one has left
-                self.future.set_exception(error)
+                self.future.set_exception(as_error(error))
         else:
             with suppress(InvalidStateError):
                 self.future.set_result(result)

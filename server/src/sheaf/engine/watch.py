@@ -9,6 +9,7 @@ from sheaf.engine.answers import Outcome, Outlet
 from sheaf.engine.execution import as_problem
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.observer import Observer
+from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import DeadlineExceededError, InternalServerError
@@ -71,7 +72,7 @@ class Watch(Generic[OutletT]):
     def refused(self, error: BaseException) -> BaseException:
         """An error on the request's way into the line: what to raise, which says nothing of the inside."""
         # A backend's mistake must not look like the caller's.
-        told = as_problem(error, self._request) if isinstance(error, Exception) else error
+        told = error if isinstance(error, INTERRUPTS) else as_problem(as_error(error), self._request)
         known = told if isinstance(told, ProblemError) else InternalServerError()
         self._observer.refused(self._model, known.code)
         self.end(known)

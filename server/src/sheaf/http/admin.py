@@ -19,6 +19,7 @@ from sheaf.http.encodings import JSON_TYPE
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.http.threads import in_thread
+from sheaf.interrupts import BrokeOutError, contained
 from sheaf.registry import backend_names, is_backend
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError
@@ -151,9 +152,13 @@ def _spec(content: Any, name: str) -> ModelSpec:
     if spec.lora is not None and (loose := spec.lora.unconfined()):
         message = f"{', '.join(loose)}: a local path needs `root`, the folder that adapters lie in."
         raise _refusal("missing", ("lora", "root"), message)
+    for setting in spec.backend_class.trusted_settings:
+        if spec.backend_kwargs.get(setting, False) is not False:
+            message = f"{setting} may be set only in the server's own settings, not over HTTP."
+            raise _refusal("not_allowed", ("backend_kwargs", setting), message)
     try:
-        spec.make_backend()
-    except ValueError as error:
+        contained(spec.make_backend)()
+    except (ValueError, BrokeOutError) as error:
         raise _refusal("not_allowed", ("backend_kwargs",), str(error)) from None
     return spec
 

@@ -114,7 +114,7 @@ def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
 
     Within the limits on its size and depth, by its content type.
     """
-    content = None if exchange.header(b"content-encoding") else exchange.whole_body(OFFLOAD)
+    content = None if exchange.joined(b"content-encoding") else exchange.whole_body(OFFLOAD)
     if content is None:
         return None
     body = Body(_within(content, limits.max_body), _is_packed(exchange))
@@ -125,7 +125,7 @@ def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
 async def read_body(exchange: Exchange, limits: Limits, incoming: Incoming) -> Body:
     """The body, by its content type: within the limits on its size, its time and its depth."""
     packed = _is_packed(exchange)
-    encoding = exchange.header(b"content-encoding")
+    encoding = exchange.joined(b"content-encoding")
     decompress = decompressor(encoding, limits) if encoding else None
     declared = exchange.header(b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body:

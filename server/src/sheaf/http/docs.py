@@ -124,6 +124,11 @@ class _File:
     def digest(self) -> str:
         return hashlib.sha256(self.content).hexdigest()[:16]
 
+    @cached_property
+    def plain(self) -> bytes:
+        """What is packed, unpacked: once, and kept from then on."""
+        return gzip.decompress(self.content)
+
     async def respond(self, request: Request) -> Response:
         """The file, or 304 where the client has it."""
         as_stored = not self.packed or _takes_gzip(request)
@@ -141,7 +146,8 @@ class _File:
             return Response(status_code=304, headers=headers)
         if self.packed and as_stored:
             headers["Content-Encoding"] = "gzip"
-        content = self.content if as_stored else gzip.decompress(self.content)
+        # Megabytes: others need not wait.
+        content = self.content if as_stored else await anyio.to_thread.run_sync(lambda: self.plain)
         return Response(content, headers=headers, media_type=self.media_type)
 
 

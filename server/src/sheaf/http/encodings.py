@@ -21,6 +21,10 @@ _JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()
 _QUALITY = re.compile(r"0(\.\d*)?|\.\d+|1(\.0*)?")
 #: Answers smaller than this are not worth compressing.
 MIN_COMPRESSED = 16 * 1024
+#: Members of a gzip file that a body may be made of, and bytes of it that are unpacked at a time.
+_MOST_MEMBERS, _GZIP_PIECE = 4096, 2**15
+#: Blocks of zstd that may be small, and the bytes that the others must have on average.
+_FREE_BLOCKS, _MIN_BLOCK = 4096, 64
 
 
 def media_type(header: str) -> str:
@@ -73,9 +77,10 @@ def compressed(content: bytes, accept_encoding: str) -> bytes | None:
 
 def decompressor(encoding: str, limits: Limits) -> Callable[[bytes], bytes] | None:
     """The function that undoes a content encoding, within the limits on size and ratio; None for identity."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
+    names = [name for item in encoding.split(",") if (name := item.strip().lower()) not in ("", "identity")]
+    if not names:
         return None
+    name = ", ".join(names)
     if name not in ("gzip", "zstd"):
         raise UnsupportedMediaTypeError(
             f"Content encoding {name[:40]!r} is not supported; gzip and zstd are."
@@ -100,24 +105,68 @@ def too_large(limit: int) -> RequestTooLargeError:
 
 
 def _gunzip(content: bytes, bound: int) -> bytes:
-    stream = zlib.decompressobj(wbits=31)
-    plain = stream.decompress(content, bound + 1)
-    if len(plain) <= bound and not stream.eof:
-        raise EOFError
-    return plain
+    """The content of all members (RFC 1952), or more than `bound` bytes of it where there is more."""
+    view, place, parts, left = memoryview(content), 0, list[bytes](), bound + 1
+    for _ in range(_MOST_MEMBERS):
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof:
+            if place == len(view):
+                raise EOFError
+            # What is not used of a piece is copied: a little at a time, for members may be short.
+            piece = view[place : place + _GZIP_PIECE]
+            parts.append(member.decompress(piece, left))
+            place += len(piece) - len(member.unconsumed_tail) - len(member.unused_data)
+            left -= len(parts[-1])
+            if left <= 0:
+                return b"".join(parts)
+        if place == len(view):
+            return b"".join(parts)
+    raise EOFError
 
 
 def _unzstd(content: bytes, bound: int) -> bytes:
+    """The content of all frames (RFC 8878), or more than `bound` bytes of it where there is more."""
+    _check_frames(content)
     # The window that RFC 9659 lets senders use; a larger one is memory that a few bytes ask for.
-    with zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(content) as stream:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=2**23)
+    with decompressor.stream_reader(content, read_across_frames=True) as stream:
         parts: list[Any] = []
         left = bound + 1
         while left > 0 and (part := stream.read(min(left, 2**20))):
             parts.append(part)
             left -= len(part)
-        if left > 0 and not content:
-            raise EOFError
     return b"".join(parts)
+
+
+def _check_frames(content: bytes) -> None:
+    """Raise `EOFError` where the frames are not whole, or something else follows: the decoder would not say.
+
+    Only lengths are looked at: of the parts of each frame's header, and of its blocks.
+    """
+    place, blocks = 0, _FREE_BLOCKS + len(content) // _MIN_BLOCK
+    while place < len(content) or not place:
+        magic, size = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
+        if len(magic) == 4 and magic[0] & 0xF0 == 0x50 and magic[1:] == b"\x2a\x4d\x18":  # skipped
+            place += 8 + size
+            blocks -= 1
+        elif magic == b"\x28\xb5\x2f\xfd" and len(content) > place + 4:
+            told = content[place + 4]
+            whole = told >> 5 & 1  # one segment: no size of a window, and that of the content in any case
+            sizes = (whole, 2, 4, 8)[told >> 6], (0, 1, 2, 4)[told & 3]
+            place += 6 - whole + sum(sizes)
+            last = False
+            while not last:
+                head = int.from_bytes(content[place : place + 3], "little")
+                last, kind = bool(head & 1), head >> 1 & 3
+                place += 3 + (1 if kind == 1 else head >> 3)  # the second kind repeats one byte
+                blocks -= 1
+                if place > len(content) or blocks < 0:
+                    raise EOFError
+            place += 4 if told & 4 else 0
+        else:
+            raise EOFError
+        if place > len(content) or blocks < 0:
+            raise EOFError
 
 
 def qualities(header: str) -> dict[str, float]:

@@ -17,6 +17,7 @@ from sheaf.engine.answers import unwrap
 from sheaf.engine.asked import Asked
 from sheaf.engine.runtime import Asking
 from sheaf.http.bodies import (
+    OFFLOAD,
     Body,
     Incoming,
     decode,
@@ -122,8 +123,9 @@ class Endpoints:
     async def _read_and_ask(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
     ) -> None:
-        contract = await self._read(exchange, runtime, operation)
-        await Answering(exchange, runtime.ask(contract, **terms))
+        contract, large = await self._read(exchange, runtime, operation)
+        asked = await runtime.ask_aside(contract, **terms) if large else runtime.ask(contract, **terms)
+        await Answering(exchange, asked)
 
     async def batch(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "batch")
@@ -143,7 +145,9 @@ class Endpoints:
             if isinstance(item, ProblemError):
                 self._models.telemetry.refused(runtime.spec.name, item.code)
         sound = [item for item in read if not isinstance(item, ProblemError)]
-        answers = await while_connected(exchange.receive, runtime.predict_many(sound, **terms))
+        answers = await while_connected(
+            exchange.receive, runtime.predict_many(sound, large=len(body.content) > OFFLOAD, **terms)
+        )
         rest = iter(answers)
         outcomes = [item if isinstance(item, ProblemError) else next(rest) for item in read]
         await _answer_compressed(exchange, *encode_batch(outcomes, exchange.header(b"accept")))
@@ -151,8 +155,8 @@ class Endpoints:
     async def stream(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "stream")
         runtime.check_open(room=True)
-        contract = await self._read(exchange, runtime, None)
-        events = runtime.stream(contract, **terms)
+        contract, large = await self._read(exchange, runtime, None)
+        events = runtime.stream(contract, large=large, **terms)
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await while_connected(exchange.receive, anext(events))
         response = event_response(first, events, self._limits)
@@ -160,14 +164,18 @@ class Endpoints:
 
     async def _read(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None
-    ) -> BaseRequest:
-        """The contract in the body: of the operation, or where there is none of that which the body names."""
+    ) -> tuple[BaseRequest, bool]:
+        """The contract in the body: of the operation, or where there is none of that which the body names.
+
+        And whether it is so large that work on it would hold others up.
+        """
         body = await read_body(exchange, self._limits, self._incoming)
         if operation is None:
             operations = operations_of(runtime.spec.model_type)
             operation = operations.only or operations.asked_for(await parsed(body))
         kind: type[BaseRequest] = operation.request
-        return await offload(len(body.content), partial(self._decode, body, exchange, runtime, kind))
+        size = len(body.content)
+        return await offload(size, partial(self._decode, body, exchange, runtime, kind)), size > OFFLOAD
 
     def _decode(
         self, body: Body, exchange: Exchange, runtime: ModelRuntime, kind: type[BaseRequest]

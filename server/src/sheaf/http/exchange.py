@@ -70,6 +70,13 @@ class Exchange(CurrentRequest):
         value = self._fields.get(name)
         return value.decode("latin-1") if value else ""
 
+    def joined(self, name: bytes) -> str:
+        """All headers of that lower-case name, as the one list that they stand for (RFC 9110, 5.3)."""
+        if name not in self._fields:
+            return ""
+        values = [value.decode("latin-1") for key, value in self.scope["headers"] if key == name]
+        return ", ".join(values)
+
     def share_name(self, contract: RequestT) -> RequestT:
         """Give the exchange and its contract one identifier, the header's before the body's.
 

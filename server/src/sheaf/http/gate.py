@@ -37,6 +37,11 @@ class Caller:
         """The name of the key; empty for anybody."""
         return self.account.key.name if self.account else ""
 
+    @property
+    def confined(self) -> bool:
+        """Whether the key is for some models alone."""
+        return self.account is not None and self.account.key.models is not None
+
     def may_call(self, model: str) -> bool:
         """Whether the key allows that model."""
         return self.account is None or self.account.key.models is None or model in self.account.key.models

@@ -1,4 +1,4 @@
-"""Refuses files that ask for too much, by their headers, in every media field of every contract.
+"""Refuses files that ask for too much, by their headers and frames, in every media field of every contract.
 
 A few kilobytes can ask a decoder for gigabytes. That the files are whole is the contract's own check.
 """
@@ -53,7 +53,7 @@ def _image_fault(data: bytes, limits: Limits) -> tuple[str, str] | None:
 
 def _sound_fault(data: bytes, limits: Limits) -> tuple[str, str] | None:
     """The code and the message of what is too much about a sound."""
-    sound = sound_size(data)
+    sound = sound_size(data, count=True)
     if sound is None:
         return None
     if sound.rate > limits.max_audio_rate:

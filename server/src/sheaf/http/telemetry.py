@@ -72,7 +72,11 @@ def metrics_endpoint(telemetry: Telemetry) -> Callable[[Request], Awaitable[Resp
     """The handler of `GET /metrics`."""
 
     async def metrics(request: Request) -> Response:
-        request.scope["sheaf.exchange"].route = "metrics"
-        return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+        exchange: Exchange = request.scope["sheaf.exchange"]
+        exchange.route = "metrics"
+        caller = exchange.caller
+        # Of other models, and of what is no model's, a key for some alone is told nothing.
+        shown = caller.may_call if caller is not None and caller.confined else None
+        return Response(telemetry.exposition(shown), media_type=CONTENT_TYPE_LATEST)
 
     return metrics

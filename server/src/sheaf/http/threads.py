@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from sheaf.interrupts import as_error
+
 T = TypeVar("T")
 
 
@@ -29,11 +31,8 @@ def in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         result, failure = None, None
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001 - handed to the one who asked
-            failure = error
-        except BaseException as error:  # noqa: BLE001 - raised in the loop, it would end that
-            failure = RuntimeError(f"{type(error).__name__}: {error}")
-            failure.__cause__ = error
+        except BaseException as error:  # noqa: BLE001 - handed to the one who asked
+            failure = as_error(error)
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(tell, result, failure)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakSet
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from sheaf.engine.observer import BatchRecord, Observer
@@ -75,9 +76,10 @@ class Telemetry(Observer):
         """Tell the state of a host's models no more; what was counted stays."""
         self._hosts.discard(host)
 
-    def exposition(self) -> bytes:
-        """The metrics in Prometheus's text format."""
-        return generate_latest(self.registry)
+    def exposition(self, shown: Callable[[str], bool] | None = None) -> bytes:
+        """The metrics in Prometheus's text format; with `shown` of those models alone of which it is true."""
+        registry = self.registry if shown is None else _Shown(self.registry, shown)
+        return generate_latest(cast("CollectorRegistry", registry))
 
     def began(self, model: str, request: BaseRequest, *, streamed: bool) -> Any:
         current = CURRENT.get()
@@ -127,6 +129,19 @@ class Telemetry(Observer):
 def process_telemetry() -> Telemetry:
     """The telemetry of models that no server holds, in Prometheus's default registry of this process."""
     return Telemetry(prometheus_client.REGISTRY)
+
+
+class _Shown(Collector):
+    """What a registry has of some models."""
+
+    def __init__(self, registry: CollectorRegistry, shown: Callable[[str], bool]) -> None:
+        self._registry, self._shown = registry, shown
+
+    def collect(self) -> Iterator[Family]:
+        for family in self._registry.collect():
+            some = Family(family.name, family.documentation, family.type, family.unit)
+            some.samples = [s for s in family.samples if self._shown(s.labels.get("model", ""))]
+            yield some
 
 
 class _Gauges(Collector):

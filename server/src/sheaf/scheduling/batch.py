@@ -53,7 +53,8 @@ class BatchPolicy(BaseModel):
     target_ms: float | None = Field(
         default=None,
         gt=0,
-        description="Milliseconds that one call of the model should take at most; batches are sized to it.",
+        description="Milliseconds that one call of the model should take at most; batches are sized to it. "
+        "The backend's own by default: 500 where it answers one after another, else none.",
     )
     priority_seconds: float = Field(
         default=1.0,

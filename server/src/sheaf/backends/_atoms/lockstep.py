@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from sheaf.backends._atoms.motion import Evaluate
 from sheaf.backends._atoms.structures import Properties, Structure
+from sheaf.interrupts import as_error
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def run_together(
     for walker in walkers:
         walker.start()
     walking, asking = len(walkers), list[tuple[_Walker[T], Structure]]()
-    failure: Exception | None = None
+    failure: BaseException | None = None
     while walking:
         walker, structure = events.get()
         if structure is None:
@@ -45,11 +46,11 @@ def run_together(
         answers: Sequence[Properties | Exception]
         try:
             answers = evaluate([structure for _, structure in asking]) if failure is None else []
-        except Exception as error:  # noqa: BLE001 - raised again below, when nobody waits any more
+        except BaseException as error:  # noqa: BLE001 - raised again below, when nobody waits any more
             failure = error
             answers = []
         for i, (waiting, _) in enumerate(asking):
-            waiting.answers.put(answers[i] if failure is None else failure)
+            waiting.answers.put(answers[i] if failure is None else as_error(failure))
         asking = []
     if failure is not None:
         raise failure
@@ -72,8 +73,8 @@ class _Walker(threading.Thread, Generic[T]):
     def run(self) -> None:
         try:
             self.outcome = self._walk(self._ask)
-        except Exception as error:  # noqa: BLE001 - told to the caller in the place of the outcome
-            self.outcome = error
+        except BaseException as error:  # noqa: BLE001 - told to the caller in the place of the outcome
+            self.outcome = as_error(error)
         finally:
             self._events.put((self, None))
 

@@ -58,6 +58,11 @@ def find_file(name: str, config: LoRAConfig) -> Path:
         raise AdapterError(f"adapter {name!r}: {declared.source} cannot be had: {error}") from error
     if found.is_dir():
         found = _in_folder(name, found)
+        if source.path is not None:  # a link in the folder may lead elsewhere
+            try:
+                config.confined(name, found)
+            except ValueError as error:
+                raise AdapterError(str(error)) from error
     if not found.is_file():
         raise AdapterError(f"adapter {name!r}: there is no file {found}")
     if found.suffix != ".safetensors":  # the loaders would read it as a pickle

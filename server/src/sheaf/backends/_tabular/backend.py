@@ -9,7 +9,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,15 @@ from sheaf.backends._tabular.tables import (
     sketch,
 )
 from sheaf.backends.base import ModelBackend, respond
+from sheaf.backends.owners import owner_of
 from sheaf_client.contracts.base import Metadata
 from sheaf_client.errors import InvalidRequestError
 
 Array = npt.NDArray[np.floating[Any]]
+
+
+#: Where a context is kept: whose it is, and its identifier.
+_Place: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
     """
 
     model_type: ClassVar[str] = "tabular"
+    keeps_contexts: ClassVar[bool] = True
 
     #: The largest magnitude of a number that the model can take.
     largest: ClassVar[float] = sys.float_info.max
@@ -125,7 +131,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
             classes = classes_of(request.context_y or []) if request.task == "classification" else ()
             self.check_context(request, len(classes))
             return
-        context: _Context | None = self.contexts.peek(request.context_id)
+        context: _Context | None = self.contexts.peek(self._place(request))
         fault = _gone() if context is None else check_query(request, context.table)
         if fault is not None:
             raise fault
@@ -134,7 +140,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
         """Equal for requests on one context, whether they bring its rows or its identifier."""
         if request.context_id is None:
             return sketch(request)
-        context: _Context | None = self.contexts.peek(request.context_id)
+        context: _Context | None = self.contexts.peek(self._place(request))
         return request.context_id if context is None else context.sketch
 
     def cost(self, request: TabularRequest) -> float:
@@ -146,21 +152,25 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
 
         A request that the model cannot serve gets its `InvalidRequestError` in place.
         """
-        groups: dict[str, _Group] = {}
+        groups: dict[_Place, _Group] = {}
         answers: dict[int, TabularResponse | Exception] = {}
         for place, request in enumerate(requests):
             refused = attempt(check_quantities, request, self.largest)
             if refused is not None:
                 answers[place] = refused  # what is no number of the model's has no key either
                 continue
-            group = groups.setdefault(request.context_id or context_key(request), _Group([], []))
+            group = groups.setdefault(self._place(request), _Group([], []))
             group.requests.append(request)
             group.places.append(place)
         for key, group in groups.items():
             answers |= zip(group.places, self._answer(key, group.requests), strict=True)
         return [answers[place] for place in range(len(requests))]
 
-    def _answer(self, key: str, requests: list[TabularRequest]) -> list[TabularResponse | Exception]:
+    def _place(self, request: TabularRequest) -> _Place:
+        owner = owner_of(request)
+        return owner, request.context_id or context_key(request, owner, self.contexts.secret)
+
+    def _answer(self, key: _Place, requests: list[TabularRequest]) -> list[TabularResponse | Exception]:
         """Answers of requests on one context, in their order."""
         context: _Context | None = self.contexts.get(key)
         hit = context is not None
@@ -187,7 +197,7 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
         if not features:
             return answers
         prediction = self._predict(key, context, requests, features)
-        kept = key if key in self.contexts else None
+        kept = key[1] if key in self.contexts else None
         start = 0
         for i, request in enumerate(requests):
             if isinstance(answers[i], InvalidRequestError):
@@ -205,13 +215,13 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
         outline = Table(table.task, table.columns, [], table.target[:0], table.classes)
         return _Context(outline, len(table.target), sketch(request), fitted)
 
-    def _keep(self, key: str, context: _Context) -> None:
+    def _keep(self, key: _Place, context: _Context) -> None:
         if context.fitted.size > self.contexts.max_bytes:
             context.fitted.trim()
         self.contexts.put(key, context, context.fitted.size)
 
     def _predict(
-        self, key: str, context: _Context, requests: list[TabularRequest], features: list[list[Column]]
+        self, key: _Place, context: _Context, requests: list[TabularRequest], features: list[list[Column]]
     ) -> Prediction:
         """One pass over the rows of several requests, at the levels of all of them."""
         levels = {

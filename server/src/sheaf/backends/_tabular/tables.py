@@ -31,10 +31,10 @@ Label: TypeAlias = int | float | str
 _CELLS_AT_ONCE = 1 << 16
 
 
-def context_key(request: TabularRequest) -> str:
-    """The content hash of a request's context: its rows, labels, task, and what is said of its columns.
+def context_key(request: TabularRequest, owner: str = "", secret: bytes = b"") -> str:
+    """The identifier of a request's context: of its rows, labels, task, and what is said of its columns.
 
-    Takes time in proportion to the rows, so it is for the model's own thread.
+    No two owners' contexts have one. It takes time in proportion to the rows: for the model's own thread.
     """
     rows, labels = request.context_X or [], request.context_y or []
     if request.task == "regression":
@@ -45,7 +45,7 @@ def context_key(request: TabularRequest) -> str:
         for start in range(0, len(rows), step)
     ]
     codes = sorted(request.categorical_feature_indices or ())
-    return content_key("table", request.task, request.feature_names, codes, parts)
+    return content_key("table", owner, request.task, request.feature_names, codes, parts, secret=secret)
 
 
 def sketch(request: TabularRequest) -> Hashable:
