@@ -18,6 +18,7 @@ from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
 from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
+from sheaf_client._bounded import read_text
 from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
@@ -52,15 +53,15 @@ class Body:
         if (is_msgpack_deeper if self.packed else is_json_deeper)(self.content, limit):
             raise MalformedRequestError(f"The body nests deeper than {limit}, or in too many places.")
 
-    def read(self, kind: type[RequestT], model_name: str) -> RequestT:
-        """The contract in the body; raises `ValidationError`, or `MalformedRequestError` for broken bytes."""
+    def read(self, kind: type[RequestT], model_name: str) -> RequestT | None:
+        """The contract in a body of JSON, in one pass; None where that does not do, for whatever reason."""
         if self.packed:
-            return _from_value(kind, self.parse())
+            return None
         content = self.content
         if b'"model_name"' not in content and content.startswith(b"{"):
             # The URL names it; names of models need no quoting.
             content = b'{"model_name":"%b",%b' % (model_name.encode("ascii"), content[1:])
-        return kind.model_validate_json(content, strict=True, by_alias=True, by_name=False)
+        return read_text(kind, content)
 
     def parse(self) -> Any:
         """The plain value of the body; raises `MalformedRequestError` with the place."""
@@ -195,11 +196,11 @@ async def offload(size: int, work: Callable[[], T]) -> T:
 
 def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body, with the name that the model has here: the body's own is a label."""
-    try:
-        return _named(body.read(kind, model_name), model_name)
-    except ValidationError:
-        # The slow path tells every fault by its place, and lets the URL stand for a missing model_name.
+    request = body.read(kind, model_name)
+    if request is None:
+        # The slow path tells of faults by their place, and lets the URL stand for a missing model_name.
         return decode_value(body.parse(), kind, model_name)
+    return _named(request, model_name)
 
 
 async def parsed(body: Body) -> Any:
@@ -208,20 +209,16 @@ async def parsed(body: Body) -> Any:
 
 
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:
-    """`decode` for one item of a batch, already parsed."""
+    """`decode` for what is already parsed, such as an item of a batch."""
     content: Any = value
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
         if isinstance(members.get("model_name", ""), str):
             content = {**members, "model_name": model_name}
     try:
-        return _named(_from_value(kind, content), model_name)
+        return _named(validate_unpacked(kind, content, strict=True, by_name=False), model_name)
     except ValidationError as error:
         raise invalid_request(error, content, _request_id_in(content)) from None
-
-
-def _from_value(kind: type[RequestT], value: Any) -> RequestT:
-    return validate_unpacked(kind, value, strict=True, by_name=False)
 
 
 def _named(request: RequestT, model_name: str) -> RequestT:
