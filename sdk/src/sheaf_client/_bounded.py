@@ -1,7 +1,7 @@
 """Keeps what a wrong body costs near what a right one does: its faults are bounded before they are found.
 
 Pydantic builds every fault of a value before one is told, at a hundred times the cost of what is right. So
-the lists of contracts stop at their first wrong item, bodies are read by a validator that stops at their first
+the lists of contracts stop at their first wrong item, bodies are read by a validator that stops at the first
 fault, and of what has one, the members that can only add faults are left out before all are looked for.
 """
 
@@ -109,7 +109,7 @@ def _fields_in(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trimmed(kind: type[Model], value: Any) -> Any:
-    """A body without the members of its objects that are too many to be told of: the first are faults enough."""
+    """A body without the members of its objects that are too many: the first of them are faults enough."""
     trim = _trim_of(kind)
     return value if trim is None else trim(value)
 

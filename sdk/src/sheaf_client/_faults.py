@@ -143,7 +143,8 @@ def _rank(found: Sequence[Found]) -> tuple[int, bool, list[float], int]:
     plain = all(f.code != "wrong_type" for f in found)
     # A list is too long where it had as many right items as it may have: it got further than to any of them.
     ways = [[*f.path, math.inf] if f.code == "too_long" else [*f.path] for f in found]
-    return max(map(len, ways)), plain, [step for step in ways[0] if not isinstance(step, str)], -len(found)
+    steps = [-1 if isinstance(step, str) else step for step in ways[0]]
+    return max(map(len, ways)), plain, steps, -len(found)
 
 
 def _code(kind: str, value: Any) -> str:
