@@ -77,8 +77,11 @@ def faults_of(error: ValidationError, body: Any) -> list[Fault]:
         if path == ("model_type",) and item["type"] == "literal_error" and isinstance(value, str):
             served = item.get("ctx", {}).get("expected", "").strip("'")
             return [Found(path, _code(item["type"], value), f"This model serves {served}.").fault()]
+        place = root if branch else path
+        if place not in groups and len(groups) == MAX_FAULTS:
+            break  # each place has a fault of its own, and those of one union come together
         found = Found(path, _code(item["type"], value), item["msg"])
-        groups.setdefault(root if branch else path, {}).setdefault(branch, []).append(found)
+        groups.setdefault(place, {}).setdefault(branch, []).append(found)
     meant = [found for branches in groups.values() for found in _meant(list(branches.values()))]
     return [found.fault() for found in meant[:MAX_FAULTS]]
 

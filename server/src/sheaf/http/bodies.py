@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar, cast
 
 import anyio
@@ -37,6 +38,10 @@ ContentT = TypeVar("ContentT", bytes, bytearray)
 
 #: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
 OFFLOAD = 128 * 1024
+#: The same for what takes several passes in Python: a body that has a fault, or has requests inside.
+SLOW = 16 * 1024
+#: Parts of a MessagePack body that are looked at one by one on the event loop; a file or a tensor is one.
+_FEW_PARTS = 1000
 #: Pieces of a body that may be small, and the bytes that the others must have on average.
 _FREE_CHUNKS, _MIN_CHUNK = 4096, 64
 
@@ -118,6 +123,8 @@ def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
     if content is None:
         return None
     body = Body(_within(content, limits.max_body), _is_packed(exchange))
+    if body.packed and is_msgpack_deeper(content, limits.max_depth, _FEW_PARTS):
+        return None
     body.check_depth(limits.max_depth)
     return body
 
@@ -136,10 +143,9 @@ async def read_body(exchange: Exchange, limits: Limits, incoming: Incoming) -> B
             content = await anyio.to_thread.run_sync(decompress, content)
             share.take(len(content))
         body = Body(content, packed)
-        if len(content) > OFFLOAD:
-            await anyio.to_thread.run_sync(body.check_depth, limits.max_depth)
-        else:
-            body.check_depth(limits.max_depth)
+        await offload(
+            len(content), partial(body.check_depth, limits.max_depth), most=SLOW if packed else OFFLOAD
+        )
     return body
 
 
@@ -189,9 +195,19 @@ def _within(content: ContentT, limit: int) -> ContentT:
     return content
 
 
-async def offload(size: int, work: Callable[[], T]) -> T:
+async def offload(size: int, work: Callable[[], T], most: int = OFFLOAD) -> T:
     """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up."""
-    return await anyio.to_thread.run_sync(work) if size > OFFLOAD else work()
+    return await anyio.to_thread.run_sync(work) if size > most else work()
+
+
+def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> RequestT | None:
+    """`decode` for a body of `whole_body`; None where it may hold others up: a large body has a fault."""
+    request = body.read(kind, model_name)
+    if request is not None:
+        return _named(request, model_name)
+    if len(body.content) > SLOW and not body.packed:
+        return None
+    return decode_value(body.parse(), kind, model_name)
 
 
 def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
@@ -205,7 +221,7 @@ def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
 
 async def parsed(body: Body) -> Any:
     """The plain value of a body; raises `MalformedRequestError` with the place."""
-    return await offload(len(body.content), body.parse)
+    return await offload(len(body.content), body.parse, most=SLOW)
 
 
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:
@@ -238,10 +254,9 @@ def parse_batch(body: Body, limit: int) -> Sequence[Any]:
             message="Must be an array.",
         )
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
-    if unknown := sorted(str(key)[:MAX_TEXT] for key in content.keys() - {"requests"}):
-        fault = Fault(
-            code="unknown_field", path=pointer(unknown[:1]), message="A batch has `requests` alone."
-        )
+    if len(content) > 1:
+        unknown = next(str(key)[:MAX_TEXT] for key in content if key != "requests")
+        fault = Fault(code="unknown_field", path=pointer([unknown]), message="A batch has `requests` alone.")
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
     requests = cast("Sequence[Any]", items)
     if not 1 <= len(requests) <= limit:
