@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sheaf.http._routes import OPERATIONS
 from tests.contract.echo import name_of
 from tests.contract.values import JSON, schemas
 
@@ -19,22 +19,28 @@ CASES = Path(__file__).parents[2] / "schema/cases"
 ITEMS = ("null", '"x"', "1.5", "[]", "{}")
 
 
-def floods(size: int) -> Iterator[tuple[Any, str, bytes]]:
-    """Each body of about `size` wrong values, with its operation and what it is."""
-    values = dict(_values(size))
-    members = "".join(f'"m{i}":1,' for i in range(size))
-    for operation in OPERATIONS:
-        base = _a_valid_body(name_of(operation))
-        yield operation, "unknown members", f"{{{members}{json.dumps(base)[1:]}".encode()
-        for field, schema in schemas()[operation.request.__name__]["properties"].items():
-            if not _holds_many(schema):
-                continue
-            head = json.dumps({name: value for name, value in base.items() if name != field})[:-1]
-            for name, value in values.items():
-                yield operation, f"{field} of {name}", f'{head}, "{field}": {value}}}'.encode()
+def floods(operation: Any, size: int) -> Iterator[tuple[str, bytes]]:
+    """Each body of about `size` wrong values for an operation, and what it is."""
+    base = _a_valid_body(name_of(operation))
+    whole = json.dumps(base)[1:]
+    yield "unknown members", f"{_named(['1'] * size)[:-1]},{whole}".encode()
+    seen: set[str] = set()
+    for field, schema in schemas()[operation.request.__name__]["properties"].items():
+        form = json.dumps({**schema, "description": ""})
+        if form in seen or not _holds_many(schema):
+            continue
+        seen.add(form)
+        head = json.dumps({name: value for name, value in base.items() if name != field})[:-1]
+        for name, value in _values(size):
+            yield f"{field} of {name}", f'{head}, "{field}": {value}}}'.encode()
 
 
-def _values(size: int) -> Iterator[tuple[str, str]]:
+@cache
+def _values(size: int) -> list[tuple[str, str]]:
+    return list(_made(size))
+
+
+def _made(size: int) -> Iterator[tuple[str, str]]:
     """Values of many parts, in each shape that a contract knows."""
     for item in ITEMS:
         row = _listed([item] * 100)

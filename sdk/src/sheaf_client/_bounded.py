@@ -29,10 +29,11 @@ _DATA = frozenset({"metadata", "default", "expected", "ref", "serialization"})
 
 
 def stop_at_first(schema: Any) -> None:
-    """Have the lists in a core schema stop at the first item that is wrong."""
+    """Have the lists in a core schema, and mappings of any length, stop at the first item that is wrong."""
     if isinstance(schema, dict):
         members = cast("dict[str, Any]", schema)
-        if members.get("type") == "list":  # what a field called `type` has there is a schema, no name
+        kind = members.get("type")  # of a field called `type` this is a schema, no name
+        if kind == "list" or (kind == "dict" and "max_length" not in members):
             members["fail_fast"] = True
         for name, inner in members.items():
             if name not in _DATA:
@@ -135,8 +136,8 @@ def _compile(schema: Any, definitions: Mapping[str, Any]) -> Trim | None:
             return _of_list(_within(schema, "items_schema", definitions))
         case "union":
             # A choice may be a pair of its schema and its label.
-            choices = [choice[0] if isinstance(choice, tuple) else choice for choice in schema["choices"]]
-            trims = [_compile(choice, definitions) for choice in choices]
+            choices = cast("Sequence[Any]", schema["choices"])
+            trims = [_compile(c[0] if isinstance(c, tuple) else c, definitions) for c in choices]
             return _in_turn([trim for trim in trims if trim is not None])
         case _:
             return _within(schema, "schema", definitions)

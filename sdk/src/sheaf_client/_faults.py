@@ -142,7 +142,7 @@ def _meant(branches: Sequence[list[Found]]) -> list[Found]:
     return max(branches, key=_rank)
 
 
-def _rank(found: Sequence[Found]) -> tuple[int, bool, list[float], int]:
+def _rank(found: Sequence[Found]) -> tuple[int, bool, list[int | float], int]:
     plain = all(f.code != "wrong_type" for f in found)
     # A list is too long where it had as many right items as it may have: it got further than to any of them.
     ways = [[*f.path, math.inf] if f.code == "too_long" else [*f.path] for f in found]

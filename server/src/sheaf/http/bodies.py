@@ -52,6 +52,8 @@ class Body:
 
     content: bytes
     packed: bool
+    #: Whether its depth is not checked: that alone would hold others up.
+    scattered: bool = False
 
     def check_depth(self, limit: int) -> None:
         """Raise `MalformedRequestError` where lists and objects go deeper than `limit`."""
@@ -117,15 +119,16 @@ class _Share:
 def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
     """The body where it came with its head and is small and plain; else None, and `read_body` has it.
 
-    Within the limits on its size and depth, by its content type.
+    Within the limits on its size and, unless it is scattered, its depth, by its content type.
     """
     content = None if exchange.header(b"content-encoding") else exchange.whole_body(OFFLOAD)
     if content is None:
         return None
     body = Body(_within(content, limits.max_body), _is_packed(exchange))
     if body.packed and is_msgpack_deeper(content, limits.max_depth, _FEW_PARTS):
-        return None
-    body.check_depth(limits.max_depth)
+        body.scattered = True
+    else:
+        body.check_depth(limits.max_depth)
     return body
 
 
@@ -201,7 +204,9 @@ async def offload(size: int, work: Callable[[], T], most: int = OFFLOAD) -> T:
 
 
 def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> RequestT | None:
-    """`decode` for a body of `whole_body`; None where it may hold others up: a large body has a fault."""
+    """`decode` for a body of `whole_body`; None where it may hold others up, scattered or large and wrong."""
+    if body.scattered:
+        return None
     request = body.read(kind, model_name)
     if request is not None:
         return _named(request, model_name)

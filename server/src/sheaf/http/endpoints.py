@@ -126,9 +126,11 @@ class Endpoints:
     async def _decode_and_ask(
         self, exchange: Exchange, runtime: ModelRuntime, body: Body, operation: AnyOperation, terms: Asking
     ) -> None:
-        kind: type[BaseRequest] = operation.request
-        work = partial(self._decode, body, exchange, runtime, kind)
-        await Answering(exchange, runtime.ask(await anyio.to_thread.run_sync(work), **terms))
+        def read() -> BaseRequest:
+            body.check_depth(self._limits.max_depth)
+            return self._decode(body, exchange, runtime, operation.request)
+
+        await Answering(exchange, runtime.ask(await anyio.to_thread.run_sync(read), **terms))
 
     async def _read_and_ask(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
