@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from sheaf.http._routes import OPERATIONS
 from sheaf_client._base import Model
+from sheaf_client._bounded import read_text
 from sheaf_client._faults import faults_of
 from sheaf_client.contracts.base import BaseRequest
 from tests.contract.echo import name_of
@@ -42,7 +43,10 @@ def test_a_valid_body_is_accepted_and_survives_the_round_trip(path: Path) -> Non
     contract, text, faults = read(path)
     assert not faults
     request = contract.model_validate_json(text, strict=True)
-    assert contract.model_validate_json(request.model_dump_json(), strict=True) == request
+    again = read_text(contract, request.model_dump_json().encode())
+    assert again is not None
+    assert again == request
+    assert again.model_extra is None
 
 
 @pytest.mark.parametrize("path", cases("invalid"))
@@ -51,6 +55,7 @@ def test_an_invalid_body_gets_the_faults_it_names(path: Path) -> None:
     with pytest.raises(ValidationError) as caught:
         contract.model_validate_json(text, strict=True)
     assert {(fault.code, fault.path) for fault in faults_of(caught.value, json.loads(text))} == expected
+    assert read_text(contract, text.encode()) is None
 
 
 @pytest.mark.parametrize("model_type", sorted(REQUESTS))

@@ -115,13 +115,13 @@ def post(http: TestClient, **fields: Any) -> Any:
 def test_labels_that_the_wire_has_not_are_one_fault(http: TestClient, label: Any) -> None:
     [fault] = post(http, context_y=[label] * 40)["errors"]
     assert (fault["code"], fault["path"]) == ("wrong_type", "/context_y/0")
-    assert fault["message"] == "Input should be a valid number or string, here and in 39 other places."
+    assert fault["message"] == "Input should be a valid number or string."
 
 
-def test_a_column_that_the_wire_has_not_is_one_fault(http: TestClient) -> None:
+def test_a_table_has_the_fault_of_its_first_wrong_cell(http: TestClient) -> None:
     rows = [[x, i % 2 == 0, []] for i, x in enumerate(ROWS[:, 0].tolist())]
     faults = post(http, context_X=rows, context_y=[0, 1] * 20, query_X=[[1.0, 1, 2]])["errors"]
-    assert [fault["path"] for fault in faults] == ["/context_X/0/1", "/context_X/0/2"]
+    assert [fault["path"] for fault in faults] == ["/context_X/0/1"]
 
 
 @pytest.mark.parametrize("label", [2**70, -(2**70), 2.0**60, 1e300])

@@ -2,10 +2,10 @@
 import type * as z from 'zod';
 
 import { BadResponseError } from './errors.js';
-import { faultsOf, MAX_FAULTS } from './faults.js';
+import { faultsOf, MAX_FAULTS, stopAtFirst } from './faults.js';
 import { BINARY } from './generated/binary.gen.js';
 import type { Fault } from './generated/types.gen.js';
-import { NONE, wirePointer, type Held, type Places } from './places.js';
+import { NONE, plainPath, wirePointer, type Held, type Places } from './places.js';
 import { breaches } from './rules.js';
 import { fromWire, misfits } from './wire.js';
 
@@ -31,9 +31,10 @@ export function inspect(contract: Contract<unknown>, held: Held): Fault[] {
   const parsed = contract.schema.safeParse(held.value);
   const found = parsed.success ? [] : faultsOf(parsed.error.issues, held.value);
   const faults = [...held.faults, ...found.map((fault) => onWire(fault, places))];
-  if (faults.length > 0 || !parsed.success) return firstAtEachPath(faults);
+  if (faults.length > 0 || !parsed.success) return firstAtEachPath(inFirstItems(faults, held.value, places));
   const broken = breaches(contract.name, parsed.data as Record<string, unknown>);
-  return [...misfits(parsed.data, places), ...broken.map((fault) => onWire(fault, places))];
+  const later = [...misfits(parsed.data, places), ...broken.map((fault) => onWire(fault, places))];
+  return inFirstItems(later, parsed.data, places);
 }
 
 /** The answer in the form that programs hold, where it keeps its contract; without members that this lacks. */
@@ -61,6 +62,12 @@ function accept<A>(contract: Contract<A>, answer: unknown): { value: unknown; da
 
 function onWire(fault: Fault, places: Places): Fault {
   return { ...fault, path: wirePointer(fault.path, places) };
+}
+
+/** Faults of several checks, of each list those of its first wrong item. */
+function inFirstItems(faults: Fault[], value: unknown, places: Places): Fault[] {
+  const found = faults.map((fault) => ({ fault, code: fault.code, path: plainPath(fault.path, places) }));
+  return stopAtFirst(found, value).map(({ fault }) => fault);
 }
 
 /** A value that could not be read is complained of by its validator too. */

@@ -6,20 +6,21 @@ import type * as z from 'zod';
 
 import type { Fault } from './generated/types.gen.js';
 
-/** Most faults that are told; a long series of wrong numbers is one mistake. */
+/** Most faults that are told. */
 export const MAX_FAULTS = 20;
 
 type Issue = z.core.$ZodIssue;
 type Path = readonly PropertyKey[];
-type Found = Omit<Fault, 'path'> & { path: Path };
+/** A complaint; of a list that is too long, with the most that it may have. */
+type Found = Omit<Fault, 'path'> & { path: Path; most?: number };
 
 /** The faults of `body`, at most `MAX_FAULTS`, in the order of the contract's fields. */
 export function faultsOf(issues: readonly Issue[], body: unknown): Fault[] {
   const faults = new Map<string, Fault>();
-  for (const found of expand(issues, [], body)) {
-    const path = pointer(found.path);
+  for (const { code, path: place, message } of expand(issues, [], body)) {
+    const path = pointer(place);
     // Zod goes on after a value's first complaint; one is enough.
-    if (!faults.has(path)) faults.set(path, { ...found, path });
+    if (!faults.has(path)) faults.set(path, { code, path, message });
   }
   return [...faults.values()].slice(0, MAX_FAULTS);
 }
@@ -30,7 +31,7 @@ export function pointer(path: Path): string {
 }
 
 function expand(issues: readonly Issue[], root: Path, body: unknown): Found[] {
-  return issues.flatMap((issue): Found[] => {
+  const all = issues.flatMap((issue): Found[] => {
     const path = [...root, ...issue.path];
     if (issue.code === 'invalid_union' && issue.errors.length > 0) {
       return meant(issue.errors.map((branch) => expand(branch, path, body)));
@@ -42,18 +43,51 @@ function expand(issues: readonly Issue[], root: Path, body: unknown): Found[] {
         message: 'No such member.',
       }));
     }
-    return [{ code: codeOf(issue, path, body), path, message: messageOf(issue) }];
+    const most = issue.code === 'too_big' ? { most: Number(issue.maximum) } : {};
+    return [{ code: codeOf(issue, path, body), path, message: messageOf(issue), ...most }];
   });
+  return stopAtFirst(all, body);
 }
 
-/** Of the branches of one union, the one whose complaints lie deepest, then say more than "wrong type", then are fewest. */
+/** The complaints up to the first wrong item of each list, where Python's contracts stop; zod tells all of them. */
+export function stopAtFirst<F extends Pick<Found, 'code' | 'path' | 'most'>>(all: F[], body: unknown): F[] {
+  const first = new Map<string, number>();
+  const ways = all.map(({ path, code, most }) => {
+    const way = [...listsOn(path, body)];
+    if (most !== undefined && code === 'too_long' && Array.isArray(valueAt(body, path)))
+      way.push([pointer(path), most]);
+    for (const [list, index] of way) first.set(list, Math.min(index, first.get(list) ?? index));
+    return way;
+  });
+  return all.filter((_, i) => ways[i]!.every(([list, index]) => first.get(list) === index));
+}
+
+/** The lists on a path into the body, with the place of the item in each. */
+function* listsOn(path: Path, body: unknown): Generator<[list: string, index: number]> {
+  let here = body;
+  for (const [depth, part] of path.entries()) {
+    if (Array.isArray(here)) yield [pointer(path.slice(0, depth)), Number(part)];
+    here = (here as Record<PropertyKey, unknown> | undefined | null)?.[part];
+  }
+}
+
+/**
+ * Of the branches of one union, the one whose complaints lie deepest, then say more than "wrong type", then
+ * that got furthest in its lists, then with the fewest.
+ */
 function meant(branches: Found[][]): Found[] {
-  const rank = (faults: Found[]) => [
-    Math.max(...faults.map(({ path }) => path.length)),
-    faults.some(({ code }) => code === 'wrong_type') ? 0 : 1,
-    -faults.length,
-  ];
   return branches.reduce((best, branch) => (exceeds(rank(branch), rank(best)) ? branch : best));
+}
+
+function rank(faults: Found[]): number[] {
+  // A list is too long where it had as many right items as it may have: it got further than to any of them.
+  const ways = faults.map(({ code, path }) => (code === 'too_long' ? [...path, Infinity] : path));
+  const depth = Math.max(...ways.map((way) => way.length));
+  const steps = Array.from({ length: depth }, (_, i) => {
+    const step = ways[0]![i];
+    return typeof step === 'number' ? step : -1;
+  });
+  return [depth, faults.some(({ code }) => code === 'wrong_type') ? 0 : 1, ...steps, -faults.length];
 }
 
 function exceeds(a: number[], b: number[]): boolean {

@@ -78,6 +78,19 @@ export function wirePointer(path: string, tree: Places): string {
   return wire.map((name) => `/${name}`).join('');
 }
 
+/** A JSON Pointer into the form on the wire, as a path into the form that programs hold. */
+export function plainPath(path: string, tree: Places): string[] {
+  let places: Places | Binary = tree;
+  const names = path.split('/').slice(1);
+  return names.map((escaped) => {
+    const name = escaped.replaceAll('~1', '/').replaceAll('~0', '~');
+    if (isBinary(places)) return name;
+    const found = plainName(places, name);
+    places = below(places, name);
+    return found;
+  });
+}
+
 /** Whether a value is the typed array of a dtype, of whatever realm. */
 export function isArrayOf<D extends Dtype>(value: unknown, dtype: D): value is ArrayOf<D> {
   return Object.prototype.toString.call(value) === `[object ${ARRAYS[dtype].name}]`;

@@ -186,10 +186,7 @@ describe('a file', () => {
     assert.deepEqual(await call({ image: { data: [1] } }), ['wrong_type /image_b64']);
     assert.deepEqual(await call({}), ['missing /image_b64']);
     const images = { model: 'video', frames: [content, new Uint8Array(), 'x'] };
-    assert.deepEqual(await faultsOf(client.video.infer(images as never)), [
-      'wrong_type /frames_b64/2',
-      'too_short /frames_b64/1',
-    ]);
+    assert.deepEqual(await faultsOf(client.video.infer(images as never)), ['too_short /frames_b64/1']);
   });
 
   test('keeps rules by its plain name, and their paths by the name on the wire', async (context) => {

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationErro
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from sheaf_client._binary import BinaryField, base64_of, binary_equal, read_table, shape_tensors
+from sheaf_client._bounded import stop_at_first
 from sheaf_client._rules import Rule, breaches, compile_rules
 
 
@@ -61,11 +62,13 @@ class Model(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Its fields' own checks, then its rules and tensors where it has any: most parts have none."""
+        fields = handler(source)
+        stop_at_first(handler.resolve_ref_schema(fields))
         extra: object = cls.model_config.get("json_schema_extra")
         ruled = isinstance(extra, dict) and not extra.keys().isdisjoint(("x-sheaf-rules", "x-sheaf-binary"))
         # Never bare: of a schema that is a model's alone, validators made from it (`_strict`) take the
         # model's own instead.
-        return core_schema.no_info_after_validator_function(_checked if ruled else _as_is, handler(source))
+        return core_schema.no_info_after_validator_function(_checked if ruled else _as_is, fields)
 
     def _base64(self, field: str) -> Any:
         """A binary field as JSON carries it."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
 
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from sheaf_client._bounded import trimmed
 from sheaf_client._context import BLOB_MARK, BLOBS, WIRE
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def validate_unpacked(kind: type[ModelT], value: Any, *, strict: bool, by_name: 
     import pydantic_core
 
     blobs: list[bytes] = []
-    marked = _mark(kind, value, blobs)
+    marked = _mark(kind, trimmed(kind, value), blobs)
     text = pydantic_core.to_json(marked, bytes_mode="base64")
     return kind.model_validate_json(
         text, strict=strict, context={BLOBS: blobs}, by_alias=True, by_name=by_name

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
-#: Most faults that are told; a long series of wrong numbers is one mistake.
+#: Most faults that are told.
 MAX_FAULTS = 20
 #: Longest path and message of a fault.
 MAX_TEXT = 512
@@ -40,8 +40,6 @@ _BOUNDS = {
 }
 #: Kinds of error whose place is a member that is not there.
 _ABSENT = {"missing", "requires", "needed_when_true"}
-#: Codes of faults that are one mistake where more than a few items of a list share them.
-_ALIKE, _FEW = {"wrong_type", "not_finite"}, 4
 #: How Pydantic says which kind of plain value it wants, and the kinds.
 _WANTED = "Input should be a valid "
 _KINDS = {"integer", "number", "string", "boolean"}
@@ -71,7 +69,7 @@ def faults_of(error: ValidationError, body: Any) -> list[Fault]:
     """The faults of `body`, at most `MAX_FAULTS`, in the order of the contract's fields.
 
     A body of another model type has that one fault: what else it lacks or has too much follows from it.
-    Many items of one list, or of one column of rows, that are wrong alike are one fault, at the first.
+    A list has the faults of its first wrong item, for contracts look no further (`_bounded`).
     """
     groups: dict[Loc, dict[Loc, list[Found]]] = {}
     for item in error.errors(include_url=False, include_input=False):
@@ -79,10 +77,13 @@ def faults_of(error: ValidationError, body: Any) -> list[Fault]:
         if path == ("model_type",) and item["type"] == "literal_error" and isinstance(value, str):
             served = item.get("ctx", {}).get("expected", "").strip("'")
             return [Found(path, _code(item["type"], value), f"This model serves {served}.").fault()]
+        place = root if branch else path
+        if place not in groups and len(groups) == MAX_FAULTS:
+            break  # each place has a fault of its own, and those of one union come together
         found = Found(path, _code(item["type"], value), item["msg"])
-        groups.setdefault(root if branch else path, {}).setdefault(branch, []).append(found)
+        groups.setdefault(place, {}).setdefault(branch, []).append(found)
     meant = [found for branches in groups.values() for found in _meant(list(branches.values()))]
-    return [found.fault() for found in _told_once(meant)][:MAX_FAULTS]
+    return [found.fault() for found in meant[:MAX_FAULTS]]
 
 
 def invalid_request(error: ValidationError, body: Any, request_id: str | None = None) -> InvalidRequestError:
@@ -125,30 +126,11 @@ def _step(here: Any, part: str | int) -> tuple[bool, Any]:
     return False, None
 
 
-def _told_once(founds: Iterable[Found]) -> list[Found]:
-    """The complaints, with more than a few that are alike, of one list or one column of rows, as one."""
-    alike: dict[Any, list[Found]] = {}
-    for found in founds:
-        first = next((i for i, part in enumerate(found.path) if isinstance(part, int)), None)
-        place: Any = found.path
-        if first is not None and found.code in _ALIKE and all(isinstance(p, int) for p in found.path[first:]):
-            place = (found.path[:first], found.path[first + 1 :])
-        alike.setdefault((found.code, found.message, place), []).append(found)
-    told: list[Found] = []
-    for series in alike.values():
-        if len(series) <= _FEW:
-            told += series
-        else:
-            message = f"{series[0].message.removesuffix('.')}, here and in {len(series) - 1} other places."
-            told.append(replace(series[0], message=message))
-    return told
-
-
 def _meant(branches: Sequence[list[Found]]) -> list[Found]:
     """Of the branches of one union, the one that was meant.
 
-    Its complaints lie deepest; then they say more than "wrong type"; then they are fewest. Where each wants
-    another kind of plain value, all of these kinds are named.
+    Its complaints lie deepest; then they say more than "wrong type"; then it got furthest in its lists; then
+    they are fewest. Where each wants another kind of plain value, all of these kinds are named.
     """
     kinds = [found[0].message.removeprefix(_WANTED) for found in branches if len(found) == 1]
     if len(branches) > 1 and len(kinds) == len(branches):
@@ -157,10 +139,15 @@ def _meant(branches: Sequence[list[Found]]) -> list[Found]:
             kinds = [kind for kind in kinds if kind != "integer" or "number" not in kinds]
             return [replace(first, message=_WANTED + " or ".join(dict.fromkeys(kinds)))]
 
-    def rank(found: list[Found]) -> tuple[int, bool, int]:
-        return max(len(f.path) for f in found), all(f.code != "wrong_type" for f in found), -len(found)
+    return max(branches, key=_rank)
 
-    return max(branches, key=rank)
+
+def _rank(found: Sequence[Found]) -> tuple[int, bool, list[int | float], int]:
+    plain = all(f.code != "wrong_type" for f in found)
+    # A list is too long where it had as many right items as it may have: it got further than to any of them.
+    ways = [[*f.path, math.inf] if f.code == "too_long" else [*f.path] for f in found]
+    steps = [-1 if isinstance(step, str) else step for step in ways[0]]
+    return max(map(len, ways)), plain, steps, -len(found)
 
 
 def _code(kind: str, value: Any) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic_core import SchemaValidator
 
+from sheaf_client._bounded import trimmed
+
 if TYPE_CHECKING:
     from sheaf_client.contracts.base import BaseRequest
 
@@ -22,7 +24,7 @@ _KINDS = frozenset({"int", "float", "bool"})
 
 def validate_strictly(kind: type[RequestT], body: Mapping[str, Any]) -> RequestT:
     """The contract in a body of Python values; raises `pydantic.ValidationError`."""
-    return cast("RequestT", _validator(kind).validate_python(body))
+    return cast("RequestT", _validator(kind).validate_python(trimmed(kind, body)))
 
 
 @cache

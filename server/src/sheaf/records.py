@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError
 from sheaf_client._binary import validate_unpacked
+from sheaf_client._bounded import read_text
 from sheaf_client._faults import invalid_request
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -51,11 +52,9 @@ def read_request(content: bytes, spec: ModelSpec, request_id: UUID) -> BaseReque
         InvalidRequestError: The contract does not allow it.
     """
     kind = _kind(spec.model_type, content)
-    try:
-        whole = _completed(content, model_name=spec.name, request_id=request_id)
-        request = kind.model_validate_json(whole, strict=True, by_alias=True, by_name=False)
-    except ValidationError:
-        # The slow path tells every fault by its place.
+    request = read_text(kind, _completed(content, model_name=spec.name, request_id=request_id))
+    if request is None:
+        # The slow path tells of faults by their place.
         request = _read_value(parse(content), kind, spec.name, request_id)
     given: dict[str, Any] = {}
     if request.model_name != spec.name:

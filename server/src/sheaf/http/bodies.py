@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar, cast
 
 import anyio
@@ -19,6 +20,7 @@ from sheaf.http.limits import Limits
 from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
 from sheaf.http.patience import Patience
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
+from sheaf_client._bounded import read_text
 from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
@@ -37,6 +39,10 @@ ContentT = TypeVar("ContentT", bytes, bytearray)
 
 #: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
 OFFLOAD = 128 * 1024
+#: The same for what takes several passes in Python: a body that has a fault, or has requests inside.
+SLOW = 16 * 1024
+#: Parts of a MessagePack body that are looked at one by one on the event loop; a file or a tensor is one.
+_FEW_PARTS = 1000
 #: Pieces of a body that may be small, and the bytes that the others must have on average.
 _FREE_CHUNKS, _MIN_CHUNK = 4096, 64
 
@@ -47,21 +53,23 @@ class Body:
 
     content: bytes
     packed: bool
+    #: Whether its depth is not checked: that alone would hold others up.
+    scattered: bool = False
 
     def check_depth(self, limit: int) -> None:
         """Raise `MalformedRequestError` where lists and objects go deeper than `limit`."""
         if (is_msgpack_deeper if self.packed else is_json_deeper)(self.content, limit):
             raise MalformedRequestError(f"The body nests deeper than {limit}, or in too many places.")
 
-    def read(self, kind: type[RequestT], model_name: str) -> RequestT:
-        """The contract in the body; raises `ValidationError`, or `MalformedRequestError` for broken bytes."""
+    def read(self, kind: type[RequestT], model_name: str) -> RequestT | None:
+        """The contract in a body of JSON, in one pass; None where that does not do, for whatever reason."""
         if self.packed:
-            return _from_value(kind, self.parse())
+            return None
         content = self.content
         if b'"model_name"' not in content and content.startswith(b"{"):
             # The URL names it; names of models need no quoting.
             content = b'{"model_name":"%b",%b' % (model_name.encode("ascii"), content[1:])
-        return kind.model_validate_json(content, strict=True, by_alias=True, by_name=False)
+        return read_text(kind, content)
 
     def parse(self) -> Any:
         """The plain value of the body; raises `MalformedRequestError` with the place."""
@@ -112,13 +120,16 @@ class _Share:
 def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
     """The body where it came with its head and is small and plain; else None, and `read_body` has it.
 
-    Within the limits on its size and depth, by its content type.
+    Within the limits on its size and, unless it is scattered, its depth, by its content type.
     """
     content = None if exchange.joined(b"content-encoding") else exchange.whole_body(OFFLOAD)
     if content is None:
         return None
     body = Body(_within(content, limits.max_body), _is_packed(exchange))
-    body.check_depth(limits.max_depth)
+    if body.packed and is_msgpack_deeper(content, limits.max_depth, _FEW_PARTS):
+        body.scattered = True
+    else:
+        body.check_depth(limits.max_depth)
     return body
 
 
@@ -136,10 +147,9 @@ async def read_body(exchange: Exchange, limits: Limits, incoming: Incoming) -> B
             content = await anyio.to_thread.run_sync(decompress, content)
             share.take(len(content))
         body = Body(content, packed)
-        if len(content) > OFFLOAD:
-            await anyio.to_thread.run_sync(body.check_depth, limits.max_depth)
-        else:
-            body.check_depth(limits.max_depth)
+        await offload(
+            len(content), partial(body.check_depth, limits.max_depth), most=SLOW if packed else OFFLOAD
+        )
     return body
 
 
@@ -186,40 +196,48 @@ def _within(content: ContentT, limit: int) -> ContentT:
     return content
 
 
-async def offload(size: int, work: Callable[[], T]) -> T:
+async def offload(size: int, work: Callable[[], T], most: int = OFFLOAD) -> T:
     """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up."""
-    return await anyio.to_thread.run_sync(work) if size > OFFLOAD else work()
+    return await anyio.to_thread.run_sync(work) if size > most else work()
+
+
+def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> RequestT | None:
+    """`decode` for a body of `whole_body`; None where it may hold others up, scattered or large and wrong."""
+    if body.scattered:
+        return None
+    request = body.read(kind, model_name)
+    if request is not None:
+        return _named(request, model_name)
+    if len(body.content) > SLOW and not body.packed:
+        return None
+    return decode_value(body.parse(), kind, model_name)
 
 
 def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     """The contract in a body, with the name that the model has here: the body's own is a label."""
-    try:
-        return _named(body.read(kind, model_name), model_name)
-    except ValidationError:
-        # The slow path tells every fault by its place, and lets the URL stand for a missing model_name.
+    request = body.read(kind, model_name)
+    if request is None:
+        # The slow path tells of faults by their place, and lets the URL stand for a missing model_name.
         return decode_value(body.parse(), kind, model_name)
+    return _named(request, model_name)
 
 
 async def parsed(body: Body) -> Any:
     """The plain value of a body; raises `MalformedRequestError` with the place."""
-    return await offload(len(body.content), body.parse)
+    return await offload(len(body.content), body.parse, most=SLOW)
 
 
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:
-    """`decode` for one item of a batch, already parsed."""
+    """`decode` for what is already parsed, such as an item of a batch."""
     content: Any = value
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
         if isinstance(members.get("model_name", ""), str):
             content = {**members, "model_name": model_name}
     try:
-        return _named(_from_value(kind, content), model_name)
+        return _named(validate_unpacked(kind, content, strict=True, by_name=False), model_name)
     except ValidationError as error:
         raise invalid_request(error, content, _request_id_in(content)) from None
-
-
-def _from_value(kind: type[RequestT], value: Any) -> RequestT:
-    return validate_unpacked(kind, value, strict=True, by_name=False)
 
 
 def _named(request: RequestT, model_name: str) -> RequestT:
@@ -239,10 +257,9 @@ def parse_batch(body: Body, limit: int) -> Sequence[Any]:
             message="Must be an array.",
         )
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
-    if unknown := sorted(str(key)[:MAX_TEXT] for key in content.keys() - {"requests"}):
-        fault = Fault(
-            code="unknown_field", path=pointer(unknown[:1]), message="A batch has `requests` alone."
-        )
+    if len(content) > 1:
+        unknown = next(str(key)[:MAX_TEXT] for key in content if key != "requests")
+        fault = Fault(code="unknown_field", path=pointer([unknown]), message="A batch has `requests` alone.")
         raise InvalidRequestError("A batch is an object with `requests`.", errors=[fault])
     requests = cast("Sequence[Any]", items)
     if not 1 <= len(requests) <= limit:

@@ -18,9 +18,11 @@ from sheaf.engine.asked import Asked
 from sheaf.engine.runtime import Asking
 from sheaf.http.bodies import (
     OFFLOAD,
+    SLOW,
     Body,
     Incoming,
     decode,
+    decode_at_once,
     decode_value,
     offload,
     parse_batch,
@@ -117,8 +119,19 @@ class Endpoints:
         body = whole_body(exchange, self._limits) if operation is not None else None
         if body is None or operation is None:
             return self._read_and_ask(exchange, runtime, operation, terms)
-        contract = self._decode(body, exchange, runtime, operation.request)
-        return Answering(exchange, runtime.ask(contract, **terms))
+        contract = decode_at_once(body, operation.request, runtime.spec.name)
+        if contract is None:
+            return self._decode_and_ask(exchange, runtime, body, operation, terms)
+        return Answering(exchange, runtime.ask(self._checked(contract, exchange), **terms))
+
+    async def _decode_and_ask(
+        self, exchange: Exchange, runtime: ModelRuntime, body: Body, operation: AnyOperation, terms: Asking
+    ) -> None:
+        def read() -> BaseRequest:
+            body.check_depth(self._limits.max_depth)
+            return self._decode(body, exchange, runtime, operation.request)
+
+        await Answering(exchange, runtime.ask(await anyio.to_thread.run_sync(read), **terms))
 
     async def _read_and_ask(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
@@ -132,7 +145,8 @@ class Endpoints:
         operations = operations_of(runtime.spec.model_type)
         runtime.check_open()
         body = await read_body(exchange, self._limits, self._incoming)
-        items = await offload(len(body.content), partial(parse_batch, body, self._limits.max_batch))
+        read_items = partial(parse_batch, body, self._limits.max_batch)
+        items = await offload(len(body.content), read_items, most=SLOW)
         caller = _caller(exchange)
         if caller.account is not None:
             caller.account.take_more(len(items) - 1)
@@ -140,7 +154,7 @@ class Endpoints:
         def read_all() -> list[BaseRequest | ProblemError]:
             return [self._attempt(item, operations, runtime.spec.name) for item in items]
 
-        read = await offload(len(body.content), read_all)
+        read = await offload(len(body.content), read_all, most=SLOW)
         for item in read:
             if isinstance(item, ProblemError):
                 self._models.telemetry.refused(runtime.spec.name, item.code)
@@ -175,13 +189,17 @@ class Endpoints:
             operation = operations.only or operations.asked_for(await parsed(body))
         kind: type[BaseRequest] = operation.request
         size = len(body.content)
-        return await offload(size, partial(self._decode, body, exchange, runtime, kind)), size > OFFLOAD
+        work = partial(self._decode, body, exchange, runtime, kind)
+        return await offload(size, work, most=SLOW), size > OFFLOAD
 
     def _decode(
         self, body: Body, exchange: Exchange, runtime: ModelRuntime, kind: type[BaseRequest]
     ) -> BaseRequest:
-        contract = exchange.share_name(decode(body, kind, runtime.spec.name))
-        if kind.__binary__:
+        return self._checked(decode(body, kind, runtime.spec.name), exchange)
+
+    def _checked(self, contract: BaseRequest, exchange: Exchange) -> BaseRequest:
+        contract = exchange.share_name(contract)
+        if contract.__binary__:
             check_media(contract, self._limits)
         return contract
 

@@ -47,8 +47,8 @@ def is_json_deeper(content: bytes, limit: int) -> bool:
     return False
 
 
-def is_msgpack_deeper(content: bytes, limit: int) -> bool:
-    """Whether a MessagePack value goes deeper than `limit`, or is too scattered to tell.
+def is_msgpack_deeper(content: bytes, limit: int, most: int = _MAX_STEPS) -> bool:
+    """Whether a MessagePack value goes deeper than `limit`, or is too scattered to tell in `most` steps.
 
     Of a broken one it says what can be told.
     """
@@ -60,7 +60,7 @@ def is_msgpack_deeper(content: bytes, limit: int) -> bool:
                 left.pop()
                 continue
             steps += 1
-            if len(left) > limit + 1 or steps > _MAX_STEPS:
+            if len(left) > limit + 1 or steps > most:
                 return True
             if numbers := _RUNS.get(content[place]):
                 width, pattern = numbers
