@@ -33,6 +33,7 @@ from tests.http.conftest import GOOD, Serve
 JSON = {"content-type": "application/json"}
 PACKED = {"content-type": "application/msgpack"}
 CASES = Path(__file__).parents[2] / "schema" / "cases"
+SHARE = Share(Memory(Limits()), "")
 WITH_MEDIA = [
     (operation, field)
     for operation in OPERATIONS
@@ -169,6 +170,7 @@ BAD_MEDIA: dict[str, list[tuple[bytes, str]]] = {
 )
 def test_every_media_field_of_every_contract_is_looked_at(operation: Any, field: BinaryField) -> None:
     from sheaf.http.media import check_media
+from sheaf.http.memory import Memory, Share
     from sheaf_client.errors import InvalidRequestError
 
     for file in sorted((CASES / operation.model_type / "valid").glob("*.json")):
@@ -190,7 +192,7 @@ def test_every_media_field_of_every_contract_is_looked_at(operation: Any, field:
         spoilt = {**body, field.wire: each(body[field.wire], spoil, (field.wire,))}
         try:
             check_media(
-                Body(json.dumps(spoilt).encode(), packed=False).read(operation.request, "x"), Limits()
+                Body(json.dumps(spoilt).encode(), packed=False, share=SHARE).read(operation.request, "x"), Limits()
             )
         except ValidationError as error:
             faults = faults_of(error, spoilt)

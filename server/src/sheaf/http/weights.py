@@ -1,0 +1,65 @@
+"""What a body takes in memory once it is read, told by its bytes before one value is built.
+
+A zero in a list is two bytes of JSON, one of MessagePack, and 32 in Python.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+#: Bytes of a number with its place in a list; of a list, an object and a text besides what they hold.
+_VALUE, _LIST, _OBJECT, _TEXT = 32, 80, 232, 56
+#: Bytes of a value and its text while MessagePack is read: as a plain value, and as JSON to be validated.
+_UNPACKED = 60
+_COUNTED = b',[{"'
+_BLOCK = 2**20
+#: Bodies up to this size are not counted through; they weigh what no body of their size can go beyond.
+_SMALL, _MOST = 16 * 1024, 40
+
+
+class Weight(NamedTuple):
+    """Bytes in memory.
+
+    Attributes:
+        kept: what the contract takes that is made of a body, or the plain value of it.
+        read: the most that it takes until then, the body included.
+    """
+
+    kept: int
+    read: int
+
+
+NOTHING = Weight(0, 0)
+
+
+def json_weight(content: bytes) -> Weight:
+    """What a JSON text weighs, broken or not."""
+    size = len(content)
+    if size <= _SMALL:
+        return Weight(_MOST * size, _MOST * size)
+    values, lists, objects, quotes = _count(content)
+    # Each value is two bytes at least; what is left may be long texts.
+    text = max(0, size - 2 * values)
+    if not content.isascii() or b"\\u" in content:
+        text *= 4  # one character beyond Latin-1 widens all of its text
+    held = _LIST * lists + _OBJECT * objects + _TEXT * quotes // 2
+    kept = _VALUE * values + held + text
+    return Weight(kept, kept + size + 2 * text)
+
+
+def packed_weight(content: bytes, values: int, lists: int) -> Weight:
+    """What MessagePack weighs that has so many values, the lists and objects among them."""
+    kept = len(content) + _VALUE * values + _OBJECT * lists
+    return Weight(kept, kept + len(content) + _UNPACKED * values + _OBJECT * lists)
+
+
+def _count(content: bytes) -> list[int]:
+    """How often each of `_COUNTED` occurs; `bytes.count` takes as long as reading, where there are many."""
+    found = [0] * len(_COUNTED)
+    for start in range(0, len(content), _BLOCK):
+        block = np.frombuffer(content, np.uint8, min(_BLOCK, len(content) - start), start)
+        for i, byte in enumerate(_COUNTED):
+            found[i] += int(np.count_nonzero(block == byte))
+    return found
