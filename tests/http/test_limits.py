@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from sheaf.http._routes import OPERATIONS
 from sheaf.http.bodies import Body
 from sheaf.http.limits import Limits
+from sheaf.http.memory import Memory, Share
 from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
 from sheaf.spec import ModelSpec
 from sheaf_client._binary import BinaryField, each
@@ -170,7 +171,6 @@ BAD_MEDIA: dict[str, list[tuple[bytes, str]]] = {
 )
 def test_every_media_field_of_every_contract_is_looked_at(operation: Any, field: BinaryField) -> None:
     from sheaf.http.media import check_media
-from sheaf.http.memory import Memory, Share
     from sheaf_client.errors import InvalidRequestError
 
     for file in sorted((CASES / operation.model_type / "valid").glob("*.json")):
@@ -192,7 +192,7 @@ from sheaf.http.memory import Memory, Share
         spoilt = {**body, field.wire: each(body[field.wire], spoil, (field.wire,))}
         try:
             check_media(
-                Body(json.dumps(spoilt).encode(), packed=False, share=SHARE).read(operation.request, "x"), Limits()
+                Body(json.dumps(spoilt).encode(), False, SHARE).read(operation.request, "x"), Limits()
             )
         except ValidationError as error:
             faults = faults_of(error, spoilt)

@@ -36,8 +36,8 @@ ContentT = TypeVar("ContentT", bytes, bytearray)
 
 #: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
 OFFLOAD = 128 * 1024
-#: What so small a body takes is nobody's share.
-FREE = 40 * 1024
+#: So little memory is nobody's share.
+FREE = 256 * 1024
 #: Pieces of a body that may be small, and the bytes that the others must have on average.
 _FREE_CHUNKS, _MIN_CHUNK = 4096, 64
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.engine import ModelRuntime
+from sheaf.engine.allocator import give_back
 from sheaf.engine.answers import unwrap
 from sheaf.engine.asked import Asked
 from sheaf.engine.runtime import Asking
@@ -42,7 +43,7 @@ from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
-from sheaf.http.memory import Memory, Share
+from sheaf.http.memory import LARGE, Memory, Share
 from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import as_problem
 from sheaf.observability import Telemetry
@@ -127,6 +128,7 @@ class Endpoints:
         if body is None or operation is None:
             return self._read_and_ask(exchange, runtime, operation, terms)
         contract = self._decode(body, exchange, runtime, operation.request)
+        body.settle()
         _expect(share, runtime, contract)
         return Answering(exchange, runtime.ask(contract, **terms))
 
@@ -166,7 +168,7 @@ class Endpoints:
             return [self._attempt(item, operations, runtime.spec.name) for item in items]
 
         read = await offload(size, read_all, self._memory)
-        body.settle()
+        await self._settle(body)
         _expect(share, runtime, *(item for item in read if not isinstance(item, ProblemError)))
         return read
 
@@ -206,9 +208,15 @@ class Endpoints:
             operation = operations.only or operations.asked_for(await parsed(body, self._memory))
         decode_it = partial(self._decode, body, exchange, runtime, operation.request)
         contract = await offload(len(body.content), decode_it, self._memory)
-        body.settle()
+        await self._settle(body)
         _expect(share, runtime, contract)
         return contract
+
+    async def _settle(self, body: Body) -> None:
+        """A body was read: what that took is given back, by the process too where it was much."""
+        if body.weight.read > LARGE:
+            await self._memory.run(give_back)
+        body.settle()
 
     def _decode(
         self, body: Body, exchange: Exchange, runtime: ModelRuntime, kind: type[BaseRequest]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio.to_thread
 
+from sheaf.engine.allocator import give_back
 from sheaf.http.limits import Limits
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, OverloadedError, RequestTooLargeError
@@ -29,6 +31,10 @@ _AT_ONCE = 4
 #: Bytes in memory for each byte of an answer as JSON: numbers are 32 bytes, and texts are copied.
 _ANSWER = 3
 _MIB = 2**20
+#: After so large a request the process gives back what is free; a pass over its heap takes some milliseconds.
+LARGE = 64 * _MIB
+#: Seconds after the end of a request when that is done: by then a model has let go of it, too.
+_PAUSE = 0.5
 
 
 class Memory:
@@ -39,6 +45,7 @@ class Memory:
         self._left = self._all
         self._held: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._tidying = False
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     @property
@@ -55,6 +62,17 @@ class Memory:
         """Do work that holds much, on a worker thread, with few others at once."""
         async with self._turns:
             return await anyio.to_thread.run_sync(work)
+
+    def tidy_up(self) -> None:
+        """Have the process give back what is free, soon; on the event loop."""
+        if not self._tidying:
+            self._tidying = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(_PAUSE, partial(loop.run_in_executor, None, self._tidy_up))
+
+    def _tidy_up(self) -> None:
+        self._tidying = False
+        give_back()
 
     def take(self, caller: str, own: int, more: int) -> None:
         """Give `more` bytes to a request that has its `own`; raises `OverloadedError` for too many."""
@@ -83,12 +101,12 @@ class Memory:
 class Share:
     """What one request holds; to be ended once it is answered."""
 
-    __slots__ = ("_caller", "_memory", "size")
+    __slots__ = ("_caller", "_memory", "most", "size")
 
     def __init__(self, memory: Memory, caller: str) -> None:
         self._memory, self._caller = memory, caller
-        #: Bytes that it holds.
-        self.size = 0
+        #: Bytes that it holds, and held at most.
+        self.size = self.most = 0
 
     def take(self, more: int) -> None:
         """Hold so many bytes more.
@@ -105,6 +123,7 @@ class Share:
             )
         self._memory.take(self._caller, self.size, more)
         self.size += more
+        self.most = max(self.most, self.size)
 
     def hold(self, size: int) -> None:
         """Hold so many bytes, whatever it held before. What is less is given back, what is more is there."""
@@ -127,5 +146,8 @@ class Share:
         self.take(_ANSWER * answer)
 
     def end(self) -> None:
-        """Give all back."""
-        self.hold(0)
+        """Give all back; on the event loop."""
+        if self.size:
+            if self.most > LARGE:
+                self._memory.tidy_up()
+            self.hold(0)
