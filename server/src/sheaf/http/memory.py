@@ -118,8 +118,8 @@ class Share:
         if self.size + more > self._memory.largest:
             most = self._memory.largest // _MIB
             raise RequestTooLargeError(
-                f"The request would take more than {most} MiB of memory once it is read. Send arrays as "
-                "MessagePack or base64 where the contract has them, or fewer values at once."
+                f"The request would take more than {most} MiB of memory once it is read: send fewer values "
+                "at once. The server's `max_memory` bounds it."
             )
         self._memory.take(self._caller, self.size, more)
         self.size += more
