@@ -1,7 +1,7 @@
 """What a body takes in memory once it is read, told by its bytes before one value is built.
 
 A zero in a list is two bytes of JSON, one of MessagePack, 40 in Python, and 170 while it is read. The figures
-are those of the process, not of its objects alone, as `benchmarks/attack.py --weights` measures them.
+are those of the process, not of its objects alone.
 """
 
 from __future__ import annotations
