@@ -2,7 +2,7 @@
 
     python -m benchmarks.attack [--seconds 10] [--callers 100]
 
-Each attack is sent by so many callers at once, again and again, while one caller asks a small model for a small
+Each attack is sent by so many callers at once, again and again, while one caller asks for a small
 answer. Servers run in processes of their own; the ratios are what counts.
 """
 
