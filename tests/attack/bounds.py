@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.contract.values import JSON, resolved, schemas
 _CASES = Path(__file__).parents[2] / "schema" / "cases"
 #: Most that a compressed body may become.
 _LARGEST = 31 * MIB
+_DAY = "2024-06-01"
 
 
 def attacks(size: int) -> Iterator[Attack]:
@@ -96,6 +98,8 @@ def _least(schema: JSON) -> str:
     if kind in ("integer", "number"):
         return str(max(schema.get("minimum", 0), 0))
     if kind == "string":
+        if re.search(schema.get("pattern", "$."), _DAY):
+            return f'"{_DAY}"'
         return '"' + "A" * schema.get("minLength", 0) + '"'
     if kind == "array":
         return "[" + ",".join([_least(schema["items"])] * schema.get("minItems", 0)) + "]"
