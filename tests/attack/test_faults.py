@@ -20,7 +20,9 @@ from pydantic import ValidationError
 
 from sheaf.http._routes import OPERATIONS
 from sheaf.http.bodies import SLOW, Body, decode, decode_at_once
-from sheaf.http.nesting import is_msgpack_deeper
+from sheaf.http.limits import Limits
+from sheaf.http.memory import Memory, Share
+from sheaf.http.nesting import count_msgpack
 from sheaf_client import Sheaf
 from sheaf_client._binary import MSGPACK_TYPE
 from sheaf_client._faults import MAX_FAULTS
@@ -29,6 +31,7 @@ from tests.attack.floods import floods
 from tests.contract.echo import name_of
 from tests.http.conftest import ECHO, GOOD, Serve
 
+SHARE = Share(Memory(Limits()), "")
 MANY = 100_000
 #: Faults that Pydantic may build: the members of the largest mapping of a contract, for two kinds of value.
 MOST_BUILT = 2 * 1025 + 50
@@ -75,7 +78,7 @@ def built(error: BaseException) -> int:
 def test_of_many_faults_few_are_built(operation: Any) -> None:
     refused = 0
     for what, content in floods(operation, MANY):
-        error = refusal(Body(content, packed=False), operation.request)
+        error = refusal(Body(content, False, SHARE), operation.request)
         if error is not None:
             refused += 1
             assert 1 <= len(error.errors) <= MAX_FAULTS, what
@@ -87,7 +90,8 @@ def test_of_many_faults_few_are_built(operation: Any) -> None:
 @pytest.mark.parametrize("form", ["JSON", "MessagePack"])
 def test_faults_take_no_more_memory_than_the_body(name: str, form: str) -> None:
     packed = form == "MessagePack"
-    body = Body(msgspec.msgpack.encode(json.loads(BODIES[name])) if packed else BODIES[name], packed)
+    content = msgspec.msgpack.encode(json.loads(BODIES[name])) if packed else BODIES[name]
+    body = Body(content, packed, SHARE)
     refusal(body, FORECAST.request)  # what is made once per process
     tracemalloc.start()
     error = refusal(body, FORECAST.request)
@@ -105,17 +109,17 @@ def test_what_is_wrong_is_read_on_no_event_loop(name: str) -> None:
     }
     content = as_json({**GOOD, **wrong})
     assert len(content) > SLOW
-    assert decode_at_once(Body(content, packed=False), FORECAST.request, "m") is None
+    assert decode_at_once(Body(content, False, SHARE), FORECAST.request, "m") is None
     right = as_json({**GOOD, "history": [1.5] * 8000})
-    assert decode_at_once(Body(right, packed=False), FORECAST.request, "m") is not None
+    assert decode_at_once(Body(right, False, SHARE), FORECAST.request, "m") is not None
 
 
 def test_scattered_parts_are_read_on_no_event_loop() -> None:
     scattered = msgspec.msgpack.encode({**GOOD, "history": [[1.5], [2]] * 1000})
-    assert is_msgpack_deeper(scattered, 64, 1000)
-    assert not is_msgpack_deeper(scattered, 64)
+    assert count_msgpack(scattered, 64, 1000) is None
+    assert count_msgpack(scattered, 64) is not None
     whole = msgspec.msgpack.encode({**GOOD, "history": [1.5] * 8000, "item_id": "x" * 8000})
-    assert not is_msgpack_deeper(whole, 64, 1000)
+    assert count_msgpack(whole, 64, 1000) is not None
 
 
 @pytest.mark.parametrize("size", [500, MANY], ids=["at once", "on a worker thread"])
@@ -191,6 +195,8 @@ def test_small_bodies_of_a_million_faults_do_not_kill_a_small_server() -> None:
             return httpx.post(f"{url}/echo/predict", content=flood, headers=headers, timeout=120).status_code
 
         with ThreadPoolExecutor(4) as pool:
-            assert list(pool.map(send, range(8))) == [422] * 8
+            # Of those that come at once most are refused unread: one caller may not hold so much.
+            assert set(pool.map(send, range(8))) <= {422, 503}
+        assert send(0) == 422
         assert httpx.post(f"{url}/echo/predict", json=GOOD).status_code == 200
         assert process.poll() is None

@@ -21,7 +21,8 @@ from PIL import Image
 from sheaf.http._routes import OPERATIONS
 from sheaf.http.bodies import Body, decode
 from sheaf.http.limits import Limits
-from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
+from sheaf.http.memory import Memory, Share
+from sheaf.http.nesting import count_msgpack, is_json_deeper
 from sheaf.spec import ModelSpec
 from sheaf_client._binary import BinaryField, each
 from tests.contract.echo import EchoBackend
@@ -31,6 +32,7 @@ from tests.http.conftest import GOOD, Serve
 JSON = {"content-type": "application/json"}
 PACKED = {"content-type": "application/msgpack"}
 CASES = Path(__file__).parents[2] / "schema" / "cases"
+SHARE = Share(Memory(Limits()), "")
 WITH_MEDIA = [
     (operation, field)
     for operation in OPERATIONS
@@ -50,10 +52,10 @@ def nested(depth: int) -> Any:
 def test_depth_is_told_without_decoding(depth: int) -> None:
     value = nested(depth)
     assert is_json_deeper(json.dumps(value).encode(), 64) == (depth > 64)
-    assert is_msgpack_deeper(msgspec.msgpack.encode(value), 64) == (depth > 64)
+    assert (count_msgpack(msgspec.msgpack.encode(value), 64) is None) == (depth > 64)
     # Beside wide values, and in text, where brackets mean nothing.
     beside = {"x": [[1, 2.5, None, True, "é", -7, 70_000]] * 50, "b": b"\xdd" * 300, "deep": value}
-    assert is_msgpack_deeper(msgspec.msgpack.encode(beside), 65) == (depth > 64)
+    assert (count_msgpack(msgspec.msgpack.encode(beside), 65) is None) == (depth > 64)
     text = {"s": '"[[[' * 100 + '\\"{', "deep": value, "list": [[]] * 100}
     assert is_json_deeper(json.dumps(text).encode(), 65) == (depth > 64)
 
@@ -78,14 +80,14 @@ def test_depth_of_any_value_is_its_depth() -> None:
     for _ in range(300):
         value, most = grow(6), chance.randrange(1, 7)
         assert is_json_deeper(json.dumps(value).encode(), most) == (depth_of(value) > most)
-        assert is_msgpack_deeper(msgspec.msgpack.encode(value), most) == (depth_of(value) > most)
+        assert (count_msgpack(msgspec.msgpack.encode(value), most) is None) == (depth_of(value) > most)
 
 
 def test_broken_bytes_are_left_to_the_decoders() -> None:
     for _ in range(2000):
         noise = os.urandom(120)
         is_json_deeper(noise, 2)
-        is_msgpack_deeper(noise, 2)
+        count_msgpack(noise, 2)
 
 
 @pytest.mark.parametrize("route", ["predict", "stream", "batch"])
@@ -103,8 +105,8 @@ def test_a_deep_body_is_refused(serve: Serve, route: str) -> None:
 
 def test_many_lists_are_refused_before_they_take_their_memory() -> None:
     assert is_json_deeper(b"[" + b"[]," * 2_000_000 + b"[]]", 64)
-    assert is_msgpack_deeper(b"\xdd" + struct.pack(">I", 4_000_000) + b"\x90" * 4_000_000, 64)
-    assert not is_msgpack_deeper(msgspec.msgpack.encode([1.5] * 1_000_000), 64)
+    assert count_msgpack(b"\xdd" + struct.pack(">I", 4_000_000) + b"\x90" * 4_000_000, 64) is None
+    assert count_msgpack(msgspec.msgpack.encode([1.5] * 1_000_000), 64) is not None
 
 
 def test_a_batch_is_bounded(serve: Serve) -> None:
@@ -187,7 +189,7 @@ def test_every_media_field_of_every_contract_is_looked_at(operation: Any, field:
 
         spoilt = {**body, field.wire: each(body[field.wire], spoil, (field.wire,))}
         try:
-            request = decode(Body(json.dumps(spoilt).encode(), packed=False), operation.request, "x")
+            request = decode(Body(json.dumps(spoilt).encode(), False, SHARE), operation.request, "x")
             check_media(request, Limits())
         except InvalidRequestError as error:
             found = [(fault.code, fault.path) for fault in error.errors]

@@ -28,7 +28,7 @@ from tests.http.test_limits import wav
 
 EVERY = Limits(
     max_body=1,
-    max_incoming=2,
+    max_memory=2,
     max_ratio=3,
     max_depth=4,
     max_batch=5,

@@ -109,6 +109,10 @@ class PotentialBackend(ModelBackend[Any, Any]):
         """Neighbours of all atoms of the request, as the density of each structure has it, in Å."""
         return sum(expected_neighbors(place.structure, self._loaded.cutoff) for place in places_of(request))
 
+    def answer_size(self, request: Any) -> int:
+        """That of a trajectory: float32 as base64."""
+        return 0 if isinstance(request, MaterialsRequest) else _recorded(request) * 16 // 3
+
     def deterministic(self, request: Any) -> bool:
         """Chance decides over velocities that are drawn and over the thermostat, where no seed is given."""
         if not isinstance(request, MolecularDynamicsRequest) or request.seed is not None:
@@ -287,11 +291,15 @@ def _passes(costs: Sequence[float], bound: float) -> Iterator[list[int]]:
 
 def _check_length(request: Any) -> None:
     """Refuse a trajectory that would hold more than `MAX_TRAJECTORY` numbers."""
-    steps = request.max_steps if hasattr(request, "max_steps") else request.n_steps
-    numbers = 3 * len(request.atomic_numbers) * (steps // request.record_every + 2)
-    if numbers > MAX_TRAJECTORY:
+    if _recorded(request) > MAX_TRAJECTORY:
         message = f"A trajectory holds at most {MAX_TRAJECTORY:g} numbers; record fewer steps."
         raise refuse("/record_every", message, "out_of_range")
+
+
+def _recorded(request: Any) -> int:
+    """Numbers in the positions of a trajectory."""
+    steps = request.max_steps if hasattr(request, "max_steps") else request.n_steps
+    return int(3 * len(request.atomic_numbers) * (steps // request.record_every + 2))
 
 
 def _check_held(request: Any) -> None:

@@ -22,8 +22,10 @@ from sheaf_client.contracts.base import Metadata
 
 Array = npt.NDArray[np.floating]
 
-#: Most numbers in the sample paths of one answer: about 20 MB of JSON.
-MAX_SAMPLE_VALUES = 1_000_000
+#: Most numbers in the sample paths, or the quantiles, of one answer: about 20 MB of JSON.
+MAX_VALUES = 1_000_000
+#: Bytes of a number in JSON, and of a time.
+_NUMBER, _TIME = 20, 28
 
 _YEAR = 12
 
@@ -82,11 +84,31 @@ def check_no_covariates(request: TimeSeriesRequest, *names: str) -> None:
 
 
 def check_sample_count(request: TimeSeriesRequest, num_samples: int) -> None:
-    """Refuse sample paths that would hold more than `MAX_SAMPLE_VALUES` numbers."""
-    if num_samples * request.horizon > MAX_SAMPLE_VALUES:
-        most = MAX_SAMPLE_VALUES // request.horizon
+    """Refuse sample paths that would hold more than `MAX_VALUES` numbers."""
+    if num_samples * request.horizon > MAX_VALUES:
+        most = MAX_VALUES // request.horizon
         message = f"At most {most} samples of a horizon of {request.horizon} steps."
         raise refuse("/num_samples", message, "out_of_range")
+
+
+def check_level_count(request: TimeSeriesRequest) -> None:
+    """Refuse quantiles that would hold more than `MAX_VALUES` numbers."""
+    if wants_quantiles(request) and len(request.quantile_levels) * request.horizon > MAX_VALUES:
+        most = MAX_VALUES // request.horizon
+        message = f"At most {most} levels of a horizon of {request.horizon} steps."
+        raise refuse("/quantile_levels", message, "out_of_range")
+
+
+def answer_size(request: TimeSeriesRequest) -> int:
+    """About how many bytes the answer takes as JSON."""
+    mode = request.output_mode
+    rows = 1
+    if mode is OutputMode.QUANTILES:
+        rows += len(request.quantile_levels)
+    elif mode is OutputMode.SAMPLES:
+        rows += request.num_samples
+    dated = request.start is not None or request.timestamps is not None
+    return request.horizon * (rows * _NUMBER + dated * _TIME)
 
 
 def check_timestamps(request: TimeSeriesRequest) -> None:

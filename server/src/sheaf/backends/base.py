@@ -1,9 +1,9 @@
 """What a backend is: one model, loaded once, that answers batches of typed requests.
 
 The engine calls `load` once and then every other method from one thread of the model's own (or from that of
-a lone caller, where `inline` allows it), except `check`, `resolve_adapters`, `batch_key`, `cost`, `steps` and
-`deterministic`, which must be quick, must not touch the model's state, and may run on any thread. A model
-that dies or hangs is let go and made anew by the constructor and `load`.
+a lone caller, where `inline` allows it), except `check`, `resolve_adapters`, `batch_key`, `cost`, `steps`,
+`answer_size` and `deterministic`, which must be quick, must not touch the model's state, and may run on any
+thread. A model that dies or hangs is let go and made anew by the constructor and `load`.
 """
 
 from __future__ import annotations
@@ -151,6 +151,14 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def cost(self, request: RequestT) -> float:  # noqa: ARG002 - for those who override it
         """Work this request asks for, in units of the backend's choice; for `max_batch_cost`."""
         return 1.0
+
+    def answer_size(self, request: RequestT) -> int:  # noqa: ARG002 - for those who override it
+        """About how many bytes the answer takes as JSON, as far as the request tells; 0 where it is small.
+
+        Where a small request can ask for a large answer, a server sets memory aside for it in advance, or
+        refuses it. A number takes about 20 bytes, raw bytes four thirds of theirs.
+        """
+        return 0
 
     def steps(self, request: RequestT) -> int:  # noqa: ARG002 - for those who override it
         """About how many steps a request takes, each of them with others; 0 where one call answers it.

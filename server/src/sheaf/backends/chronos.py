@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._common import missing_library, one_of
+from sheaf.backends._time_series import answer_size
 from sheaf.backends.base import ModelBackend
 from sheaf.registry import register_backend
 from sheaf_client.contracts.events import ProgressEvent
@@ -96,6 +97,9 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
 
     def cost(self, request: TimeSeriesRequest) -> float:
         return self._loaded.cost(request)
+
+    def answer_size(self, request: TimeSeriesRequest) -> int:
+        return answer_size(request)
 
     def deterministic(self, request: TimeSeriesRequest) -> bool:
         """Chronos-Bolt and Chronos-2 draw nothing; the original Chronos draws for every answer."""

@@ -72,12 +72,7 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
 
     def check(self, request: ProteinLanguageRequest) -> None:
         super().check(request)
-        config = self._model.config
-        for_each = (
-            request.return_logits * config.vocab_size
-            + _wants(request, "embeddings") * config.hidden_size
-            + request.output_hidden_states * (config.num_hidden_layers + 1) * config.hidden_size
-        )
+        for_each = self._numbers_for_each(request)
         asked = for_each * sum(map(count_tokens, request.sequences))
         if asked > MAX_VALUES:
             message = (
@@ -85,6 +80,18 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
                 f"at most {MAX_VALUES:,}. Ask for fewer sequences, or for less of each."
             )
             raise refuse("/sequences", message, "out_of_range")
+
+    def answer_size(self, request: ProteinLanguageRequest) -> int:
+        return 20 * self._numbers_for_each(request) * sum(map(count_tokens, request.sequences))
+
+    def _numbers_for_each(self, request: ProteinLanguageRequest) -> int:
+        """Numbers that an answer holds for each token."""
+        config = self._model.config
+        return int(
+            request.return_logits * config.vocab_size
+            + _wants(request, "embeddings") * config.hidden_size
+            + request.output_hidden_states * (config.num_hidden_layers + 1) * config.hidden_size
+        )
 
     def batch_key(self, request: ProteinLanguageRequest) -> Hashable:
         """Whether the states of all layers are asked for, which the others' passes would hold for nothing."""

@@ -23,7 +23,9 @@ from sheaf.backends._time_series import (
     Array,
     Forecast,
     answer,
+    answer_size,
     check_history,
+    check_level_count,
     check_no_covariates,
     check_sample_count,
     check_timestamps,
@@ -143,8 +145,12 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
             )
         check_no_covariates(request)
         check_timestamps(request)
+        check_level_count(request)
         if wants_samples(request):
             check_sample_count(request, request.num_samples)
+
+    def answer_size(self, request: TimeSeriesRequest) -> int:
+        return answer_size(request)
 
     def cost(self, request: TimeSeriesRequest) -> float:
         return float(self._length(request))

@@ -8,6 +8,7 @@ of the time of a small model's batch. With thresholds of its own it is as fast a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -30,3 +31,10 @@ def keep_large_arrays() -> bool:
     except (AttributeError, OSError):  # musl has none
         return False
     return all(mallopt(setting, value) for setting, value in _SETTINGS)
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system, which glibc keeps else: after what was unusually large."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # musl has none
+            ctypes.CDLL(None).malloc_trim(0)

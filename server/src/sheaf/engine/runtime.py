@@ -176,6 +176,10 @@ class ModelRuntime:
         if room and self._shared is None:  # what is kept needs no place
             lane.check_room()
 
+    def answer_size(self, request: BaseRequest) -> int:
+        """About how many bytes the answer takes as JSON, for hosts that bound what they hold."""
+        return self.backend.answer_size(request)
+
     def submit(self, request: BaseRequest, **terms: Unpack[Asking]) -> Future[Any]:
         """Put a request in line; its future holds the response. Cancelling it frees the place.
 

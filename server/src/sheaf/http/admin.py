@@ -14,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sheaf.http.bodies import Incoming, offload, read_body
+from sheaf.http.bodies import offload, read_body
 from sheaf.http.encodings import JSON_TYPE
+from sheaf.http.exchange import Exchange
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
+from sheaf.http.memory import Memory, Share
 from sheaf.http.threads import in_thread
 from sheaf.interrupts import BrokeOutError, contained
 from sheaf.registry import backend_names, is_backend
@@ -56,9 +58,9 @@ class ChangeableModels(Protocol):
     def unload(self, name: str) -> None: ...
 
 
-def admin_routes(models: ChangeableModels, limits: Limits, incoming: Incoming, access: Access) -> list[Route]:
+def admin_routes(models: ChangeableModels, limits: Limits, memory: Memory, access: Access) -> list[Route]:
     """The routes under `/admin`."""
-    admin = _Admin(models, limits, incoming, access)
+    admin = _Admin(models, limits, memory, access)
     return [
         Route("/admin/models", admin.list_models, methods=["GET"]),
         Route("/admin/models/{model_name}", admin.put, methods=["PUT"]),
@@ -67,10 +69,10 @@ def admin_routes(models: ChangeableModels, limits: Limits, incoming: Incoming, a
 
 
 class _Admin:
-    def __init__(self, models: ChangeableModels, limits: Limits, incoming: Incoming, access: Access) -> None:
+    def __init__(self, models: ChangeableModels, limits: Limits, memory: Memory, access: Access) -> None:
         self._models = models
         self._limits = limits
-        self._incoming = incoming
+        self._memory = memory
         self._access = access
         self._changing: set[str] = set()
 
@@ -86,9 +88,11 @@ class _Admin:
 
     async def put(self, request: Request) -> Response:
         """200 with the model where it was replaced, 201 where it is new."""
-        request.scope["sheaf.exchange"].route = "admin"
-        body = await read_body(request.scope["sheaf.exchange"], self._limits, self._incoming)
-        content: Any = await offload(len(body.content), body.parse)
+        exchange: Exchange = request.scope["sheaf.exchange"]
+        exchange.route = "admin"
+        share = exchange.share = Share(self._memory, "/admin")
+        body = await read_body(exchange, self._limits, self._memory, share)
+        content: Any = await offload(len(body.content), body.parse, self._memory)
         spec = self._access.weigh(_spec(content, request.path_params["model_name"]))
         load = partial(self._models.put, spec, timeout=self._limits.change_timeout)
         new = await self._change(load, spec.name)

@@ -17,7 +17,6 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from sheaf.http.admin import ChangeableModels, admin_routes
-from sheaf.http.bodies import Incoming
 from sheaf.http.calls import Calls, call_routes
 from sheaf.http.docs import docs_routes
 from sheaf.http.endpoints import Answering, Endpoints, Models
@@ -27,6 +26,7 @@ from sheaf.http.heads import Origins
 from sheaf.http.hosts import Hosts
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
+from sheaf.http.memory import Memory
 from sheaf.http.preflight import answer_preflight, is_preflight
 from sheaf.http.problems import as_problem, on_http_exception, problem_response
 from sheaf.http.quotas import Account
@@ -57,13 +57,13 @@ def create_app(
     access = access or Access.from_environment()
     if changeable is None:
         access = access.model_copy(update={"admin": None})
-    incoming = Incoming(limits)
-    endpoints = Endpoints(models, limits, incoming)
+    memory = Memory(limits)
+    endpoints = Endpoints(models, limits, memory)
     routes: list[BaseRoute] = [
         Route("/models", endpoints.list_models, methods=["GET"]),
         Route("/metrics", metrics_endpoint(models.telemetry), methods=["GET"]),
         *docs_routes(endpoints.seen_models),
-        *(admin_routes(changeable, limits, incoming, access) if changeable is not None else ()),
+        *(admin_routes(changeable, limits, memory, access) if changeable is not None else ()),
         Route("/{model_name}/health", endpoints.health, methods=["GET"]),
         Route("/{model_name}/ready", endpoints.ready, methods=["GET"]),
         *call_routes(endpoints),
@@ -187,6 +187,8 @@ class Begun:
                 self._end()
 
     def _end(self) -> None:
+        if self._exchange.share is not None:
+            self._exchange.share.end()
         if self._account is not None:
             self._account.end()
         self._observed.end()

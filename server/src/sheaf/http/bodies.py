@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-import anyio
-import anyio.to_thread
 import pydantic_core
 from pydantic import ValidationError
 from starlette.types import Receive
 
-from sheaf.http.encodings import JSON_TYPE, decompressor, media_type, too_large
+from sheaf.http.encodings import JSON_TYPE, bound_of, decompressor, media_type, too_large
 from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
-from sheaf.http.nesting import is_json_deeper, is_msgpack_deeper
+from sheaf.http.memory import Memory, Share
+from sheaf.http.nesting import count_msgpack, is_json_deeper
 from sheaf.http.patience import Patience
+from sheaf.http.weights import NOTHING, Weight, json_weight, packed_weight
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
 from sheaf_client._bounded import read_text
 from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
@@ -27,7 +27,6 @@ from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     InvalidRequestError,
     MalformedRequestError,
-    OverloadedError,
     SlowRequestError,
     UnavailableError,
     UnsupportedMediaTypeError,
@@ -43,6 +42,8 @@ OFFLOAD = 128 * 1024
 SLOW = 16 * 1024
 #: Parts of a MessagePack body that are looked at one by one on the event loop; a file or a tensor is one.
 _FEW_PARTS = 1000
+#: So little memory is nobody's share.
+FREE = 256 * 1024
 #: Pieces of a body that may be small, and the bytes that the others must have on average.
 _FREE_CHUNKS, _MIN_CHUNK = 4096, 64
 
@@ -53,13 +54,33 @@ class Body:
 
     content: bytes
     packed: bool
-    #: Whether its depth is not checked: that alone would hold others up.
+    share: Share
+    weight: Weight = NOTHING
+    #: Whether it is not measured: that alone would hold others up.
     scattered: bool = False
 
-    def check_depth(self, limit: int) -> None:
-        """Raise `MalformedRequestError` where lists and objects go deeper than `limit`."""
-        if (is_msgpack_deeper if self.packed else is_json_deeper)(self.content, limit):
+    def measure(self, limit: int) -> None:
+        """Tell what it weighs; raise `MalformedRequestError` where it goes deeper than `limit`."""
+        content = self.content
+        if self.packed:
+            counts = count_msgpack(content, limit)
+            deeper = counts is None
+            self.weight = NOTHING if counts is None else packed_weight(content, *counts)
+        else:
+            deeper = is_json_deeper(content, limit)
+            self.weight = json_weight(content)
+        if deeper:
             raise MalformedRequestError(f"The body nests deeper than {limit}, or in too many places.")
+
+    def take(self) -> None:
+        """Hold what it takes to read it."""
+        if self.weight.read > FREE:
+            self.share.take(max(0, self.weight.read - self.share.size))  # the bytes are held by now
+
+    def settle(self) -> None:
+        """Hold what was made of it alone: nobody has its bytes any more."""
+        if self.share.size:
+            self.share.hold(self.weight.kept)
 
     def read(self, kind: type[RequestT], model_name: str) -> RequestT | None:
         """The contract in a body of JSON, in one pass; None where that does not do, for whatever reason."""
@@ -73,6 +94,11 @@ class Body:
 
     def parse(self) -> Any:
         """The plain value of the body; raises `MalformedRequestError` with the place."""
+        if self.share.size:
+            self.share.take(self.weight.kept)  # beside the contract that is made of it
+        return self._plain()
+
+    def _plain(self) -> Any:
         try:
             return unpack(self.content) if self.packed else pydantic_core.from_json(self.content)
         except ValueError as error:
@@ -80,44 +106,7 @@ class Body:
             raise MalformedRequestError(f"The body is not valid {name}: {error}.") from None
 
 
-class Incoming:
-    """Bytes of all bodies that one server holds while they are received, on the thread of its event loop."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._left = max(limits.max_incoming, limits.max_body)
-
-    def body(self) -> _Share:
-        """A context for one body; what it has taken is given back where that ends, however it does."""
-        return _Share(self)
-
-    def take(self, size: int) -> None:
-        """Raise `OverloadedError` where so many bytes are too many; else they are taken."""
-        if size > self._left:
-            raise OverloadedError("Too much is being sent at once.", retry_after=1)
-        self._left -= size
-
-
-class _Share:
-    """The bytes of one body."""
-
-    __slots__ = ("_all", "_taken")
-
-    def __init__(self, all_bodies: Incoming) -> None:
-        self._all = all_bodies
-        self._taken = 0
-
-    def take(self, size: int) -> None:
-        self._all.take(size)
-        self._taken += size
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._all.take(-self._taken)
-
-
-def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
+def whole_body(exchange: Exchange, limits: Limits, share: Share) -> Body | None:
     """The body where it came with its head and is small and plain; else None, and `read_body` has it.
 
     Within the limits on its size and, unless it is scattered, its depth, by its content type.
@@ -125,32 +114,41 @@ def whole_body(exchange: Exchange, limits: Limits) -> Body | None:
     content = None if exchange.joined(b"content-encoding") else exchange.whole_body(OFFLOAD)
     if content is None:
         return None
-    body = Body(_within(content, limits.max_body), _is_packed(exchange))
-    if body.packed and is_msgpack_deeper(content, limits.max_depth, _FEW_PARTS):
+    body = Body(_within(content, limits.max_body), _is_packed(exchange), share)
+    if body.packed and count_msgpack(content, limits.max_depth, _FEW_PARTS) is None:
         body.scattered = True
     else:
-        body.check_depth(limits.max_depth)
+        body.measure(limits.max_depth)
+        body.take()
     return body
 
 
-async def read_body(exchange: Exchange, limits: Limits, incoming: Incoming) -> Body:
-    """The body, by its content type: within the limits on its size, its time and its depth."""
+async def read_body(exchange: Exchange, limits: Limits, memory: Memory, share: Share) -> Body:
+    """The body, by its content type: within the limits on its size, its time, its depth and its memory."""
     packed = _is_packed(exchange)
     encoding = exchange.joined(b"content-encoding")
     decompress = decompressor(encoding, limits) if encoding else None
     declared = exchange.header(b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body:
         raise too_large(limits.max_body)
-    with incoming.body() as share:
-        content = await _receive(exchange.receive, limits, share)
-        if decompress is not None:
-            content = await anyio.to_thread.run_sync(decompress, content)
-            share.take(len(content))
-        body = Body(content, packed)
-        await offload(
-            len(content), partial(body.check_depth, limits.max_depth), most=SLOW if packed else OFFLOAD
-        )
+    content = await _receive(exchange.receive, limits, share)
+    if decompress is not None:
+        content = await memory.run(partial(_decompressed, content, decompress, share, limits))
+    body = Body(content, packed, share)
+    measure = partial(body.measure, limits.max_depth)
+    await offload(len(content), measure, memory, most=SLOW if packed else OFFLOAD)
+    body.take()
     return body
+
+
+def _decompressed(
+    content: bytes, decompress: Callable[[bytes], bytes], share: Share, limits: Limits
+) -> bytes:
+    """What was compressed. As much as it may become is held meanwhile."""
+    share.take(bound_of(content, limits))
+    plain = decompress(content)
+    share.hold(len(plain))
+    return plain
 
 
 def _is_packed(exchange: Exchange) -> bool:
@@ -165,7 +163,7 @@ def _is_packed(exchange: Exchange) -> bool:
     return media == MSGPACK_TYPE
 
 
-async def _receive(receive: Receive, limits: Limits, share: _Share) -> bytes:
+async def _receive(receive: Receive, limits: Limits, share: Share) -> bytes:
     """The bytes of a body; raises where there are too many, or they come too slowly."""
     loop = asyncio.get_running_loop()
     patience = Patience(limits, loop.time())
@@ -196,9 +194,9 @@ def _within(content: ContentT, limit: int) -> ContentT:
     return content
 
 
-async def offload(size: int, work: Callable[[], T], most: int = OFFLOAD) -> T:
+async def offload(size: int, work: Callable[[], T], memory: Memory, most: int = OFFLOAD) -> T:
     """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up."""
-    return await anyio.to_thread.run_sync(work) if size > most else work()
+    return await memory.run(work) if size > most else work()
 
 
 def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> RequestT | None:
@@ -222,9 +220,9 @@ def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
     return _named(request, model_name)
 
 
-async def parsed(body: Body) -> Any:
+async def parsed(body: Body, memory: Memory) -> Any:
     """The plain value of a body; raises `MalformedRequestError` with the place."""
-    return await offload(len(body.content), body.parse, most=SLOW)
+    return await offload(len(body.content), body.parse, memory, most=SLOW)
 
 
 def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:

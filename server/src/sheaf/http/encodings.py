@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import zstandard
-from pydantic import BaseModel
 
 from sheaf.http.limits import Limits
-from sheaf_client import ProblemError
+from sheaf_client._base import Model
 from sheaf_client._binary import MSGPACK_TYPE, pack
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, UnsupportedMediaTypeError
@@ -48,27 +47,29 @@ def wants_msgpack(accept: str) -> bool:
 
 def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, bytes]:
     """An answer as the Accept header asks for it, and its content type."""
-    if wants_msgpack(accept):
-        return pack(answer), _MSGPACK
-    return _json(answer), _JSON
+    packed = wants_msgpack(accept)
+    return encode_document(answer, packed=packed), content_type(packed=packed)
 
 
-def encode_batch(outcomes: list[BaseResponse | ProblemError], accept: str) -> tuple[bytes, bytes]:
-    """The answers and refusals of a batch, as the Accept header asks for them."""
-    documents = [o.to_problem() if isinstance(o, ProblemError) else o for o in outcomes]
-    if wants_msgpack(accept):
-        return pack(documents, key="responses"), _MSGPACK
-    return b'{"responses":[' + b",".join(map(_json, documents)) + b"]}", _JSON
+def encode_document(document: Model, *, packed: bool) -> bytes:
+    """An answer or a problem as MessagePack or JSON."""
+    # `model_dump_json` as bytes, without the text between.
+    return pack(document) if packed else document.__pydantic_serializer__.to_json(document)
 
 
-def _json(document: BaseModel) -> bytes:
-    """`model_dump_json` as bytes, without the text between."""
-    return document.__pydantic_serializer__.to_json(document)
+def content_type(*, packed: bool) -> bytes:
+    """The content type of an answer."""
+    return _MSGPACK if packed else _JSON
+
+
+def takes_zstd(accept_encoding: str) -> bool:
+    """Whether the caller takes answers that are compressed by zstd."""
+    return qualities(accept_encoding).get("zstd", 0.0) > 0
 
 
 def compressed(content: bytes, accept_encoding: str) -> bytes | None:
     """A large answer compressed by zstd where the caller takes that; gzip would cost more than it saves."""
-    if len(content) < MIN_COMPRESSED or qualities(accept_encoding).get("zstd", 0.0) <= 0:
+    if len(content) < MIN_COMPRESSED or not takes_zstd(accept_encoding):
         return None
     packed = zstandard.ZstdCompressor(level=1).compress(content)
     # Numbers as raw bytes hardly shrink: then the caller is spared the work.
@@ -87,7 +88,7 @@ def decompressor(encoding: str, limits: Limits) -> Callable[[bytes], bytes] | No
         )
 
     def decompress(content: bytes) -> bytes:
-        bound = min(limits.max_body, max(int(limits.max_ratio * len(content)), 4096))
+        bound = bound_of(content, limits)
         try:
             plain = _gunzip(content, bound) if name == "gzip" else _unzstd(content, bound)
         except (zlib.error, zstandard.ZstdError, EOFError):
@@ -97,6 +98,11 @@ def decompressor(encoding: str, limits: Limits) -> Callable[[bytes], bytes] | No
         return plain
 
     return decompress
+
+
+def bound_of(content: bytes, limits: Limits) -> int:
+    """Most bytes that a compressed body may become."""
+    return min(limits.max_body, max(int(limits.max_ratio * len(content)), 4096))
 
 
 def too_large(limit: int) -> RequestTooLargeError:

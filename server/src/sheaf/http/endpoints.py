@@ -13,14 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.engine import ModelRuntime
+from sheaf.engine.allocator import give_back
 from sheaf.engine.answers import unwrap
 from sheaf.engine.asked import Asked
 from sheaf.engine.runtime import Asking
+from sheaf.http.batches import batch_parts, compressed_parts, is_worth_it, rest_of
 from sheaf.http.bodies import (
+    FREE,
     OFFLOAD,
     SLOW,
     Body,
-    Incoming,
     decode,
     decode_at_once,
     decode_value,
@@ -31,12 +33,20 @@ from sheaf.http.bodies import (
     whole_body,
 )
 from sheaf.http.connections import while_connected
-from sheaf.http.encodings import JSON_TYPE, MIN_COMPRESSED, compressed, encode_batch, encode_response
+from sheaf.http.encodings import (
+    JSON_TYPE,
+    MIN_COMPRESSED,
+    compressed,
+    content_type,
+    encode_response,
+    wants_msgpack,
+)
 from sheaf.http.events import event_response
 from sheaf.http.exchange import Exchange
 from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
+from sheaf.http.memory import LARGE, Memory, Share
 from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import as_problem
 from sheaf.observability import Telemetry
@@ -69,10 +79,10 @@ class Models(Protocol):
 class Endpoints:
     """The handlers of all routes over models of this process."""
 
-    def __init__(self, models: Models, limits: Limits, incoming: Incoming) -> None:
+    def __init__(self, models: Models, limits: Limits, memory: Memory) -> None:
         self._models = models
         self._limits = limits
-        self._incoming = incoming
+        self._memory = memory
 
     async def list_models(self, request: Request) -> Response:
         request.scope["sheaf.exchange"].route = "models"
@@ -116,64 +126,103 @@ class Endpoints:
     ) -> Awaitable[None]:
         """Put a call to its model at once where that takes no waiting: most bodies are there, and small."""
         runtime.check_open(room=True)
-        body = whole_body(exchange, self._limits) if operation is not None else None
+        share = _share(exchange)
+        body = whole_body(exchange, self._limits, share) if operation is not None else None
         if body is None or operation is None:
             return self._read_and_ask(exchange, runtime, operation, terms)
         contract = decode_at_once(body, operation.request, runtime.spec.name)
         if contract is None:
             return self._decode_and_ask(exchange, runtime, body, operation, terms)
-        return Answering(exchange, runtime.ask(self._checked(contract, exchange), **terms))
+        contract = self._checked(contract, exchange)
+        body.settle()
+        _expect(share, runtime, contract)
+        return Answering(exchange, runtime.ask(contract, **terms))
 
     async def _decode_and_ask(
         self, exchange: Exchange, runtime: ModelRuntime, body: Body, operation: AnyOperation, terms: Asking
     ) -> None:
         def read() -> BaseRequest:
-            body.check_depth(self._limits.max_depth)
+            body.measure(self._limits.max_depth)
+            body.take()
             return self._decode(body, exchange, runtime, operation.request)
 
-        await Answering(exchange, runtime.ask(await anyio.to_thread.run_sync(read), **terms))
+        contract = await self._memory.run(read)
+        await self._settle(body)
+        _expect(_share(exchange), runtime, contract)
+        asked = runtime.ask(contract, **terms)
+        del contract  # gone before its answer is
+        await Answering(exchange, asked)
 
     async def _read_and_ask(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
     ) -> None:
         contract, large = await self._read(exchange, runtime, operation)
         asked = await runtime.ask_aside(contract, **terms) if large else runtime.ask(contract, **terms)
+        del contract  # gone before its answer is
         await Answering(exchange, asked)
 
     async def batch(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "batch")
-        operations = operations_of(runtime.spec.model_type)
         runtime.check_open()
-        body = await read_body(exchange, self._limits, self._incoming)
-        read_items = partial(parse_batch, body, self._limits.max_batch)
-        items = await offload(len(body.content), read_items, most=SLOW)
-        caller = _caller(exchange)
-        if caller.account is not None:
-            caller.account.take_more(len(items) - 1)
-
-        def read_all() -> list[BaseRequest | ProblemError]:
-            return [self._attempt(item, operations, runtime.spec.name) for item in items]
-
-        read = await offload(len(body.content), read_all, most=SLOW)
+        read, large = await self._read_batch(exchange, runtime)
         for item in read:
             if isinstance(item, ProblemError):
                 self._models.telemetry.refused(runtime.spec.name, item.code)
         sound = [item for item in read if not isinstance(item, ProblemError)]
-        answers = await while_connected(
-            exchange.receive, runtime.predict_many(sound, large=len(body.content) > OFFLOAD, **terms)
+        answers = iter(
+            await while_connected(exchange.receive, runtime.predict_many(sound, large=large, **terms))
         )
-        rest = iter(answers)
-        outcomes = [item if isinstance(item, ProblemError) else next(rest) for item in read]
-        await _answer_compressed(exchange, *encode_batch(outcomes, exchange.header(b"accept")))
+        outcomes = [item if isinstance(item, ProblemError) else next(answers) for item in read]
+        del read, sound, answers  # what is written is let go of, one by one
+        await self._answer_batch(exchange, outcomes)
+
+    async def _read_batch(
+        self, exchange: Exchange, runtime: ModelRuntime
+    ) -> tuple[list[BaseRequest | ProblemError], bool]:
+        """The contracts of a batch, and why there is none, and whether work on them would hold others up.
+
+        What all their answers take is held.
+        """
+        share = _share(exchange)
+        body = await read_body(exchange, self._limits, self._memory, share)
+        size = len(body.content)
+        items = await offload(size, partial(parse_batch, body, self._limits.max_batch), self._memory, SLOW)
+        caller = _caller(exchange)
+        if caller.account is not None:
+            caller.account.take_more(len(items) - 1)
+        operations = operations_of(runtime.spec.model_type)
+
+        def read_all() -> list[BaseRequest | ProblemError]:
+            return [self._attempt(item, operations, runtime.spec.name) for item in items]
+
+        read = await offload(size, read_all, self._memory, SLOW)
+        await self._settle(body)
+        _expect(share, runtime, *(item for item in read if not isinstance(item, ProblemError)))
+        return read, size > OFFLOAD
+
+    async def _answer_batch(self, exchange: Exchange, outcomes: list[Any]) -> None:
+        """Send the answers one by one where they are large, each once the client has taken the last."""
+        packed = wants_msgpack(exchange.header(b"accept"))
+        parts, media = batch_parts(outcomes, packed=packed), content_type(packed=packed)
+        first = await offload(_share(exchange).size, partial(next, parts), self._memory)
+        if not outcomes:
+            await _answer_compressed(exchange, first + b"".join(parts), media)
+            return
+        rest, accepted = rest_of(first, parts, self._memory), exchange.header(b"accept-encoding")
+        if is_worth_it(first, accepted):
+            await exchange.answer_in_parts(compressed_parts(rest), media, b"zstd")
+        else:
+            await exchange.answer_in_parts(rest, media)
 
     async def stream(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "stream")
         runtime.check_open(room=True)
         contract, large = await self._read(exchange, runtime, None)
         events = runtime.stream(contract, large=large, **terms)
+        del contract
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await while_connected(exchange.receive, anext(events))
-        response = event_response(first, events, self._limits)
+        response = event_response(first, events, self._limits, self._memory)
         await response(exchange.scope, exchange.receive, exchange.send)
 
     async def _read(
@@ -183,14 +232,23 @@ class Endpoints:
 
         And whether it is so large that work on it would hold others up.
         """
-        body = await read_body(exchange, self._limits, self._incoming)
+        share = _share(exchange)
+        body = await read_body(exchange, self._limits, self._memory, share)
         if operation is None:
             operations = operations_of(runtime.spec.model_type)
-            operation = operations.only or operations.asked_for(await parsed(body))
-        kind: type[BaseRequest] = operation.request
+            operation = operations.only or operations.asked_for(await parsed(body, self._memory))
+        decode_it = partial(self._decode, body, exchange, runtime, operation.request)
         size = len(body.content)
-        work = partial(self._decode, body, exchange, runtime, kind)
-        return await offload(size, work, most=SLOW), size > OFFLOAD
+        contract = await offload(size, decode_it, self._memory, most=SLOW)
+        await self._settle(body)
+        _expect(share, runtime, contract)
+        return contract, size > OFFLOAD
+
+    async def _settle(self, body: Body) -> None:
+        """A body was read: what that took is given back, by the process too where it was much."""
+        if body.weight.read > LARGE:
+            await self._memory.run(give_back)
+        body.settle()
 
     def _decode(
         self, body: Body, exchange: Exchange, runtime: ModelRuntime, kind: type[BaseRequest]
@@ -217,6 +275,7 @@ class Endpoints:
         caller = _caller(exchange)
         # Before the model is looked up, so that a key does not tell which others there are.
         caller.check_model(model_name)
+        exchange.share = Share(self._memory, _owner(exchange))
         runtime = self._runtime(exchange, model_name, route)
         timeout, priority = self._timeout(exchange), caller.priority(exchange)
         return runtime, Asking(timeout=timeout, priority=priority, tenant=caller.tenant, bill=caller.bill)
@@ -261,26 +320,34 @@ class Answering(Awaitable[None]):
     __slots__ = ("_asked", "_exchange")
 
     def __init__(self, exchange: Exchange, asked: Asked) -> None:
-        self._exchange, self._asked = exchange, asked
+        self._exchange = exchange
+        self._asked: Asked | None = asked
 
     @property
     def ready(self) -> bool:
         """Whether there is an outcome by now, to `answer` with."""
-        return self._asked.outcome is not None
+        return self._asked is not None and self._asked.outcome is not None
 
     def answer(self) -> Awaitable[None] | None:
         """Answer with the outcome that is there; an error is raised. What has to wait is given back."""
-        assert self._asked.outcome is not None  # noqa: S101 - asked once it is `ready`
-        return self._answer(unwrap(self._asked.outcome))
+        asked = self._let_go()
+        assert asked.outcome is not None  # noqa: S101 - asked once it is `ready`
+        return self._answer(unwrap(asked.outcome))
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._wait_and_answer().__await__()
 
     async def _wait_and_answer(self) -> None:
-        answer = await while_connected(self._exchange.receive, self._asked.answer())
-        rest = self._answer(answer)
+        rest = self._answer(await while_connected(self._exchange.receive, self._let_go().answer()))
         if rest is not None:
             await rest
+
+    def _let_go(self) -> Asked:
+        """The call, which holds the request and its answer: nobody else has it while the client reads."""
+        asked = self._asked
+        assert asked is not None  # noqa: S101 - answered once
+        self._asked = None
+        return asked
 
     def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
         exchange = self._exchange
@@ -295,12 +362,34 @@ def _caller(exchange: Exchange) -> Caller:
     return exchange.caller
 
 
+def _owner(exchange: Exchange) -> str:
+    """Whose share of the memory a request has: the key's, or without keys the client's address."""
+    client = exchange.scope.get("client")
+    return _caller(exchange).tenant or (f"from {client[0]}" if client else "")
+
+
+def _share(exchange: Exchange) -> Share:
+    assert exchange.share is not None  # noqa: S101 - every call has one
+    return exchange.share
+
+
+def _expect(share: Share, runtime: ModelRuntime, *contracts: BaseRequest) -> None:
+    """Hold what the answers will take; raise where that is too much."""
+    size = sum(map(runtime.answer_size, contracts))
+    if size > FREE:
+        share.expect(size)
+
+
 async def _answer_compressed(exchange: Exchange, content: bytes, media: bytes) -> None:
     """Send an encoded answer, compressed on a worker thread where it is large and the caller takes that."""
     if len(content) >= MIN_COMPRESSED:
+        share = _share(exchange)
+        share.hold(len(content))  # what it was made of is gone
         accepted = exchange.header(b"accept-encoding")
         packed = await anyio.to_thread.run_sync(compressed, content, accepted)
         if packed is not None:
+            del content
+            share.hold(len(packed))
             await exchange.answer(packed, media, b"zstd")
             return
     await exchange.answer(content, media)

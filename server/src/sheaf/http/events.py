@@ -11,6 +11,7 @@ from starlette.responses import Response
 from sheaf.engine.streams import Event
 from sheaf.http.bodies import offload
 from sheaf.http.limits import Limits
+from sheaf.http.memory import Memory
 from sheaf.http.problems import as_problem
 from sheaf_client import ResultEvent
 from sheaf_client._base import Model
@@ -21,24 +22,28 @@ from sheaf_client.contracts.events import ErrorEvent
 _LINE_ENDS = {end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
-def event_response(first: Event, rest: AsyncGenerator[Event, None], limits: Limits) -> Response:
+def event_response(
+    first: Event, rest: AsyncGenerator[Event, None], limits: Limits, memory: Memory
+) -> Response:
     """The events as a response; a client that takes none of them for too long ends the stream."""
     return EventSourceResponse(
-        _server_sent(first, rest),
+        _server_sent(first, rest, memory),
         ping=limits.keep_alive,
         send_timeout=limits.write_timeout,
         headers={"cache-control": "no-store"},
     )
 
 
-async def _server_sent(first: Event, rest: AsyncGenerator[Event, None]) -> AsyncIterator[ServerSentEvent]:
+async def _server_sent(
+    first: Event, rest: AsyncGenerator[Event, None], memory: Memory
+) -> AsyncIterator[ServerSentEvent]:
     """The events, each with its number; an error is the last event."""
     number = 0
     try:
-        yield await _event(first, number)
+        yield await _event(first, number, memory)
         async for event in rest:
             number += 1
-            yield await _event(event, number)
+            yield await _event(event, number, memory)
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
         told = ErrorEvent(problem=problem, error=problem.detail or problem.title)
@@ -47,10 +52,10 @@ async def _server_sent(first: Event, rest: AsyncGenerator[Event, None]) -> Async
         await rest.aclose()
 
 
-async def _event(event: Event, number: int) -> ServerSentEvent:
+async def _event(event: Event, number: int, memory: Memory) -> ServerSentEvent:
     told = event.response if isinstance(event, ResultEvent) else event
     # Others are served while tensors and files become text.
-    data = await offload(binary_size(told), partial(_line, told))
+    data = await offload(binary_size(told), partial(_line, told), memory)
     if isinstance(event, ResultEvent):
         data = '{"type":"result","done":true,' + data[1:]
     return ServerSentEvent(data, event=event.type, id=str(number))

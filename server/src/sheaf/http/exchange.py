@@ -6,7 +6,7 @@ Every answer's head is completed here, in one place, by the request's identifier
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from sheaf.observability.context import CurrentRequest
 
 if TYPE_CHECKING:
     from sheaf.http.gate import Caller
+    from sheaf.http.memory import Share
     from sheaf_client.contracts.base import BaseRequest
 
 RequestT = TypeVar("RequestT", bound="BaseRequest")
@@ -25,6 +26,8 @@ RequestT = TypeVar("RequestT", bound="BaseRequest")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NONE: Mapping[str, Any] = {}
+#: Most bytes of a body that a server is given at once.
+_PIECE = 256 * 1024
 
 
 class Exchange(CurrentRequest):
@@ -32,6 +35,7 @@ class Exchange(CurrentRequest):
 
     Attributes:
         caller: Who sends the request, once they were let in.
+        share: What it holds of the server's memory; None where that is next to nothing.
         head: What the answer's head has in common with others.
         code: The problem that answers it, if one does.
         status: Of the answer; 500 before there is one.
@@ -42,7 +46,7 @@ class Exchange(CurrentRequest):
 
     __slots__ = (
         *("_fields", "_receive", "_send", "caller", "code", "complete", "left"),
-        *("head", "method", "path", "scope", "started", "status"),
+        *("head", "method", "path", "scope", "share", "started", "status"),
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, origins: Origins | None = None) -> None:
@@ -61,6 +65,7 @@ class Exchange(CurrentRequest):
         self.path = get_route_path(scope) if scope.get("root_path") else str(scope["path"])
         self._receive, self._send = receive, send
         self.caller: Caller | None = None
+        self.share: Share | None = None
         self.code: str | None = None
         self.status = 500
         self.started = self.complete = self.left = False
@@ -108,9 +113,25 @@ class Exchange(CurrentRequest):
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
             message["headers"] = self.head.complete(list(message.get("headers", ()))) + self._own_headers()
-        elif message["type"] == "http.response.body" and not message.get("more_body"):
-            self.complete = True
-        await self._send(message)
+            await self._send(message)
+        elif message["type"] == "http.response.body":
+            await self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            await self._send(message)
+
+    async def _send_body(self, content: bytes, *, more: bool = False) -> None:
+        """A part of the body, in pieces: servers take the next once the client has taken most of the last.
+
+        So what waits for a slow client is here, where it is counted, and not in the buffer of a connection.
+        """
+        start = 0
+        while len(content) - start > _PIECE:
+            piece = content[start : start + _PIECE]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            start += _PIECE
+        self.complete = not more
+        rest = content[start:] if start else content
+        await self._send({"type": "http.response.body", "body": rest, "more_body": more})
 
     def answer_now(self, content: bytes, media: bytes) -> bool:
         """Send a whole answer of status 200, where the server takes it at once; else nothing was done."""
@@ -131,8 +152,19 @@ class Exchange(CurrentRequest):
         length = (b"content-length", b"%d" % len(content))
         headers = [length, (b"content-type", media), *self.head.headers, *own]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        self.complete = True
-        await self._send({"type": "http.response.body", "body": content})
+        await self._send_body(content)
+
+    async def answer_in_parts(
+        self, parts: AsyncIterator[bytes], media: bytes, encoding: bytes | None = None
+    ) -> None:
+        """Send an answer of status 200 whose length is not known yet, each part once the last was taken."""
+        own = [(b"content-encoding", encoding)] if encoding else []
+        self.started, self.status = True, 200
+        headers = [(b"content-type", media), *self.head.headers, *own, *self._own_headers()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for part in parts:
+            await self._send_body(part, more=True)
+        await self._send_body(b"")
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self.request_id.encode("ascii"))]

@@ -19,10 +19,12 @@ class Limits(BaseModel):
     max_body: int = Field(
         default=32 * 2**20, gt=0, description="Most bytes of a body, as sent and when decompressed."
     )
-    max_incoming: int = Field(
-        default=2**30,
+    max_memory: int = Field(
+        default=2**29,
         gt=0,
-        description="Most bytes of all bodies that are being received at once; one of `max_body` always may.",
+        description="Most bytes of memory that all requests hold at once until they are answered, by what "
+        "becomes of their bodies and by the answers to come; six times `max_body` where that is more. "
+        "One request may hold three quarters of it, all of a key (without keys of an address) half.",
     )
     max_ratio: float = Field(
         default=200.0, ge=1, description="A body may be this many times larger than what was sent of it."

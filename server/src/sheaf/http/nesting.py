@@ -47,13 +47,15 @@ def is_json_deeper(content: bytes, limit: int) -> bool:
     return False
 
 
-def is_msgpack_deeper(content: bytes, limit: int, most: int = _MAX_STEPS) -> bool:
-    """Whether a MessagePack value goes deeper than `limit`, or is too scattered to tell in `most` steps.
+def count_msgpack(content: bytes, limit: int, most: int = _MAX_STEPS) -> tuple[int, int] | None:
+    """How many values there are in a MessagePack value, and how many of them are lists and objects.
 
-    Of a broken one it says what can be told.
+    None where it goes deeper than `limit`, or is too scattered to tell in `most` steps. Of a broken one, what
+    can be told.
     """
     left = [1]  # values that the open lists and objects still hold, from outside in
     place, end, steps = 0, len(content), 0
+    values = lists = 0
     try:
         while left and place < end:
             if not left[-1]:
@@ -61,21 +63,25 @@ def is_msgpack_deeper(content: bytes, limit: int, most: int = _MAX_STEPS) -> boo
                 continue
             steps += 1
             if len(left) > limit + 1 or steps > most:
-                return True
+                return None
             if numbers := _RUNS.get(content[place]):
                 width, pattern = numbers
                 run = pattern.match(content, place, min(place + left[-1] * width, end))
                 if run is not None and run.end() > place:
-                    left[-1] -= (run.end() - place) // width
+                    passed = (run.end() - place) // width
+                    left[-1] -= passed
+                    values += passed
                     place = run.end()
                     continue
             left[-1] -= 1
+            values += 1
             place, members = _value(content, place)
             if members is not None:
+                lists += 1
                 left.append(members)
     except (IndexError, struct.error):
-        return False  # cut short; the decoder says so
-    return len(left) > limit + 1
+        return values, lists  # cut short; the decoder says so
+    return None if len(left) > limit + 1 else (values, lists)
 
 
 #: Bytes that one scalar takes, and the bytes such scalars begin with.

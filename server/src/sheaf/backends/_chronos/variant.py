@@ -19,6 +19,7 @@ from sheaf.backends._time_series import (
     Forecast,
     answer,
     check_history,
+    check_level_count,
     check_timestamps,
     history_of,
     target_of,
@@ -62,6 +63,7 @@ class Variant(ABC):
         check_history(request, self.context_length)
         check_size("/history", history_of(request))
         check_timestamps(request)
+        check_level_count(request)
         if request.static_covariates:
             raise refuse("/static_covariates", "This model takes no static covariates.")
 

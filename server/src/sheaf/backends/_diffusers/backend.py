@@ -252,6 +252,11 @@ class DiffusersBackend(RendezvousBackend[Request, Response, "Question", Any]):
         width, height = self.size(request)
         return width * height / 1e6 * request.num_images * self.guide(request).rows
 
+    def answer_size(self, request: Request) -> int:
+        """Three bytes of each pixel: files shrink it as much as base64 makes of them."""
+        width, height = self.size(request)
+        return 3 * width * height * request.num_images
+
     def steps(self, request: Request) -> int:
         """Calls of the denoiser: what a step of the engine is."""
         return self.denoising_steps(request) * self.guide(request).calls

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -30,6 +30,9 @@ from sheaf.backends.base import ModelBackend, respond
 from sheaf.backends.owners import owner_of
 from sheaf_client.contracts.base import Metadata
 from sheaf_client.errors import InvalidRequestError
+
+#: Most bytes of an answer as JSON, and bytes of a number in it.
+MAX_ANSWER, _NUMBER = 80_000_000, 20
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -130,11 +133,32 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
         if request.context_id is None:
             classes = classes_of(request.context_y or []) if request.task == "classification" else ()
             self.check_context(request, len(classes))
-            return
+        else:
+            context: _Context | None = self.contexts.peek(self._place(request))
+            fault = _gone() if context is None else check_query(request, context.table)
+            if fault is not None:
+                raise fault
+        if (size := self.answer_size(request)) > MAX_ANSWER:
+            most = len(request.query_X) * MAX_ANSWER // size
+            message = f"The answer would have {size:,} bytes, {MAX_ANSWER:,} at most: send {most} rows."
+            raise refuse("/query_X", message, "out_of_range")
+
+    def answer_size(self, request: TabularRequest) -> int:
+        columns, label = 1, 0
+        if request.task == "classification":
+            classes = self._classes_of(request)
+            label = max((len(name) for name in classes if isinstance(name, str)), default=0)
+            columns += len(classes) * (request.output_mode == "probabilities")
+        elif request.output_mode == "quantiles":
+            columns += len(request.quantile_levels)
+        return len(request.query_X) * (columns * _NUMBER + label)
+
+    def _classes_of(self, request: TabularRequest) -> Collection[object]:
+        """The classes that an answer may name, in no order."""
+        if request.context_id is None:
+            return set(request.context_y or ())
         context: _Context | None = self.contexts.peek(self._place(request))
-        fault = _gone() if context is None else check_query(request, context.table)
-        if fault is not None:
-            raise fault
+        return () if context is None else context.table.classes or ()
 
     def batch_key(self, request: TabularRequest) -> Hashable:
         """Equal for requests on one context, whether they bring its rows or its identifier."""

@@ -1,0 +1,89 @@
+"""What others notice of an attack: the p99 of a small request, quiet and under attack, in one run.
+
+    python -m benchmarks.attack [--seconds 10] [--callers 100]
+
+Each attack is sent by so many callers at once, again and again, while one caller asks for a small
+answer. Servers run in processes of their own; the ratios are what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from statistics import quantiles
+
+import httpx
+
+from tests.attack.process import MIB, Attack, Served, as_text, served
+from tests.attack.test_memory_in import ECHO, FLOODS
+from tests.attack.test_memory_out import BATCH, LARGE, PATH, TOO_LARGE, batch
+from tests.http.conftest import GOOD
+
+#: The models served, where the small request goes, and what attacks them.
+RUNS: dict[str, tuple[str, dict[str, Attack]]] = {
+    "EVERY": (ECHO, FLOODS),
+    "FORECASTS": (
+        PATH,
+        {
+            "the largest answer": Attack(PATH, as_text(LARGE).encode()),
+            "more than an answer holds": Attack(PATH, as_text(TOO_LARGE).encode()),
+            "a batch of 1000 of the largest": Attack(BATCH, batch(LARGE, 1000)),
+        },
+    ),
+}
+
+
+def p99(server: Served, path: str, seconds: float) -> float:
+    """Milliseconds of the slowest hundredth of small requests, one after the other."""
+    taken: list[float] = []
+    end = time.monotonic() + seconds
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        while time.monotonic() < end or len(taken) < 20:
+            start = time.monotonic()
+            client.post(path, json=GOOD)
+            taken.append(1000 * (time.monotonic() - start))
+    return quantiles(taken, n=100)[98]
+
+
+def attacked(
+    server: Served, attack: Attack, path: str, callers: int, seconds: float
+) -> tuple[float, Counter[int]]:
+    """The same under attack, and what the attackers were answered."""
+    over, answers = threading.Event(), Counter[int]()
+
+    def send() -> None:
+        while not over.is_set():
+            answers[server.post(attack.path, attack.content, **attack.headers).status_code] += 1
+
+    threads = [threading.Thread(target=send) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    found = p99(server, path, seconds)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return found, answers
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--callers", type=int, default=100)
+    given = parser.parse_args(arguments)
+    print(f"{'attack':42} {'quiet ms':>9} {'p99 ms':>9} {'ratio':>7} {'MiB':>6}  answers")
+    for models, (path, attacks) in RUNS.items():
+        for name, attack in attacks.items():
+            with served(f"tests.attack.models:{models}") as server:
+                quiet = p99(server, path, given.seconds)
+                found, answers = attacked(server, attack, path, given.callers, given.seconds)
+                ratio, peak = found / quiet, server.peak // MIB
+                print(
+                    f"{name:42} {quiet:9.1f} {found:9.1f} {ratio:7.1f} {peak:6}  {dict(answers)}", flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What servers under attack serve: every contract, behind models that hold a request for a moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sheaf.api.operations import OPERATIONS as NAMES
+from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
+from sheaf.backends._common import refuse
+from sheaf.backends.base import ModelBackend, respond
+from sheaf.http._routes import OPERATIONS
+from sheaf.spec import ModelSpec
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from tests.backends import Echo
+from tests.contract.echo import name_of
+
+
+class Refusing(ModelBackend):
+    """Takes requests of any contract, works on them for a moment, and refuses them."""
+
+    def load(self) -> None:
+        """There is nothing to load."""
+
+    def batch_predict(self, requests: Sequence[BaseRequest]) -> list[BaseResponse | Exception]:
+        time.sleep(0.01)
+        return [refuse("", "This model refuses everything.") for _ in requests]
+
+
+class Patient(Echo):
+    """Takes a moment for each call, and answers whatever the history is."""
+
+    def answer(self, request: TimeSeriesRequest) -> TimeSeriesResponse:
+        fields = {"mean": [0.0] * request.horizon, "horizon": request.horizon}
+        return respond(request, TimeSeriesResponse, **fields, frequency=request.frequency)
+
+
+def _class_of(model_type: str) -> type[Refusing]:
+    members: dict[str, Any] = {"model_type": model_type, "operations": frozenset(NAMES[model_type])}
+    return type(f"Refusing_{model_type}", (Refusing,), members)
+
+
+#: A model for every operation, under the operation's name, and one that answers.
+EVERY = [
+    *(ModelSpec(name=name_of(op), backend_cls=_class_of(op.model_type)) for op in OPERATIONS),
+    ModelSpec(name="echo", backend_cls=Patient, backend_kwargs={"seconds": 0.05}),
+]
+FORECASTS = ["statsforecast"]
