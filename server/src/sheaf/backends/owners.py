@@ -5,6 +5,7 @@ The engine names the owner, which no caller can: it is no field of a contract.
 
 from __future__ import annotations
 
+import types
 from functools import cache
 from typing import TypeVar, cast
 
@@ -32,4 +33,4 @@ def owner_of(request: BaseRequest) -> str:
 def _owned(kind: type[BaseRequest]) -> type[BaseRequest]:
     """The contract, with room for an owner."""
     members = {"__module__": __name__, "__doc__": kind.__doc__, "_owner": PrivateAttr(default="")}
-    return cast("type[BaseRequest]", type(kind)(kind.__name__, (kind,), members))
+    return types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(members))

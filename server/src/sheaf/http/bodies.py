@@ -65,7 +65,7 @@ class Body:
         if self.packed:
             counts = count_msgpack(content, limit)
             deeper = counts is None
-            self.weight = NOTHING if counts is None else packed_weight(content, *counts)
+            self.weight = NOTHING if counts is None else packed_weight(content, counts)
         else:
             deeper = is_json_deeper(content, limit)
             self.weight = json_weight(content)

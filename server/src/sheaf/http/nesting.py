@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,15 +48,24 @@ def is_json_deeper(content: bytes, limit: int) -> bool:
     return False
 
 
-def count_msgpack(content: bytes, limit: int, most: int = _MAX_STEPS) -> tuple[int, int] | None:
-    """How many values there are in a MessagePack value, and how many of them are lists and objects.
+class Counts(NamedTuple):
+    """What is in a MessagePack value: all values, lists, objects and texts among them, and bytes of texts."""
+
+    values: int
+    lists: int
+    texts: int
+    text: int
+
+
+def count_msgpack(content: bytes, limit: int, most: int = _MAX_STEPS) -> Counts | None:
+    """What is in a MessagePack value.
 
     None where it goes deeper than `limit`, or is too scattered to tell in `most` steps. Of a broken one, what
     can be told.
     """
     left = [1]  # values that the open lists and objects still hold, from outside in
     place, end, steps = 0, len(content), 0
-    values = lists = 0
+    values = lists = texts = text = 0
     try:
         while left and place < end:
             if not left[-1]:
@@ -75,15 +85,21 @@ def count_msgpack(content: bytes, limit: int, most: int = _MAX_STEPS) -> tuple[i
                     continue
             left[-1] -= 1
             values += 1
+            before = place
             place, members = _value(content, place)
             if members is not None:
                 lists += 1
                 left.append(members)
+            elif content[before] in _TEXTS:
+                texts += 1
+                text += place - before
     except (IndexError, struct.error):
-        return values, lists  # cut short; the decoder says so
-    return None if len(left) > limit + 1 else (values, lists)
+        return Counts(values, lists, texts, text)  # cut short; the decoder says so
+    return None if len(left) > limit + 1 else Counts(values, lists, texts, text)
 
 
+#: What texts begin with.
+_TEXTS = frozenset([*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB])
 #: Bytes that one scalar takes, and the bytes such scalars begin with.
 _SCALARS = {
     1: bytes([*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC1, 0xC2, 0xC3]),

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sheaf.http.nesting import Counts
+
 #: Bytes of a number with its place in a list; of a list, an object and a text besides what they hold.
 _VALUE, _LIST, _OBJECT, _TEXT = 40, 80, 232, 60
 #: What each takes besides while it is read: a parser has a tree of its own, with room for more in each list.
@@ -51,10 +53,11 @@ def json_weight(content: bytes) -> Weight:
     return Weight(kept, kept + size + 2 * text + _READ_VALUE * values + _READ_LIST * (lists + objects))
 
 
-def packed_weight(content: bytes, values: int, lists: int) -> Weight:
-    """What MessagePack weighs that has so many values, the lists and objects among them."""
-    kept = len(content) + _VALUE * values + _OBJECT * lists
-    read = len(content) + (_READ_VALUE + _UNPACKED) * values + (_READ_LIST + _OBJECT) * lists
+def packed_weight(content: bytes, counts: Counts) -> Weight:
+    """What MessagePack weighs, by what is in it."""
+    values, lists, texts, text = counts
+    kept = len(content) + _VALUE * values + _OBJECT * lists + _TEXT * texts + 3 * text
+    read = len(content) + (_READ_VALUE + _UNPACKED) * values + (_READ_LIST + _OBJECT) * lists + 8 * text
     return Weight(kept, kept + read)
 
 
