@@ -12,7 +12,7 @@ import pytest
 
 from sheaf.api.tabular import TabularRequest
 from sheaf.api.time_series import TimeSeriesRequest
-from sheaf.http.bodies import Body
+from sheaf.http.bodies import Body, decode
 from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
 from sheaf_client.contracts.base import BaseRequest
@@ -84,7 +84,7 @@ def test_a_body_weighs_what_becomes_of_it(memory: Memory, name: str, *, packed: 
     body.measure(64)
     tracemalloc.start()
     try:
-        request = body.read(kind, "x")
+        request = decode(body, kind, "x")
         kept, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import SchemaValidator, core_schema
@@ -159,6 +159,14 @@ def _in_turn(trims: Sequence[Trim]) -> Trim | None:
     return trim
 
 
+def _is_object(value: Any) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
 def _of_model(model: Mapping[str, Any], definitions: Mapping[str, Any]) -> Trim | None:
     closed = _is_closed(model)
     known: set[str] = set()
@@ -172,9 +180,9 @@ def _of_model(model: Mapping[str, Any], definitions: Mapping[str, Any]) -> Trim 
         return None
 
     def trim(value: Any) -> Any:
-        if not isinstance(value, dict):
+        if not _is_object(value):
             return value
-        members = cast("dict[Any, Any]", value)
+        members = value
         if closed and len(members) > len(known) + _UNKNOWN:
             unknown = islice((name for name in members if name not in known), _UNKNOWN)
             members = {name: members[name] for name in (*(known & members.keys()), *unknown)}
@@ -191,9 +199,9 @@ def _of_mapping(most: int | None, inner: Trim | None) -> Trim | None:
         return None
 
     def trim(value: Any) -> Any:
-        if not isinstance(value, dict):
+        if not _is_object(value):
             return value
-        members = cast("dict[Any, Any]", value)
+        members = value
         if most is not None and len(members) > most:
             members = dict(islice(members.items(), most + 1))
         return members if inner is None else {name: inner(item) for name, item in members.items()}
@@ -206,6 +214,6 @@ def _of_list(inner: Trim | None) -> Trim | None:
         return None
 
     def trim(value: Any) -> Any:
-        return list(map(inner, cast("list[Any]", value))) if isinstance(value, list) else value
+        return list(map(inner, value)) if _is_list(value) else value
 
     return trim

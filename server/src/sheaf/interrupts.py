@@ -38,13 +38,16 @@ def as_error(raised: BaseException) -> Exception:
     return error
 
 
+_CONTAINED: tuple[type[BaseException], ...] = (Exception, *INTERRUPTS)
+
+
 def contained(work: Callable[[], T]) -> Callable[[], T]:
     """The same work, which raises errors and interrupts alone."""
 
     def do() -> T:
         try:
             return work()
-        except (Exception, *INTERRUPTS):
+        except _CONTAINED:
             raise
         except BaseException as raised:
             raise as_error(raised) from raised
