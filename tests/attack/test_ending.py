@@ -276,7 +276,7 @@ def test_who_is_refused_at_the_end_is_counted_as_such(serve: Serve) -> None:
     backend.gate.set()
     counts = server._models.telemetry.exposition().decode()
     assert 'sheaf_requests_total{model="gated",route="predict",status="503"} 4.0' in counts
-    assert 'sheaf_predictions_total{model="gated",mode="predict",outcome="unavailable"} 4.0' in counts
+    assert 'sheaf_predictions_total{mode="predict",model="gated",outcome="unavailable"} 4.0' in counts
     assert 'outcome="cancelled"' not in counts
     assert 'status="499"' not in counts
     assert 'status="500"' not in counts

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, cast
 from uuid import uuid4
 from weakref import ref
 
+from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sheaf.http.closing import Early, Presence, Unheard
@@ -96,8 +97,7 @@ class BoundedProtocol(HttpToolsProtocol):
             _disconnect(self._current)
         super().connection_lost(exc)
 
-    # uvicorn's annotation is narrower than that of asyncio, whose method it is.
-    def eof_received(self) -> bool | None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+    def eof_received(self) -> Any:  # asyncio's has a bool, uvicorn's says none
         """Answer what is whole to a client that sends no more: True keeps the connection until then."""
         self._forget_broken()
         current = self._current
@@ -164,8 +164,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._limits.max_head or len(headers) > self._limits.max_headers:
             self._refusal = _HEAD_TOO_LARGE
             raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
-        version, method = self.parser.get_http_version(), self.parser.get_method()  # pyright: ignore[reportOptionalMemberAccess]
-        fault = self._framing.fault(version, method, self.url, headers)
+        parser = cast("HttpRequestParser", self.parser)
+        version = parser.get_http_version()
+        fault = self._framing.fault(version, parser.get_method(), self.url, headers)
         if fault is not None:
             self._refusal = 400, "malformed", fault
             raise ValueError(fault)
