@@ -79,11 +79,12 @@ def _bounds(schema: JSON, size: int) -> Iterator[str]:
             )
             for text in texts:
                 yield "[" + ",".join([text] * min(most, size // (len(text) + 1))) + "]"
-    elif kind == "object" and "properties" not in schema and isinstance(schema["additionalProperties"], dict):
-        text = _least(schema["additionalProperties"])
+    elif kind == "object" and "properties" not in schema and schema["additionalProperties"] is not True:
+        values: JSON = schema["additionalProperties"]
+        text = _least(values)
         count = min(schema.get("maxProperties", size), size // (len(text) + 10))
         yield _object({f"k{i}": text for i in range(count)})
-        for item in _kinds(schema["additionalProperties"]):
+        for item in _kinds(values):
             for large in _bounds(item, size - 16):
                 yield _object({"k": large})
 
