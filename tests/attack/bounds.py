@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sheaf.http._routes import OPERATIONS
 from tests.attack.process import MIB, Attack, as_text, squeezed
@@ -79,11 +79,12 @@ def _bounds(schema: JSON, size: int) -> Iterator[str]:
             )
             for text in texts:
                 yield "[" + ",".join([text] * min(most, size // (len(text) + 1))) + "]"
-    elif kind == "object" and "properties" not in schema and isinstance(schema["additionalProperties"], dict):
-        text = _least(schema["additionalProperties"])
+    elif kind == "object" and "properties" not in schema and schema["additionalProperties"] is not True:
+        values: JSON = schema["additionalProperties"]
+        text = _least(values)
         count = min(schema.get("maxProperties", size), size // (len(text) + 10))
         yield _object({f"k{i}": text for i in range(count)})
-        for item in _kinds(schema["additionalProperties"]):
+        for item in _kinds(values):
             for large in _bounds(item, size - 16):
                 yield _object({"k": large})
 
@@ -91,8 +92,8 @@ def _bounds(schema: JSON, size: int) -> Iterator[str]:
 def _least(schema: JSON) -> str:
     """JSON text of a small value."""
     schema = resolved(schema)
-    kind: Any = schema.get("type")
-    kind = kind[0] if isinstance(kind, list) else kind
+    given: Any = schema.get("type")
+    kind = cast("list[str]", given)[0] if isinstance(given, list) else str(given)
     if "enum" in schema or "const" in schema:
         return json.dumps(schema.get("const", schema.get("enum", [None])[0]))
     if kind in ("integer", "number"):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +80,7 @@ class Attack:
 
 
 @contextmanager
-def served(models: str, limit: int | None = None) -> Iterator[Served]:
+def served(models: str, limit: int | None = None) -> Generator[Served]:
     """A server over the models that `module:name` names, with at most `limit` bytes of memory."""
 
     def confine() -> None:
