@@ -2563,8 +2563,8 @@ export type TabularRequest = {
      */
     quantile_levels?: Array<QuantileLevel>;
     /**
-     * Content hash of a context sent before, as that answer gave it, instead of sending the rows again;
-     * a server that no longer keeps the context refuses it.
+     * Identifier of a context sent before, as that answer gave it, instead of sending the rows again;
+     * a server that no longer keeps the context, or keeps it for another caller, refuses it.
      */
     context_id?: string | null;
 };
@@ -2620,7 +2620,7 @@ export type TabularResponse = {
      */
     n_query: number;
     /**
-     * Content hash of the context, to be sent in place of its rows next time, where the server keeps contexts.
+     * Identifier of the context, to be sent in place of its rows next time, where the server keeps contexts.
      */
     context_id: string | null;
 };

@@ -97,8 +97,8 @@ class TabularRequest(BaseRequest):
         default=None, max_length=128, min_length=8, pattern="^[A-Za-z0-9][A-Za-z0-9:_-]*$"
     )
     """
-    Content hash of a context sent before, as that answer gave it, instead of sending the rows again;
-    a server that no longer keeps the context refuses it.
+    Identifier of a context sent before, as that answer gave it, instead of sending the rows again;
+    a server that no longer keeps the context, or keeps it for another caller, refuses it.
     """
 
     if TYPE_CHECKING:
@@ -152,4 +152,4 @@ class TabularResponse(BaseResponse):
     n_query: int = Field(ge=0)
     """Rows predicted."""
     context_id: str | None = None
-    """Content hash of the context, to be sent in place of its rows next time, where the server keeps contexts."""
+    """Identifier of the context, to be sent in place of its rows next time, where the server keeps contexts."""

@@ -73,7 +73,7 @@ class Tabular(SyncResource):
             categorical_feature_indices: Columns of `context_X`, counted from 0, whose numbers are codes of categories; columns that hold text are categories anyway. They belong to the context, so not with `context_id`.
             output_mode: `predictions` gives labels alone, `probabilities` adds the chance of each class (classification only), `quantiles` adds the levels of `quantile_levels` (regression only). Default: `'predictions'`.
             quantile_levels: Levels in (0, 1) for `output_mode` `quantiles`; a level that the model cannot give is refused. Default: `[0.1, 0.5, 0.9]`.
-            context_id: Content hash of a context sent before, as that answer gave it, instead of sending the rows again; a server that no longer keeps the context refuses it.
+            context_id: Identifier of a context sent before, as that answer gave it, instead of sending the rows again; a server that no longer keeps the context, or keeps it for another caller, refuses it.
             timeout: Seconds to wait for this call.
             extra_headers: Headers for this call alone.
 
@@ -157,7 +157,7 @@ class AsyncTabular(AsyncResource):
             categorical_feature_indices: Columns of `context_X`, counted from 0, whose numbers are codes of categories; columns that hold text are categories anyway. They belong to the context, so not with `context_id`.
             output_mode: `predictions` gives labels alone, `probabilities` adds the chance of each class (classification only), `quantiles` adds the levels of `quantile_levels` (regression only). Default: `'predictions'`.
             quantile_levels: Levels in (0, 1) for `output_mode` `quantiles`; a level that the model cannot give is refused. Default: `[0.1, 0.5, 0.9]`.
-            context_id: Content hash of a context sent before, as that answer gave it, instead of sending the rows again; a server that no longer keeps the context refuses it.
+            context_id: Identifier of a context sent before, as that answer gave it, instead of sending the rows again; a server that no longer keeps the context, or keeps it for another caller, refuses it.
             timeout: Seconds to wait for this call.
             extra_headers: Headers for this call alone.
 
