@@ -6,7 +6,7 @@ The engine names the owner, which no caller can: it is no field of a contract.
 from __future__ import annotations
 
 from functools import cache
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import PrivateAttr
 
@@ -32,4 +32,5 @@ def owner_of(request: BaseRequest) -> str:
 def _owned(kind: type[BaseRequest]) -> type[BaseRequest]:
     """The contract, with room for an owner."""
     members = {"__module__": __name__, "__doc__": kind.__doc__, "_owner": PrivateAttr(default="")}
-    return cast("type[BaseRequest]", type(kind)(kind.__name__, (kind,), members))
+    made: Any = type(kind)
+    return cast("type[BaseRequest]", made(kind.__name__, (kind,), members))
