@@ -62,7 +62,7 @@ def test_contexts_belong_to_a_key_unless_they_are_shared(serve: Serve, *, shared
         assert stolen.json()["probabilities"] == first["probabilities"]
     else:
         unknown = ask("bob", context_id="0" * 32)
-        told = [{**answer.json(), "request_id": ""} for answer in (stolen, unknown)]
+        told: list[dict[str, Any]] = [{**answer.json(), "request_id": ""} for answer in (stolen, unknown)]
         assert told[0] == told[1]
         assert told[0]["errors"][0]["path"] == "/context_id"
         # Another task would tell more of a context that is there.

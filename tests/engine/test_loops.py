@@ -62,9 +62,9 @@ class Line:
 
     def __init__(self, backend: type[Loop], **policy: Any) -> None:
         self.clock = Clock()
-        spec = ModelSpec(
-            name="echo", backend_cls=backend, backend_kwargs={"clock": self.clock}, batch_policy=policy
-        )
+        settings = {"clock": self.clock}
+        bounds = BatchPolicy.model_validate(policy)
+        spec = ModelSpec(name="echo", backend_cls=backend, backend_kwargs=settings, batch_policy=bounds)
         self.model = LoadedModel(spec, Observer(), self.clock)
         self.line: WaitingLine[Job] = WaitingLine(spec.batch_policy, padded=False)
         self.sizes: list[int] = []

@@ -5,9 +5,8 @@ The engine names the owner, which no caller can: it is no field of a contract.
 
 from __future__ import annotations
 
-import types
 from functools import cache
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import PrivateAttr
 
@@ -20,7 +19,7 @@ def owned(request: RequestT, owner: str) -> RequestT:
     """The same request, of which `owner_of` says whose it is; its fields are shared and not checked again."""
     kind = _owned(type(request))
     own = kind.model_construct(_fields_set=set(request.model_fields_set), **request.__dict__)
-    own._owner = owner  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+    own._owner = owner  # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
     return cast("RequestT", own)
 
 
@@ -33,4 +32,5 @@ def owner_of(request: BaseRequest) -> str:
 def _owned(kind: type[BaseRequest]) -> type[BaseRequest]:
     """The contract, with room for an owner."""
     members = {"__module__": __name__, "__doc__": kind.__doc__, "_owner": PrivateAttr(default="")}
-    return types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(members))
+    made: Any = type(kind)
+    return cast("type[BaseRequest]", made(kind.__name__, (kind,), members))
