@@ -2,8 +2,9 @@
 
     python -m tests.attack.fuzzing --seconds 600 --seed 7
 
-Whatever is sent: no 5xx but 503 and 504, each refusal a problem document of the schema, each answer one of
-its contract, each stream ended by a result or an error, nothing in the log, and the next good request answered.
+Whatever is sent: no 5xx but 503 and 504, each refusal a problem document of the schema, each answer
+one of its contract, each stream ended by a result or an error, nothing in the log, and the next good
+request answered.
 """
 
 from __future__ import annotations

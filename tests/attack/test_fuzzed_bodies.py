@@ -1,7 +1,7 @@
 """Hostile bodies, those that are known and thousands that follow from a seed, to a server and to a client.
 
-SHEAF_FUZZ is how many are made, half as many of them answers, and SHEAF_FUZZ_SEED what they follow from. Longer,
-by hand: `python -m tests.attack.fuzzing --seconds 600 --seed 7`.
+SHEAF_FUZZ is how many are made, with half as many answers, and SHEAF_FUZZ_SEED what they follow from.
+Longer, by hand: `python -m tests.attack.fuzzing --seconds 600 --seed 7`.
 """
 
 from __future__ import annotations
