@@ -15,6 +15,7 @@ import pytest
 from tests.attack.bodies import corpus, made
 from tests.attack.fuzzing import Target, check, fuzz, target, threads
 from tests.attack.hostile import fuzz_client, scripted
+from tests.contract.exchanges import TYPES
 
 BODIES = int(os.environ.get("SHEAF_FUZZ", "12000"))
 SEED = int(os.environ.get("SHEAF_FUZZ_SEED", "1"))
@@ -25,7 +26,8 @@ GROWTH = 400 * 2**20
 @pytest.fixture(scope="module")
 def attacked() -> Iterator[Target]:
     with target() as found:
-        found.be_good()
+        for _ in TYPES:
+            found.be_good()
         yield found
 
 
