@@ -34,7 +34,7 @@ from sheaf_client._binary import unpack, validate_unpacked
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import BY_CODE, FAULT_CODES
-from tests.attack.bodies import JSON_TYPE, MSGPACK_TYPE, Sent, made, plain
+from tests.attack.bodies import JSON_TYPE, MSGPACK_TYPE, Sent, bundle, made, plain
 from tests.contract.echo import specs
 from tests.contract.exchanges import BY_TYPE, TYPES, cases, expected, wire
 from tests.contract.values import schemas
@@ -180,6 +180,13 @@ def _responses() -> dict[tuple[str, str | None], type[BaseResponse]]:
     return found
 
 
+@cache
+def _codes() -> frozenset[str]:
+    """The codes of faults: those of the table, and the names of the rules."""
+    rules = re.findall(r'"rule": "(\w+)"', json.dumps([schema.body for schema in bundle().schemas.values()]))
+    return frozenset({*FAULT_CODES, *rules, "bytes_match_shape"})
+
+
 def check(sent: Sent, answer: Answer) -> None:
     """Raise `WrongError` where the answer is none that the document allows."""
     media = answer.headers.get("content-type", "").partition(";")[0]
@@ -227,7 +234,7 @@ def _check_problem(problem: Any) -> None:
     if kind.code == "invalid" and not 1 <= len(faults) <= 20:
         raise WrongError(f"{len(faults)} faults: {problem}")
     for fault in faults:
-        known = fault["code"] in FAULT_CODES and fault["message"]
+        known = fault["code"] in _codes() and fault["message"]
         if not known or not _POINTER.fullmatch(fault["path"]) or max(map(len, fault.values())) > 2000:
             raise WrongError(f"no such fault: {fault}")
 

@@ -105,7 +105,7 @@ class Mutator:
         """What a client of another language might have written for it."""
         forms: list[Any] = [[value], {"value": value}, str(value), value is None]
         if isinstance(value, int | float):
-            forms += [-value, value * 1.5, [value] * 3]
+            forms += [-value, value + 1, [value] * 3]
         if isinstance(value, str):
             forms += [
                 list(value[:50]),

@@ -17,7 +17,7 @@ from tests.attack.fuzzing import Target, check, fuzz, target, threads
 from tests.attack.hostile import fuzz_client, scripted
 from tests.contract.exchanges import TYPES
 
-BODIES = int(os.environ.get("SHEAF_FUZZ", "12000"))
+BODIES = int(os.environ.get("SHEAF_FUZZ", "8000"))
 SEED = int(os.environ.get("SHEAF_FUZZ_SEED", "1"))
 #: Bytes that this process, which holds the server and all that was sent, may grow by.
 GROWTH = 400 * 2**20
