@@ -375,17 +375,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong: list[str] = []
     print(f"seed {given.seed}", flush=True)
     with target() as attacked:
-        while time.monotonic() < end and len(attacked.found) < ENOUGH and len(wrong) < ENOUGH:
+        while time.monotonic() < end and len(wrong) < ENOUGH:
             numbers = range(sent, sent + turn)
             fuzz(attacked, given.seed, numbers)
-            wrong += fuzz_client(given.seed, numbers)
+            wrong += told([*map(str, attacked.found), *fuzz_client(given.seed, numbers)])
+            attacked.found.clear()
             sent += turn
         attacked.settle()
-    found = [*map(str, attacked.found), *wrong]
-    print("\n".join(found))
+        wrong += told(list(map(str, attacked.found)))
     statuses = ", ".join(f"{count} x {status}" for status, count in sorted(attacked.statuses.items()))
-    print(f"seed {given.seed}: {sent} requests and {sent} answers, {len(found)} wrong; {statuses}")
-    return 1 if found else 0
+    print(f"seed {given.seed}: {sent} requests and {sent} answers, {len(wrong)} wrong; {statuses}")
+    return 1 if wrong else 0
+
+
+def told(found: list[str]) -> list[str]:
+    """What was found, printed as soon as it was."""
+    for each in found:
+        print(each, flush=True)
+    return found
 
 
 if __name__ == "__main__":
