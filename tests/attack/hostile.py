@@ -174,7 +174,7 @@ def ask(given: Scripted) -> None:
         str(error)  # people see it
     finally:
         client.close()
-    assert 1 <= len(calls) <= 2, calls
+    assert len(calls) <= 2, "asked more often than it may"
 
 
 def fuzz_client(seed: int, numbers: Sequence[int]) -> list[str]:
