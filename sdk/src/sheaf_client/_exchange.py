@@ -349,13 +349,13 @@ def _raise_for_problem(response: httpx.Response) -> None:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         # A proxy in between has its own idea of an error page: keep the status, drop the page.
-        status = max(400, response.status_code)
+        status = min(max(400, response.status_code), 599)
         problem = Problem(
             type="about:blank", title=response.reason_phrase, status=status, code=f"http_{status}"
         )
         problem.detail = f"HTTP {response.status_code} from something that is not Sheaf."
     retry_after = response.headers.get("retry-after", "")
-    if problem.retry_after is None and retry_after.isdigit():
+    if problem.retry_after is None and retry_after.isascii() and retry_after.isdigit():
         problem.retry_after = float(retry_after)
     if problem.request_id is None:
         problem.request_id = response.headers.get("x-request-id")

@@ -18,6 +18,8 @@ from sheaf_client._errors import ConnectionFailedError, ProblemError, SheafError
 
 #: Longest wait between two tries, in seconds, unless the server asks for more.
 MAX_DELAY = 8.0
+#: Longest wait that a server may ask for; one that asks for more is not asked again.
+MAX_ASKED = 3600.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class RetryPolicy:
             wait = None if repeated else 0.0
         else:
             wait = _pause(error, attempt) if is_retryable(error) else None
-        if wait is None or (self.deadline is not None and now + wait >= self.deadline):
+        if wait is None or wait > MAX_ASKED:
+            return None
+        if self.deadline is not None and now + wait >= self.deadline:
             return None
         return wait
 
