@@ -68,7 +68,7 @@ def test_a_hundred_at_once_are_answered_or_refused(server: Served) -> None:
 
 def test_who_reads_no_answer_holds_no_more_than_a_caller_s_share(server: Served) -> None:
     content = as_text(LARGE).encode()
-    lines = (f"POST {PATH} HTTP/1.1", "host: x", "content-type: application/json")
+    lines = (f"POST {PATH} HTTP/1.1", "host: localhost", "content-type: application/json")
     request = "\r\n".join((*lines, f"content-length: {len(content)}", "", "")).encode() + content
     host, port = server.url.removeprefix("http://").split(":")
     silent = [socket.create_connection((host, int(port))) for _ in range(100)]

@@ -57,7 +57,7 @@ def test_every_answer_has_the_headers_that_browsers_keep_to(serve: Serve, *, clo
 
 
 def test_a_slash_at_the_end_sends_nobody_elsewhere(serve: Serve) -> None:
-    server = serve()
+    server = serve(limits=Limits(allowed_hosts=("evil.example",)))
     answer = httpx.get(f"{server.url}/models/", headers={"host": "evil.example"})
     assert answer.status_code == 404
     assert "evil" not in answer.text

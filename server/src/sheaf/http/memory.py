@@ -59,9 +59,16 @@ class Memory:
         return self._left
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do work that holds much, on a worker thread, with few others at once."""
+        """Do work that holds much, on a worker thread, with few others at once.
+
+        Raises:
+            OverloadedError: The process itself gets no more memory.
+        """
         async with self._turns:
-            return await anyio.to_thread.run_sync(work)
+            try:
+                return await anyio.to_thread.run_sync(work)
+            except MemoryError:
+                raise OverloadedError("The server is short of memory.", retry_after=1) from None
 
     def tidy_up(self) -> None:
         """Have the process give back what is free, soon; on the event loop."""
