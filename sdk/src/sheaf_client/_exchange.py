@@ -7,7 +7,6 @@ asynchronously, so neither is written twice.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -21,7 +20,9 @@ import pydantic_core
 from pydantic import ValidationError
 
 from sheaf_client import _sse
+from sheaf_client._arguments import without_secrets
 from sheaf_client._binary import MSGPACK_TYPE, binary_size, pack, unpack, validate_unpacked
+from sheaf_client._bodies import acceptable_encodings, too_large
 from sheaf_client._errors import (
     ArgumentError,
     BadResponseError,
@@ -32,8 +33,9 @@ from sheaf_client._errors import (
 )
 from sheaf_client._middleware import Line, Send
 from sheaf_client._operation import Operation, ProgressT_co
+from sheaf_client._printable import printable
 from sheaf_client._raw import RawResponse
-from sheaf_client._retry import RetryPolicy, is_unanswered
+from sheaf_client._retry import RetryPolicy, is_unanswered, retry_after
 from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
 from sheaf_client._tracing import put_trace
 from sheaf_client._transport import Call, CallOptions, ManyCall
@@ -142,7 +144,7 @@ def _stamp(headers: dict[str, str], deadline: float | None) -> httpx.Timeout:
 def _headers(
     options: CallOptions, request_id: str | None, accept: str, media: str = JSON_TYPE
 ) -> dict[str, str]:
-    headers = {"accept": accept, **options.headers}
+    headers = {"accept": accept, "accept-encoding": acceptable_encodings(), **options.headers}
     if request_id is not None:
         # The same on every try, so that a server can tell a repetition.
         headers |= {"content-type": media, "x-request-id": request_id, "idempotency-key": request_id}
@@ -181,8 +183,7 @@ def _acceptable(kind: type[BaseResponse], options: CallOptions) -> str:
 
 
 def _is_packed(response: httpx.Response) -> bool:
-    media: str = response.headers.get("content-type", "")
-    return media.startswith(MSGPACK_TYPE)
+    return _media(response) == MSGPACK_TYPE
 
 
 @contextmanager
@@ -204,6 +205,8 @@ def translated(server: str, line: Line | None = None) -> Generator[None, None, N
             "Middleware or the httpx client gave a path or a header that HTTP cannot carry."
         ) from None
     except httpx.TransportError as error:
+        if _is_no_http(error):
+            raise BadResponseError(f"{server} does not answer by HTTP: {error}.") from error
         unanswered = line is not None and line.response is None and _closed(error)
         raise ConnectionFailedError(f"The connection broke: {error}", unanswered=unanswered) from error
     except httpx.RequestError as error:  # an encoding that is broken, redirects without end
@@ -232,22 +235,33 @@ def _closed(error: httpx.TransportError) -> bool:
     )
 
 
+def _is_no_http(error: httpx.TransportError) -> bool:
+    """Whether something came that breaks HTTP/1.1, rather than nothing more."""
+    # httpx's error is of httpcore's, which is of the parser's.
+    parser = getattr(error.__cause__, "__cause__", None)
+    return type(parser).__module__.startswith("h11.") and not str(error).startswith("peer closed")
+
+
 class EventReader(Generic[ResponseT, ProgressT_co]):
     """Turns the chunks of a stream into typed events and knows when the last one has come."""
 
     def __init__(self, call: Call[ResponseT, ProgressT_co]) -> None:
         self._operation, self._asked = call.operation, call.request.request_id
-        self._parser = _sse.Parser()
+        self._limit = call.options.max_answer_bytes
+        self._parser = _sse.Parser(self._limit)
         self.done = False
 
     def feed(self, chunk: bytes) -> Iterator[Event[ResponseT, ProgressT_co]]:
         """The events that this chunk completes; an `error` event is raised."""
-        for event in self._parser.feed(chunk):
-            typed = _read_event(event, self._operation, self._asked)
-            self.done = isinstance(typed, ResultEvent)
-            yield typed
-            if self.done:
-                return
+        try:
+            for event in self._parser.feed(chunk):
+                typed = _read_event(event, self._operation, self._asked)
+                self.done = isinstance(typed, ResultEvent)
+                yield typed
+                if self.done:
+                    return
+        except _sse.EventTooLarge:
+            raise BadResponseError(too_large(self._limit or 0, "An event of the stream")) from None
 
     def finish(self) -> None:
         """Say that the stream is over; raises where no result has come."""
@@ -260,18 +274,20 @@ def _read_event(
 ) -> Event[ResponseT, ProgressT_co]:
     kind: Any = event.event
     try:
-        data = json.loads(event.data)
+        data: Any = pydantic_core.from_json(event.data)
         # Not every server writes an `event:` line; the data says it too.
         kind = data.get("type", kind)
+        if not isinstance(kind, str):
+            raise TypeError("the kind of an event is text")
         if kind == "progress":
             return operation.progress.model_validate(data)
         if kind == "result":
             return ResultEvent(_answer_to(asked, operation.response.model_validate(data)))
         if kind == "error":
             raise _failure(data, asked)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise BadResponseError(f"The stream holds a broken {kind!r} event.") from error
-    return UnknownEvent(str(kind), data)
+    return UnknownEvent(kind, data)
 
 
 def _failure(data: Mapping[str, Any], asked: UUID) -> ProblemError:
@@ -297,9 +313,11 @@ def _read_response(response: httpx.Response, kind: type[ResponseT], asked: UUID)
         else:
             answer = kind.model_validate_json(response.content)
     except ValidationError as error:
-        raise BadResponseError(f"The answer is no {kind.__name__}: {error.error_count()} faults.") from error
+        raise BadResponseError(
+            f"The answer is no {kind.__name__}{_named(response)}: {error.error_count()} faults."
+        ) from error
     except ValueError as error:
-        raise BadResponseError(f"The answer is no {kind.__name__}.") from error
+        raise BadResponseError(f"The answer is no {kind.__name__}{_named(response)}.") from error
     return _answer_to(asked, answer)
 
 
@@ -324,7 +342,7 @@ def _read_many(
         if len(items) == len(asked):
             return list(map(read, items, asked))
     except (ValueError, KeyError, TypeError) as error:
-        raise BadResponseError("The answer is no batch of responses.") from error
+        raise BadResponseError(f"The answer is no batch of responses{_named(response)}.") from error
     raise BadResponseError(f"The answer holds {len(items)} responses to {len(asked)} requests.")
 
 
@@ -333,30 +351,65 @@ def _read_models(response: httpx.Response) -> ModelList:
     try:
         return ModelList.model_validate_json(response.content)
     except ValidationError as error:
-        raise BadResponseError("The answer is no list of models.") from error
+        raise BadResponseError(f"The answer is no list of models{_named(response)}.") from error
 
 
 def _opened(response: httpx.Response) -> httpx.Response:
     _raise_for_problem(response)
+    if not is_stream(response):
+        raise BadResponseError(f"The answer is no stream of events{_named(response)}.")
     return response
+
+
+def is_stream(response: httpx.Response) -> bool:
+    """Whether the body is to be handed on as it comes; what says nothing of itself may be events."""
+    return response.is_success and _media(response) in ("", EVENT_STREAM)
+
+
+def _media(response: httpx.Response) -> str:
+    told: str = response.headers.get("content-type", "")
+    return told.split(";", 1)[0].strip().lower()
+
+
+def _named(response: httpx.Response) -> str:
+    """What an answer says that it is, where that is not what was asked for: most often a proxy's page."""
+    media = _media(response)
+    return "" if media in ("", JSON_TYPE, MSGPACK_TYPE, EVENT_STREAM) else f", but {printable(media, 100)}"
 
 
 def _raise_for_problem(response: httpx.Response) -> None:
     """Raise the error of an answer that is not a success."""
     if response.is_success:
         return
+    status = response.status_code
+    if not 400 <= status <= 599:
+        raise BadResponseError(_no_answer(response))
     try:
-        problem = Problem.model_validate_json(response.content)
+        error = ProblemError.from_problem(Problem.model_validate_json(response.content))
     except ValidationError:
         # A proxy in between has its own idea of an error page: keep the status, drop the page.
-        status = max(400, response.status_code)
-        problem = Problem(
-            type="about:blank", title=response.reason_phrase, status=status, code=f"http_{status}"
+        page = Problem(
+            type="about:blank", title="", status=status, code=f"http_{status}", detail=_PAGE.format(status)
         )
-        problem.detail = f"HTTP {response.status_code} from something that is not Sheaf."
-    retry_after = response.headers.get("retry-after", "")
-    if problem.retry_after is None and retry_after.isdigit():
-        problem.retry_after = float(retry_after)
-    if problem.request_id is None:
-        problem.request_id = response.headers.get("x-request-id")
-    raise ProblemError.from_problem(problem)
+        # Its 502 says that no server answered; that of the schema's table is one that did.
+        error = ProblemError(page.detail) if status == _BAD_GATEWAY else ProblemError.from_problem(page)
+    if error.retry_after is None:
+        error.retry_after = retry_after(response.headers.get("retry-after", ""))
+    if error.request_id is None:
+        error.request_id = response.headers.get("x-request-id")
+    raise error
+
+
+_PAGE = "HTTP {} from something that is not Sheaf."
+_BAD_GATEWAY = 502
+
+
+def _no_answer(response: httpx.Response) -> str:
+    text = f"HTTP {response.status_code} is no answer to a call"
+    location = response.headers.get("location")
+    if not location or not response.has_redirect_location:
+        return f"{text}."
+    return (
+        f"{text}: it leads to {printable(without_secrets(location), 200)}. Redirects are not followed, so that keys "
+        "and data go to no other server; `base_url` says where the server is."
+    )
