@@ -1,7 +1,7 @@
 """Bodies of answers, read within bounds: so many bytes once they are unpacked, and until a moment.
 
-httpx unpacks each piece that comes as a whole, and a piece of 64 KiB may hold gigabytes; and its time limit is
-for each piece, so that a byte now and then keeps a call forever. So the bodies are unpacked and timed here.
+httpx unpacks each piece that comes as a whole, and a piece of 64 KiB may hold gigabytes; its time limit is
+for each piece, so that a byte now and then keeps a call forever. So bodies are unpacked and timed here.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ class _AsyncBounded(httpx.AsyncByteStream):
 
 @contextmanager
 def in_time(ends: float | None) -> Iterator[None]:
-    """Cancel what is awaited within once a moment of `time.monotonic` has passed; raises `CallTimeoutError`."""
+    """Cancel what is awaited within at a moment of `time.monotonic`; raises `CallTimeoutError`."""
     left = None if ends is None else max(0.0, ends - time.monotonic())
     try:
         with anyio.fail_after(left):

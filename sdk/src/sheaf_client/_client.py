@@ -149,8 +149,8 @@ class Sheaf(_Client, Resources):
         model: Model that calls go to when they name none.
         timeout: Seconds a call may take in all, tries and pauses included; None for no limit.
         max_retries: Most further tries after a refusal that may pass or a connection that failed.
-        max_answer_bytes: Most bytes of an answer once it is unpacked, or of one event of a stream; what is larger
-            is a `BadResponseError`. 512 MiB unless given; None for no limit.
+        max_answer_bytes: Most bytes of an answer once it is unpacked, or of one event of a stream; what is
+            larger is a `BadResponseError`. 512 MiB unless given; None for no limit.
         headers: Sent with each call.
         binary: When bodies go as MessagePack, tensors and files as raw bytes: by size, always, never.
         middleware: Called around each try, the first one outermost: `(send, next) -> httpx.Response`.

@@ -260,7 +260,7 @@ class EventReader(Generic[ResponseT, ProgressT_co]):
                 yield typed
                 if self.done:
                     return
-        except _sse.EventTooLarge:
+        except _sse.EventTooLargeError:
             raise BadResponseError(too_large(self._limit or 0, "An event of the stream")) from None
 
     def finish(self) -> None:
@@ -410,6 +410,6 @@ def _no_answer(response: httpx.Response) -> str:
     if not location or not response.has_redirect_location:
         return f"{text}."
     return (
-        f"{text}: it leads to {printable(without_secrets(location), 200)}. Redirects are not followed, so that keys "
-        "and data go to no other server; `base_url` says where the server is."
+        f"{text}: it leads to {printable(without_secrets(location), 200)}. Redirects are not followed, so "
+        "that keys and data go to no other server; `base_url` says where the server is."
     )

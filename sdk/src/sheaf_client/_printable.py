@@ -1,4 +1,4 @@
-"""Text of a server as an error may show it: not endless, and without characters that steer a terminal or a log."""
+"""Text of a server as an error may show it: not endless, and nothing in it steers a terminal or a log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 
 #: Longest text that is shown of what a server says, in characters.
 MAX_SHOWN = 2000
-#: Controls, format characters such as those that turn the direction of text, lone surrogates, line separators.
+#: Controls, format characters (some turn the direction of text), lone surrogates, line separators.
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 

@@ -15,7 +15,7 @@ class ServerSentEvent:
     id: str
 
 
-class EventTooLarge(ValueError):
+class EventTooLargeError(ValueError):
     """An event has more characters than the limit."""
 
 
@@ -53,7 +53,7 @@ class Parser:
                     yield event
             self._line.write(piece)
             if self._limit is not None and self._size + self._line.tell() > self._limit:
-                raise EventTooLarge
+                raise EventTooLargeError
 
     def _read(self, line: str) -> ServerSentEvent | None:
         if not line:
