@@ -1,8 +1,8 @@
 """One HTTP exchange without the waiting: what to send, when to try again, how to read the answer.
 
-An exchange is a generator that yields `Send` and `Pause` steps and returns the typed answer; into it goes
-the response to each `Send`, or the translated error. `_http` drives the same exchanges synchronously and
-asynchronously, so neither is written twice.
+An exchange is a generator that yields `Send`, `Pause` and `HangUp` steps and returns the typed answer; into
+it goes the response to each `Send`, or the translated error. `_http` drives the same exchanges synchronously
+and asynchronously, so neither is written twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import pydantic_core
 from pydantic import ValidationError
 
 from sheaf_client import _sse
-from sheaf_client._arguments import without_secrets
 from sheaf_client._binary import MSGPACK_TYPE, binary_size, pack, unpack, validate_unpacked
 from sheaf_client._bodies import acceptable_encodings, too_large
 from sheaf_client._errors import (
@@ -33,9 +32,9 @@ from sheaf_client._errors import (
 )
 from sheaf_client._middleware import Line, Send
 from sheaf_client._operation import Operation, ProgressT_co
-from sheaf_client._printable import printable
 from sheaf_client._raw import RawResponse
-from sheaf_client._retry import RetryPolicy, is_unanswered, retry_after
+from sheaf_client._refusals import EVENT_STREAM, JSON_TYPE, is_stream, media_of, named, raise_for_problem
+from sheaf_client._retry import RetryPolicy, is_unanswered
 from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
 from sheaf_client._tracing import put_trace
 from sheaf_client._transport import Call, CallOptions, ManyCall
@@ -47,10 +46,8 @@ from sheaf_client.errors import InternalServerError
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
-JSON_TYPE = "application/json"
 #: Bytes in the binary fields of a request from which on it is sent as MessagePack.
 PACK_FROM = 64 * 1024
-EVENT_STREAM = "text/event-stream"
 #: Seconds to wait for a connection; a server that is there accepts at once.
 CONNECT_TIMEOUT = 10.0
 
@@ -62,7 +59,14 @@ class Pause:
     seconds: float
 
 
-Exchange: TypeAlias = Generator[Send | Pause, httpx.Response | None, T]
+@dataclass(frozen=True)
+class HangUp:
+    """Close the connection of an answer that was read."""
+
+    response: httpx.Response
+
+
+Exchange: TypeAlias = Generator[Send | Pause | HangUp, httpx.Response | None, T]
 
 
 def predict(call: Call[ResponseT]) -> Exchange[ResponseT]:
@@ -117,9 +121,14 @@ def _exchange(
             response = yield Send(method, path, dict(headers), content, timeout, stream, attempt + 1)
             assert response is not None  # noqa: S101 - a `Send` is always answered or thrown at
             if options.raw:
-                _raise_for_problem(response)
+                raise_for_problem(response)
                 return cast(T, RawResponse(response, read))
-            return read(response)
+            try:
+                return read(response)
+            except BadResponseError:
+                # Another call's answer may be left on the connection too, and would be the next call's.
+                yield HangUp(response)
+                raise
         except SheafError as error:
             delay = policy.delay(error, attempt, time.monotonic(), repeated=repeated)
             if delay is None:
@@ -183,7 +192,7 @@ def _acceptable(kind: type[BaseResponse], options: CallOptions) -> str:
 
 
 def _is_packed(response: httpx.Response) -> bool:
-    return _media(response) == MSGPACK_TYPE
+    return media_of(response) == MSGPACK_TYPE
 
 
 @contextmanager
@@ -306,7 +315,7 @@ def _answer_to(asked: UUID, answer: ResponseT) -> ResponseT:
 
 
 def _read_response(response: httpx.Response, kind: type[ResponseT], asked: UUID) -> ResponseT:
-    _raise_for_problem(response)
+    raise_for_problem(response)
     try:
         if _is_packed(response):
             answer = validate_unpacked(kind, unpack(response.content), strict=False)
@@ -314,17 +323,17 @@ def _read_response(response: httpx.Response, kind: type[ResponseT], asked: UUID)
             answer = kind.model_validate_json(response.content)
     except ValidationError as error:
         raise BadResponseError(
-            f"The answer is no {kind.__name__}{_named(response)}: {error.error_count()} faults."
+            f"The answer is no {kind.__name__}{named(response)}: {error.error_count()} faults."
         ) from error
     except ValueError as error:
-        raise BadResponseError(f"The answer is no {kind.__name__}{_named(response)}.") from error
+        raise BadResponseError(f"The answer is no {kind.__name__}{named(response)}.") from error
     return _answer_to(asked, answer)
 
 
 def _read_many(
     response: httpx.Response, kind: type[ResponseT], asked: Sequence[UUID]
 ) -> list[ResponseT | ProblemError]:
-    _raise_for_problem(response)
+    raise_for_problem(response)
     packed = _is_packed(response)
 
     def read(item: Any, asked: UUID) -> ResponseT | ProblemError:
@@ -342,74 +351,20 @@ def _read_many(
         if len(items) == len(asked):
             return list(map(read, items, asked))
     except (ValueError, KeyError, TypeError) as error:
-        raise BadResponseError(f"The answer is no batch of responses{_named(response)}.") from error
+        raise BadResponseError(f"The answer is no batch of responses{named(response)}.") from error
     raise BadResponseError(f"The answer holds {len(items)} responses to {len(asked)} requests.")
 
 
 def _read_models(response: httpx.Response) -> ModelList:
-    _raise_for_problem(response)
+    raise_for_problem(response)
     try:
         return ModelList.model_validate_json(response.content)
     except ValidationError as error:
-        raise BadResponseError(f"The answer is no list of models{_named(response)}.") from error
+        raise BadResponseError(f"The answer is no list of models{named(response)}.") from error
 
 
 def _opened(response: httpx.Response) -> httpx.Response:
-    _raise_for_problem(response)
+    raise_for_problem(response)
     if not is_stream(response):
-        raise BadResponseError(f"The answer is no stream of events{_named(response)}.")
+        raise BadResponseError(f"The answer is no stream of events{named(response)}.")
     return response
-
-
-def is_stream(response: httpx.Response) -> bool:
-    """Whether the body is to be handed on as it comes; what says nothing of itself may be events."""
-    return response.is_success and _media(response) in ("", EVENT_STREAM)
-
-
-def _media(response: httpx.Response) -> str:
-    told: str = response.headers.get("content-type", "")
-    return told.split(";", 1)[0].strip().lower()
-
-
-def _named(response: httpx.Response) -> str:
-    """What an answer says that it is, where that is not what was asked for: most often a proxy's page."""
-    media = _media(response)
-    return "" if media in ("", JSON_TYPE, MSGPACK_TYPE, EVENT_STREAM) else f", but {printable(media, 100)}"
-
-
-def _raise_for_problem(response: httpx.Response) -> None:
-    """Raise the error of an answer that is not a success."""
-    if response.is_success:
-        return
-    status = response.status_code
-    if not 400 <= status <= 599:
-        raise BadResponseError(_no_answer(response))
-    try:
-        error = ProblemError.from_problem(Problem.model_validate_json(response.content))
-    except ValidationError:
-        # A proxy in between has its own idea of an error page: keep the status, drop the page.
-        page = Problem(
-            type="about:blank", title="", status=status, code=f"http_{status}", detail=_PAGE.format(status)
-        )
-        # Its 502 says that no server answered; that of the schema's table is one that did.
-        error = ProblemError(page.detail) if status == _BAD_GATEWAY else ProblemError.from_problem(page)
-    if error.retry_after is None:
-        error.retry_after = retry_after(response.headers.get("retry-after", ""))
-    if error.request_id is None:
-        error.request_id = response.headers.get("x-request-id")
-    raise error
-
-
-_PAGE = "HTTP {} from something that is not Sheaf."
-_BAD_GATEWAY = 502
-
-
-def _no_answer(response: httpx.Response) -> str:
-    text = f"HTTP {response.status_code} is no answer to a call"
-    location = response.headers.get("location")
-    if not location or not response.has_redirect_location:
-        return f"{text}."
-    return (
-        f"{text}: it leads to {printable(without_secrets(location), 200)}. Redirects are not followed, so "
-        "that keys and data go to no other server; `base_url` says where the server is."
-    )

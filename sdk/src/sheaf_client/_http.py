@@ -19,6 +19,7 @@ from sheaf_client._errors import ProblemError, SheafError
 from sheaf_client._middleware import Send, logged, through, through_async
 from sheaf_client._operation import ProgressT_co
 from sheaf_client._raw import AsyncRawStream, RawStream
+from sheaf_client._refusals import is_stream
 from sheaf_client._streaming import Event
 from sheaf_client._transport import Call, CallOptions, ManyCall
 from sheaf_client.contracts.base import BaseResponse
@@ -90,9 +91,13 @@ class HTTPTransport:
             result: T = stop.value
             return result
 
-    def _take(self, step: Send | ex.Pause, options: CallOptions) -> httpx.Response | None:
+    def _take(self, step: Send | ex.Pause | ex.HangUp, options: CallOptions) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
             time.sleep(step.seconds)
+            return None
+        if isinstance(step, ex.HangUp):
+            if connection := _alone(step.response):
+                connection.close()
             return None
         client = self._connections.current()
         return through(options.middleware, partial(self._send, client, options.max_answer_bytes))(step)
@@ -106,7 +111,7 @@ class HTTPTransport:
             )
             # The head by itself, so that an answer that breaks off is told from one that never began.
             line.response = response = client.send(request, stream=True, follow_redirects=False)
-            stream = step.stream and ex.is_stream(response)
+            stream = step.stream and is_stream(response)
             with ExitStack() as opened:
                 opened.callback(response.close)
                 bound_body(response, limit, ends, stream=stream)
@@ -182,9 +187,13 @@ class AsyncHTTPTransport:
             result: T = stop.value
             return result
 
-    async def _take(self, step: Send | ex.Pause, options: CallOptions) -> httpx.Response | None:
+    async def _take(self, step: Send | ex.Pause | ex.HangUp, options: CallOptions) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
             await asyncio.sleep(step.seconds)
+            return None
+        if isinstance(step, ex.HangUp):
+            if connection := _alone(step.response):
+                await connection.aclose()
             return None
         client = await self._connections.current()
         send = partial(self._send, client, options.max_answer_bytes)
@@ -200,7 +209,7 @@ class AsyncHTTPTransport:
             # The head by itself, so that an answer that breaks off is told from one that never began.
             with in_time(ends):
                 line.response = response = await client.send(request, stream=True, follow_redirects=False)
-            stream = step.stream and ex.is_stream(response)
+            stream = step.stream and is_stream(response)
             async with AsyncExitStack() as opened:
                 opened.push_async_callback(response.aclose)
                 bound_body(response, limit, ends, stream=stream)
@@ -218,6 +227,11 @@ def _ends(step: Send) -> float | None:
     """The moment until which the whole answer to a try may come."""
     seconds = step.timeout.read
     return None if seconds is None else time.monotonic() + seconds
+
+
+def _alone(response: httpx.Response) -> Any:
+    """The connection of an answer, where no other call shares it; None of an app in this process."""
+    return None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
 
 
 async def _ready(response: httpx.Response) -> httpx.Response:
