@@ -56,11 +56,14 @@ class _Zlib:
         self._gzip = gzip
         self._packed: Any = None
         self._held = b""
+        self._ended = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         data, self._held = self._held + data, b""
         while data:
             if self._packed is None:
+                # Zeros behind a member are padding; anything else begins another.
+                data = data.lstrip(b"\0") if self._ended else data
                 if len(data) < 2:
                     self._held = data
                     return
@@ -73,8 +76,7 @@ class _Zlib:
                 piece = self._packed.decompress(data, _PIECE) if full or data else b""
                 data = self._packed.unconsumed_tail
             if self._packed.eof:
-                # Zeros behind the end are padding; anything else begins another member.
-                data, self._packed = self._packed.unused_data.lstrip(b"\0"), None
+                data, self._packed, self._ended = self._packed.unused_data, None, True
 
     def end(self) -> bool:
         return self._packed is None and not self._held

@@ -61,7 +61,7 @@ def raise_for_problem(response: httpx.Response) -> None:
 def _no_answer(response: httpx.Response) -> str:
     text = f"HTTP {response.status_code} is no answer to a call"
     location = response.headers.get("location")
-    if not location or not response.has_redirect_location:
+    if not location or not 300 <= response.status_code <= 399:
         return f"{text}."
     return (
         f"{text}: it leads to {printable(without_secrets(location), 200)}. Redirects are not followed, so "
