@@ -59,8 +59,9 @@ class _Zlib:
         self._ended = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        data, self._held = self._held + data, b""
-        while data:
+        data, self._held, more = self._held + data, b"", False
+        while data or more:
+            more = False
             if self._packed is None:
                 # Zeros behind a member are padding; anything else begins another.
                 data = data.lstrip(b"\0") if self._ended else data
@@ -69,14 +70,14 @@ class _Zlib:
                     return
                 self._packed = zlib.decompressobj(self._window(data))
             piece = self._packed.decompress(data, _PIECE)
-            data = self._packed.unconsumed_tail
-            while piece:
+            if piece:
                 yield piece
-                full = len(piece) == _PIECE
-                piece = self._packed.decompress(data, _PIECE) if full or data else b""
-                data = self._packed.unconsumed_tail
             if self._packed.eof:
                 data, self._packed, self._ended = self._packed.unused_data, None, True
+            else:
+                data = self._packed.unconsumed_tail
+                # A full piece may have left more within, which asks for no more data.
+                more = len(piece) == _PIECE
 
     def end(self) -> bool:
         return self._packed is None and not self._held
