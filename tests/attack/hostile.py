@@ -45,10 +45,12 @@ class Hostile:
             while request := _read_request(connection):
                 self.requests.append(request)
                 answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
+                closes = False
                 for piece in answer(request):
                     connection.sendall(piece)
                     self.sent += len(piece)
-                if not request or b"connection: close" in piece.lower():
+                    closes = closes or b"connection: close" in piece[:4096].lower()
+                if closes:
                     return
 
     def close(self) -> None:
@@ -109,7 +111,7 @@ def good(request: bytes) -> Iterable[bytes]:
 
 
 def events(make: Callable[[bytes], Iterable[bytes]], **fields: object) -> Answer:
-    """A stream of these bytes, which ends with its connection."""
+    """A stream of these bytes, which ends with its connection where no length is said."""
     return lambda request: [head(content_type="text/event-stream", **fields), *make(request)]
 
 

@@ -246,9 +246,10 @@ def _closed(error: httpx.TransportError) -> bool:
 
 def _is_no_http(error: httpx.TransportError) -> bool:
     """Whether something came that breaks HTTP/1.1, rather than nothing more."""
-    # httpx's error is of httpcore's, which is of the parser's.
-    parser = getattr(error.__cause__, "__cause__", None)
-    return type(parser).__module__.startswith("h11.") and not str(error).startswith("peer closed")
+    # httpx's error is of httpcore's, which holds the parser's.
+    held = getattr(error.__cause__, "args", ())
+    parsed = any(type(one).__module__.startswith("h11.") for one in held)
+    return parsed and not str(error).startswith("peer closed")
 
 
 class EventReader(Generic[ResponseT, ProgressT_co]):
