@@ -223,6 +223,7 @@ def test_a_page_of_a_proxy_is_named(ask: Ask) -> None:
     with hostile(whole(b"<html>", "502 Bad Gateway")) as server, pytest.raises(ProblemError) as caught:
         ask(server.url)
     assert not isinstance(caught.value, FeatureStoreError)
+    assert (caught.value.status, caught.value.code) == (502, "http_502")
 
 
 @each

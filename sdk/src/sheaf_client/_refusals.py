@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import httpx
 from pydantic import ValidationError
 
@@ -16,7 +18,14 @@ JSON_TYPE = "application/json"
 EVENT_STREAM = "text/event-stream"
 
 _PAGE = "HTTP {} from something that is not Sheaf."
-_BAD_GATEWAY = 502
+
+
+class BadGatewayError(ProblemError):
+    """A proxy reached no server (502); the 502 of the schema's table is of a server that was reached."""
+
+    code: ClassVar[str] = "http_502"
+    status: ClassVar[int] = 502
+    title: ClassVar[str] = "Bad gateway"
 
 
 def is_stream(response: httpx.Response) -> bool:
@@ -49,8 +58,8 @@ def raise_for_problem(response: httpx.Response) -> None:
         page = Problem(
             type="about:blank", title="", status=status, code=f"http_{status}", detail=_PAGE.format(status)
         )
-        # Its 502 says that no server answered; that of the schema's table is one that did.
-        error = ProblemError(page.detail) if status == _BAD_GATEWAY else ProblemError.from_problem(page)
+        bad_gateway = status == BadGatewayError.status
+        error = BadGatewayError(page.detail) if bad_gateway else ProblemError.from_problem(page)
     if error.retry_after is None:
         error.retry_after = retry_after(response.headers.get("retry-after", ""))
     if error.request_id is None:
