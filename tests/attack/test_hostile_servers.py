@@ -184,6 +184,10 @@ def test_a_trickle_ends_with_the_time_of_the_call(ask: Ask) -> None:
     assert "time" in refused(ask, lambda _: iter(()), kind=CallTimeoutError, timeout=0.3)
 
 
+def sends(data: bytes) -> Answer:
+    return lambda _: [data]
+
+
 @each_call
 @pytest.mark.parametrize(
     ("answer", "kind"),
@@ -194,11 +198,11 @@ def test_a_trickle_ends_with_the_time_of_the_call(ask: Ask) -> None:
             BadResponseError,
         ),
         (whole(b"\xc1", content_type="application/msgpack"), BadResponseError),
-        (lambda _: [head(content_length=100, connection="close") + b"{}"], ConnectionFailedError),
-        (lambda _: [head(transfer_encoding="chunked") + b"zz\r\n{}"], BadResponseError),
-        (lambda _: [b"SSH-2.0-OpenSSH_9.6\r\n\r\n"], BadResponseError),
-        (lambda _: [head("999 What", content_length=0)], BadResponseError),
-        (lambda _: [head("304 Not Modified", content_length=0)], BadResponseError),
+        (sends(head(content_length=100, connection="close") + b"{}"), ConnectionFailedError),
+        (sends(head(transfer_encoding="chunked") + b"zz\r\n{}"), BadResponseError),
+        (sends(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), BadResponseError),
+        (sends(head("999 What", content_length=0)), BadResponseError),
+        (sends(head("304 Not Modified", content_length=0)), BadResponseError),
         (whole(b"<html>hello", content_type="text/html"), BadResponseError),
         (whole(b"{}", content_type="application/msgpack"), BadResponseError),
         (whole(b"[" * 500_000), BadResponseError),
