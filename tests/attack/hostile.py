@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
@@ -74,7 +74,7 @@ def _read_request(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def hostile(*answers: Answer) -> Iterator[Hostile]:
+def hostile(*answers: Answer) -> Generator[Hostile]:
     server = Hostile(*answers)
     try:
         yield server
@@ -82,7 +82,7 @@ def hostile(*answers: Answer) -> Iterator[Hostile]:
         server.close()
 
 
-def head(status: str = "200 OK", **fields: object) -> bytes:
+def head(status: str = "200 OK", /, **fields: object) -> bytes:
     """The head of an answer; of one that ends with its connection where no length is said."""
     lines = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in fields.items()}}
     if not lines.keys() & {"content-length", "transfer-encoding"}:

@@ -85,7 +85,8 @@ def test_the_bound_is_an_option_and_holds_to_the_byte(ask: Ask) -> None:
         assert ask(server.url, max_answer_bytes=None).mean == [1.0]
         with pytest.raises(BadResponseError, match=f"larger than {size - 1} bytes"):
             ask(server.url, max_answer_bytes=size - 1)
-    for wrong in (0, -1, 1.5, True, "1"):
+    wrongs: list[Any] = [0, -1, 1.5, True, "1"]
+    for wrong in wrongs:
         with pytest.raises(ArgumentError, match=RAISE):
             Sheaf(max_answer_bytes=wrong)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -161,7 +161,7 @@ def bound_body(response: httpx.Response, limit: int | None, ends: float | None, 
     body = _Body(_unpacker(response), limit, ends, whole=not stream)
     if isinstance(response.stream, httpx.AsyncByteStream):
         response.stream = _AsyncBounded(response.stream, body)
-    elif isinstance(response.stream, httpx.SyncByteStream):
+    else:
         response.stream = _Bounded(response.stream, body)
 
 
@@ -245,7 +245,7 @@ class _AsyncBounded(httpx.AsyncByteStream):
 
 
 @contextmanager
-def in_time(ends: float | None) -> Iterator[None]:
+def in_time(ends: float | None) -> Generator[None]:
     """Cancel what is awaited within at a moment of `time.monotonic`; raises `CallTimeoutError`."""
     left = None if ends is None else max(0.0, ends - time.monotonic())
     try:
