@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from sheaf_client import AsyncSheaf, ConnectionFailedError, ProgressEvent, Sheaf
+from sheaf_client import AsyncSheaf, BadResponseError, ConnectionFailedError, ProgressEvent, Sheaf
 from sheaf_client._retry import RetryPolicy
 from sheaf_client.errors import OverloadedError
 from tests.integration.scripted import ANSWER, EVENTS, ID, refusal, scripted
