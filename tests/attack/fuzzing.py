@@ -365,7 +365,7 @@ def fuzz(attacked: Target, seed: int, numbers: Iterable[int]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz the server and the client in turns for some time, and print what was found."""
-    from tests.attack.hostile import fuzz_client
+    from tests.attack.fuzzed_answers import fuzz_client
 
     parser = argparse.ArgumentParser(prog="tests.attack.fuzzing", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600, help="how long")

@@ -1,189 +1,158 @@
-"""Fuzzes the Python client's readers by answers of a hostile server, which follow from a seed.
-
-Whatever comes, a call returns an answer or raises a `SheafError`: nothing else gets out, and nothing waits.
-"""
+"""A server of raw sockets that answers as a test says, and the calls of a client in each of its forms."""
 
 from __future__ import annotations
 
-import base64
-import gzip
+import asyncio
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+import re
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from uuid import UUID
 
-import httpx
+from sheaf_client import AsyncSheaf, Sheaf
 
-from sheaf_client import SheafError
-from sheaf_client._binary import pack
-from sheaf_client._http import HTTPTransport
-from sheaf_client._transport import Call, CallOptions, ManyCall
-from sheaf_client.contracts.base import BaseRequest
-from sheaf_client.errors import BY_CODE
-from tests.attack.mutations import Mutator, as_json, as_msgpack
-from tests.contract.echo import EchoBackend
-from tests.contract.exchanges import BY_TYPE, TYPES, cases
-
-JSON_TYPE, MSGPACK_TYPE, EVENTS = "application/json", "application/msgpack", "text/event-stream"
-#: Seconds after which a call gives up by itself: a server that asks for patience gets that much.
-LIMIT = 0.2
-_HEADERS: list[tuple[str, list[bytes]]] = [
-    (
-        "retry-after",
-        [b"0", b"1e9", b"\xb2", b"9" * 400, b"-1", b"Mon, 30 Nov 2026 13:50:51 GMT", b"nan", b"\xff"],
-    ),
-    (
-        "content-type",
-        [b"", b"\xff", b"application/json; charset=utf-16", b"text/html", b"application/msgpackx"],
-    ),
-    ("content-encoding", [b"gzip", b"zstd", b"br", b"deflate", b"x", b"\xff", b"gzip, gzip"]),
-    ("x-request-id", [b"", b"\xff", b"a" * 9000]),
-    ("location", [b"http://127.0.0.1:1/", b"//", b"\xff"]),
-]
+CALL: dict[str, Any] = {"model": "m", "history": [1.0, 2.0], "horizon": 1, "frequency": "1h"}
+#: Gives the pieces of what is sent for a request, endless ones too.
+Answer = Callable[[bytes], Iterable[bytes]]
+#: Small, so that endless answers end soon.
+LIMIT = 2**20
 
 
-@dataclass(frozen=True)
-class Scripted:
-    """A call, and the answer it gets."""
+class Hostile:
+    """Listens on a free port; the last answer serves all requests that follow. Counts what it sends."""
 
-    name: str
-    call: str
-    status: int
-    headers: list[tuple[str, bytes]]
-    body: bytes
-    chunk: int
+    def __init__(self, *answers: Answer) -> None:
+        self._answers = answers
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.requests: list[bytes] = []
+        self.sent = 0
+        threading.Thread(target=self._accept, daemon=True).start()
 
-    def response(self) -> httpx.Response:
-        return httpx.Response(
-            self.status, headers=[(k.encode(), v) for k, v in self.headers], content=self._parts()
-        )
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self._open.append(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _parts(self) -> Iterator[bytes]:
-        for start in range(0, len(self.body), self.chunk):
-            yield self.body[start : start + self.chunk]
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            while request := _read_request(connection):
+                self.requests.append(request)
+                answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
+                closes = False
+                for piece in answer(request):
+                    connection.sendall(piece)
+                    self.sent += len(piece)
+                    closes = closes or b"connection: close" in piece[:4096].lower()
+                if closes:
+                    return
 
-    def __str__(self) -> str:
-        body = base64.b64encode(self.body).decode()
-        head = f"{self.call} of {self.name}, answered {self.status} {self.headers}"
-        return f"{head} by pieces of {self.chunk}: {body}"
-
-
-@cache
-def _request(name: str) -> BaseRequest:
-    body = cases(name, "valid")[0].body
-    return BY_TYPE[name].request.model_validate_json(json.dumps(body), strict=True, by_name=False)
-
-
-@cache
-def _answer(name: str) -> Any:
-    return EchoBackend.answer(_request(name))
-
-
-def scripted(seed: int, number: int) -> Scripted:
-    """Answer `number` of a seed."""
-    change = Mutator(f"answer {seed} {number}")
-    name, call = change.pick(TYPES), change.weighed({"call": 5, "call_many": 3, "stream": 5, "models": 1})
-    status = 200 if change.chance(0.85) else change.pick([101, 204, 302, 400, 404, 429, 500, 503, 599, 999])
-    packed = change.chance(0.3) and call in ("call", "call_many")
-    value = _document(change, name, call, status)
-    others = [_answer(name).model_dump(mode="json"), _problem(change, name), {"type": "error", "error": 5}]
-    for _ in range(change.weighed({0: 4, 1: 6, 3: 2})):
-        value = change.value(value, change.pick(others))
-    body = as_msgpack(value) if packed else None
-    if packed and change.chance(0.5):
-        body = pack([_answer(name)], key="responses") if call == "call_many" else pack(_answer(name))
-    media = JSON_TYPE if body is None else MSGPACK_TYPE
-    if body is None and call == "stream" and status == 200:
-        media, body = EVENTS, _events(change, value)
-    body = body or as_json(value, ascii_only=change.chance(0.6))
-    for _ in range(change.weighed({0: 3, 1: 3, 4: 1})):
-        body = change.content(body, b'{"type":"result"}\n\n')
-    headers = {"content-type": media.encode()}
-    if change.chance(0.1):
-        headers["content-encoding"], body = b"gzip", gzip.compress(body, 1, mtime=0)
-        body = change.content(body, body) if change.chance(0.5) else body
-    for header, options in _HEADERS:
-        if change.chance(0.06):
-            headers[header] = change.pick(options)
-    return Scripted(name, call, status, list(headers.items()), body, change.pick([1, 7, 4096, 2**20]))
+    def close(self) -> None:
+        for one in (self._socket, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
 
-def _document(change: Mutator, name: str, call: str, status: int) -> Any:
-    """What such a call is answered by, before anything is changed."""
-    if status != 200:
-        return _problem(change, name)
-    answer = _answer(name).model_dump(mode="json")
-    if call == "call_many":
-        return {"responses": [answer]}
-    if call == "models":
-        info = {"name": name, "model_type": name.partition(".")[0], "backend": "echo", "status": "ready"}
-        return {"models": [info]}
-    if call == "stream":
-        steps = [event.model_dump(mode="json") for event in EchoBackend.progress(_request(name))]
-        last = {"type": "result", "done": True, **answer}
-        if change.chance(0.3):
-            last = {"type": "error", "problem": _problem(change, name), "error": "x"}
-        return [*steps, last]
-    return answer
+def _read_request(connection: socket.socket) -> bytes:
+    read = b""
+    while b"\r\n\r\n" not in read:
+        if not (data := connection.recv(65536)):
+            return b""
+        read += data
+    length = re.search(rb"content-length: (\d+)", read, re.IGNORECASE)
+    wanted = read.index(b"\r\n\r\n") + 4 + (int(length[1]) if length else 0)
+    while len(read) < wanted:
+        read += connection.recv(65536) or b"\0" * wanted
+    return read
 
 
-def _problem(change: Mutator, name: str) -> Any:
-    kind = BY_CODE[change.pick(sorted(BY_CODE))]
-    error = kind("No.", request_id=str(_request(name).request_id), retry_after=change.pick([None, 0, 1e308]))
-    return error.to_problem().model_dump(mode="json")
-
-
-def _events(change: Mutator, value: Any) -> bytes:
-    """The values as events, each in one of the forms that the standard has."""
-    end = change.pick(["\n", "\n", "\r\n", "\r"])
-    parts: list[str] = []
-    for item in value if isinstance(value, list) else [value]:
-        kind = item.get("type", "x") if isinstance(item, dict) else "result"
-        data = as_json(item, ascii_only=True).decode()
-        lines = [f"event: {kind}"] if change.chance(0.7) else [": a comment", "retry: 5", "id"]
-        parts += [*lines, f"data:{data}" if change.chance(0.3) else f"data: {data}", "", ""][:-1]
-    return (end.join(parts) + end + end).encode(errors="surrogatepass")
-
-
-def ask(given: Scripted) -> None:
-    """Make the call; raises what is no `SheafError`."""
-    calls: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        calls.append(request)
-        return given.response()
-
-    options = CallOptions(timeout=LIMIT, max_retries=1)
-    operation, request = BY_TYPE[given.name], _request(given.name)
-    client = httpx.Client(transport=httpx.MockTransport(answer))
-    transport = HTTPTransport(client, make=None, base_url="http://x")
+@contextmanager
+def hostile(*answers: Answer) -> Generator[Hostile]:
+    server = Hostile(*answers)
     try:
-        match given.call:
-            case "call":
-                returned = transport.call(Call(operation, request, options)).request_id
-                assert returned == request.request_id, "another's answer"
-            case "call_many":
-                transport.call_many(ManyCall(operation, [request], options))
-            case "stream":
-                for _ in transport.stream(Call(operation, request, options)):
-                    pass
-            case _:
-                transport.models(options)
-    except SheafError as error:
-        str(error)  # people see it
+        yield server
     finally:
-        client.close()
-    assert len(calls) <= 2, "asked more often than it may"
+        server.close()
 
 
-def fuzz_client(seed: int, numbers: Sequence[int]) -> list[str]:
-    """What was wrong with how the client took answers of a seed, each with the answer."""
-    wrong: list[str] = []
-    for number in numbers:
-        given = scripted(seed, number)
-        try:
-            ask(given)
-        except Exception as error:  # noqa: BLE001 - that is what is looked for
-            wrong.append(f"{type(error).__name__}: {str(error)[:300]}\n  {given}")
-    return wrong
+def head(status: str = "200 OK", /, **fields: object) -> bytes:
+    """The head of an answer; of one that ends with its connection where no length is said."""
+    lines = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in fields.items()}}
+    if not lines.keys() & {"content-length", "transfer-encoding"}:
+        lines["connection"] = "close"
+    return (
+        f"HTTP/1.1 {status}\r\n".encode()
+        + b"".join(f"{k}: {v}\r\n".encode() for k, v in lines.items())
+        + b"\r\n"
+    )
+
+
+def whole(body: bytes, status: str = "200 OK", **fields: object) -> Answer:
+    return lambda _: [head(status, content_length=len(body), **fields) + body]
+
+
+def forecast(request: bytes, **more: Any) -> dict[str, Any]:
+    """A right answer."""
+    asked = re.search(rb"x-request-id: (\S+)", request, re.IGNORECASE)
+    assert asked is not None
+    told = {"request_id": asked[1].decode(), "model_type": "time_series", "model_name": "m", "mean": [1.0]}
+    return {**told, "horizon": 1, "frequency": "1h", **more}
+
+
+def good(request: bytes) -> Iterable[bytes]:
+    return whole(json.dumps(forecast(request)).encode())(request)
+
+
+def events(make: Callable[[bytes], Iterable[bytes]], **fields: object) -> Answer:
+    """A stream of these bytes, which ends with its connection where no length is said."""
+    return lambda request: [head(content_type="text/event-stream", **fields), *make(request)]
+
+
+def endless(first: bytes, rest: bytes) -> Answer:
+    def pieces(_: bytes) -> Iterator[bytes]:
+        yield first
+        while True:
+            yield rest
+
+    return pieces
+
+
+Ask = Callable[..., Any]
+
+
+def ask(url: str, **settings: Any) -> Any:
+    with Sheaf(url, **settings) as client:
+        return client.time_series.forecast(**CALL)
+
+
+def ask_stream(url: str, **settings: Any) -> Any:
+    with Sheaf(url, **settings) as client:
+        return client.time_series.stream(**CALL).final()
+
+
+def ask_awaited(url: str, **settings: Any) -> Any:
+    async def run() -> Any:
+        async with AsyncSheaf(url, **settings) as client:
+            return await client.time_series.forecast(**CALL)
+
+    return asyncio.run(run())
+
+
+def ask_stream_awaited(url: str, **settings: Any) -> Any:
+    async def run() -> Any:
+        async with AsyncSheaf(url, **settings) as client:
+            return await client.time_series.stream(**CALL).final()
+
+    return asyncio.run(run())
+
+
+CALLS: list[Ask] = [ask, ask_awaited]
+STREAMS: list[Ask] = [ask_stream, ask_stream_awaited]
+NOBODY = UUID(int=0)

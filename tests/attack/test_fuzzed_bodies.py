@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from tests.attack.bodies import corpus, made
+from tests.attack.fuzzed_answers import fuzz_client, scripted
 from tests.attack.fuzzing import Target, check, fuzz, target, threads
-from tests.attack.hostile import fuzz_client, scripted
 from tests.contract.exchanges import TYPES
 
 BODIES = int(os.environ.get("SHEAF_FUZZ", "8000"))

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from sheaf_client import AsyncSheaf, ConnectionFailedError, ProgressEvent, Sheaf
+from sheaf_client import AsyncSheaf, BadResponseError, ConnectionFailedError, ProgressEvent, Sheaf
 from sheaf_client._retry import RetryPolicy
 from sheaf_client.errors import OverloadedError
 from tests.integration.scripted import ANSWER, EVENTS, ID, refusal, scripted
@@ -159,9 +159,8 @@ def test_a_request_that_is_never_answered_is_sent_twice_at_most(
         says(SIZED, BODY[:10]),
         says("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked", b"a\r\n" + BODY[:10] + b"\r\n"),
         says("HTTP/1.1 503 Busy\r\ncontent-length: 100", b"{"),
-        says("This is not HTTP", b""),
     ],
-    ids=["sized", "chunked", "refusal", "not HTTP"],
+    ids=["sized", "chunked", "refusal"],
 )
 def test_a_call_whose_answer_had_begun_is_not_sent_again(
     serve: Callable[..., Scripted], ask: Callable[..., None], breaks: Deed
@@ -170,6 +169,16 @@ def test_a_call_whose_answer_had_begun_is_not_sent_again(
     with pytest.raises(ConnectionFailedError) as caught:
         ask(server.url, times=2)
     assert not caught.value.unanswered
+    assert len(server.received) == 2
+
+
+@both_clients
+def test_what_is_not_http_is_a_bad_response_and_is_not_asked_again(
+    serve: Callable[..., Scripted], ask: Callable[..., None]
+) -> None:
+    server = serve(answers, says("This is not HTTP", b""))
+    with pytest.raises(BadResponseError, match="does not answer by HTTP"):
+        ask(server.url, times=2)
     assert len(server.received) == 2
 
 

@@ -79,6 +79,12 @@ export function readRetries(given: unknown): number {
   throw new ArgumentError('maxRetries is a whole number from 0 on.');
 }
 
+/** Most bytes of an answer; `Infinity` for no limit. */
+export function readAnswerBytes(given: unknown): number {
+  if (given === Infinity || (Number.isInteger(given) && (given as number) >= 1)) return given as number;
+  throw new ArgumentError('maxAnswerBytes is a whole number from 1 on, or Infinity for no limit.');
+}
+
 /** Headers that a message may carry. */
 export function readHeaders(given: unknown): Record<string, string> {
   if (typeof given !== 'object' || given === null || Array.isArray(given) || given instanceof Headers)

@@ -2,6 +2,7 @@
 import { Adapters } from './adapters.js';
 import { answer, type Answer } from './answer.js';
 import {
+  readAnswerBytes,
   readBaseUrl,
   readHeaders,
   readKey,
@@ -11,6 +12,7 @@ import {
   readTimeout,
   readWord,
 } from './arguments.js';
+import { DEFAULT_ANSWER_BYTES } from './body.js';
 import type { BinaryBodies } from './content.js';
 import { conform } from './contract.js';
 import { ArgumentError } from './errors.js';
@@ -36,6 +38,11 @@ export interface SheafOptions {
    * after a connection that broke before its answer began. 2 unless given.
    */
   maxRetries?: number | undefined;
+  /**
+   * Most bytes of an answer once it is unpacked, or of one event of a stream; what is larger is a `BadResponseError`.
+   * 512 MiB unless given; `Infinity` for no limit.
+   */
+  maxAnswerBytes?: number | undefined;
   /** Headers for every call. */
   headers?: Record<string, string> | undefined;
   /** Takes the place of the global `fetch`. */
@@ -87,6 +94,7 @@ export class Sheaf extends Resources {
       apiKey: readKey(options.apiKey) ?? readKey(fromEnvironment('SHEAF_API_KEY'), 'SHEAF_API_KEY'),
       timeout: readTimeout(options.timeout ?? 60),
       maxRetries: readRetries(options.maxRetries ?? 2),
+      maxAnswerBytes: readAnswerBytes(options.maxAnswerBytes ?? DEFAULT_ANSWER_BYTES),
       headers: readHeaders(options.headers ?? {}),
       fetch: options.fetch ?? ((...request) => globalThis.fetch(...request)),
       middleware: readMiddleware(options.middleware ?? []),
@@ -164,6 +172,7 @@ const OPTIONS: Record<keyof SheafOptions, true> = {
   model: true,
   timeout: true,
   maxRetries: true,
+  maxAnswerBytes: true,
   headers: true,
   fetch: true,
   middleware: true,

@@ -14,6 +14,7 @@ export interface Content {
 
 export const JSON_TYPE = 'application/json';
 export const PACKED_TYPE = 'application/msgpack';
+export const EVENT_STREAM = 'text/event-stream';
 /** For answers with tensors or media. */
 export const PACKED_OR_JSON = `${PACKED_TYPE}, ${JSON_TYPE};q=0.9`;
 
@@ -24,11 +25,18 @@ export function toContent(body: unknown, packed: boolean): Content {
 }
 
 /** The value in an answer. */
-export function fromContent(type: string | null, data: ArrayBuffer): unknown {
-  const packed = type?.split(';', 1)[0]?.trim().toLowerCase() === PACKED_TYPE;
+export function fromContent(type: string | null, data: Uint8Array<ArrayBuffer>): unknown {
+  const media = mediaOf(type);
+  const packed = media === PACKED_TYPE;
   try {
     return packed ? unpack(data) : JSON.parse(new TextDecoder().decode(data));
   } catch (cause) {
-    throw new BadResponseError(`The answer is not ${packed ? 'MessagePack' : 'JSON'}.`, { cause });
+    const but = packed || media === '' || media === JSON_TYPE ? '' : `, but ${media}`;
+    throw new BadResponseError(`The answer is not ${packed ? 'MessagePack' : 'JSON'}${but}.`, { cause });
   }
+}
+
+/** What a `Content-Type` names, without its parameters; empty where there is none. */
+export function mediaOf(type: string | null): string {
+  return (type ?? '').split(';', 1)[0]!.trim().toLowerCase();
 }

@@ -49,6 +49,16 @@ export function conformOpen<A extends object>(contract: Contract<A>, answer: obj
 }
 
 function accept<A>(contract: Contract<A>, answer: unknown): { value: unknown; data: A } {
+  try {
+    return acceptNested(contract, answer);
+  } catch (cause) {
+    // The stack is full: no contract is so deep.
+    if (cause instanceof RangeError) throw new BadResponseError('The answer is nested too deeply.', { cause });
+    throw cause;
+  }
+}
+
+function acceptNested<A>(contract: Contract<A>, answer: unknown): { value: unknown; data: A } {
   const places = placesOf(contract);
   const { value } = fromWire(answer, places);
   const parsed = contract.schema.safeParse(value);

@@ -3,6 +3,7 @@
  * Everything this library raises on purpose is a `SheafError`.
  */
 import type { Fault } from './generated/types.gen.js';
+import { printable } from './printable.js';
 
 /** Anything this library raises on purpose. */
 export class SheafError extends Error {
@@ -19,7 +20,11 @@ export class ArgumentError extends SheafError {}
 export class AdaptersNotTakenError extends SheafError {}
 
 /** No answer came: the server could not be reached, or the connection broke. */
-export class TransportError extends SheafError {}
+export class TransportError extends SheafError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(printable(message), options);
+  }
+}
 
 /**
  * The connection could not be made or broke before the answer was complete. Where a call was tried several times,
@@ -56,7 +61,13 @@ export interface ProblemDetails {
   retryAfter?: number | null;
 }
 
-/** A request was refused or failed, with what the problem document says about it. */
+/** Most faults that the text of an error shows. */
+const MAX_FAULTS = 20;
+
+/**
+ * A request was refused or failed, with what the problem document says about it. The members are as the server sent
+ * them; the message is cut where they are long, and shows control characters as escapes.
+ */
 export class ProblemError extends SheafError {
   static readonly code: string = 'internal';
   static readonly status: number = 500;
@@ -80,17 +91,23 @@ export class ProblemError extends SheafError {
   readonly retryable: boolean;
 
   constructor(detail = '', problem: ProblemDetails = {}) {
-    const request = problem.requestId ? ` (request ${problem.requestId})` : '';
-    const faults = (problem.errors ?? []).map((f) => `\n  ${f.path || '(body)'}: ${f.message} [${f.code}]`);
-    super((detail || new.target.title) + request + faults.join(''));
+    const request = problem.requestId ? ` (request ${printable(problem.requestId, 100)})` : '';
+    const errors = problem.errors ?? [];
+    const faults = errors.slice(0, MAX_FAULTS).map(shownFault);
+    if (errors.length > MAX_FAULTS) faults.push(`\n  and ${errors.length - MAX_FAULTS} more`);
+    super((printable(detail) || new.target.title) + request + faults.join(''));
     this.code = problem.code ?? new.target.code;
     this.status = problem.status ?? new.target.status;
     this.retryable = new.target.retryable;
     this.detail = detail;
-    this.errors = problem.errors ?? [];
+    this.errors = errors;
     this.requestId = problem.requestId ?? null;
     this.retryAfter = problem.retryAfter ?? null;
   }
+}
+
+function shownFault({ path, message, code }: Fault): string {
+  return `\n  ${printable(path) || '(body)'}: ${printable(message)} [${printable(code)}]`;
 }
 
 /** A class of problems. */

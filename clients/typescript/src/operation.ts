@@ -5,7 +5,7 @@
 import { Adapters } from './adapters.js';
 import { answer, type Answer, type Answered } from './answer.js';
 import { fromCall, type Call } from './call.js';
-import { JSON_TYPE, PACKED_OR_JSON, toContent, type BinaryBodies } from './content.js';
+import { EVENT_STREAM, JSON_TYPE, mediaOf, PACKED_OR_JSON, toContent, type BinaryBodies } from './content.js';
 import { conform, conformOpen, inspect, placesOf, type Contract } from './contract.js';
 import { BadResponseError, ProblemError } from './errors.js';
 import { InternalServerError, InvalidRequestError } from './generated/errors.gen.js';
@@ -111,12 +111,17 @@ export class Caller {
   ): Stream<A, P> {
     let requestId = '';
     return new Stream({
+      maxEvent: this.#transport.maxAnswerBytes,
       deadline: () => this.#transport.deadline(options),
       open: async (deadline) => {
         const ready = await this.#prepare(operation, request);
         requestId = ready.requestId;
         const exchange = this.#exchange(operation, '/{model_name}/stream', ready);
-        return this.#transport.open({ ...exchange, accept: 'text/event-stream' }, options, deadline);
+        const response = await this.#transport.open({ ...exchange, accept: EVENT_STREAM }, options, deadline);
+        const media = mediaOf(response.headers.get('Content-Type'));
+        if (media !== '' && media !== EVENT_STREAM)
+          throw new BadResponseError(`The answer is no stream of events, but ${media}.`);
+        return response;
       },
       readProgress: (event) => conformOpen(operation.progress, event),
       read: (data) => answerTo(requestId, conform(operation.response, data)),

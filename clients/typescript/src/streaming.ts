@@ -2,9 +2,11 @@
  * Server-Sent Events as typed events: the parser follows the HTML standard's line rules wherever a chunk is
  * cut; `Stream` gives the events of one request and its result.
  */
+import { tooLarge } from './body.js';
 import type { Deadline } from './deadline.js';
-import { BadResponseError, ConnectionFailedError, SheafError } from './errors.js';
+import { BadResponseError, SheafError } from './errors.js';
 import type { ProgressEvent } from './generated/types.gen.js';
+import { broken } from './transport.js';
 
 /** The last event of a stream that succeeded: the response with `type` and `done`. */
 export type ResultEvent<A> = A & { type: 'result'; done: true };
@@ -24,6 +26,8 @@ export interface Message {
 
 /** How a stream gets its answer, and makes events and a response of what comes. */
 export interface Source<A, P> {
+  /** Most characters of an event. */
+  maxEvent: number;
   deadline(): Deadline;
   open(deadline: Deadline): Promise<Response>;
   readProgress(event: object): P;
@@ -77,11 +81,11 @@ export class Stream<A, P extends ProgressEvent = ProgressEvent> implements Async
     const deadline = (this.#deadline = this.#source.deadline());
     try {
       this.#response = await this.#source.open(deadline);
-      for await (const message of parseEvents(this.#response.body)) {
+      for await (const message of parseEvents(this.#response.body, this.#source.maxEvent)) {
         yield this.#read(message);
         if (this.#result !== undefined) return;
       }
-      throw new ConnectionFailedError('The stream ended before its result.');
+      throw new BadResponseError('The stream ended without a result.');
     } catch (error) {
       if (this.#closed) return;
       this.#failure = deadline.signal.aborted ? deadline.signal.reason : wrapped(error);
@@ -94,6 +98,7 @@ export class Stream<A, P extends ProgressEvent = ProgressEvent> implements Async
 
   #read(message: Message): StreamEvent<A, P> {
     const { type = message.event, ...data } = parseObject(message.data);
+    if (typeof type !== 'string') throw new BadResponseError('The kind of an event is no text.');
     if (type === 'error') throw this.#source.readError(data);
     if (type === 'progress') return this.#source.readProgress(data);
     if (type !== 'result') return { type, ...data } as unknown as StreamEvent<A, P>;
@@ -104,9 +109,7 @@ export class Stream<A, P extends ProgressEvent = ProgressEvent> implements Async
 }
 
 function wrapped(error: unknown): SheafError {
-  return error instanceof SheafError
-    ? error
-    : new ConnectionFailedError('The stream broke.', { cause: error });
+  return error instanceof SheafError ? error : broken(error);
 }
 
 function parseObject(text: string): Record<string, unknown> {
@@ -121,43 +124,64 @@ function parseObject(text: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/** The messages of an event stream. A message that the stream breaks off in is dropped. */
-export async function* parseEvents(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Message> {
+/**
+ * The messages of an event stream. A message that the stream breaks off in is dropped.
+ *
+ * @throws BadResponseError A message, or a line that is none, has more than `limit` characters.
+ */
+export async function* parseEvents(
+  body: ReadableStream<Uint8Array> | null,
+  limit = Infinity,
+): AsyncGenerator<Message> {
   let event = '';
+  let size = 0;
   let data: string[] = [];
   let id = '';
-  for await (const line of lines(body)) {
+  for await (const line of lines(body, () => limit - size, limit)) {
     if (line === '') {
       if (data.length > 0) yield { event: event || 'message', data: data.join('\n'), id };
-      [event, data] = ['', []];
+      [event, data, size] = ['', [], 0];
       continue;
     }
     const [, field, value] = /^([^:]*)(?:: ?(.*))?$/s.exec(line) as unknown as [string, string, string?];
     if (field === 'event') event = value ?? '';
-    else if (field === 'data') data.push(value ?? '');
-    else if (field === 'id') id = value ?? '';
+    else if (field === 'data') {
+      data.push(value ?? '');
+      size += line.length + 1;
+    } else if (field === 'id') id = value ?? '';
   }
 }
 
-/** Lines, ended by CRLF, LF or CR. */
-async function* lines(body: ReadableStream<Uint8Array> | null): AsyncGenerator<string> {
-  let line = '';
-  let held = '';
+/** Lines, ended by CRLF, LF or CR; none of more characters than there is room for. */
+async function* lines(
+  body: ReadableStream<Uint8Array> | null,
+  room: () => number,
+  limit: number,
+): AsyncGenerator<string> {
+  // The line that is still to end. Its last pieces are joined now and then: each takes the room of an object.
+  let parts: string[] = [];
+  let pieces: string[] = [];
+  let length = 0;
+  let afterCr = false;
   for await (const chunk of chunks(body)) {
-    const text = held + chunk;
-    // A CR at the end may be the first half of a CRLF.
-    held = text.endsWith('\r') ? '\r' : '';
-    const [first, ...rest] = text.slice(0, text.length - held.length).split(/\r\n|\n|\r/) as [
-      string,
-      ...string[],
-    ];
-    line += first;
-    for (const next of rest) {
-      yield line;
-      line = next;
+    if (chunk === '') continue;
+    // A CR ends its line at once, or the last event would wait for more; an LF behind it is nothing.
+    const text = afterCr && chunk.startsWith('\n') ? chunk.slice(1) : chunk;
+    afterCr = chunk.endsWith('\r');
+    for (const [i, piece] of text.split(/\r\n|\n|\r/).entries()) {
+      if (i > 0) {
+        yield [...parts, ...pieces].join('');
+        [parts, pieces, length] = [[], [], 0];
+      }
+      if (piece === '') continue;
+      pieces.push(piece);
+      length += piece.length;
+      if (length > room()) throw tooLarge(limit, 'An event of the stream');
+      if (pieces.length < 4096) continue;
+      parts.push(pieces.join(''));
+      pieces = [];
     }
   }
-  if (held) yield line;
 }
 
 async function* chunks(body: ReadableStream<Uint8Array> | null): AsyncGenerator<string> {

@@ -4,11 +4,13 @@
  */
 import type { Answered } from './answer.js';
 import { LONGEST_TIMEOUT, readHeaders, readOptions, readRetries } from './arguments.js';
+import { readBody } from './body.js';
 import { fromContent, JSON_TYPE, type Content } from './content.js';
 import { Deadline } from './deadline.js';
-import { ConnectionFailedError, ProblemError, type SheafError } from './errors.js';
+import { BadResponseError, ConnectionFailedError, type SheafError, type TransportError } from './errors.js';
 import { shownHeaders, type LogEntry } from './logging.js';
-import { readProblem } from './problem.js';
+import { printable } from './printable.js';
+import { readRefusal } from './problem.js';
 
 /** Options of one call. */
 export interface CallOptions {
@@ -40,6 +42,8 @@ export interface TransportOptions {
   apiKey?: string | undefined;
   timeout: number;
   maxRetries: number;
+  /** Of an answer, or of one event of a stream. */
+  maxAnswerBytes: number;
   headers: Record<string, string>;
   fetch: typeof fetch;
   /** The first is the outermost. */
@@ -57,6 +61,8 @@ export interface Exchange {
 }
 
 const LONGEST_PAUSE = 8;
+/** Longest wait that a server may ask for, in seconds; a call that is asked for more is not sent again. */
+const LONGEST_ASKED = 600;
 /** Each name that an option of a call has. */
 const CALL_OPTIONS: Record<keyof CallOptions, true> = { timeout: true, maxRetries: true, headers: true, signal: true };
 
@@ -67,12 +73,16 @@ export class Transport {
     this.#options = options;
   }
 
+  get maxAnswerBytes(): number {
+    return this.#options.maxAnswerBytes;
+  }
+
   /** Send an exchange and read its answer. */
   async send(exchange: Exchange, options: CallOptions = {}): Promise<Answered<unknown>> {
     const deadline = this.deadline(options);
     try {
       const response = await this.open(exchange, options, deadline);
-      const data = await read(response, deadline);
+      const data = await this.#read(response, deadline);
       return { data: fromContent(response.headers.get('Content-Type'), data), response };
     } finally {
       deadline.clear();
@@ -89,11 +99,11 @@ export class Transport {
       const unanswered = !('ok' in answer) && answer.unanswered;
       const { failure, again, hint } =
         'ok' in answer
-          ? await refusal(answer, deadline)
+          ? await this.#refusal(answer, deadline)
           : { failure: answer, again: unanswered ? !repeated : answer.unsent };
       repeated ||= unanswered;
       const wait = unanswered ? 0 : pause(attempt, hint);
-      if (!again || attempt >= retries || wait >= deadline.remaining) throw failure;
+      if (!again || attempt >= retries || wait > LONGEST_ASKED || wait >= deadline.remaining) throw failure;
       await deadline.sleep(wait);
     }
   }
@@ -141,6 +151,8 @@ export class Transport {
         return await fetch(...request);
       } catch (cause) {
         deadline.signal.throwIfAborted();
+        if (failedAs(NO_HTTP, cause))
+          throw new BadResponseError(`${this.#options.baseUrl} does not answer by HTTP.`, { cause });
         const told = { cause, unsent: failedBy(NEVER_MADE, cause), unanswered: failedBy(BROKEN, cause) };
         throw new ConnectionFailedError(`No answer from ${this.#options.baseUrl}. ${HINT}`, told);
       }
@@ -169,9 +181,33 @@ export class Transport {
     for (const [name, value] of Object.entries({ ...this.#options.headers, ...readHeaders(options.headers ?? {}) }))
       headers.set(name, value);
     const { signal } = deadline;
+    // A redirect would take data, and headers of the caller's, to another server.
+    const redirect = 'manual' as const;
     return content
-      ? { method: 'POST', headers, signal, body: content.data }
-      : { method: 'GET', headers, signal };
+      ? { method: 'POST', headers, signal, redirect, body: content.data }
+      : { method: 'GET', headers, signal, redirect };
+  }
+
+  async #read(response: Response, deadline: Deadline): Promise<Uint8Array<ArrayBuffer>> {
+    try {
+      return await readBody(response, this.#options.maxAnswerBytes);
+    } catch (cause) {
+      if (cause instanceof BadResponseError) throw cause;
+      deadline.signal.throwIfAborted();
+      throw broken(cause);
+    }
+  }
+
+  async #refusal(response: Response, deadline: Deadline): Promise<Refusal> {
+    const { status, headers } = response;
+    const read = await this.#read(response, deadline);
+    if (!(status >= 400 && status <= 599)) return { failure: noAnswer(response), again: false };
+    const failure = readRefusal(readable(response, read), status);
+    return {
+      failure,
+      again: failure.retryable,
+      hint: failure.retryAfter ?? secondsOf(headers.get('Retry-After')),
+    };
   }
 }
 
@@ -201,10 +237,24 @@ const NEVER_MADE = new Set([
  */
 const BROKEN = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET']);
 
+/** Codes of Node.js where something came that breaks HTTP/1.1. */
+const NO_HTTP = /^(HPE_|UND_ERR_HEADERS_OVERFLOW$)/;
+
+/** Codes of Node.js for content that is not packed as its head says. */
+const PACKING = /^(Z_|ERR_BROTLI_|ERR__ERROR_FORMAT|ERR_ZSTD_)/;
+
+function codeOf(failure: unknown): string {
+  const { code } = ((failure as { cause?: unknown } | null)?.cause ?? {}) as { code?: unknown };
+  return typeof code === 'string' ? code : '';
+}
+
 /** Whether a fetch failed by one of these codes. */
 function failedBy(codes: ReadonlySet<string>, failure: unknown): boolean {
-  const { code } = ((failure as { cause?: unknown } | null)?.cause ?? {}) as { code?: unknown };
-  return typeof code === 'string' && codes.has(code);
+  return codes.has(codeOf(failure));
+}
+
+function failedAs(codes: RegExp, failure: unknown): boolean {
+  return codes.test(codeOf(failure));
 }
 
 /** Seconds before the next attempt: doubling and spread, or a little more than the server asks for. */
@@ -213,13 +263,13 @@ function pause(attempt: number, hint?: number): number {
   return hint === undefined ? own : hint + own / 4;
 }
 
-async function read(response: Response, deadline: Deadline): Promise<ArrayBuffer> {
-  try {
-    return await response.arrayBuffer();
-  } catch (cause) {
-    deadline.signal.throwIfAborted();
-    throw new ConnectionFailedError('The connection broke before the answer was complete.', { cause });
-  }
+/** What a connection that breaks within an answer rejects with. */
+export function broken(cause: unknown): TransportError {
+  return failedAs(PACKING, cause)
+    ? new BadResponseError('The answer cannot be unpacked.', { cause })
+    : failedAs(NO_HTTP, cause)
+      ? new BadResponseError('What answers does not keep to HTTP.', { cause })
+      : new ConnectionFailedError('The connection broke before the answer was complete.', { cause });
 }
 
 interface Refusal {
@@ -230,17 +280,27 @@ interface Refusal {
   hint?: number | undefined;
 }
 
-async function refusal(response: Response, deadline: Deadline): Promise<Refusal> {
-  const otherwise = `The server answered ${response.status} without a problem document.`;
-  const failure = readProblem(readable(response, await read(response, deadline)), otherwise);
-  const again =
-    failure instanceof ProblemError ? failure.retryable : response.status === 429 || response.status === 503;
-  const told = failure instanceof ProblemError ? failure.retryAfter : null;
-  return { failure, again, hint: told ?? seconds(response.headers.get('Retry-After')) };
+function noAnswer(response: Response): BadResponseError {
+  const { status, headers, type } = response;
+  const location = headers.get('Location');
+  const redirect = type === 'opaqueredirect' || (location !== null && status >= 300 && status < 400);
+  if (!redirect) return new BadResponseError(`HTTP ${status} is no answer to a call.`);
+  // A page is told neither the status nor where it leads.
+  const told = status === 0 ? 'A redirect' : `HTTP ${status}`;
+  const where = location === null ? 'elsewhere' : printable(withoutSecrets(location), 200);
+  return new BadResponseError(
+    `${told} is no answer to a call: it leads to ${where}. Redirects are not followed, so that keys and data go to ` +
+      'no other server; `baseUrl` says where the server is.',
+  );
+}
+
+/** A URL without user and password. */
+function withoutSecrets(url: string): string {
+  return url.replace(/^([a-z][a-z0-9+.-]*:)?\/\/[^/]*@/i, '$1//');
 }
 
 /** The value in an answer; undefined where a proxy, say, answered with something else. */
-function readable(response: Response, data: ArrayBuffer): unknown {
+function readable(response: Response, data: Uint8Array<ArrayBuffer>): unknown {
   try {
     return fromContent(response.headers.get('Content-Type'), data);
   } catch {
@@ -248,9 +308,12 @@ function readable(response: Response, data: ArrayBuffer): unknown {
   }
 }
 
-/** The seconds of a Retry-After header, which holds them or a date. */
-function seconds(header: string | null): number | undefined {
+const DATE = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/;
+
+/** The seconds of a Retry-After header, which holds them or a date; undefined where it holds neither. */
+function secondsOf(header: string | null): number | undefined {
   if (header === null) return undefined;
-  const wait = /^\d+$/.test(header) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;
+  if (/^\d{1,15}$/.test(header)) return Number(header);
+  const wait = DATE.test(header) ? (Date.parse(header) - Date.now()) / 1000 : NaN;
   return Number.isNaN(wait) ? undefined : Math.max(wait, 0);
 }

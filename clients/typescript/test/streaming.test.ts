@@ -278,14 +278,14 @@ describe('a stream', () => {
     });
   }
 
-  test('that ends without a result is broken', async (context) => {
+  test('that ends without a result is a bad response', async (context) => {
     const { url } = await serve(
       context,
       events(() => [['progress', step(1)]]),
     );
     await assert.rejects(
       new Sheaf({ baseUrl: url }).timeSeries.stream(request).final(),
-      ConnectionFailedError,
+      BadResponseError,
     );
   });
 

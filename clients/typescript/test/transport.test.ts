@@ -9,6 +9,7 @@ import {
   InternalServerError,
   type Middleware,
   OverloadedError,
+  ProblemError,
   RateLimitError,
   Sheaf,
 } from '../src/index.js';
@@ -135,7 +136,7 @@ describe('a call is not sent again', () => {
       (response: import('node:http').ServerResponse) => response.end('<html>'),
       BadResponseError,
     ],
-    ['where an error is no problem document', json('proxy', 502), BadResponseError],
+    ['where an error is no problem document', json('proxy', 502), ProblemError],
   ] as const) {
     test(reason, async (context) => {
       const { url, received } = await serve(context, answer);

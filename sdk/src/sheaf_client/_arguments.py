@@ -120,6 +120,17 @@ def read_retries(given: object) -> int:
     return given
 
 
+def read_answer_bytes(given: object) -> int | None:
+    """Most bytes of an answer; None for no limit."""
+    if given is None:
+        return None
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise ArgumentError(
+            f"max_answer_bytes is a whole number from 1 on, or None for no limit, not {_shown(given)}"
+        )
+    return given
+
+
 def read_headers(given: object, name: str = "headers") -> dict[str, str]:
     """Headers by their names in lower case."""
     if not isinstance(given, Mapping):

@@ -17,7 +17,7 @@ from sheaf_client._arguments import (
 )
 from sheaf_client._errors import ArgumentError
 from sheaf_client._middleware import log_as_told
-from sheaf_client._settings import DEFAULT_TIMEOUT, ClientSettings, Settings
+from sheaf_client._settings import DEFAULT_ANSWER_BYTES, DEFAULT_TIMEOUT, ClientSettings, Settings
 from sheaf_client._transport import AsyncTransport, CallOptions, Transport
 from sheaf_client.resources import AsyncRawResources, AsyncResources, RawResources, Resources
 
@@ -149,6 +149,8 @@ class Sheaf(_Client, Resources):
         model: Model that calls go to when they name none.
         timeout: Seconds a call may take in all, tries and pauses included; None for no limit.
         max_retries: Most further tries after a refusal that may pass or a connection that failed.
+        max_answer_bytes: Most bytes of an answer once it is unpacked, or of one event of a stream; what is
+            larger is a `BadResponseError`. 512 MiB unless given; None for no limit.
         headers: Sent with each call.
         binary: When bodies go as MessagePack, tensors and files as raw bytes: by size, always, never.
         middleware: Called around each try, the first one outermost: `(send, next) -> httpx.Response`.
@@ -173,6 +175,7 @@ class Sheaf(_Client, Resources):
         model: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         max_retries: int = 2,
+        max_answer_bytes: int | None = DEFAULT_ANSWER_BYTES,
         headers: Mapping[str, str] | None = None,
         binary: Literal["auto", "always", "never"] = "auto",
         middleware: Sequence[Middleware] = (),
@@ -188,6 +191,7 @@ class Sheaf(_Client, Resources):
             model=model,
             timeout=timeout,
             max_retries=max_retries,
+            max_answer_bytes=max_answer_bytes,
             headers={} if headers is None else headers,
             binary=binary,
             middleware=middleware,
@@ -268,6 +272,7 @@ class AsyncSheaf(_Client, AsyncResources):
         model: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         max_retries: int = 2,
+        max_answer_bytes: int | None = DEFAULT_ANSWER_BYTES,
         headers: Mapping[str, str] | None = None,
         binary: Literal["auto", "always", "never"] = "auto",
         middleware: Sequence[AsyncMiddleware] = (),
@@ -283,6 +288,7 @@ class AsyncSheaf(_Client, AsyncResources):
             model=model,
             timeout=timeout,
             max_retries=max_retries,
+            max_answer_bytes=max_answer_bytes,
             headers={} if headers is None else headers,
             binary=binary,
             middleware=middleware,

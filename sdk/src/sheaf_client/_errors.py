@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sheaf_client._printable import printable
+
 if TYPE_CHECKING:
     from sheaf_client._extensions.frame_work import FrameForecast
     from sheaf_client.contracts.problem import Fault, Problem
@@ -44,8 +46,15 @@ class AdaptersNotTakenError(SheafError, TypeError):
     """The client selects LoRA adapters, and the operation that was called takes none."""
 
 
+#: Most faults that the text of an error shows.
+_MAX_FAULTS = 20
+
+
 class TransportError(SheafError):
     """No answer came: the server could not be reached, or the connection broke."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConnectionFailedError(TransportError):
@@ -83,6 +92,9 @@ class ProblemError(SheafError):
         errors: one `Fault` (code, JSON Pointer, message) per faulty member.
         request_id: identifier of the request.
         retry_after: seconds to wait before trying again, where the server says so.
+
+    The attributes are as the server sent them. The text of the error is cut where they are long, and shows
+    control characters as escapes.
     """
 
     code: ClassVar[str] = "internal"
@@ -98,17 +110,22 @@ class ProblemError(SheafError):
         request_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(printable(detail))
         self.detail = detail
         self.errors: list[Fault] = list(errors)
         self.request_id = request_id
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        lines = [self.detail or self.title]
-        lines += [f"  {fault.path or '(body)'}: {fault.message} [{fault.code}]" for fault in self.errors]
+        lines = [printable(self.detail) or self.title]
+        lines += [
+            f"  {printable(fault.path) or '(body)'}: {printable(fault.message)} [{printable(fault.code)}]"
+            for fault in self.errors[:_MAX_FAULTS]
+        ]
+        if (more := len(self.errors) - _MAX_FAULTS) > 0:
+            lines.append(f"  and {more} more")
         if self.request_id:
-            lines[0] += f" (request {self.request_id})"
+            lines[0] += f" (request {printable(self.request_id, 100)})"
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:

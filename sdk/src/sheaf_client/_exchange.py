@@ -1,13 +1,12 @@
 """One HTTP exchange without the waiting: what to send, when to try again, how to read the answer.
 
-An exchange is a generator that yields `Send` and `Pause` steps and returns the typed answer; into it goes
-the response to each `Send`, or the translated error. `_http` drives the same exchanges synchronously and
-asynchronously, so neither is written twice.
+An exchange is a generator that yields `Send`, `Pause` and `HangUp` steps and returns the typed answer; into
+it goes the response to each `Send`, or the translated error. `_http` drives the same exchanges synchronously
+and asynchronously, so neither is written twice.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from pydantic import ValidationError
 
 from sheaf_client import _sse
 from sheaf_client._binary import MSGPACK_TYPE, binary_size, pack, unpack, validate_unpacked
+from sheaf_client._bodies import acceptable_encodings, too_large
 from sheaf_client._errors import (
     ArgumentError,
     BadResponseError,
@@ -33,6 +33,7 @@ from sheaf_client._errors import (
 from sheaf_client._middleware import Line, Send
 from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._raw import RawResponse
+from sheaf_client._refusals import EVENT_STREAM, JSON_TYPE, is_stream, media_of, named, raise_for_problem
 from sheaf_client._retry import RetryPolicy, is_unanswered
 from sheaf_client._streaming import Event, ResultEvent, UnknownEvent
 from sheaf_client._tracing import put_trace
@@ -45,10 +46,8 @@ from sheaf_client.errors import InternalServerError
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
-JSON_TYPE = "application/json"
 #: Bytes in the binary fields of a request from which on it is sent as MessagePack.
 PACK_FROM = 64 * 1024
-EVENT_STREAM = "text/event-stream"
 #: Seconds to wait for a connection; a server that is there accepts at once.
 CONNECT_TIMEOUT = 10.0
 
@@ -60,7 +59,14 @@ class Pause:
     seconds: float
 
 
-Exchange: TypeAlias = Generator[Send | Pause, httpx.Response | None, T]
+@dataclass(frozen=True)
+class HangUp:
+    """Close the connection of an answer that was read."""
+
+    response: httpx.Response
+
+
+Exchange: TypeAlias = Generator[Send | Pause | HangUp, httpx.Response | None, T]
 
 
 def predict(call: Call[ResponseT]) -> Exchange[ResponseT]:
@@ -115,9 +121,14 @@ def _exchange(
             response = yield Send(method, path, dict(headers), content, timeout, stream, attempt + 1)
             assert response is not None  # noqa: S101 - a `Send` is always answered or thrown at
             if options.raw:
-                _raise_for_problem(response)
+                raise_for_problem(response)
                 return cast(T, RawResponse(response, read))
-            return read(response)
+            try:
+                return read(response)
+            except BadResponseError:
+                # Another call's answer may be left on the connection too, and would be the next call's.
+                yield HangUp(response)
+                raise
         except SheafError as error:
             delay = policy.delay(error, attempt, time.monotonic(), repeated=repeated)
             if delay is None:
@@ -142,7 +153,7 @@ def _stamp(headers: dict[str, str], deadline: float | None) -> httpx.Timeout:
 def _headers(
     options: CallOptions, request_id: str | None, accept: str, media: str = JSON_TYPE
 ) -> dict[str, str]:
-    headers = {"accept": accept, **options.headers}
+    headers = {"accept": accept, "accept-encoding": acceptable_encodings(), **options.headers}
     if request_id is not None:
         # The same on every try, so that a server can tell a repetition.
         headers |= {"content-type": media, "x-request-id": request_id, "idempotency-key": request_id}
@@ -181,8 +192,7 @@ def _acceptable(kind: type[BaseResponse], options: CallOptions) -> str:
 
 
 def _is_packed(response: httpx.Response) -> bool:
-    media: str = response.headers.get("content-type", "")
-    return media.startswith(MSGPACK_TYPE)
+    return media_of(response) == MSGPACK_TYPE
 
 
 @contextmanager
@@ -204,6 +214,8 @@ def translated(server: str, line: Line | None = None) -> Generator[None, None, N
             "Middleware or the httpx client gave a path or a header that HTTP cannot carry."
         ) from None
     except httpx.TransportError as error:
+        if _is_no_http(error):
+            raise BadResponseError(f"{server} does not answer by HTTP: {error}.") from error
         unanswered = line is not None and line.response is None and _closed(error)
         raise ConnectionFailedError(f"The connection broke: {error}", unanswered=unanswered) from error
     except httpx.RequestError as error:  # an encoding that is broken, redirects without end
@@ -232,22 +244,34 @@ def _closed(error: httpx.TransportError) -> bool:
     )
 
 
+def _is_no_http(error: httpx.TransportError) -> bool:
+    """Whether something came that breaks HTTP/1.1, rather than nothing more."""
+    # httpx's error is of httpcore's, which holds the parser's.
+    held = getattr(error.__cause__, "args", ())
+    parsed = any(type(one).__module__.startswith("h11.") for one in held)
+    return parsed and not str(error).startswith("peer closed")
+
+
 class EventReader(Generic[ResponseT, ProgressT_co]):
     """Turns the chunks of a stream into typed events and knows when the last one has come."""
 
     def __init__(self, call: Call[ResponseT, ProgressT_co]) -> None:
         self._operation, self._asked = call.operation, call.request.request_id
-        self._parser = _sse.Parser()
+        self._limit = call.options.max_answer_bytes
+        self._parser = _sse.Parser(self._limit)
         self.done = False
 
     def feed(self, chunk: bytes) -> Iterator[Event[ResponseT, ProgressT_co]]:
         """The events that this chunk completes; an `error` event is raised."""
-        for event in self._parser.feed(chunk):
-            typed = _read_event(event, self._operation, self._asked)
-            self.done = isinstance(typed, ResultEvent)
-            yield typed
-            if self.done:
-                return
+        try:
+            for event in self._parser.feed(chunk):
+                typed = _read_event(event, self._operation, self._asked)
+                self.done = isinstance(typed, ResultEvent)
+                yield typed
+                if self.done:
+                    return
+        except _sse.EventTooLargeError:
+            raise BadResponseError(too_large(self._limit or 0, "An event of the stream")) from None
 
     def finish(self) -> None:
         """Say that the stream is over; raises where no result has come."""
@@ -260,18 +284,20 @@ def _read_event(
 ) -> Event[ResponseT, ProgressT_co]:
     kind: Any = event.event
     try:
-        data = json.loads(event.data)
+        data: Any = pydantic_core.from_json(event.data)
         # Not every server writes an `event:` line; the data says it too.
         kind = data.get("type", kind)
+        if not isinstance(kind, str):
+            raise TypeError("the kind of an event is text")
         if kind == "progress":
             return operation.progress.model_validate(data)
         if kind == "result":
             return ResultEvent(_answer_to(asked, operation.response.model_validate(data)))
         if kind == "error":
             raise _failure(data, asked)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise BadResponseError(f"The stream holds a broken {kind!r} event.") from error
-    return UnknownEvent(str(kind), data)
+    return UnknownEvent(kind, data)
 
 
 def _failure(data: Mapping[str, Any], asked: UUID) -> ProblemError:
@@ -290,23 +316,25 @@ def _answer_to(asked: UUID, answer: ResponseT) -> ResponseT:
 
 
 def _read_response(response: httpx.Response, kind: type[ResponseT], asked: UUID) -> ResponseT:
-    _raise_for_problem(response)
+    raise_for_problem(response)
     try:
         if _is_packed(response):
             answer = validate_unpacked(kind, unpack(response.content), strict=False)
         else:
             answer = kind.model_validate_json(response.content)
     except ValidationError as error:
-        raise BadResponseError(f"The answer is no {kind.__name__}: {error.error_count()} faults.") from error
+        raise BadResponseError(
+            f"The answer is no {kind.__name__}{named(response)}: {error.error_count()} faults."
+        ) from error
     except ValueError as error:
-        raise BadResponseError(f"The answer is no {kind.__name__}.") from error
+        raise BadResponseError(f"The answer is no {kind.__name__}{named(response)}.") from error
     return _answer_to(asked, answer)
 
 
 def _read_many(
     response: httpx.Response, kind: type[ResponseT], asked: Sequence[UUID]
 ) -> list[ResponseT | ProblemError]:
-    _raise_for_problem(response)
+    raise_for_problem(response)
     packed = _is_packed(response)
 
     def read(item: Any, asked: UUID) -> ResponseT | ProblemError:
@@ -324,39 +352,20 @@ def _read_many(
         if len(items) == len(asked):
             return list(map(read, items, asked))
     except (ValueError, KeyError, TypeError) as error:
-        raise BadResponseError("The answer is no batch of responses.") from error
+        raise BadResponseError(f"The answer is no batch of responses{named(response)}.") from error
     raise BadResponseError(f"The answer holds {len(items)} responses to {len(asked)} requests.")
 
 
 def _read_models(response: httpx.Response) -> ModelList:
-    _raise_for_problem(response)
+    raise_for_problem(response)
     try:
         return ModelList.model_validate_json(response.content)
     except ValidationError as error:
-        raise BadResponseError("The answer is no list of models.") from error
+        raise BadResponseError(f"The answer is no list of models{named(response)}.") from error
 
 
 def _opened(response: httpx.Response) -> httpx.Response:
-    _raise_for_problem(response)
+    raise_for_problem(response)
+    if not is_stream(response):
+        raise BadResponseError(f"The answer is no stream of events{named(response)}.")
     return response
-
-
-def _raise_for_problem(response: httpx.Response) -> None:
-    """Raise the error of an answer that is not a success."""
-    if response.is_success:
-        return
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:
-        # A proxy in between has its own idea of an error page: keep the status, drop the page.
-        status = min(max(400, response.status_code), 599)
-        problem = Problem(
-            type="about:blank", title=response.reason_phrase, status=status, code=f"http_{status}"
-        )
-        problem.detail = f"HTTP {response.status_code} from something that is not Sheaf."
-    retry_after = response.headers.get("retry-after", "")
-    if problem.retry_after is None and retry_after.isascii() and retry_after.isdigit():
-        problem.retry_after = float(retry_after)
-    if problem.request_id is None:
-        problem.request_id = response.headers.get("x-request-id")
-    raise ProblemError.from_problem(problem)

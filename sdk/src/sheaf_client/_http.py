@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -12,11 +13,13 @@ import httpx
 
 from sheaf_client import _exchange as ex
 from sheaf_client._arguments import without_secrets
+from sheaf_client._bodies import bound_body, in_time
 from sheaf_client._connections import AsyncConnections, Connections, Mark
 from sheaf_client._errors import ProblemError, SheafError
 from sheaf_client._middleware import Send, logged, through, through_async
 from sheaf_client._operation import ProgressT_co
 from sheaf_client._raw import AsyncRawStream, RawStream
+from sheaf_client._refusals import is_stream
 from sheaf_client._streaming import Event
 from sheaf_client._transport import Call, CallOptions, ManyCall
 from sheaf_client.contracts.base import BaseResponse
@@ -79,7 +82,7 @@ class HTTPTransport:
             step = next(exchange)
             while True:
                 try:
-                    answer = self._take(step, options.middleware)
+                    answer = self._take(step, options)
                 except SheafError as error:
                     step = exchange.throw(error)
                 else:
@@ -88,26 +91,34 @@ class HTTPTransport:
             result: T = stop.value
             return result
 
-    def _take(self, step: Send | ex.Pause, middleware: Sequence[Callable[..., Any]]) -> httpx.Response | None:
+    def _take(self, step: Send | ex.Pause | ex.HangUp, options: CallOptions) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
             time.sleep(step.seconds)
             return None
+        if isinstance(step, ex.HangUp):
+            if connection := _alone(step.response):
+                connection.close()
+            return None
         client = self._connections.current()
-        return through(middleware, partial(self._send, client))(step)
+        return through(options.middleware, partial(self._send, client, options.max_answer_bytes))(step)
 
-    def _send(self, client: httpx.Client, step: Send) -> httpx.Response:
+    def _send(self, client: httpx.Client, limit: int | None, step: Send) -> httpx.Response:
+        ends = _ends(step)
         with logged(step) as line, ex.translated(self._shown, line):
             url = self._base_url + step.path
             request = client.build_request(
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
             # The head by itself, so that an answer that breaks off is told from one that never began.
-            line.response = response = client.send(request, stream=True)
-            if not (step.stream and response.is_success):
-                try:
+            line.response = response = client.send(request, stream=True, follow_redirects=False)
+            stream = step.stream and is_stream(response)
+            with ExitStack() as opened:
+                opened.callback(response.close)
+                bound_body(response, limit, ends, stream=stream)
+                if stream:
+                    opened.pop_all()
+                else:
                     response.read()
-                finally:
-                    response.close()
             return response
 
     def close(self) -> None:
@@ -167,7 +178,7 @@ class AsyncHTTPTransport:
             step = next(exchange)
             while True:
                 try:
-                    answer = await self._take(step, options.middleware)
+                    answer = await self._take(step, options)
                 except SheafError as error:
                     step = exchange.throw(error)
                 else:
@@ -176,32 +187,51 @@ class AsyncHTTPTransport:
             result: T = stop.value
             return result
 
-    async def _take(
-        self, step: Send | ex.Pause, middleware: Sequence[Callable[..., Any]]
-    ) -> httpx.Response | None:
+    async def _take(self, step: Send | ex.Pause | ex.HangUp, options: CallOptions) -> httpx.Response | None:
         if isinstance(step, ex.Pause):
             await asyncio.sleep(step.seconds)
             return None
+        if isinstance(step, ex.HangUp):
+            if connection := _alone(step.response):
+                await connection.aclose()
+            return None
         client = await self._connections.current()
-        return await through_async(middleware, partial(self._send, client))(step)
+        send = partial(self._send, client, options.max_answer_bytes)
+        return await through_async(options.middleware, send)(step)
 
-    async def _send(self, client: httpx.AsyncClient, step: Send) -> httpx.Response:
+    async def _send(self, client: httpx.AsyncClient, limit: int | None, step: Send) -> httpx.Response:
+        ends = _ends(step)
         with logged(step) as line, ex.translated(self._shown, line):
             url = self._base_url + step.path
             request = client.build_request(
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
             # The head by itself, so that an answer that breaks off is told from one that never began.
-            line.response = response = await client.send(request, stream=True)
-            if not (step.stream and response.is_success):
-                try:
+            with in_time(ends):
+                line.response = response = await client.send(request, stream=True, follow_redirects=False)
+            stream = step.stream and is_stream(response)
+            async with AsyncExitStack() as opened:
+                opened.push_async_callback(response.aclose)
+                bound_body(response, limit, ends, stream=stream)
+                if stream:
+                    opened.pop_all()
+                else:
                     await response.aread()
-                finally:
-                    await response.aclose()
             return response
 
     async def close(self) -> None:
         await self._connections.close()
+
+
+def _ends(step: Send) -> float | None:
+    """The moment until which the whole answer to a try may come."""
+    seconds = step.timeout.read
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _alone(response: httpx.Response) -> Any:
+    """The connection of an answer, where no other call shares it; None of an app in this process."""
+    return None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
 
 
 async def _ready(response: httpx.Response) -> httpx.Response:

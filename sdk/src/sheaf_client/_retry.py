@@ -7,19 +7,28 @@ keeps a request that kills its server from being sent on and on. Not tried again
 later, or an answer that did not come in time. The model may be at work by then, and a second run would
 double the load of a server that is slow already. Who wants it can do it in middleware: the idempotency key
 is the same on every try.
+
+A server may ask for a wait, by a problem's `retry_after` or the header; one beyond ten minutes, or beyond the
+call's own time, ends the call at once.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from sheaf_client._errors import ConnectionFailedError, ProblemError, SheafError
 
 #: Longest wait between two tries, in seconds, unless the server asks for more.
 MAX_DELAY = 8.0
-#: Longest wait that a server may ask for; one that asks for more is not asked again.
-MAX_ASKED = 3600.0
+#: Longest wait that a server may ask for, in seconds; a call that is asked for more is not tried again.
+MAX_ASKED = 600.0
+
+_SECONDS = re.compile(r"[0-9]{1,15}")
+_DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,7 @@ class RetryPolicy:
             wait = None if repeated else 0.0
         else:
             wait = _pause(error, attempt) if is_retryable(error) else None
-        if wait is None or wait > MAX_ASKED:
-            return None
-        if self.deadline is not None and now + wait >= self.deadline:
+        if wait is None or wait > MAX_ASKED or (self.deadline is not None and now + wait >= self.deadline):
             return None
         return wait
 
@@ -65,3 +72,16 @@ def _pause(error: SheafError, attempt: int) -> float:
     asked = error.retry_after if isinstance(error, ProblemError) else None
     # Full jitter: callers that were refused together must not come back together.
     return asked if asked is not None else random.uniform(0, min(MAX_DELAY, 0.5 * 2**attempt))  # noqa: S311
+
+
+def retry_after(header: str) -> float | None:
+    """The seconds of a `Retry-After` header, which holds them or a date; None where it holds neither."""
+    if _SECONDS.fullmatch(header):
+        return float(header)
+    if not _DATE.fullmatch(header):
+        return None
+    try:
+        until = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())

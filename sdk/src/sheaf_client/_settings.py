@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Seconds a call may take in all unless the caller says otherwise.
 DEFAULT_TIMEOUT = 60.0
+#: Most bytes of an answer, or of one event of a stream, unless the caller says otherwise.
+DEFAULT_ANSWER_BYTES = 512 * 2**20
 
 
 class ClientSettings(TypedDict, total=False):
@@ -25,6 +27,7 @@ class ClientSettings(TypedDict, total=False):
     model: str | None
     timeout: float | None
     max_retries: int
+    max_answer_bytes: int | None
     headers: Mapping[str, str]
     binary: Literal["auto", "always", "never"]
     middleware: Sequence[Middleware] | Sequence[AsyncMiddleware]
@@ -43,6 +46,7 @@ class Settings:
     model: str | None = None
     timeout: float | None = DEFAULT_TIMEOUT
     max_retries: int = 2
+    max_answer_bytes: int | None = DEFAULT_ANSWER_BYTES
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     binary: Literal["auto", "always", "never"] = "auto"
     middleware: Sequence[Callable[..., Any]] = ()
@@ -56,6 +60,7 @@ class Settings:
             model=arguments.read_model(self.model),
             timeout=arguments.read_timeout(self.timeout),
             max_retries=arguments.read_retries(self.max_retries),
+            max_answer_bytes=arguments.read_answer_bytes(self.max_answer_bytes),
             headers=arguments.read_headers(self.headers),
             binary=arguments.read_binary(self.binary),
             middleware=arguments.read_middleware(self.middleware),
@@ -74,6 +79,7 @@ class Settings:
         return CallOptions(
             timeout=self.timeout if timeout is None else arguments.read_timeout(timeout),
             max_retries=self.max_retries,
+            max_answer_bytes=self.max_answer_bytes,
             headers={**key, **self.headers, **own},
             binary=self.binary,
             middleware=self.middleware,

@@ -21,6 +21,8 @@ class CallOptions:
 
     timeout: float | None = None
     max_retries: int = 2
+    #: Of an answer, or of one event of a stream; None for no limit.
+    max_answer_bytes: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     #: When bodies go as MessagePack: by their size, always, or never.
     binary: Literal["auto", "always", "never"] = "auto"
