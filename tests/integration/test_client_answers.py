@@ -15,7 +15,6 @@ from sheaf.api.time_series import TimeSeriesRequest
 from sheaf_client import (
     AsyncSheaf,
     BadResponseError,
-    ProblemError,
     ProgressEvent,
     ResultEvent,
     Sheaf,
@@ -24,7 +23,7 @@ from sheaf_client import (
 from sheaf_client._binary import pack
 from sheaf_client.contracts.time_series import TimeSeriesResponse
 from sheaf_client.errors import InternalServerError, InvalidRequestError, OverloadedError
-from tests.integration.scripted import ANSWER, CALL, ID, answers, ok, scripted
+from tests.integration.scripted import ANSWER, CALL, ID, answers, scripted
 
 OTHER = "99999999-2222-4333-8444-555555555555"
 MINE = {**ANSWER, "request_id": ID.upper()}
@@ -164,20 +163,3 @@ def test_a_broken_encoding_is_a_bad_response() -> None:
     client = Sheaf("http://x", http_client=httpx.Client(transport=httpx.MockTransport(broken)))
     with pytest.raises(BadResponseError):
         client.time_series.forecast(**CALL)
-
-
-@pytest.mark.parametrize("status", [300, 600, 999])
-def test_a_status_that_no_problem_has_is_told_all_the_same(status: int) -> None:
-    with pytest.raises(ProblemError, match=f"HTTP {status} from something that is not Sheaf"):
-        ask(httpx.Response(status, content=b"<html>"))
-
-
-@pytest.mark.parametrize("given", ["\u00b2", "9" * 400, "1e9", "-1"])
-def test_a_server_that_asks_for_no_sensible_pause_is_not_waited_for(given: str) -> None:
-    refusal = OverloadedError("Later.").to_problem().model_dump_json()
-    headers = {b"retry-after": given.encode("latin-1")}
-    first = httpx.Response(503, content=refusal, headers=headers)
-    client, seen = scripted(first, ok(), timeout=None, max_retries=1 if len(given) > 9 else 0)
-    with pytest.raises(OverloadedError, match="Later"):
-        client.time_series.forecast(**CALL)
-    assert len(seen) == 1
