@@ -19,7 +19,6 @@ from typing import Any, TypeAlias, cast
 from uuid import uuid4
 from weakref import ref
 
-from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sheaf.http.closing import Early, Presence, Unheard
@@ -164,7 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._limits.max_head or len(headers) > self._limits.max_headers:
             self._refusal = _HEAD_TOO_LARGE
             raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
-        parser = cast("HttpRequestParser", self.parser)
+        parser: Any = self.parser
         version = parser.get_http_version()
         fault = self._framing.fault(version, parser.get_method(), self.url, headers)
         if fault is not None:
