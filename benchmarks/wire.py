@@ -26,9 +26,10 @@ from benchmarks._report import goal, interleaved, median_ms, report, table
 from sheaf.api.satellite import SatelliteRequest, SatelliteResponse
 from sheaf.backends.base import ModelBackend, respond
 from sheaf.embedded import EmbeddedServer
-from sheaf.http.app import Limits
 from sheaf.http.bodies import Body, decode
 from sheaf.http.encodings import encode_response
+from sheaf.http.limits import Limits
+from sheaf.http.memory import Memory, Share
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
 from sheaf_client._binary import MSGPACK_TYPE
@@ -79,7 +80,7 @@ def steps_of(form: str, request: SatelliteRequest) -> tuple[dict[str, Callable[[
     """The four steps of one call in one form, each ready to run by itself, and the bytes of the body."""
     options = CallOptions(binary=FORMS[form])
     content, media = _encode(request, options)
-    body = Body(content, media == MSGPACK_TYPE)
+    body = Body(content, media == MSGPACK_TYPE, Share(Memory(Limits()), ""))
     headers = {"accept": _acceptable(SatelliteResponse, options)}
     response = answer(request)
     encoded, sent_as = encode_response(response, headers)

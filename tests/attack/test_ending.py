@@ -213,9 +213,10 @@ def change(url: str, name: str, backend: str = "test-echo") -> httpx.Response:
 class HangingLoad(Echo):
     """Loads once the gate is open."""
 
-    gate = threading.Event()
+    gate, begun = threading.Event(), threading.Event()
 
     def load(self) -> None:
+        self.begun.set()
         assert self.gate.wait(60)
 
 
@@ -224,6 +225,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     monkeypatch.setitem(registry._registered, "test-echo", Echo)
     monkeypatch.setitem(registry._registered, "test-hanging-load", HangingLoad)
     HangingLoad.gate.clear()
+    HangingLoad.begun.clear()
     yield HangingLoad.gate
     HangingLoad.gate.set()
 
@@ -233,7 +235,7 @@ def test_a_change_that_hangs_holds_up_its_own_model_alone(serve: Serve, gate: th
     first: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: first.append(change(server.url, "new", "test-hanging-load")))
     thread.start()
-    wait_until(lambda: change(server.url, "new").status_code == 503)
+    assert HangingLoad.begun.wait(10)
     busy = change(server.url, "new")
     assert (busy.json()["code"], busy.headers["retry-after"]) == ("unavailable", "5")
     assert [change(server.url, name).status_code for name in ("other", "echo")] == [201, 200]

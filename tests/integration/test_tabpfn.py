@@ -181,7 +181,7 @@ def test_the_size_of_a_context_is_that_of_its_keys_and_values(backends: dict[str
     for rows in (100, 800):
         before = backend.contexts.size
         answer = backend.predict(classify(numbers(1), numbers(rows, seed=77)))
-        kept = backend.contexts.peek(str(answer.context_id)).fitted._estimator.executor_.kv_caches
+        kept = backend.contexts.peek(("", str(answer.context_id))).fitted._estimator.executor_.kv_caches
         tensors = sum(
             part.nbytes for cache in kept for entry in cache.kv.values() for part in (entry.key, entry.value)
         )
