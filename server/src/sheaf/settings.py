@@ -34,9 +34,9 @@ def read_yaml(path: Path) -> Any:
 
 def _told_in_a_line(error: yaml.YAMLError) -> str:
     """Why a file is no YAML, and where; what stands there is not repeated."""
-    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-    if mark is None or not isinstance(error, yaml.MarkedYAMLError):
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"no YAML: {str(error).splitlines()[0]}"
+    mark = error.problem_mark
     return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 

@@ -12,14 +12,14 @@ from functools import partial
 import anyio.to_thread
 import zstandard
 
-from sheaf.http.encodings import encode_document, takes_zstd
+from sheaf.http.encodings import encode_document
 from sheaf.http.memory import Memory
 from sheaf.http.problems import as_problem
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
 
 #: Bytes that a part has at least, but for the last.
-_PART = 256 * 1024
+PART = 256 * 1024
 
 
 def batch_parts(outcomes: list[BaseResponse | ProblemError], *, packed: bool) -> Iterator[bytes]:
@@ -34,7 +34,7 @@ def batch_parts(outcomes: list[BaseResponse | ProblemError], *, packed: bool) ->
         size += len(content)
         if outcomes and not packed:
             part.append(b",")
-        if size >= _PART:
+        if size >= PART:
             del content
             yield b"".join(part)
             part, size = [], 0
@@ -68,10 +68,3 @@ async def compressed_parts(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if packed := await anyio.to_thread.run_sync(compressor.compress, part):
             yield packed
     yield compressor.flush()
-
-
-def is_worth_it(first: bytes, accept_encoding: str) -> bool:
-    """Whether a long answer is to be compressed that begins so: its client takes it, and it shrinks."""
-    return takes_zstd(accept_encoding) and len(zstandard.ZstdCompressor(level=1).compress(first[:_PART])) < (
-        0.9 * len(first[:_PART])
-    )

@@ -16,7 +16,7 @@ from sheaf.http.encodings import JSON_TYPE, bound_of, decompressor, media_type, 
 from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
-from sheaf.http.nesting import count_msgpack, is_json_deeper
+from sheaf.http.nesting import MAX_STEPS, count_msgpack, is_json_deeper
 from sheaf.http.patience import Patience
 from sheaf.http.weights import NOTHING, Weight, json_weight, packed_weight
 from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
@@ -61,16 +61,19 @@ class Body:
 
     def measure(self, limit: int) -> None:
         """Tell what it weighs; raise `MalformedRequestError` where it goes deeper than `limit`."""
-        content = self.content
-        if self.packed:
-            counts = count_msgpack(content, limit)
-            deeper = counts is None
-            self.weight = NOTHING if counts is None else packed_weight(content, counts)
-        else:
-            deeper = is_json_deeper(content, limit)
-            self.weight = json_weight(content)
-        if deeper:
+        if not self.weigh(limit):
             raise MalformedRequestError(f"The body nests deeper than {limit}, or in too many places.")
+
+    def weigh(self, limit: int, most: int = MAX_STEPS) -> bool:
+        """`measure` that raises nothing; False also where `most` steps through MessagePack do not do."""
+        if not self.packed:
+            self.weight = json_weight(self.content)
+            return not is_json_deeper(self.content, limit)
+        counts = count_msgpack(self.content, limit, most)
+        if counts is None:
+            return False
+        self.weight = packed_weight(self.content, counts)
+        return True
 
     def take(self) -> None:
         """Hold what it takes to read it."""
@@ -115,11 +118,12 @@ def whole_body(exchange: Exchange, limits: Limits, share: Share) -> Body | None:
     if content is None:
         return None
     body = Body(_within(content, limits.max_body), _is_packed(exchange), share)
-    if body.packed and count_msgpack(content, limits.max_depth, _FEW_PARTS) is None:
-        body.scattered = True
-    else:
+    if not body.packed:
         body.measure(limits.max_depth)
-        body.take()
+    elif not body.weigh(limits.max_depth, _FEW_PARTS):
+        body.scattered = True
+        return body
+    body.take()
     return body
 
 

@@ -62,14 +62,9 @@ def content_type(*, packed: bool) -> bytes:
     return _MSGPACK if packed else _JSON
 
 
-def takes_zstd(accept_encoding: str) -> bool:
-    """Whether the caller takes answers that are compressed by zstd."""
-    return qualities(accept_encoding).get("zstd", 0.0) > 0
-
-
 def compressed(content: bytes, accept_encoding: str) -> bytes | None:
     """A large answer compressed by zstd where the caller takes that; gzip would cost more than it saves."""
-    if len(content) < MIN_COMPRESSED or not takes_zstd(accept_encoding):
+    if len(content) < MIN_COMPRESSED or qualities(accept_encoding).get("zstd", 0.0) <= 0:
         return None
     packed = zstandard.ZstdCompressor(level=1).compress(content)
     # Numbers as raw bytes hardly shrink: then the caller is spared the work.

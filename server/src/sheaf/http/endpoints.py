@@ -17,7 +17,7 @@ from sheaf.engine.allocator import give_back
 from sheaf.engine.answers import unwrap
 from sheaf.engine.asked import Asked
 from sheaf.engine.runtime import Asking
-from sheaf.http.batches import batch_parts, compressed_parts, is_worth_it, rest_of
+from sheaf.http.batches import PART, batch_parts, compressed_parts, rest_of
 from sheaf.http.bodies import (
     FREE,
     OFFLOAD,
@@ -142,8 +142,9 @@ class Endpoints:
         self, exchange: Exchange, runtime: ModelRuntime, body: Body, operation: AnyOperation, terms: Asking
     ) -> None:
         def read() -> BaseRequest:
-            body.measure(self._limits.max_depth)
-            body.take()
+            if body.scattered:
+                body.measure(self._limits.max_depth)
+                body.take()
             return self._decode(body, exchange, runtime, operation.request)
 
         contract = await self._memory.run(read)
@@ -209,7 +210,8 @@ class Endpoints:
             await _answer_compressed(exchange, first + b"".join(parts), media)
             return
         rest, accepted = rest_of(first, parts, self._memory), exchange.header(b"accept-encoding")
-        if is_worth_it(first, accepted):
+        # A long answer is compressed as a whole where its first part shrinks.
+        if compressed(first[:PART], accepted) is not None:
             await exchange.answer_in_parts(compressed_parts(rest), media, b"zstd")
         else:
             await exchange.answer_in_parts(rest, media)

@@ -15,7 +15,7 @@ _BLOCK = 2**20
 #: Each list takes twenty times the memory that its brackets take in a body.
 _MAX_LISTS = 1_000_000
 #: Runs of scalars of one width count as one step; a body of more steps than this is made to be slow.
-_MAX_STEPS = 3 * _MAX_LISTS
+MAX_STEPS = 3 * _MAX_LISTS
 
 
 def _steps() -> NDArray[np.int8]:
@@ -57,7 +57,7 @@ class Counts(NamedTuple):
     text: int
 
 
-def count_msgpack(content: bytes, limit: int, most: int = _MAX_STEPS) -> Counts | None:
+def count_msgpack(content: bytes, limit: int, most: int = MAX_STEPS) -> Counts | None:
     """What is in a MessagePack value.
 
     None where it goes deeper than `limit`, or is too scattered to tell in `most` steps. Of a broken one, what
