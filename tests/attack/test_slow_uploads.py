@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Generator
 
 import httpx
 import pytest
@@ -15,33 +14,13 @@ from sheaf.embedded import EmbeddedServer
 from sheaf.http.limits import Limits
 from sheaf.http.patience import Patience
 from tests.engine.harness import wait_until
-from tests.http.conftest import GOOD, Serve, connect, head, read_answer
+from tests.http.conftest import GOOD, Serve, connect, dribbling, head, read_answer
 
 MIB = 2**20
 #: A valid request of a mebibyte and a fifth.
 LARGE = b"{" + b" " * (MIB + MIB // 5) + json.dumps(GOOD).encode()[1:]
 #: Half of it is for one address: five of these. By its rate from the first byte on, one could take 128 s.
 LIMITS = Limits(max_body=2 * MIB, max_memory=13 * MIB, body_timeout=3, idle_timeout=1.5, min_rate=8192)
-
-
-@contextlib.contextmanager
-def dribbling(connections: list[socket.socket]) -> Generator[None]:
-    """Each sends a byte every 0.1 s, well within the longest pause."""
-    stop = threading.Event()
-
-    def dribble() -> None:
-        while not stop.wait(0.1):
-            for connection in connections:
-                with contextlib.suppress(OSError):
-                    connection.sendall(b" ")
-
-    thread = threading.Thread(target=dribble)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def begin(server: EmbeddedServer) -> socket.socket:
@@ -62,12 +41,13 @@ def test_a_fast_beginning_buys_no_slow_rest(serve: Serve) -> None:
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(begin(server)) for _ in range(5)]
         wait_until(lambda: post(server) == 503)
-        with dribbling(slow):
-            # By the rate from the first byte it would be two minutes.
-            wait_until(lambda: post(server) == 200, 30)
-            for connection in slow:
-                status, problem = read_answer(connection)
-                assert (status, problem["code"]) == (408, "too_slow")
+        for connection in slow:
+            stack.enter_context(dribbling(connection, b" "))
+        # By the rate from the first byte it would be two minutes.
+        wait_until(lambda: post(server) == 200, 30)
+        for connection in slow:
+            status, problem = read_answer(connection)
+            assert (status, problem["code"]) == (408, "too_slow")
 
 
 def test_a_body_that_keeps_its_rate_is_taken_however_long_it_takes(serve: Serve) -> None:

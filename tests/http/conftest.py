@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -103,3 +105,22 @@ def answers_of(content: bytes) -> list[tuple[int, dict[str, str], bytes]]:
 
 def _ended() -> bytes:
     raise AssertionError("the connection ended before the answer")
+
+
+@contextlib.contextmanager
+def dribbling(connection: socket.socket, piece: bytes) -> Iterator[None]:
+    """Sends a piece again and again meanwhile, for as long as the other end takes them."""
+    stop = threading.Event()
+
+    def dribble() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.wait(0.05):
+                connection.sendall(piece)
+
+    thread = threading.Thread(target=dribble)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -18,7 +18,7 @@ from sheaf.http.limits import Limits
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent
 from tests.backends import Echo
-from tests.http.conftest import ECHO, GOOD, Serve, connect, head, read_all, read_answer, whole
+from tests.http.conftest import ECHO, GOOD, Serve, connect, dribbling, head, read_all, read_answer, whole
 
 CHUNKED = {"transfer-encoding": "chunked"}
 
@@ -33,25 +33,6 @@ def parsed(answer: bytes) -> tuple[int, Any]:
 def still_serving(server: EmbeddedServer) -> Iterator[None]:
     yield
     assert httpx.post(f"{server.url}/echo/predict", json=GOOD, timeout=20).status_code == 200
-
-
-@contextlib.contextmanager
-def dribbling(connection: socket.socket, piece: bytes) -> Iterator[None]:
-    """Sends a piece again and again meanwhile, for as long as the other end takes them."""
-    stop = threading.Event()
-
-    def dribble() -> None:
-        with contextlib.suppress(OSError):
-            while not stop.wait(0.05):
-                connection.sendall(piece)
-
-    thread = threading.Thread(target=dribble)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /echo/pre", head()[:-2], b"\r\n\r\n", whole()[:-1]])
