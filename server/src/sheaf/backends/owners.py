@@ -17,6 +17,8 @@ RequestT = TypeVar("RequestT", bound=BaseRequest)
 
 def owned(request: RequestT, owner: str) -> RequestT:
     """The same request, of which `owner_of` says whose it is; its fields are shared and not checked again."""
+    if not owner:
+        return request
     kind = _owned(type(request))
     own = kind.model_construct(_fields_set=set(request.model_fields_set), **request.__dict__)
     own._owner = owner  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]

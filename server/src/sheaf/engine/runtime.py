@@ -88,6 +88,7 @@ class ModelRuntime:
         self._lane: Lane | None = None
         self._successor: ModelRuntime | None = None
         self._orphaned = False
+        #: Whether the backend is told whose a request is, since it keeps something for them.
         self._owned = self.backend.keeps_contexts and not spec.shared_contexts
         config = spec.active_cache
         self._shared = SharedCalls(AnswerCache(config)) if config else None
@@ -178,7 +179,7 @@ class ModelRuntime:
 
     def answer_size(self, request: BaseRequest) -> int:
         """About how many bytes the answer takes as JSON, for hosts that bound what they hold."""
-        return self.backend.answer_size(request)
+        return self._model.backend.answer_size(request)
 
     def submit(self, request: BaseRequest, **terms: Unpack[Asking]) -> Future[Any]:
         """Put a request in line; its future holds the response. Cancelling it frees the place.
@@ -286,7 +287,7 @@ class ModelRuntime:
         )
 
     def _asked(self, request: BaseRequest, terms: Terms) -> Asked:
-        return Asked(self._open(request, Reply, terms, here=self.backend.inline), terms.timeout)
+        return Asked(self._open(request, Reply, terms, here=self._model.backend.inline), terms.timeout)
 
     def _open(
         self, request: BaseRequest, make: Callable[[], OutletT], terms: Terms, *, here: bool = False
@@ -306,7 +307,7 @@ class ModelRuntime:
     def _ask(self, asked: BaseRequest, watch: Watch[Any], terms: Terms, *, here: bool = False) -> None:
         try:
             lane, backend = self._open_lane(), self._model.backend
-            request = self._of_tenant(asked, terms)
+            request = owned(asked, terms.tenant) if self._owned else asked
             adapters = admit(backend, self.spec, request)
             if self._shared is None or not backend.deterministic(request):
                 job = self._job(request, watch, watch)
@@ -326,10 +327,6 @@ class ModelRuntime:
             return
         watch.leave = met.leave
         self._observer.cached(self.spec.name, hit=met.hit)
-
-    def _of_tenant(self, request: BaseRequest, terms: Terms) -> BaseRequest:
-        """The request, with whose it is where the backend keeps something for them."""
-        return owned(request, terms.tenant) if self._owned and terms.tenant else request
 
     def _job(self, request: BaseRequest, outlet: Outlet, watch: Watch[Any]) -> Job:
         kind = StepJob if self._model.backend.steps(request) else PredictJob
@@ -381,7 +378,7 @@ class ModelRuntime:
     ) -> None:
         if self.backend.streams():
             try:
-                lane, request = self._open_lane(), self._of_tenant(asked, terms)
+                lane, request = self._open_lane(), owned(asked, terms.tenant) if self._owned else asked
                 adapters = admit(self.backend, self.spec, request)
                 job: Job | None = None
                 if self.backend.steps(request):
@@ -400,7 +397,7 @@ class ModelRuntime:
         self._ask(asked, watch, terms)
 
     def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
-        now, request, backend = self._clock(), job.request, self.backend
+        now, request, backend = self._clock(), job.request, self._model.backend
         key, bucket = backend.batch_key(request), self.spec.batch_policy.bucket_by
         if backend.operations:
             key = (key, operation_of(request))

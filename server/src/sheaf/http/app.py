@@ -187,8 +187,9 @@ class Begun:
                 self._end()
 
     def _end(self) -> None:
-        if self._exchange.share is not None:
-            self._exchange.share.end()
+        share = self._exchange.share
+        if share is not None and share.size:
+            share.end()
         if self._account is not None:
             self._account.end()
         self._observed.end()

@@ -62,7 +62,7 @@ class Body:
     def measure(self, limit: int) -> None:
         """Tell what it weighs; raise `MalformedRequestError` where it goes deeper than `limit`."""
         if not self.weigh(limit):
-            raise MalformedRequestError(f"The body nests deeper than {limit}, or in too many places.")
+            raise _too_deep(limit)
 
     def weigh(self, limit: int, most: int = MAX_STEPS) -> bool:
         """`measure` that raises nothing; False also where `most` steps through MessagePack do not do."""
@@ -118,12 +118,12 @@ def whole_body(exchange: Exchange, limits: Limits, share: Share) -> Body | None:
     if content is None:
         return None
     body = Body(_within(content, limits.max_body), _is_packed(exchange), share)
-    if not body.packed:
-        body.measure(limits.max_depth)
-    elif not body.weigh(limits.max_depth, _FEW_PARTS):
+    if body.weigh(limits.max_depth, _FEW_PARTS):
+        body.take()
+    elif body.packed:
         body.scattered = True
-        return body
-    body.take()
+    else:
+        raise _too_deep(limits.max_depth)
     return body
 
 
@@ -190,6 +190,10 @@ async def _receive(receive: Receive, limits: Limits, share: Share) -> bytes:
     except TimeoutError:
         raise SlowRequestError("The body did not come in time.") from None
     raise UnavailableError("The client went away.")
+
+
+def _too_deep(limit: int) -> MalformedRequestError:
+    return MalformedRequestError(f"The body nests deeper than {limit}, or in too many places.")
 
 
 def _within(content: ContentT, limit: int) -> ContentT:

@@ -135,7 +135,7 @@ class Endpoints:
             return self._decode_and_ask(exchange, runtime, body, operation, terms)
         contract = self._checked(contract, exchange)
         body.settle()
-        _expect(share, runtime, contract)
+        _expect(share, runtime.answer_size(contract))
         return Answering(exchange, runtime.ask(contract, **terms))
 
     async def _decode_and_ask(
@@ -149,7 +149,7 @@ class Endpoints:
 
         contract = await self._memory.run(read)
         await self._settle(body)
-        _expect(_share(exchange), runtime, contract)
+        _expect(_share(exchange), runtime.answer_size(contract))
         asked = runtime.ask(contract, **terms)
         del contract  # gone before its answer is
         await Answering(exchange, asked)
@@ -198,7 +198,8 @@ class Endpoints:
 
         read = await offload(size, read_all, self._memory, SLOW)
         await self._settle(body)
-        _expect(share, runtime, *(item for item in read if not isinstance(item, ProblemError)))
+        sound = [item for item in read if not isinstance(item, ProblemError)]
+        _expect(share, sum(map(runtime.answer_size, sound)))
         return read, size > OFFLOAD
 
     async def _answer_batch(self, exchange: Exchange, outcomes: list[Any]) -> None:
@@ -243,7 +244,7 @@ class Endpoints:
         size = len(body.content)
         contract = await offload(size, decode_it, self._memory, most=SLOW)
         await self._settle(body)
-        _expect(share, runtime, contract)
+        _expect(share, runtime.answer_size(contract))
         return contract, size > OFFLOAD
 
     async def _settle(self, body: Body) -> None:
@@ -277,10 +278,11 @@ class Endpoints:
         caller = _caller(exchange)
         # Before the model is looked up, so that a key does not tell which others there are.
         caller.check_model(model_name)
-        exchange.share = Share(self._memory, _owner(exchange))
+        tenant = caller.tenant
+        exchange.share = Share(self._memory, tenant or _address(exchange))
         runtime = self._runtime(exchange, model_name, route)
         timeout, priority = self._timeout(exchange), caller.priority(exchange)
-        return runtime, Asking(timeout=timeout, priority=priority, tenant=caller.tenant, bill=caller.bill)
+        return runtime, Asking(timeout=timeout, priority=priority, tenant=tenant, bill=caller.bill)
 
     def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:
         exchange.route = route
@@ -364,10 +366,10 @@ def _caller(exchange: Exchange) -> Caller:
     return exchange.caller
 
 
-def _owner(exchange: Exchange) -> str:
-    """Whose share of the memory a request has: the key's, or without keys the client's address."""
+def _address(exchange: Exchange) -> str:
+    """Whose share of the memory a request without a key has: that of its client's address."""
     client = exchange.scope.get("client")
-    return _caller(exchange).tenant or (f"from {client[0]}" if client else "")
+    return f"from {client[0]}" if client else ""
 
 
 def _share(exchange: Exchange) -> Share:
@@ -375,9 +377,8 @@ def _share(exchange: Exchange) -> Share:
     return exchange.share
 
 
-def _expect(share: Share, runtime: ModelRuntime, *contracts: BaseRequest) -> None:
-    """Hold what the answers will take; raise where that is too much."""
-    size = sum(map(runtime.answer_size, contracts))
+def _expect(share: Share, size: int) -> None:
+    """Hold what answers will take that have so many bytes as JSON; raise where that is too much."""
     if size > FREE:
         share.expect(size)
 

@@ -43,15 +43,19 @@ class Framing:
         """Keep of the data what belongs to a head whose end has not come."""
         self._data, self._place = self._data[self._place :] if in_head else b"", 0
 
+    def is_known(self) -> bool:
+        """Whether the head whose end has come is the last sound one again."""
+        sound = self._sound
+        if sound is None or not self._data.startswith(sound, self._place):
+            return False
+        self._place += len(sound)
+        self._chunked = False
+        return True
+
     def fault(
         self, version: str, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> str | None:
         """What is wrong with the head whose end has come; None where nothing is."""
-        sound = self._sound
-        if sound is not None and self._data.startswith(sound, self._place):
-            self._place += len(sound)
-            self._chunked = False
-            return None
         if version not in _VERSIONS:
             return f"HTTP/{version} is not served here; send HTTP/1.1."
         fields = dict(headers)

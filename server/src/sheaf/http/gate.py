@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sheaf.http.exchange import Exchange
 from sheaf.http.keys import Access
@@ -32,7 +33,7 @@ class Caller:
     max_priority: int = 0
     account: Account | None = None
 
-    @property
+    @cached_property
     def tenant(self) -> str:
         """The name of the key; empty for anybody."""
         return self.account.key.name if self.account else ""
@@ -64,7 +65,7 @@ class Caller:
             raise InvalidRequestError("The priority header is invalid.", errors=[fault])
         return min(asked, self.max_priority)
 
-    @property
+    @cached_property
     def bill(self) -> Callable[[float], None] | None:
         """Takes the seconds of models that the caller's requests use, where these are limited."""
         account = self.account

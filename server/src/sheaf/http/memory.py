@@ -154,7 +154,6 @@ class Share:
 
     def end(self) -> None:
         """Give all back; on the event loop."""
-        if self.size:
-            if self.most > LARGE:
-                self._memory.tidy_up()
-            self.hold(0)
+        if self.most > LARGE:
+            self._memory.tidy_up()
+        self.hold(0)

@@ -79,8 +79,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        cycle = cast("Any", self.cycle)  # None before the first request
-        return cycle is not None and not cycle.response_complete
+        cycle = self.cycle
+        return not cycle.response_complete if cycle else False  # none before the first request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
@@ -109,8 +109,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        in_head, before = self._in_head, cast("RequestResponseCycle | None", self.cycle)
-        self._framing.feed(data, in_head=in_head, in_body=before is not None and before.more_body)
+        in_head, before = self._in_head, self.cycle
+        self._framing.feed(data, in_head=in_head, in_body=before.more_body if before else False)
         self._feeding, self._content = True, False
         super().data_received(data)
         self._feeding = False
@@ -149,7 +149,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # Nothing uses the fields behind a body, and the list of those before it is the app's by now.
         if self._in_head:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
         self._content = True
@@ -164,12 +167,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = _HEAD_TOO_LARGE
             raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
         parser: Any = self.parser
-        version = parser.get_http_version()
-        fault = self._framing.fault(version, parser.get_method(), self.url, headers)
-        if fault is not None:
-            self._refusal = 400, "malformed", fault
-            raise ValueError(fault)
-        if version == "1.0":
+        if not self._framing.is_known():
+            fault = self._framing.fault(parser.get_http_version(), parser.get_method(), self.url, headers)
+            if fault is not None:
+                self._refusal = 400, "malformed", fault
+                raise ValueError(fault)
+        if self.expect_100_continue and parser.get_http_version() == "1.0":
             self.expect_100_continue = False  # it knows no answers before the answer
         super().on_headers_complete()
 

@@ -6,7 +6,7 @@ are those of the process, not of its objects alone.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,7 +24,8 @@ _BLOCK = 2**20
 _SMALL, _KEPT, _READ = 1024, 60, 240
 
 
-class Weight(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Weight:
     """Bytes in memory.
 
     Attributes:

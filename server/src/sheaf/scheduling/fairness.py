@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 TenantT = TypeVar("TenantT", bound=Hashable)
+#: What takes turns: a tenant and its call of many requests; None stands for those that came one by one.
+Flow: TypeAlias = tuple[str, Hashable]
 
 
 class FairShare(Generic[TenantT]):
@@ -97,18 +99,6 @@ def _less(deficit: float, seconds: float, batch: float) -> float:
     return max(deficit - seconds, min(deficit, -batch))
 
 
-class Flow(NamedTuple):
-    """What takes turns: the requests of one call of many, or those of a tenant that came one by one.
-
-    Attributes:
-        tenant: Whose it is.
-        call: The call of many; None for requests that came one by one.
-    """
-
-    tenant: str
-    call: Hashable = None
-
-
 class Turns:
     """Says which flow's turn it is: tenants share the model's time, and the calls of a tenant share its own.
 
@@ -163,17 +153,18 @@ class Turns:
         tenant = self._tenants.turn()
         calls = self._calls.get(tenant)
         if calls is None:
-            return Flow(tenant)
+            return tenant, None
         # Each request that came by itself is a call of its own.
-        self._weights[tenant][None] = max(1, self._waiting(Flow(tenant)))
-        return Flow(tenant, calls.turn())
+        self._weights[tenant][None] = max(1, self._waiting((tenant, None)))
+        return tenant, calls.turn()
 
     def has_turn(self, flow: Flow) -> bool:
         """Whether a flow that waits has time left of its turn."""
-        if len(self._flows) > 1 and not self._tenants.has_turn(flow.tenant):
+        tenant, call = flow
+        if len(self._flows) > 1 and not self._tenants.has_turn(tenant):
             return False
-        calls = self._calls.get(flow.tenant)
-        return calls is None or calls.has_turn(flow.call)
+        calls = self._calls.get(tenant)
+        return calls is None or calls.has_turn(call)
 
     def charge(self, used: Mapping[Flow, float]) -> None:
         """Subtract the seconds that a batch worked for each flow."""

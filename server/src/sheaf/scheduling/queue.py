@@ -61,7 +61,7 @@ class Entry(Generic[T]):
     flow: Flow = field(init=False)
 
     def __post_init__(self) -> None:
-        self.flow = Flow(self.tenant, self.call)
+        self.flow = self.tenant, self.call
 
     def __lt__(self, other: Entry[T]) -> bool:
         if self.urgency != other.urgency:
@@ -81,10 +81,14 @@ class Entry(Generic[T]):
 
 def book(batch: Sequence[Entry[Any]], seconds: float) -> None:
     """Bill a batch's time to whoever asked, by their shares of its cost, whether they are answered or not."""
-    if any(entry.bill is not None for entry in batch):
-        for entry, share in _shares(batch, seconds):
-            if entry.bill is not None:
-                entry.bill(share)
+    for payer in batch:
+        if payer.bill is not None:
+            break
+    else:
+        return
+    for entry, share in _shares(batch, seconds):
+        if entry.bill is not None:
+            entry.bill(share)
 
 
 def _shares(batch: Sequence[Entry[T]], seconds: float) -> Iterator[tuple[Entry[T], float]]:
