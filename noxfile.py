@@ -235,19 +235,23 @@ def codegen(session: nox.Session) -> None:
         session.run("openapi-spec-validator", f"server/src/sheaf/http/document/{name}", silent=True)
 
 
-@nox.session
+def environment_of(session: nox.Session, other: str) -> Path:
+    """Install another session's environment, and find its programs: what it holds is installed once."""
+    session.run(sys.executable, "-m", "nox", "-s", other, "--install-only", external=True)
+    return Path(".nox", other, "Scripts" if os.name == "nt" else "bin").resolve()
+
+
+@nox.session(venv_backend="none")
 def breaking(session: nox.Session) -> None:
     """Tell what breaks callers of the last release; `-- --release` keeps the contract of a new one."""
-    install(session, "codegen")
-    session.run("python", "-m", "codegen.breaking", *session.posargs)
+    python = environment_of(session, "codegen") / "python"
+    session.run(str(python), "-m", "codegen.breaking", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Check style and types, in the environment of the tests: ruff, pyright, mypy and tsc, all strict."""
-    # Types are those of the libraries that tests use: gigabytes, which are installed once.
-    session.run(sys.executable, "-m", "nox", "-s", "tests", "--install-only", external=True)
-    programs = Path(".nox/tests", "Scripts" if os.name == "nt" else "bin").resolve()
+    programs = environment_of(session, "tests")  # types are those of the libraries that tests use
     # pyright takes the libraries of the `python` that it finds first.
     path = {"PATH": os.pathsep.join([str(programs), os.environ["PATH"]])}
     for command in (
