@@ -14,7 +14,7 @@ from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends.base import ModelBackend
 from sheaf.cache import CacheConfig
 from sheaf.engine import ModelRuntime
-from sheaf.engine.answers import Outcome
+from sheaf.engine.delivery import Outcome
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent
@@ -238,6 +238,6 @@ def nothing_left(runtime: ModelRuntime) -> None:
     """Wait until nothing is in line, at work or shared; it stays so, since nobody asks any more."""
     lane, shared = runtime._lane, runtime._shared
     assert lane is not None
-    wait_until(lambda: runtime.depth == 0 and lane._running is None and not lane._calls)
+    wait_until(lambda: runtime.depth == 0 and lane._running is None and not lane._tasks)
     assert not list(lane._line)
     assert shared is None or not shared._flights

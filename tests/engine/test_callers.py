@@ -13,7 +13,7 @@ import pytest
 
 from sheaf.backends.base import BackendDiedError
 from sheaf.engine import model as engine_model
-from sheaf.engine.answers import Outcome
+from sheaf.engine.delivery import Outcome
 from sheaf.engine.runtime import Terms
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
@@ -104,7 +104,7 @@ def test_every_caller_hears_exactly_once_whatever_happens(
             except ProblemError as error:
                 outcomes.append(error)
                 continue
-            if watch.outlet is None:
+            if watch.sink is None:
                 assert watch.outcome is not None
                 outcomes.append(watch.outcome)
             if goes:

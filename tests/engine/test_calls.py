@@ -82,12 +82,12 @@ def test_a_flow_that_is_served_is_forgotten() -> None:
     for _ in range(1000):
         for flow in (("a", None), ("a", object())):
             turns.enter(flow)
-        turns.charge({turns.turn(): 1.0})
+        turns.charge({turns.next_flow(): 1.0})
         turns.leave(flow)
-        assert turns.turn() == ("a", None)
+        assert turns.next_flow() == ("a", None)
         turns.leave(("a", None))
     with pytest.raises(LookupError):
-        turns.turn()
+        turns.next_flow()
     assert not turns._calls
     assert not turns._weights
 

@@ -11,6 +11,7 @@ import pytest
 
 from sheaf.embedded import EmbeddedServer
 from sheaf.engine import ModelRuntime
+from sheaf.engine.lane_model import LaneState
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
 from sheaf_client.errors import DeadlineExceededError
@@ -77,7 +78,7 @@ def test_a_call_left_while_the_model_stops_is_not_waited_for(make_request: MakeR
         stopping = threading.Thread(target=runtime.stop)
         stopping.start()
         assert lane is not None
-        wait_until(lambda: lane._state == "draining")
+        wait_until(lambda: lane._state is LaneState.DRAINING)
         future.cancel()
         stopping.join(10)
         assert (stopping.is_alive(), world.inside, seen) == (False, 1, [])
@@ -117,8 +118,8 @@ def test_it_is_not_loaded_anew_where_nobody_waits(make_request: MakeRequest) -> 
             runtime.predict_now(make_request(1.0), timeout=0.05)
         runtime.stop()
         assert lane is not None
-        assert lane._watcher is not None
-        lane._watcher.join(1)  # the watcher would have given the thread up by now
+        assert lane._watchdog is not None
+        lane._watchdog.join(1)  # the watcher would have given the thread up by now
         world.gate.set()
         assert lane._ended.wait(10)
     assert world.loads == 1

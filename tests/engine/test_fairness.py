@@ -112,13 +112,13 @@ def test_dear_and_cheap_requests_get_the_same_time() -> None:
 def test_nobody_waits_for_a_turn_alone() -> None:
     share = FairShare()
     with pytest.raises(LookupError):
-        share.turn()
+        share.next_tenant()
     share.enter("a")
     share.charge({"a": 1000.0})
-    assert share.turn() == "a"
+    assert share.next_tenant() == "a"
     share.enter("b")
     share.charge({"a": 0.05})
-    assert share.turn() == "b"
+    assert share.next_tenant() == "b"
 
 
 def test_a_debt_survives_leaving_and_is_repaid_by_the_time_of_others() -> None:
@@ -129,7 +129,7 @@ def test_a_debt_survives_leaving_and_is_repaid_by_the_time_of_others() -> None:
     share.leave("a")
     share.enter("a")
     turns: Counter[str] = Counter()
-    while (turn := share.turn()) != "a":
+    while (turn := share.next_tenant()) != "a":
         turns[turn] += 1
         share.charge({turn: 0.02})
         assert sum(turns.values()) < 200
@@ -146,7 +146,7 @@ def test_a_debt_is_forgiven_while_nobody_owed_anything_waits() -> None:
     share.charge({"b": 2.0})  # b alone: what a owed is repaid
     share.enter("a")
     turns = 0
-    while share.turn() != "a":
+    while share.next_tenant() != "a":
         turns += 1
         share.charge({"b": 0.02})
     assert turns <= 1
@@ -156,10 +156,10 @@ def test_time_not_used_is_not_saved() -> None:
     share = FairShare(quantum=0.02, weights={"a": 100.0})
     share.enter("a")
     share.enter("b")
-    assert share.turn() == "a"
+    assert share.next_tenant() == "a"
     share.leave("a")
     share.enter("a")
-    assert share.turn() == "b"
+    assert share.next_tenant() == "b"
 
 
 def test_no_tenant_falls_deeper_than_by_its_longest_batch() -> None:
@@ -169,7 +169,7 @@ def test_no_tenant_falls_deeper_than_by_its_longest_batch() -> None:
     for _ in range(100):
         share.charge({"few": 0.001, "rider": 0.009})
     turns = 0
-    while share.turn() != "rider":
+    while share.next_tenant() != "rider":
         turns += 1
         share.charge({"few": 0.02})
     assert turns <= 3

@@ -109,7 +109,7 @@ def test_a_window_that_ends_while_a_guest_runs_harms_nobody(make_request: MakeRe
     world = World(predict=lambda _: woke.wait(0.2))
     with steered(world, Inline, wait="always", timeout_ms=50) as runtime:
         left = runtime.submit(make_request(0.0))
-        wait_until(lambda: runtime._lane is not None and runtime._lane._asleep)
+        wait_until(lambda: runtime._lane is not None and runtime._lane._sleeper.asleep)
         assert left.cancel()
         for i in range(3):
             assert runtime.predict_now(make_request(float(i)), timeout=20).mean[0] == i

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sheaf.backends.base import BackendDiedError
-from sheaf.engine.answers import Outcome
+from sheaf.engine.delivery import Outcome
 from sheaf.engine.execution import run_batch
 from sheaf.engine.jobs import PredictJob
 from sheaf.engine.observer import Observer

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sheaf.scheduling.drain_rate import DrainRate
 from sheaf.scheduling.latency import LatencyModel
 from sheaf.scheduling.memory import MemoryBound
-from sheaf.scheduling.pace import Pace
 from sheaf.scheduling.packing import cost_of, join
 from sheaf.scheduling.queue import Entry
 
@@ -193,7 +193,7 @@ def test_running_out_again_starts_the_patience_anew() -> None:
 
 
 def test_pace_says_how_long_a_line_takes() -> None:
-    pace = Pace()
+    pace = DrainRate()
     assert pace.seconds_for(100) == 1.0
     pace.observe(10, 1.0)
     assert pace.seconds_for(100) == pytest.approx(10.0)

@@ -52,7 +52,7 @@ def multiply():
         except SystemExit:
             pass
 
-client.transport._held.get("m")._lane.call(multiply)
+client.transport._held.get("m")._lane.run_on_thread(multiply)
 began.wait()
 print("left at work")
 """

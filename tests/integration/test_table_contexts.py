@@ -216,7 +216,7 @@ def hold(runtime: ModelRuntime) -> threading.Event:
     """Keep the model's thread busy until the event is set."""
     gate, lane = threading.Event(), runtime._lane
     assert lane is not None
-    lane.call(gate.wait)
+    lane.run_on_thread(gate.wait)
     return gate
 
 

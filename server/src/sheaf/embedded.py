@@ -16,7 +16,7 @@ from typing import Self
 import uvicorn
 
 from sheaf.ending import MARGIN, Ending
-from sheaf.engine.heap import settle_heap
+from sheaf.engine.gc_tuning import freeze_heap
 from sheaf.http import create_app
 from sheaf.http.draining import DrainingServer
 from sheaf.http.keys import Access
@@ -151,7 +151,7 @@ class EmbeddedServer:
         """Load the models while the server already answers `/health`; a failure ends it."""
         try:
             self._models.start_all()
-            settle_heap()
+            freeze_heap()
         except Exception as error:  # noqa: BLE001 - told by `run`, in the thread that asked
             self._failure = error
             server.should_exit = True

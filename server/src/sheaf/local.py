@@ -11,7 +11,7 @@ from typing import Self
 
 from sheaf.backends.operations import served_by
 from sheaf.engine import ModelRuntime
-from sheaf.engine.heap import resettle_heap
+from sheaf.engine.gc_tuning import refreeze_heap
 from sheaf.observability import Telemetry, process_telemetry
 from sheaf.spec import ModelSpec, SpecLike, as_specs, hosted_specs
 from sheaf_client.contracts.models import ModelInfo, ModelList
@@ -99,7 +99,7 @@ class LocalModels:
                 self.runtimes = {key: value for key, value in self.runtimes.items() if key != name}
             runtime.stop()
             del runtime
-            resettle_heap()
+            refreeze_heap()
 
     def specs(self) -> Sequence[ModelSpec]:
         """What is deployed, in order of names."""
@@ -152,7 +152,7 @@ class LocalModels:
         if old is not None:
             old.hand_over(new)
             del old
-        resettle_heap()
+        refreeze_heap()
 
     @contextlib.contextmanager
     def _change_of(self, name: str) -> Generator[None]:

@@ -19,7 +19,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sheaf.carried import pack, unpack, with_class
-from sheaf.engine.heap import settle_heap
+from sheaf.engine.gc_tuning import freeze_heap
 from sheaf.extras import needs
 from sheaf.http import create_app
 from sheaf.http.keys import Access
@@ -115,7 +115,7 @@ class _ModelReplica:
         start_tracing()
         telemetry = Telemetry()
         self._models = LocalModels.start(unpack(packed), telemetry)
-        settle_heap()
+        freeze_heap()
         export_to_ray(telemetry)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

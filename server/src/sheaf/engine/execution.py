@@ -10,12 +10,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
-
-from sheaf.backends.base import BackendDiedError, ModelBackend
+from sheaf.backends.base import ModelBackend
+from sheaf.engine.faults import diagnose, problem_for
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.interrupts import INTERRUPTS, as_error
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import BackendError
@@ -26,7 +24,7 @@ JobT = TypeVar("JobT", PredictJob, StepJob)
 OutcomeT = TypeVar("OutcomeT")
 
 
-class Died(Exception):  # noqa: N818 - it is an event of the engine, told to nobody outside
+class ModelDied(Exception):  # noqa: N818 - it is an event of the engine, told to nobody outside
     """The model cannot go on. `unanswered` were in the call that killed it, or had not run yet."""
 
     def __init__(self, reason: Exception, unanswered: Sequence[Job]) -> None:
@@ -51,7 +49,7 @@ def run_batch(
         (None where it never ran out).
 
     Raises:
-        Died: The model cannot go on; some jobs are unanswered.
+        ModelDied: The model cannot go on; some jobs are unanswered.
     """
 
     def predict(jobs: list[PredictJob]) -> list[BaseResponse | Exception]:
@@ -59,19 +57,19 @@ def run_batch(
         return checked(backend.batch_predict(requests), requests)
 
     started, failures = clock(), 0
-    run: Halving[PredictJob, BaseResponse] = Halving(backend, predict)
+    bisection: Bisection[PredictJob, BaseResponse] = Bisection(backend, predict)
     try:
-        run.through(list(jobs))
+        bisection.run(list(jobs))
     finally:
         seconds = clock() - started
         spent(seconds)
-        for job, outcome in run.outcomes:
+        for job, outcome in bisection.outcomes:
             failures += not settle(job, outcome, seconds, len(jobs))
-        run.outcomes.clear()  # errors hold this frame
-    return failures, run.fitted
+        bisection.outcomes.clear()  # errors hold this frame
+    return failures, bisection.fitted
 
 
-class Halving(Generic[JobT, OutcomeT]):
+class Bisection(Generic[JobT, OutcomeT]):
     """Several jobs on their way through one call of the model, in halves where it must be."""
 
     def __init__(
@@ -83,8 +81,8 @@ class Halving(Generic[JobT, OutcomeT]):
         #: The calls that fitted into memory, once one did not.
         self.fitted: list[list[JobT]] | None = None
 
-    def through(self, jobs: list[JobT]) -> None:
-        """Have the model called; raises `Died` where it cannot go on."""
+    def run(self, jobs: list[JobT]) -> None:
+        """Have the model called; raises `ModelDied` where it cannot go on."""
         try:
             outcomes = self._call(jobs)
         except INTERRUPTS:
@@ -99,7 +97,7 @@ class Halving(Generic[JobT, OutcomeT]):
     def _recover(self, jobs: list[JobT], error: Exception) -> None:
         dead, out_of_memory = diagnose(self._backend, error)
         if dead:
-            raise Died(error, jobs) from error
+            raise ModelDied(error, jobs) from error
         if out_of_memory and self.fitted is None:
             self.fitted = []
         if len(jobs) == 1:
@@ -107,17 +105,17 @@ class Halving(Generic[JobT, OutcomeT]):
             return
         middle = len(jobs) // 2
         try:
-            self.through(jobs[:middle])
-        except Died as died:
+            self.run(jobs[:middle])
+        except ModelDied as died:
             died.unanswered += jobs[middle:]
             raise
-        self.through(jobs[middle:])
+        self.run(jobs[middle:])
 
 
-def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float]) -> bool:
+def step_stream(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float]) -> bool:
     """Run one step of a stream and hand out its event; True while there is more to come.
 
-    Raises `Died` where the model cannot go on; the stream has then ended with an error.
+    Raises `ModelDied` where the model cannot go on; the stream has then ended with an error.
     """
     started = clock()
     try:
@@ -128,9 +126,9 @@ def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float
         raise
     except BaseException as raised:  # noqa: BLE001 - as above
         error = as_error(raised)
-        job.settle(as_problem(error, job.request))
+        job.settle(problem_for(error, job.request))
         if diagnose(backend, error)[0]:
-            raise Died(error, []) from error
+            raise ModelDied(error, []) from error
         return False
     job.compute_seconds += clock() - started
     if isinstance(event, ProgressEvent):
@@ -144,53 +142,6 @@ def run_step(backend: ModelBackend, job: StreamJob, *, clock: Callable[[], float
     return False
 
 
-def diagnose(backend: ModelBackend, error: Exception) -> tuple[bool, bool]:
-    """Whether the model died of an error, and whether memory ran out; what that left is given back."""
-    try:
-        died = isinstance(error, BackendDiedError) or backend.is_fatal(error)
-        out_of_memory = not died and backend.is_out_of_memory(error)
-    except INTERRUPTS:
-        raise
-    except BaseException:
-        log.exception("a backend could not say what its error means")
-        return False, False
-    try:
-        if out_of_memory:
-            backend.free_memory()
-    except INTERRUPTS:
-        raise
-    except BaseException:
-        log.exception("a backend could not give back its memory; loading it anew")
-        died = True
-    return died, out_of_memory
-
-
-def as_problem(error: BaseException, request: BaseRequest) -> ProblemError:
-    """The error a caller may see; refusals pass, anything else becomes an opaque `BackendError`."""
-    request_id = str(request.request_id)
-    if isinstance(error, ProblemError):
-        if error.request_id not in {None, request_id}:
-            return readdressed(error, request)  # one error for several requests
-        error.request_id = request_id
-        return error
-    facts = {"model": request.model_name, "request_id": request_id}
-    log.error("model %s failed on request %s", *facts.values(), exc_info=error, extra=facts)
-    breach = isinstance(error, ValidationError)
-    text = "The model's answer breaks its contract." if breach else "The model failed on this request."
-    problem = BackendError(text, request_id=request_id)
-    problem.__cause__ = error
-    return problem
-
-
-def readdressed(error: ProblemError, request: BaseRequest) -> ProblemError:
-    """An error for one caller of several; an exception must not be raised in two threads."""
-    own = type(error)(
-        error.detail, errors=error.errors, retry_after=error.retry_after, request_id=str(request.request_id)
-    )
-    own.__cause__ = error.__cause__
-    return own
-
-
 def settle(job: Job, outcome: BaseResponse | Exception, seconds: float, size: int) -> bool:
     """Tell a job's caller; False where there was no answer to tell."""
     if not isinstance(outcome, Exception):
@@ -202,7 +153,7 @@ def settle(job: Job, outcome: BaseResponse | Exception, seconds: float, size: in
         else:
             job.settle(outcome)
             return True
-    job.settle(as_problem(outcome, job.request))
+    job.settle(problem_for(outcome, job.request))
     return False
 
 

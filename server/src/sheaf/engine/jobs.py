@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sheaf.engine.answers import Outcome, Outlet
+from sheaf.engine.delivery import Outcome, Sink
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
@@ -20,35 +20,35 @@ StreamEvent: TypeAlias = ProgressEvent | ResultEvent[Any] | ProblemError
 class _Job:
     """A request with one place for its outcome, used once: whoever comes later comes too late."""
 
-    __slots__ = ("_outlets", "abandoned", "call", "queue_seconds", "request")
+    __slots__ = ("_sinks", "abandoned", "queue_seconds", "request", "token")
 
-    def __init__(self, request: BaseRequest, outlet: Outlet, call: Any) -> None:
+    def __init__(self, request: BaseRequest, sink: Sink, token: Any) -> None:
         self.request = request
-        self.call = call
+        self.token = token
         self.queue_seconds = 0.0
         #: Whether its caller left, or was refused, before it had an answer.
         self.abandoned = False
-        self._outlets = [outlet]
+        self._sinks = [sink]
 
     @property
     def settled(self) -> bool:
-        return not self._outlets
+        return not self._sinks
 
     def settle(self, outcome: Outcome) -> bool:
         """Give the outcome to the caller; False where it had one, or has left."""
         try:
-            outlet = self._outlets.pop()  # one thread alone gets it
+            sink = self._sinks.pop()  # one thread alone gets it
         except IndexError:
             return False
         if isinstance(outcome, ProblemError):
             outcome.request_id = outcome.request_id or str(self.request.request_id)
-        outlet(outcome)
+        sink(outcome)
         return True
 
     def abandon(self) -> None:
         """The caller has left: nobody is told, and no step of a stream follows."""
         try:
-            self._outlets.pop()
+            self._sinks.pop()
         except IndexError:
             return  # it had its outcome
         self.abandoned = True
@@ -72,8 +72,8 @@ class PredictJob(_Job):
 
     __slots__ = ("retried",)
 
-    def __init__(self, request: BaseRequest, outlet: Outlet, call: Any = None) -> None:
-        super().__init__(request, outlet, call)
+    def __init__(self, request: BaseRequest, sink: Sink, token: Any = None) -> None:
+        super().__init__(request, sink, token)
         #: Whether it was in a batch that took the model down with it.
         self.retried = False
 
@@ -83,8 +83,8 @@ class StreamJob(_Job):
 
     __slots__ = ("compute_seconds", "emit", "events", "failed", "owner")
 
-    def __init__(self, request: BaseRequest, emit: Callable[[StreamEvent], None], call: Any = None) -> None:
-        super().__init__(request, self._end, call)
+    def __init__(self, request: BaseRequest, emit: Callable[[StreamEvent], None], token: Any = None) -> None:
+        super().__init__(request, self._end, token)
         #: The model's own iterator, from its first step on, and the backend that gave it.
         self.events: Iterator[ProgressEvent | BaseResponse] | None = None
         self.owner: object = None
@@ -115,11 +115,11 @@ class StepJob(_Job):
     def __init__(
         self,
         request: BaseRequest,
-        outlet: Outlet,
-        call: Any = None,
+        sink: Sink,
+        token: Any = None,
         tell: Callable[[ProgressEvent], None] | None = None,
     ) -> None:
-        super().__init__(request, outlet, call)
+        super().__init__(request, sink, token)
         #: The model's state for it, from its first turn on, and the backend that made it.
         self.state: Any = None
         self.owner: StepwiseBackend | None = None

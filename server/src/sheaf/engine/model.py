@@ -11,11 +11,12 @@ from typing import cast
 
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.stepwise import StepwiseBackend
-from sheaf.engine.execution import Died, as_problem, run_batch, run_step
-from sheaf.engine.heap import resettle_heap
+from sheaf.engine.execution import ModelDied, run_batch, step_stream
+from sheaf.engine.faults import problem_for
+from sheaf.engine.gc_tuning import refreeze_heap
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
-from sheaf.engine.steps import Turn, let_go, run_turn
+from sheaf.engine.steps import StepOutcome, discard_state, step_together
 from sheaf.interrupts import INTERRUPTS
 from sheaf.scheduling.latency import LatencyModel
 from sheaf.scheduling.memory import MemoryBound
@@ -69,9 +70,9 @@ class LoadedModel:
         """Let go of the weights."""
         loaded, self._loaded = self._loaded, False
         if loaded:
-            self.let_go(self.backend)
+            self.unload_backend(self.backend)
 
-    def let_go(self, backend: ModelBackend) -> None:
+    def unload_backend(self, backend: ModelBackend) -> None:
         """Unload a backend; that of a `reload` which nobody waits for any more is not the model's own."""
         try:
             backend.unload()
@@ -103,8 +104,8 @@ class LoadedModel:
         if isinstance(first, PredictJob):
             return self._run_batch([entry for entry in batch if not entry.item.settled], now)
         if isinstance(first, StepJob):
-            return self._run_turn(batch)
-        return self._run_step(batch[0], first)
+            return self._step_together(batch)
+        return self._step_stream(batch[0], first)
 
     def reload(self, wanted: Callable[[], bool]) -> ModelBackend | None:
         """Let go of the model that died and load another, for `adopt`.
@@ -117,7 +118,7 @@ class LoadedModel:
         try:
             backend = self.backend = self._spec.make_backend()
             if dead is not None:
-                self.let_go(dead)
+                self.unload_backend(dead)
             dead = None  # its memory is free before the next takes its own
             if not wanted():
                 return None
@@ -128,7 +129,7 @@ class LoadedModel:
             log.exception("model %s could not be loaded anew; next try in %.1f s", self._spec.name, pause)
             for left in (dead, backend):
                 if left is not None:
-                    self.let_go(left)
+                    self.unload_backend(left)
             return None
         return backend
 
@@ -139,7 +140,7 @@ class LoadedModel:
             return
         self._loaded = True
         reason, self._broken, self.pause = self._broken or "", None, None
-        resettle_heap()
+        refreeze_heap()
         self._observer.reloaded(self._spec.name, reason)
 
     def hung(self, batch: Sequence[Entry[Job]], seconds: float) -> None:
@@ -154,7 +155,7 @@ class LoadedModel:
         for entry in batch:
             entry.item.settle(BackendError(f"The model did not come back within {seconds:g} s."))
             if isinstance(entry.item, StepJob):
-                let_go(entry.item)
+                discard_state(entry.item)
 
     def _next_pause(self) -> float:
         return _FIRST_PAUSE if self.pause is None else min(2 * self.pause, _LAST_PAUSE)
@@ -164,7 +165,7 @@ class LoadedModel:
         if self.pause is not None:
             raise UnavailableError("The model is being loaded anew.", retry_after=self.pause)
 
-    def _run_step(self, entry: Entry[Job], job: StreamJob) -> list[Entry[Job]]:
+    def _step_stream(self, entry: Entry[Job], job: StreamJob) -> list[Entry[Job]]:
         backend, started = self.backend, self._clock()
         if job.events is not None and job.owner is not backend:
             job.settle(BackendError("The model was loaded anew while this stream ran."))
@@ -172,8 +173,8 @@ class LoadedModel:
         more = False
         if not job.settled:
             try:
-                more = run_step(backend, job, clock=self._clock)
-            except Died as died:
+                more = step_stream(backend, job, clock=self._clock)
+            except ModelDied as died:
                 if self._serves(backend):
                     self._died(died)
             book([entry], self._record([entry], started, failures=int(job.failed)))
@@ -182,50 +183,50 @@ class LoadedModel:
         job.close()
         return []
 
-    def _run_turn(self, entries: Sequence[Entry[Job]]) -> list[Entry[Job]]:
+    def _step_together(self, entries: Sequence[Entry[Job]]) -> list[Entry[Job]]:
         backend, started = cast("StepwiseBackend", self.backend), self._clock()
         jobs = [cast("StepJob", entry.item) for entry in entries]
         for job in jobs:
             if job.settled or job.owner is not backend:  # of a model that is gone: it begins anew
-                let_go(job)
+                discard_state(job)
         try:
-            turn = run_turn(backend, [job for job in jobs if not job.settled], clock=self._clock)
-        except Died as died:
+            outcome = step_together(backend, [job for job in jobs if not job.settled], clock=self._clock)
+        except ModelDied as died:
             if not self._serves(backend):
                 return []
             book(entries, self._record(entries, started, failures=len(died.unanswered)))
             for job in jobs:
-                let_go(job)
+                discard_state(job)
             rescued = self._rescue(entries, died)
             others = [entry for entry in entries if not entry.item.settled and entry not in rescued]
             return rescued + others
         if not self._serves(backend):
             return []
-        book(entries, self._record(entries, started, turn.failures))
-        self._learn(entries, turn)
+        book(entries, self._record(entries, started, outcome.failures))
+        self._learn(entries, outcome)
         for job in jobs:
             if job.settled:  # its caller left during the step
-                let_go(job)
+                discard_state(job)
         again = [entry for entry, job in zip(entries, jobs, strict=True) if not job.settled]
         for entry in again:
             state = cast("StepJob", entry.item).state
             entry.remaining = entry.remaining if state is None else backend.remaining(state)
         return again
 
-    def _learn(self, entries: Sequence[Entry[Job]], turn: Turn) -> None:
+    def _learn(self, entries: Sequence[Entry[Job]], outcome: StepOutcome) -> None:
         """Keep what a step cost, and what fitted of its shape."""
         costs = {id(entry.item): entry.cost for entry in entries}
-        key, cost = entries[0].key, self._cost(costs[id(job)] for job in turn.stepped)
-        if turn.fitted is None:
-            if turn.stepped:
-                self.latency.observe(cost, turn.seconds)
+        key, cost = entries[0].key, self._cost(costs[id(job)] for job in outcome.stepped)
+        if outcome.fitted is None:
+            if outcome.stepped:
+                self.latency.observe(cost, outcome.seconds)
             if key in self.shapes:
                 self.shapes[key].fitted(cost)
-        elif turn.fitted and not entries[0].alone:
+        elif outcome.fitted and not entries[0].alone:
             while len(self.shapes) >= _MAX_SHAPES:
                 del self.shapes[next(iter(self.shapes))]
             bound = self.shapes.setdefault(key, MemoryBound())
-            bound.shrink(max(self._cost(costs[id(job)] for job in call) for call in turn.fitted))
+            bound.shrink(max(self._cost(costs[id(job)] for job in call) for call in outcome.fitted))
 
     def _run_batch(self, entries: Sequence[Entry[Job]], started: float) -> list[Entry[Job]]:
         if not entries:
@@ -234,7 +235,7 @@ class LoadedModel:
         jobs = [cast("PredictJob", entry.item) for entry in entries]
         try:
             failures, fitted = run_batch(backend, jobs, clock=self._clock, spent=partial(book, entries))
-        except Died as died:
+        except ModelDied as died:
             if not self._serves(backend):
                 return []
             self._record(entries, started, failures=len(died.unanswered))
@@ -264,11 +265,11 @@ class LoadedModel:
         found = costs if isinstance(costs, list) else list(costs)
         return found[0] if len(found) == 1 else cost_of(found, padded=self.padded)
 
-    def _died(self, died: Died) -> None:
+    def _died(self, died: ModelDied) -> None:
         log.error("model %s died; loading it anew", self._spec.name, exc_info=died.reason)
         self._broken = type(died.reason).__name__
 
-    def _rescue(self, entries: Sequence[Entry[Job]], died: Died) -> list[Entry[Job]]:
+    def _rescue(self, entries: Sequence[Entry[Job]], died: ModelDied) -> list[Entry[Job]]:
         """Who was in the call that killed the model runs once more, alone; who kills it twice is refused."""
         self._died(died)
         unanswered = set(map(id, died.unanswered))
@@ -278,7 +279,7 @@ class LoadedModel:
             if isinstance(job, StreamJob) or job.settled or id(job) not in unanswered:
                 continue
             if job.retried:
-                job.settle(as_problem(died.reason, job.request))
+                job.settle(problem_for(died.reason, job.request))
             else:
                 job.retried = True
                 entry.key = job
@@ -298,7 +299,7 @@ class LoadedModel:
                 seconds=seconds,
                 ended=time.time(),
                 failures=failures,
-                calls=[entry.item.call for entry in entries],
+                tokens=[entry.item.token for entry in entries],
             )
         )
         return seconds

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from sheaf.engine.answers import Outcome
+from sheaf.engine.delivery import Outcome
 from sheaf_client.contracts.base import BaseRequest
 
 log = logging.getLogger("sheaf.engine")
@@ -29,7 +29,7 @@ class BatchRecord:
         seconds: How long the call took.
         ended: When it was over, by `time.time()`.
         failures: Members that the model failed on.
-        calls: What `Observer.began` gave for each member.
+        tokens: What `Observer.began` gave for each member.
     """
 
     model: str
@@ -40,7 +40,7 @@ class BatchRecord:
     seconds: float
     ended: float
     failures: int
-    calls: Sequence[Any]
+    tokens: Sequence[Any]
 
 
 class Observer:
@@ -53,15 +53,15 @@ class Observer:
         """A request has come, in its caller's context; what is returned travels with it."""
         return None
 
-    def ended(self, call: Any, outcome: Outcome | None) -> None:
+    def ended(self, token: Any, outcome: Outcome | None) -> None:
         """A request has its answer or its error; None where the caller left. Once for each that began.
 
         Args:
-            call: What `began` gave for it.
+            token: What `began` gave for it.
             outcome: What the caller is told.
         """
 
-    def phase(self, call: Any, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
+    def phase(self, token: Any, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """Surrounds a part of a request's work outside of the model, such as `feast.resolve`."""
         return nullcontext()
 
@@ -78,7 +78,7 @@ class Observer:
         """A model died or hung and was loaded anew."""
 
 
-class Sheltered(Observer):
+class SafeObserver(Observer):
     """Another observer, whose mistakes are logged and cost no request its answer."""
 
     def __init__(self, observer: Observer) -> None:
@@ -91,15 +91,15 @@ class Sheltered(Observer):
             log.exception(_FAILED)
             return None
 
-    def ended(self, call: Any, outcome: Outcome | None) -> None:
+    def ended(self, token: Any, outcome: Outcome | None) -> None:
         try:
-            self._observer.ended(call, outcome)
+            self._observer.ended(token, outcome)
         except Exception:
             log.exception(_FAILED)
 
-    def phase(self, call: Any, name: str) -> AbstractContextManager[None]:
+    def phase(self, token: Any, name: str) -> AbstractContextManager[None]:
         try:
-            return self._observer.phase(call, name)
+            return self._observer.phase(token, name)
         except Exception:
             log.exception(_FAILED)
             return nullcontext()

@@ -10,32 +10,31 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from sheaf.backends.base import ModelBackend
-from sheaf.backends.operations import operation_of
 from sheaf.backends.owners import owned
 from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.admission import admit
-from sheaf.engine.allocator import keep_large_arrays
-from sheaf.engine.answers import Outcome, Outlet, Reply, Waiter, into_future, unwrap
 from sheaf.engine.aside import aside
-from sheaf.engine.asked import Asked
 from sheaf.engine.cache import AnswerCache
-from sheaf.engine.gathering import GATHERING
+from sheaf.engine.coalescing import COALESCING
+from sheaf.engine.delivery import Outcome, Reply, Sink, Waiter, into_future, unwrap
+from sheaf.engine.entries import make_entry
+from sheaf.engine.fast_path import FastLane
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamEvent, StreamJob
-from sheaf.engine.lane import Lane
+from sheaf.engine.malloc_tuning import keep_freed_memory
 from sheaf.engine.model import LoadedModel
-from sheaf.engine.observer import Observer, Sheltered
+from sheaf.engine.observer import Observer, SafeObserver
+from sheaf.engine.pending import PendingRequest
 from sheaf.engine.process import orphan_in_forks
-from sheaf.engine.sharing import Leave, SharedCalls
+from sheaf.engine.sharing import Release, SharedCalls
 from sheaf.engine.streams import Event, aiterate, iterate
-from sheaf.engine.watch import Departure, OutletT, Watch
+from sheaf.engine.terms import CallOptions, CallTerms
+from sheaf.engine.tracker import Cancel, RequestTracker, SinkT
 from sheaf.lora import ActiveAdapters
-from sheaf.scheduling.batch import bucket_value
-from sheaf.scheduling.queue import Bill, Entry
+from sheaf.scheduling.queue import Entry
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -43,24 +42,15 @@ from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError, UnavailableError
 
 
-class Asking(TypedDict, total=False):
-    """What callers may say of a request besides the request itself; `ModelRuntime` tells what each is."""
-
-    timeout: float | None
-    priority: int
-    tenant: str
-    bill: Bill | None
-
-
 def _given(reply: Reply) -> Reply:
     return reply
 
 
-def _leave_all(asked: Sequence[Asked | ProblemError]) -> None:
+def _cancel_all(asked: Sequence[PendingRequest | ProblemError]) -> None:
     """Nobody waits for the answers any more."""
     for one in asked:
-        if isinstance(one, Asked):
-            one.depart()
+        if isinstance(one, PendingRequest):
+            one.cancel()
 
 
 #: Seconds between two looks whether a load was interrupted.
@@ -82,10 +72,10 @@ class ModelRuntime:
 
     def __init__(self, spec: ModelSpec, observer: Observer | None = None) -> None:
         self.spec = spec
-        self._observer = Sheltered(observer or Observer())
+        self._observer = SafeObserver(observer or Observer())
         self._clock = time.monotonic
         self._model = LoadedModel(spec, self._observer, self._clock)
-        self._lane: Lane | None = None
+        self._lane: FastLane | None = None
         self._successor: ModelRuntime | None = None
         self._orphaned = False
         #: Whether the backend is told whose a request is, since it keeps something for them.
@@ -121,10 +111,10 @@ class ModelRuntime:
         """
         if self._lane is not None:
             return
-        keep_large_arrays()
-        lane = Lane(self.spec.name, self._model, self.spec.batch_policy, self._clock)
+        keep_freed_memory()
+        lane = FastLane(self.spec.name, self._model, self.spec.batch_policy, self._clock)
         lane.start()
-        loading = lane.call(self._model.load)
+        loading = lane.run_on_thread(self._model.load)
         end = math.inf if timeout is None else self._clock() + timeout
         try:
             # A signal need not wake this thread, where a library has threads of its own.
@@ -143,7 +133,7 @@ class ModelRuntime:
     def orphan(self) -> None:
         """This process is a fork, without the model's thread: refuse what comes."""
         self._lane, self._orphaned = None, True
-        self._observer = Sheltered(Observer())  # the host's own may have locks that nobody gives back
+        self._observer = SafeObserver(Observer())  # the host's own may have locks that nobody gives back
 
     def stop(self, *, drain: bool = True) -> None:
         """Take no more requests, finish those that wait (or refuse them), let go of the model."""
@@ -181,7 +171,7 @@ class ModelRuntime:
         """About how many bytes the answer takes as JSON, for hosts that bound what they hold."""
         return self._model.backend.answer_size(request)
 
-    def submit(self, request: BaseRequest, **terms: Unpack[Asking]) -> Future[Any]:
+    def submit(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> Future[Any]:
         """Put a request in line; its future holds the response. Cancelling it frees the place.
 
         Raises:
@@ -190,48 +180,48 @@ class ModelRuntime:
             UnavailableError: The model is not loaded.
         """
         future: Future[BaseResponse] = Future()
-        watch = self._open(request, lambda: into_future(future), Terms(**terms))
-        future.add_done_callback(lambda done: watch.depart() if done.cancelled() else None)
+        tracker = self._track(request, lambda: into_future(future), CallTerms(**terms))
+        future.add_done_callback(lambda done: tracker.cancel() if done.cancelled() else None)
         return future
 
-    def predict_now(self, request: BaseRequest, **terms: Unpack[Asking]) -> Any:
+    def predict_now(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> Any:
         """Answer one request, waiting in this thread."""
-        watch = self._open(request, Waiter, Terms(**terms), here=self.backend.inline)
-        if watch.outlet is None:
-            assert watch.outcome is not None  # noqa: S101 - who has no outlet was answered at once
-            return unwrap(watch.outcome)
+        tracker = self._track(request, Waiter, CallTerms(**terms), here=self.backend.inline)
+        if tracker.sink is None:
+            assert tracker.outcome is not None  # noqa: S101 - who has no sink was answered at once
+            return unwrap(tracker.outcome)
         try:
-            outcome = watch.outlet.wait(terms.get("timeout"))
+            outcome = tracker.sink.wait(terms.get("timeout"))
         except BaseException:
-            watch.depart()
+            tracker.cancel()
             raise
         if outcome is None:
-            raise watch.late()
+            raise tracker.late()
         return unwrap(outcome)
 
-    def ask(self, request: BaseRequest, **terms: Unpack[Asking]) -> Asked:
+    def ask(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> PendingRequest:
         """Put a request to the model from an event loop; raises as `submit` does. Await its `answer`."""
-        return self._asked(request, Terms(**terms))
+        return self._asked(request, CallTerms(**terms))
 
-    async def ask_aside(self, request: BaseRequest, **terms: Unpack[Asking]) -> Asked:
+    async def ask_aside(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> PendingRequest:
         """`ask` for a large request: the backend's checks of it run on a thread, and the loop goes on."""
-        (asked,) = await self._ask_aside([request], Terms(**terms))
+        (asked,) = await self._ask_aside([request], CallTerms(**terms))
         if isinstance(asked, ProblemError):
             raise asked from asked.__cause__
         return asked
 
-    async def predict(self, request: BaseRequest, **terms: Unpack[Asking]) -> Any:
+    async def predict(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> Any:
         """Answer one request; cancelling the caller frees its place."""
         return await self.ask(request, **terms).answer()
 
     async def predict_many(
-        self, requests: Sequence[BaseRequest], *, large: bool = False, **terms: Unpack[Asking]
+        self, requests: Sequence[BaseRequest], *, large: bool = False, **terms: Unpack[CallOptions]
     ) -> list[Any | ProblemError]:
         """Answer or refuse each request by itself, in their order; together they take turns as one call.
 
         Where they are `large`, they are put in line on a thread, as by `ask_aside`.
         """
-        own = Terms(**terms, call=object() if len(requests) > 1 else None)
+        own = CallTerms(**terms, call=object() if len(requests) > 1 else None)
         asked = await self._ask_aside(requests, own) if large else []
 
         async def one(place: int) -> Any | ProblemError:
@@ -244,34 +234,36 @@ class ModelRuntime:
         try:
             return await asyncio.gather(*map(one, range(len(requests))))
         except asyncio.CancelledError:
-            _leave_all(asked)  # whose turn to wait has not come
+            _cancel_all(asked)  # whose turn to wait has not come
             raise
 
-    async def _ask_aside(self, requests: Sequence[BaseRequest], terms: Terms) -> list[Asked | ProblemError]:
+    async def _ask_aside(
+        self, requests: Sequence[BaseRequest], terms: CallTerms
+    ) -> list[PendingRequest | ProblemError]:
         """Put requests in line on a thread; who is cancelled meanwhile frees their places."""
         replies = [Reply() for _ in requests]  # they are of this loop
 
-        def open_all() -> list[Asked | ProblemError]:
-            asked: list[Asked | ProblemError] = []
+        def open_all() -> list[PendingRequest | ProblemError]:
+            asked: list[PendingRequest | ProblemError] = []
             for request, reply in zip(requests, replies, strict=True):
                 try:
-                    watch = self._open(request, partial(_given, reply), terms)
+                    tracker = self._track(request, partial(_given, reply), terms)
                 except ProblemError as error:
                     asked.append(error)
                 else:
-                    asked.append(Asked(watch, terms.timeout))
+                    asked.append(PendingRequest(tracker, terms.timeout))
             return asked
 
-        return await aside(open_all, _leave_all)
+        return await aside(open_all, _cancel_all)
 
     def stream(
-        self, request: BaseRequest, *, large: bool = False, **terms: Unpack[Asking]
+        self, request: BaseRequest, *, large: bool = False, **terms: Unpack[CallOptions]
     ) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps.
 
         A `large` request is put in line on a thread, as by `ask_aside`.
         """
-        own = Terms(**terms)
+        own = CallTerms(**terms)
         return aiterate(
             lambda emit: self._open_stream(request, emit, own),
             own.timeout,
@@ -279,102 +271,112 @@ class ModelRuntime:
             large=large,
         )
 
-    def iter_stream(self, request: BaseRequest, **terms: Unpack[Asking]) -> Generator[Event, None, None]:
+    def iter_stream(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> Generator[Event, None, None]:
         """`stream` for threads."""
-        own = Terms(**terms)
+        own = CallTerms(**terms)
         return iterate(
             lambda emit: self._open_stream(request, emit, own), own.timeout, str(request.request_id)
         )
 
-    def _asked(self, request: BaseRequest, terms: Terms) -> Asked:
-        return Asked(self._open(request, Reply, terms, here=self._model.backend.inline), terms.timeout)
+    def _asked(self, request: BaseRequest, terms: CallTerms) -> PendingRequest:
+        return PendingRequest(
+            self._track(request, Reply, terms, here=self._model.backend.inline), terms.timeout
+        )
 
-    def _open(
-        self, request: BaseRequest, make: Callable[[], OutletT], terms: Terms, *, here: bool = False
-    ) -> Watch[OutletT]:
-        """Have a request answered into an outlet, made where the answer is not there at once.
+    def _track(
+        self, request: BaseRequest, make: Callable[[], SinkT], terms: CallTerms, *, here: bool = False
+    ) -> RequestTracker[SinkT]:
+        """Have a request answered into a sink, made where the answer is not there at once.
 
         With `here` the answer may be computed in this thread, if nobody else is in line.
         """
-        watch = Watch(self._observer, self.spec.name, request, make)
+        tracker = RequestTracker(self._observer, self.spec.name, request, make)
         try:
-            self._ask(request, watch, terms, here=here)
+            self._admit(request, tracker, terms, here=here)
         except BaseException as error:  # noqa: BLE001 - told in other words
-            refused = watch.refused(error)
+            refused = tracker.refused(error)
             raise refused from refused.__cause__
-        return watch
+        return tracker
 
-    def _ask(self, asked: BaseRequest, watch: Watch[Any], terms: Terms, *, here: bool = False) -> None:
+    def _admit(
+        self, asked: BaseRequest, tracker: RequestTracker[Any], terms: CallTerms, *, here: bool = False
+    ) -> None:
         try:
             lane, backend = self._open_lane(), self._model.backend
             request = owned(asked, terms.tenant) if self._owned else asked
             adapters = admit(backend, self.spec, request)
             if self._shared is None or not backend.deterministic(request):
-                job = self._job(request, watch, watch)
-                watch.leave = self._enter(lane, job, adapters, terms, watch, here=here)[1]
+                job = self._make_job(request, tracker, tracker)
+                tracker.release = self._put_in_line(lane, job, adapters, terms, tracker, here=here)[1]
                 return
 
-            def enter(outlet: Outlet) -> tuple[Entry[Job], Leave]:
-                return self._enter(lane, self._job(request, outlet, watch), adapters, terms, watch, here=here)
+            def submit(sink: Sink) -> tuple[Entry[Job], Release]:
+                return self._put_in_line(
+                    lane, self._make_job(request, sink, tracker), adapters, terms, tracker, here=here
+                )
 
-            watch.wait()  # others may have its outcome for it
+            tracker.ensure_sink()  # others may have its outcome for it
             deadline = None if terms.timeout is None else self._clock() + terms.timeout
-            met = self._shared.ask(request, watch, deadline, enter, terms.tenant)
+            met = self._shared.ask(request, tracker, deadline, submit, terms.tenant)
         except UnavailableError:
             if self._successor is None:
                 raise
-            self._successor._ask(asked, watch, terms, here=here)  # noqa: SLF001 - one of us
+            self._successor._admit(asked, tracker, terms, here=here)  # noqa: SLF001 - one of us
             return
-        watch.leave = met.leave
+        tracker.release = met.release
         self._observer.cached(self.spec.name, hit=met.hit)
 
-    def _job(self, request: BaseRequest, outlet: Outlet, watch: Watch[Any]) -> Job:
+    def _make_job(self, request: BaseRequest, sink: Sink, tracker: RequestTracker[Any]) -> Job:
         kind = StepJob if self._model.backend.steps(request) else PredictJob
-        return kind(request, outlet, watch.call)
+        return kind(request, sink, tracker.token)
 
-    def _enter(
+    def _put_in_line(
         self,
-        lane: Lane,
+        lane: FastLane,
         job: Job,
         adapters: ActiveAdapters,
-        terms: Terms,
-        watch: Watch[Any],
+        terms: CallTerms,
+        tracker: RequestTracker[Any],
         *,
         here: bool = False,
-    ) -> tuple[Entry[Job], Leave]:
-        entry = self._entry(job, adapters, terms)
+    ) -> tuple[Entry[Job], Release]:
+        entry = make_entry(job, adapters, terms, self._model.backend, self.spec.batch_policy, self._clock())
         here = here and isinstance(job, PredictJob)
-        lanes = GATHERING.get() if here else None
+        lanes = COALESCING.get() if here else None
         if lanes is not None:
             lanes[lane] = None
-            lane.submit(entry, rouse=False)
-        elif not (here and lane.run_here(entry, watch.wait)):
-            watch.wait()
+            lane.submit(entry, wake=False)
+        elif not (here and lane.run_here(entry, tracker.ensure_sink)):
+            tracker.ensure_sink()
             lane.submit(entry)
 
-        def leave() -> None:
+        def release() -> None:
             job.abandon()
             lane.discard(entry)
 
-        return entry, leave
+        return entry, release
 
     def _open_stream(
-        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms
-    ) -> Departure:
+        self, request: BaseRequest, emit: Callable[[StreamEvent], None], terms: CallTerms
+    ) -> Cancel:
         def finish(outcome: Outcome) -> None:
             emit(outcome if isinstance(outcome, ProblemError) else ResultEvent(outcome))
 
-        watch = Watch(self._observer, self.spec.name, request, lambda: finish, streamed=True)
+        tracker = RequestTracker(self._observer, self.spec.name, request, lambda: finish, streamed=True)
         try:
-            watch.wait()
-            self._begin_stream(request, emit, terms, watch)
+            tracker.ensure_sink()
+            self._begin_stream(request, emit, terms, tracker)
         except BaseException as error:  # noqa: BLE001 - told in other words
-            refused = watch.refused(error)
+            refused = tracker.refused(error)
             raise refused from refused.__cause__
-        return watch.depart
+        return tracker.cancel
 
     def _begin_stream(
-        self, asked: BaseRequest, emit: Callable[[StreamEvent], None], terms: Terms, watch: Watch[Any]
+        self,
+        asked: BaseRequest,
+        emit: Callable[[StreamEvent], None],
+        terms: CallTerms,
+        tracker: RequestTracker[Any],
     ) -> None:
         if self.backend.streams():
             try:
@@ -382,44 +384,21 @@ class ModelRuntime:
                 adapters = admit(self.backend, self.spec, request)
                 job: Job | None = None
                 if self.backend.steps(request):
-                    job = StepJob(request, watch, watch.call, emit)
+                    job = StepJob(request, tracker, tracker.token, emit)
                 elif not isinstance(self.backend, StepwiseBackend):
-                    job = StreamJob(request, watch.emitter(emit), watch.call)
+                    job = StreamJob(request, tracker.emitter(emit), tracker.token)
                 if job is not None:
-                    watch.leave = self._enter(lane, job, adapters, terms, watch)[1]
+                    tracker.release = self._put_in_line(lane, job, adapters, terms, tracker)[1]
                     return
             except UnavailableError:
                 if self._successor is None:
                     raise
-                self._successor._begin_stream(asked, emit, terms, watch)  # noqa: SLF001 - one of us
+                self._successor._begin_stream(asked, emit, terms, tracker)  # noqa: SLF001 - one of us
                 return
         emit(ProgressEvent(step=0, total_steps=1))
-        self._ask(asked, watch, terms)
+        self._admit(asked, tracker, terms)
 
-    def _entry(self, job: Job, adapters: ActiveAdapters, terms: Terms) -> Entry[Job]:
-        now, request, backend = self._clock(), job.request, self._model.backend
-        key, bucket = backend.batch_key(request), self.spec.batch_policy.bucket_by
-        if backend.operations:
-            key = (key, operation_of(request))
-        if bucket:
-            key = (key, bucket_value(request, bucket))
-        if adapters and not backend.mixes_adapters:
-            key = (key, adapters)
-        hash(key)
-        steps = 0
-        if isinstance(job, StreamJob):
-            key = job  # its steps run alone
-        elif isinstance(job, StepJob):
-            key, steps = ("steps", key), backend.steps(request)
-        cost = float(backend.cost(request))
-        if not 0 <= cost < math.inf:
-            raise ValueError(f"a request cannot cost {cost}")
-        deadline = None if terms.timeout is None else now + terms.timeout
-        return Entry(
-            job, key, cost, now, deadline, terms.priority, terms.tenant, steps, terms.call, bill=terms.bill
-        )
-
-    def _open_lane(self) -> Lane:
+    def _open_lane(self) -> FastLane:
         lane = self._lane
         if lane is None:
             if self._orphaned:
@@ -430,14 +409,3 @@ class ModelRuntime:
             raise UnavailableError("The model is not loaded.", retry_after=1)
         self._model.check_open()
         return lane
-
-
-@dataclass(slots=True, eq=False)
-class Terms:
-    """On what terms a request is answered: its seconds, its urgency, who asks and who pays, in what call."""
-
-    timeout: float | None = None
-    priority: int = 0
-    tenant: str = ""
-    bill: Bill | None = None
-    call: object = None

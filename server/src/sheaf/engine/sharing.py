@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sheaf.engine.answers import Outcome, Outlet
 from sheaf.engine.cache import AnswerCache, readdress
-from sheaf.engine.execution import as_problem, readdressed
+from sheaf.engine.delivery import Outcome, Sink
+from sheaf.engine.faults import problem_for, readdressed
 from sheaf.engine.jobs import Job
 from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf.scheduling.queue import Entry
@@ -21,16 +21,16 @@ from sheaf_client.contracts.base import BaseRequest, BaseResponse
 log = logging.getLogger("sheaf.engine")
 
 #: What a caller that goes away calls, so that its place is free.
-Leave: TypeAlias = Callable[[], None]
-#: Puts a call of the model in line with its outlet; gives its place there, and how to give that up.
-Enter: TypeAlias = Callable[[Outlet], tuple[Entry[Job], Leave]]
+Release: TypeAlias = Callable[[], None]
+#: Puts a call of the model in line with its sink; gives its place there, and how to give that up.
+Submit: TypeAlias = Callable[[Sink], tuple[Entry[Job], Release]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Lookup:
     """How a request was met; `hit` where no call of its own was needed."""
 
-    leave: Leave
+    release: Release
     hit: bool
 
 
@@ -43,32 +43,32 @@ class SharedCalls:
         self._flights: dict[bytes, _Flight] = {}
 
     def ask(
-        self, request: BaseRequest, outlet: Outlet, deadline: float | None, enter: Enter, tenant: str = ""
-    ) -> Asked:
+        self, request: BaseRequest, sink: Sink, deadline: float | None, submit: Submit, tenant: str = ""
+    ) -> Lookup:
         """Answer from what is kept, join an equal call, or `enter` a new one; raises what that raises."""
         key = self.cache.key(request, tenant)
         kept = self.cache.get(key, request)
         if kept is not None:
-            outlet(kept)
-            return Asked(lambda: None, hit=True)
+            sink(kept)
+            return Lookup(lambda: None, hit=True)
         with self._lock:
             flight = self._flights.get(key)
-            joined = flight is not None and flight.join(request, outlet, deadline)
+            joined = flight is not None and flight.join(request, sink, deadline)
             if flight is None or not joined:
                 flight = self._flights[key] = _Flight(self, key)
-                flight.join(request, outlet, deadline)
+                flight.join(request, sink, deadline)
         if not joined:
             try:
-                entry, flight.give_up = enter(flight.land)
+                entry, flight.give_up = submit(flight.land)
             except BaseException as error:
-                problem = as_problem(as_error(error), request)
-                flight.leave(outlet)
+                problem = problem_for(as_error(error), request)
+                flight.leave(sink)
                 flight.land(problem)  # whoever joined meanwhile is refused too
                 if isinstance(error, INTERRUPTS):
                     raise
                 raise problem from problem.__cause__
             flight.entered(entry)
-        return Asked(lambda: flight.leave(outlet), hit=joined)
+        return Lookup(lambda: flight.leave(sink), hit=joined)
 
     def landed(self, key: bytes, flight: _Flight) -> None:
         """A call is over: those who ask from now on are not part of it."""
@@ -84,17 +84,17 @@ class _Flight:
         self._shared = shared
         self._key = key
         self._lock = threading.Lock()
-        self._waiting: list[tuple[BaseRequest, Outlet]] | None = []
+        self._waiting: list[tuple[BaseRequest, Sink]] | None = []
         self._entry: Entry[Job] | None = None
         self._deadline: float | None = 0.0
-        self.give_up: Leave | None = None
+        self.give_up: Release | None = None
 
-    def join(self, request: BaseRequest, outlet: Outlet, deadline: float | None) -> bool:
+    def join(self, request: BaseRequest, sink: Sink, deadline: float | None) -> bool:
         """Wait for this call too; False where it is over. The last deadline of all is the call's."""
         with self._lock:
             if self._waiting is None:
                 return False
-            self._waiting.append((request, outlet))
+            self._waiting.append((request, sink))
             if self._deadline is not None:
                 self._deadline = None if deadline is None else max(deadline, self._deadline)
             if self._entry is not None:
@@ -107,12 +107,12 @@ class _Flight:
             self._entry = entry
             entry.deadline = self._deadline
 
-    def leave(self, outlet: Outlet) -> None:
+    def leave(self, sink: Sink) -> None:
         """One caller has left; the call is given up with the last of them."""
         with self._lock:
             if self._waiting is None:
                 return
-            self._waiting = [waiting for waiting in self._waiting if waiting[1] is not outlet]
+            self._waiting = [waiting for waiting in self._waiting if waiting[1] is not sink]
             if self._waiting:
                 return
             self._waiting = None
@@ -127,7 +127,7 @@ class _Flight:
         with self._lock:
             waiting, self._waiting = self._waiting or [], None
         whole = True  # the answer itself goes to one caller; the others get copies
-        for request, outlet in waiting:
+        for request, sink in waiting:
             try:
                 if isinstance(outcome, ProblemError):
                     own: Outcome = readdressed(outcome, request)
@@ -136,8 +136,8 @@ class _Flight:
                 else:
                     own = readdress(type(outcome), packed or pack(outcome), request)
             except Exception as error:  # noqa: BLE001 - an answer that cannot be copied
-                own = as_problem(error, request)
-            outlet(own)
+                own = problem_for(error, request)
+            sink(own)
 
     def _keep(self, answer: BaseResponse) -> bytes | None:
         """The answer packed, and kept; None where it cannot be packed."""

@@ -1,4 +1,4 @@
-"""One turn of requests that work in steps: who is new is prepared, all take a step, who is done is answered.
+"""One step of requests that work in steps: who is new is prepared, all take a step, who is done is answered.
 
 A fault stays with its request here too. What a step raises is met by halving, as in a batch; what comes
 before the first step and after the last runs for one request alone.
@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sheaf.backends.stepwise import StepwiseBackend
-from sheaf.engine.execution import Died, Halving, as_problem, checked, diagnose, settle
+from sheaf.engine.execution import Bisection, ModelDied, checked, settle
+from sheaf.engine.faults import diagnose, problem_for
 from sheaf.engine.jobs import StepJob
 from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf_client.contracts.base import BaseResponse
@@ -20,8 +21,8 @@ log = logging.getLogger("sheaf.engine")
 
 
 @dataclass(slots=True)
-class Turn:
-    """What came of a turn.
+class StepOutcome:
+    """What came of a step that several requests took together.
 
     Attributes:
         stepped: Jobs that were to take the step.
@@ -36,13 +37,15 @@ class Turn:
     fitted: Sequence[Sequence[StepJob]] | None = None
 
 
-def run_turn(backend: StepwiseBackend, jobs: Sequence[StepJob], *, clock: Callable[[], float]) -> Turn:
-    """Let every job take a step; those that are not settled after it have another turn.
+def step_together(
+    backend: StepwiseBackend, jobs: Sequence[StepJob], *, clock: Callable[[], float]
+) -> StepOutcome:
+    """Let every job take a step; those that are not settled after it have another to take.
 
     Raises:
-        Died: The model cannot go on, and all states are lost.
+        ModelDied: The model cannot go on, and all states are lost.
     """
-    turn = Turn()
+    outcome = StepOutcome()
     running = [job for job in jobs if job.started]
     stepping = list(running)
     for job in jobs:
@@ -57,41 +60,43 @@ def run_turn(backend: StepwiseBackend, jobs: Sequence[StepJob], *, clock: Callab
         except BaseException as raised:  # noqa: BLE001 - whatever a model raises, its neighbours go on
             error = as_error(raised)
             if _diagnosed(backend, job, error) and running:
-                turn.fitted = [running]  # it begins when others are done
+                outcome.fitted = [running]  # it begins when others are done
             else:
-                turn.failures += _fail(job, error)
+                outcome.failures += _fail(job, error)
             continue
         job.compute_seconds += clock() - began
         if not done:
             stepping.append(job)
         else:
-            turn.failures += not _advance(backend, job, clock)
+            outcome.failures += not _advance(backend, job, clock)
     if stepping:
-        _step(backend, stepping, turn, clock)
-    return turn
+        _step(backend, stepping, outcome, clock)
+    return outcome
 
 
-def _step(backend: StepwiseBackend, jobs: list[StepJob], turn: Turn, clock: Callable[[], float]) -> None:
+def _step(
+    backend: StepwiseBackend, jobs: list[StepJob], outcome: StepOutcome, clock: Callable[[], float]
+) -> None:
     def step(jobs: list[StepJob]) -> Sequence[Exception | None]:
         given = backend.step([job.state for job in jobs])
         if len(given) != len(jobs):
             raise RuntimeError(f"backend gave {len(given)} outcomes of a step of {len(jobs)} requests")
-        return [_as_said(outcome) for outcome in given]
+        return [_as_said(one) for one in given]
 
     started = clock()
-    run: Halving[StepJob, None] = Halving(backend, step)
-    run.through(jobs)
-    turn.stepped, turn.seconds = jobs, clock() - started
-    turn.fitted = turn.fitted or run.fitted
-    for job, error in run.outcomes:
-        job.compute_seconds += turn.seconds
+    bisection: Bisection[StepJob, None] = Bisection(backend, step)
+    bisection.run(jobs)
+    outcome.stepped, outcome.seconds = jobs, clock() - started
+    outcome.fitted = outcome.fitted or bisection.fitted
+    for job, error in bisection.outcomes:
+        job.compute_seconds += outcome.seconds
         job.shared = max(job.shared, len(jobs))
         if error is None:
-            turn.failures += not _advance(backend, job, clock)
+            outcome.failures += not _advance(backend, job, clock)
         else:
             _diagnosed(backend, job, error)
-            turn.failures += _fail(job, error)
-    run.outcomes.clear()  # errors hold the frames that hold them
+            outcome.failures += _fail(job, error)
+    bisection.outcomes.clear()  # errors hold the frames that hold them
 
 
 def _as_said(outcome: object) -> Exception | None:
@@ -119,25 +124,25 @@ def _advance(backend: StepwiseBackend, job: StepJob, clock: Callable[[], float])
     except BaseException as raised:  # noqa: BLE001 - as above
         outcome = as_error(raised)
         _diagnosed(backend, job, outcome)
-    let_go(job)
+    discard_state(job)
     job.compute_seconds += clock() - began
     return settle(job, outcome, job.compute_seconds, job.shared)
 
 
 def _diagnosed(backend: StepwiseBackend, job: StepJob, error: Exception) -> bool:
-    """Whether memory ran out; raises `Died` where the model cannot go on."""
+    """Whether memory ran out; raises `ModelDied` where the model cannot go on."""
     died, out_of_memory = diagnose(backend, error)
     if died:
-        raise Died(error, [job]) from error
+        raise ModelDied(error, [job]) from error
     return out_of_memory
 
 
 def _fail(job: StepJob, error: Exception) -> bool:
-    let_go(job)
-    return job.settle(as_problem(error, job.request))
+    discard_state(job)
+    return job.settle(problem_for(error, job.request))
 
 
-def let_go(job: StepJob) -> None:
+def discard_state(job: StepJob) -> None:
     """Have the model discard what it holds for a job; what that raises is logged."""
     try:
         job.close()

@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 
 from sheaf.engine.aside import aside
 from sheaf.engine.jobs import StreamEvent
-from sheaf.engine.watch import Departure
+from sheaf.engine.tracker import Cancel
 from sheaf_client import ProblemError, ResultEvent
 from sheaf_client._binary import binary_size
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError
 
 #: Starts a stream that calls back with its events; returns what cancels it.
-Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Departure]
+Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Cancel]
 Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
@@ -106,7 +106,7 @@ async def aiterate(
             loop.call_soon_threadsafe(there.release)
 
     deadline = None if timeout is None else loop.time() + timeout
-    cancel = await aside(partial(open_stream, emit), _cancel) if large else open_stream(emit)
+    cancel = await aside(partial(open_stream, emit), _cancel_now) if large else open_stream(emit)
     try:
         while True:
             try:
@@ -126,15 +126,15 @@ async def aiterate(
         cancel()
 
 
-def _cancel(departure: Departure) -> None:
-    departure()
+def _cancel_now(cancel: Cancel) -> None:
+    cancel()
 
 
 def _until(end: float) -> float:
     return min(max(0.0, end - time.monotonic()), threading.TIMEOUT_MAX)
 
 
-def _late(cancel: Departure, request_id: str) -> DeadlineExceededError:
+def _late(cancel: Cancel, request_id: str) -> DeadlineExceededError:
     late = DeadlineExceededError("The deadline passed while the model was at work.", request_id=request_id)
     cancel(late)
     return late

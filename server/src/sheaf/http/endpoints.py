@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.engine import ModelRuntime
-from sheaf.engine.allocator import give_back
-from sheaf.engine.answers import unwrap
-from sheaf.engine.asked import Asked
-from sheaf.engine.runtime import Asking
+from sheaf.engine.delivery import unwrap
+from sheaf.engine.malloc_tuning import give_back
+from sheaf.engine.pending import PendingRequest
+from sheaf.engine.terms import CallOptions
 from sheaf.http.batches import PART, batch_parts, compressed_parts, rest_of
 from sheaf.http.bodies import (
     FREE,
@@ -122,7 +122,7 @@ class Endpoints:
         return self._begin(exchange, runtime, operations_of(runtime.spec.model_type).only, terms)
 
     def _begin(
-        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
+        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: CallOptions
     ) -> Awaitable[None]:
         """Put a call to its model at once where that takes no waiting: most bodies are there, and small."""
         runtime.check_open(room=True)
@@ -139,7 +139,12 @@ class Endpoints:
         return Answering(exchange, runtime.ask(contract, **terms))
 
     async def _decode_and_ask(
-        self, exchange: Exchange, runtime: ModelRuntime, body: Body, operation: AnyOperation, terms: Asking
+        self,
+        exchange: Exchange,
+        runtime: ModelRuntime,
+        body: Body,
+        operation: AnyOperation,
+        terms: CallOptions,
     ) -> None:
         def read() -> BaseRequest:
             if body.scattered:
@@ -155,7 +160,7 @@ class Endpoints:
         await Answering(exchange, asked)
 
     async def _read_and_ask(
-        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
+        self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: CallOptions
     ) -> None:
         contract, large = await self._read(exchange, runtime, operation)
         asked = await runtime.ask_aside(contract, **terms) if large else runtime.ask(contract, **terms)
@@ -273,7 +278,7 @@ class Endpoints:
             return as_problem(error)
         return contract
 
-    def _call(self, exchange: Exchange, model_name: str, route: str) -> tuple[ModelRuntime, Asking]:
+    def _call(self, exchange: Exchange, model_name: str, route: str) -> tuple[ModelRuntime, CallOptions]:
         """The model that is called, where the caller may, and the terms of the call."""
         caller = _caller(exchange)
         # Before the model is looked up, so that a key does not tell which others there are.
@@ -282,7 +287,7 @@ class Endpoints:
         exchange.share = Share(self._memory, tenant or _address(exchange))
         runtime = self._runtime(exchange, model_name, route)
         timeout, priority = self._timeout(exchange), caller.priority(exchange)
-        return runtime, Asking(timeout=timeout, priority=priority, tenant=tenant, bill=caller.bill)
+        return runtime, CallOptions(timeout=timeout, priority=priority, tenant=tenant, bill=caller.bill)
 
     def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:
         exchange.route = route
@@ -323,9 +328,9 @@ class Answering(Awaitable[None]):
 
     __slots__ = ("_asked", "_exchange")
 
-    def __init__(self, exchange: Exchange, asked: Asked) -> None:
+    def __init__(self, exchange: Exchange, asked: PendingRequest) -> None:
         self._exchange = exchange
-        self._asked: Asked | None = asked
+        self._asked: PendingRequest | None = asked
 
     @property
     def ready(self) -> bool:
@@ -346,7 +351,7 @@ class Answering(Awaitable[None]):
         if rest is not None:
             await rest
 
-    def _let_go(self) -> Asked:
+    def _let_go(self) -> PendingRequest:
         """The call, which holds the request and its answer: nobody else has it while the client reads."""
         asked = self._asked
         assert asked is not None  # noqa: S101 - answered once

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import anyio.to_thread
 
-from sheaf.engine.allocator import give_back
+from sheaf.engine.malloc_tuning import give_back
 from sheaf.http.limits import Limits
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, OverloadedError, RequestTooLargeError

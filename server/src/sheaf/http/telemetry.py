@@ -20,7 +20,7 @@ access = logging.getLogger("sheaf.access")
 
 #: The status of a request whose client left before its answer was whole; it is in the counts alone.
 CLIENT_LEFT = 499
-#: Asked again and again by machines.
+#: PendingRequest again and again by machines.
 _POLLED = frozenset({"health", "ready", "metrics", "preflight"})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from sheaf.engine.gathering import gathered
+from sheaf.engine.coalescing import coalesced
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -58,7 +58,7 @@ class Gathering:
         self._answer(cycles)
 
     def _answer(self, cycles: Sequence[Taken]) -> None:
-        with gathered() if len(cycles) > 1 else nullcontext():
+        with coalesced() if len(cycles) > 1 else nullcontext():
             begun = [protocol.begin(cycle) for protocol, cycle in cycles]
         for (protocol, cycle), request in zip(cycles, begun, strict=True):
             if request is not None:

@@ -1,6 +1,6 @@
 """Metrics, logs and traces of whatever holds models: a server, a Ray replica, a client in its own process."""
 
-from sheaf.observability.cells import Metric
+from sheaf.observability.counters import Metric
 from sheaf.observability.logs import configure_logging
 from sheaf.observability.metrics import METRICS
 from sheaf.observability.telemetry import Telemetry, process_telemetry

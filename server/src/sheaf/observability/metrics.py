@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from prometheus_client import CollectorRegistry
 
 from sheaf.engine.observer import BatchRecord
-from sheaf.observability.cells import Cells, Metric
+from sheaf.observability.counters import Cells, Metric
 from sheaf_client.errors import BY_CODE
 
 T = TypeVar("T")

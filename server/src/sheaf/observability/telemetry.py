@@ -91,7 +91,8 @@ class Telemetry(Observer):
             _begin_span(tracer, call)
         return call
 
-    def ended(self, call: Any, outcome: BaseResponse | ProblemError | None) -> None:
+    def ended(self, token: Any, outcome: BaseResponse | ProblemError | None) -> None:
+        call: _Call = token
         seconds = time.perf_counter() - call.started
         if isinstance(outcome, ProblemError):
             code = outcome.code
@@ -105,14 +106,14 @@ class Telemetry(Observer):
         if log.isEnabledFor(logging.DEBUG):
             _log(call, code, seconds)
 
-    def phase(self, call: Any, name: str) -> AbstractContextManager[None]:
-        return tracing.child(f"sheaf.{name}", call.span)
+    def phase(self, token: Any, name: str) -> AbstractContextManager[None]:
+        return tracing.child(f"sheaf.{name}", token.span)
 
     def executed(self, batch: BatchRecord) -> None:
         self.metrics.executed(batch)
         tracer = tracing.tracer()
         if tracer is not None:
-            tracing.record_batch(tracer, batch, [call.span for call in batch.calls])
+            tracing.record_batch(tracer, batch, [token.span for token in batch.tokens])
 
     def cached(self, model: str, *, hit: bool) -> None:
         self.metrics.cached(model, hit=hit)

@@ -47,7 +47,7 @@ class FairShare(Generic[TenantT]):
         if deficit < 0:
             self._debts[tenant] = deficit
 
-    def turn(self) -> TenantT:
+    def next_tenant(self) -> TenantT:
         """The tenant to serve now; raises `LookupError` where nobody waits."""
         if not self._ring:
             raise LookupError("nobody waits")
@@ -62,7 +62,7 @@ class FairShare(Generic[TenantT]):
         for tenant in self._ring:
             self._deficits[tenant] += rounds * self._turn_of(tenant)
         self._forgive(rounds * self._quantum)
-        return self.turn()
+        return self.next_tenant()
 
     def has_turn(self, tenant: TenantT) -> bool:
         """Whether a tenant that waits has time left of its turn."""
@@ -148,15 +148,15 @@ class Turns:
         elif tenant in self._calls:
             self._calls[tenant].leave(call)
 
-    def turn(self) -> Flow:
+    def next_flow(self) -> Flow:
         """The flow to serve now; raises `LookupError` where nobody waits."""
-        tenant = self._tenants.turn()
+        tenant = self._tenants.next_tenant()
         calls = self._calls.get(tenant)
         if calls is None:
             return tenant, None
         # Each request that came by itself is a call of its own.
         self._weights[tenant][None] = max(1, self._waiting((tenant, None)))
-        return tenant, calls.turn()
+        return tenant, calls.next_tenant()
 
     def has_turn(self, flow: Flow) -> bool:
         """Whether a flow that waits has time left of its turn."""

@@ -38,7 +38,7 @@ class Entry(Generic[T]):
     Attributes:
         remaining: Steps that are left, of what works in steps; 0 for all else.
         call: The call of many that it came in; None for one that came by itself.
-        turn: When it last took a step.
+        last_step_at: When it last took a step.
         bill: Takes the seconds of the model that it used, on the model's thread; None where nobody counts.
     """
 
@@ -51,7 +51,7 @@ class Entry(Generic[T]):
     tenant: str = ""
     remaining: int = 0
     call: Hashable = None
-    turn: float = -math.inf
+    last_step_at: float = -math.inf
     bill: Bill | None = None
     overtaken: int = 0
     urgency: float = field(default=0.0)
@@ -71,7 +71,7 @@ class Entry(Generic[T]):
     @property
     def since(self) -> float:
         """Since when it has waited for its next turn."""
-        return max(self.arrived, self.turn)
+        return max(self.arrived, self.last_step_at)
 
     @property
     def alone(self) -> bool:
@@ -104,13 +104,13 @@ def _endless(_: Any) -> float:
 class _Heap(Generic[T]):
     """Entries of one flow and key by urgency. Those that left are skipped when they come up."""
 
-    __slots__ = ("entries", "gone", "turn")
+    __slots__ = ("entries", "gone", "last_step_at")
 
     def __init__(self) -> None:
         self.entries: list[Entry[T]] = []
         self.gone = 0
         #: When entries of it last took a step.
-        self.turn = -math.inf
+        self.last_step_at = -math.inf
 
     def first(self) -> Entry[T] | None:
         """The most urgent entry that waits; it stays."""
@@ -204,7 +204,7 @@ class WaitingLine(Generic[T]):
 
     def come_back(self, entry: Entry[T], now: float) -> None:
         """Put an entry in line that has taken a step, for its next."""
-        entry.turn, entry.overtaken = now, 0
+        entry.last_step_at, entry.overtaken = now, 0
         self.add(entry)
 
     def take(self, now: float, max_cost: Callable[[Entry[T]], float] = _endless) -> list[Entry[T]]:
@@ -223,10 +223,10 @@ class WaitingLine(Generic[T]):
         size = self.policy.max_batch_size
         bound = min(max_cost(leader), self.policy.max_batch_cost or math.inf)
         # Room that those whose turn it is leave is for the others.
-        for turn in (True, False):
+        for in_turn in (True, False):
             if len(batch) < size:
                 count = _LOOK_AHEAD * size if bound < math.inf or self._padded else size - len(batch)
-                others = self._most_urgent(leader.key, count, turn=turn)
+                others = self._most_urgent(leader.key, count, in_turn=in_turn)
                 join(
                     batch,
                     others,
@@ -242,7 +242,7 @@ class WaitingLine(Generic[T]):
         if leader.remaining and now < math.inf:
             for lines in self._lines.values():
                 if leader.key in lines:
-                    lines[leader.key].turn = math.nextafter(now, math.inf)  # after who came back now
+                    lines[leader.key].last_step_at = math.nextafter(now, math.inf)  # after who came back now
         for entry in passed:
             if entry.waiting:
                 self._put(entry)
@@ -289,13 +289,13 @@ class WaitingLine(Generic[T]):
         if heap is None:
             heap = lines[entry.key] = _Heap()
         heapq.heappush(heap.entries, entry)
-        heap.turn = max(heap.turn, entry.turn)
+        heap.last_step_at = max(heap.last_step_at, entry.last_step_at)
 
     def _leader(self, now: float) -> Entry[T] | None:
         """The entry that leads, of the flow whose turn it is: the most urgent where none works in steps."""
         if not self._depth:
             return None
-        lines = self._lines[self._turns.turn()]
+        lines = self._lines[self._turns.next_flow()]
         heaps = list(lines.values())
         if self.policy.wait == "always":
             # The window belongs to the key: whoever has filled it or waited it out may lead.
@@ -310,14 +310,14 @@ class WaitingLine(Generic[T]):
         """The place of a key: that of its most urgent entry, or for what works in steps, of its last turn."""
         first = heap.entries[0]
         boost = first.priority * self.policy.priority_seconds
-        return max(first.urgency, heap.turn - boost), first.number
+        return max(first.urgency, heap.last_step_at - boost), first.number
 
-    def _most_urgent(self, key: Hashable, count: int, *, turn: bool) -> list[Entry[T]]:
+    def _most_urgent(self, key: Hashable, count: int, *, in_turn: bool) -> list[Entry[T]]:
         """Take out the most urgent entries of a key, in order, of flows that have a turn or have none."""
         heaps = [
             lines[key]
             for flow, lines in self._lines.items()
-            if key in lines and self._turns.has_turn(flow) == turn
+            if key in lines and self._turns.has_turn(flow) == in_turn
         ]
         found: list[Entry[T]] = []
         while len(found) < count:
@@ -340,7 +340,7 @@ class WaitingLine(Generic[T]):
         waiting = [entry for heap in heaps for entry in heap.entries if entry.waiting]
         if not waiting:
             return math.inf
-        if waiting[0].alone or any(heap.turn > -math.inf for heap in heaps):
+        if waiting[0].alone or any(heap.last_step_at > -math.inf for heap in heaps):
             return now
         cost = cost_of([entry.cost for entry in waiting], padded=self._padded)
         limit = self.policy.max_batch_cost

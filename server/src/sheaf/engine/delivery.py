@@ -1,4 +1,4 @@
-"""Where an answer goes: each job has one outlet, used once, whoever comes first.
+"""Where an answer goes: each job has one sink, used once, whoever comes first.
 
 A caller that waits in a thread, one that awaits in an event loop and one that holds a future are told in
 their own ways. Event loops are woken once for all answers of a batch.
@@ -21,7 +21,7 @@ from sheaf_client.contracts.base import BaseResponse
 
 #: A response, or why there is none.
 Outcome: TypeAlias = BaseResponse | ProblemError
-Outlet: TypeAlias = Callable[[Outcome], None]
+Sink: TypeAlias = Callable[[Outcome], None]
 
 
 class Waiter:
@@ -117,8 +117,8 @@ def mailbox() -> Mailbox:
     return found
 
 
-def into_future(future: Future[Any]) -> Outlet:
-    """The outlet that fills a future for threads."""
+def into_future(future: Future[Any]) -> Sink:
+    """The sink that fills a future for threads."""
 
     def put(outcome: Outcome) -> None:
         with contextlib.suppress(InvalidStateError):  # the caller left first

@@ -19,7 +19,7 @@ _SETTINGS = ((-1, 256 * 2**20), (-3, 32 * 2**20))
 _OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
-def keep_large_arrays() -> bool:
+def keep_freed_memory() -> bool:
     """Set the thresholds for the whole process; whether they hold.
 
     Nothing is done where the environment has settings of its own, or the allocator is another.

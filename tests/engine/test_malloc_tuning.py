@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sheaf.engine.allocator import keep_large_arrays
+from sheaf.engine.malloc_tuning import keep_freed_memory
 
 NAMES = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"]
 
@@ -19,10 +19,10 @@ NAMES = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"]
 def test_the_thresholds_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    assert keep_large_arrays()
+    assert keep_freed_memory()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setting_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "131072")
-    assert not keep_large_arrays()
+    assert not keep_freed_memory()

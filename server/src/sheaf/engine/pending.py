@@ -5,35 +5,35 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sheaf.engine.answers import Outcome, Reply, unwrap
-from sheaf.engine.watch import Watch
+from sheaf.engine.delivery import Outcome, Reply, unwrap
+from sheaf.engine.tracker import RequestTracker
 
 
-class Asked:
+class PendingRequest:
     """One request on its way; for the loop that asked."""
 
-    __slots__ = ("_timeout", "_watch")
+    __slots__ = ("_timeout", "_tracker")
 
-    def __init__(self, watch: Watch[Reply], timeout: float | None) -> None:
-        self._watch = watch
+    def __init__(self, tracker: RequestTracker[Reply], timeout: float | None) -> None:
+        self._tracker = tracker
         self._timeout = timeout
 
     @property
     def outcome(self) -> Outcome | None:
         """The response or error, where it is there."""
-        watch = self._watch
-        if watch.outcome is not None or watch.outlet is None:
-            return watch.outcome
-        return watch.outlet.outcome
+        tracker = self._tracker
+        if tracker.outcome is not None or tracker.sink is None:
+            return tracker.outcome
+        return tracker.sink.outcome
 
-    def depart(self) -> None:
+    def cancel(self) -> None:
         """The caller goes away."""
-        self._watch.depart()
+        self._tracker.cancel()
 
     async def answer(self) -> Any:
         """The response, once it is there; an error is raised. Cancelling its caller frees the place."""
-        watch = self._watch
-        reply = watch.wait()  # before the look, so that what comes after it is not missed
+        tracker = self._tracker
+        reply = tracker.ensure_sink()  # before the look, so that what comes after it is not missed
         outcome = self.outcome
         if outcome is not None:
             return unwrap(outcome)
@@ -43,7 +43,7 @@ class Asked:
             async with asyncio.timeout(self._timeout):
                 return unwrap(await reply.wait())
         except TimeoutError:
-            raise watch.late() from None
+            raise tracker.late() from None
         except asyncio.CancelledError:
-            watch.depart()
+            tracker.cancel()
             raise

@@ -21,7 +21,7 @@ class _Process:
     threshold = gc.get_threshold()
 
 
-def settle_heap() -> None:
+def freeze_heap() -> None:
     """Leave what is there now out of the passes to come. For hosts whose process does nothing but serve."""
     if not _Process.settled:
         _Process.settled, _Process.threshold = True, gc.get_threshold()
@@ -33,13 +33,13 @@ def settle_heap() -> None:
     gc.freeze()
 
 
-def resettle_heap() -> None:
+def refreeze_heap() -> None:
     """The same again after a model came or went, or what is left of it would stay; elsewhere nothing."""
     if _Process.settled:
-        settle_heap()
+        freeze_heap()
 
 
-def unsettle_heap() -> None:
+def unfreeze_heap() -> None:
     """Have the passes look at everything again."""
     if _Process.settled:
         gc.set_threshold(*_Process.threshold)

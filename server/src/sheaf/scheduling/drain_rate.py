@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Pace:
+class DrainRate:
     """Seconds per entry over the last batches, the latest counting most."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a lane gives its turns to: the model behind it, batches of jobs, and functions of the host."""
+"""What a lane works with: its model, what there is to do, and how those are told who get no answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Protocol
 
 from sheaf.engine.jobs import Job
@@ -14,10 +15,10 @@ from sheaf.scheduling.queue import Entry
 from sheaf_client.errors import DeadlineExceededError, UnavailableError
 
 
-class Model(Protocol):
-    """What a lane needs of the model whose jobs it runs; all but `hung` on its thread or a guest's.
+class LaneModel(Protocol):
+    """What a lane needs of the model whose jobs it runs; all but `hung` on its thread or a caller's.
 
-    `reload` and `let_go` may still run on a thread that was given up, beside its successor.
+    `reload` and `unload_backend` may still run on a thread that was given up, beside its successor.
     """
 
     @property
@@ -42,14 +43,14 @@ class Model(Protocol):
         ...
 
     def reload(self, wanted: Callable[[], bool], /) -> Any:
-        """Load another in the place of one that died, for `adopt`, or `let_go` once it is not `wanted`."""
+        """Load another for one that died: for `adopt`, or once it is not `wanted`, `unload_backend`."""
         ...
 
     def adopt(self, loaded: Any, /) -> None:
         """Use what `reload` gave."""
         ...
 
-    def let_go(self, loaded: Any, /) -> None:
+    def unload_backend(self, loaded: Any, /) -> None:
         """Unload what `reload` gave."""
         ...
 
@@ -60,6 +61,24 @@ class Model(Protocol):
     def unload(self) -> None:
         """Let go of the model: nothing follows."""
         ...
+
+
+class LaneState(Enum):
+    """How far a lane is on its way from its first job to its end."""
+
+    OPEN = auto()
+    #: It takes no more jobs, and finishes those that wait.
+    DRAINING = auto()
+    #: It takes no more jobs, and refuses those that wait.
+    REFUSING = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """There is nothing to do, for so many seconds; None for until somebody comes."""
+
+    seconds: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -81,14 +100,14 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LaneTask:
     """A function that somebody wants run on the lane's thread, and the seconds it may take."""
 
     function: Callable[[], Any]
     future: Future[Any]
     limit: float | None = None
 
-    def make(self) -> None:
+    def run(self) -> None:
         try:
             result = self.function()
         except BaseException as error:  # noqa: BLE001 - handed to the one who asked
@@ -99,12 +118,12 @@ class Call:
                 self.future.set_result(result)
 
 
-def tell_late(entries: Sequence[Entry[Job]]) -> None:
+def fail_expired(entries: Sequence[Entry[Job]]) -> None:
     for entry in entries:
         entry.item.settle(DeadlineExceededError("The deadline passed before the model could begin."))
 
 
-def tell_stopped(entries: Sequence[Entry[Job]]) -> None:
+def fail_stopped(entries: Sequence[Entry[Job]]) -> None:
     for entry in entries:
         entry.item.settle(stopping())
 

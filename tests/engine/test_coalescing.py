@@ -14,8 +14,8 @@ import pytest
 from sheaf.backends.base import BackendDiedError
 from sheaf.engine import ModelRuntime
 from sheaf.engine import model as engine_model
-from sheaf.engine.asked import Asked
-from sheaf.engine.gathering import gathered
+from sheaf.engine.coalescing import coalesced
+from sheaf.engine.pending import Asked
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import BackendError, DeadlineExceededError, InvalidRequestError, UnavailableError
@@ -45,7 +45,7 @@ def test_they_run_as_one_batch_on_this_thread(make_request: MakeRequest) -> None
     world, observer = World(), Watching()
 
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(float(i)), timeout=10) for i in range(5)]
             assert [a.outcome for a in asked] == [None] * 5
             assert world.calls == []
@@ -66,7 +66,7 @@ def test_more_than_a_batch_holds_are_all_answered(make_request: MakeRequest) -> 
     world = World()
 
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(float(i))) for i in range(7)]
         assert [await end_of(a) for a in asked] == [*range(7)]
 
@@ -87,7 +87,7 @@ def test_a_fault_stays_with_the_request_that_caused_it(make_request: MakeRequest
             raise InvalidRequestError("unlucky")
 
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(v)) for v in (1.0, POISON, 2.0)]
             with pytest.raises(InvalidRequestError, match="unlucky"):
                 runtime.ask(make_request(13.0))
@@ -109,7 +109,7 @@ def test_a_model_that_dies_of_one_answers_the_others(
             raise BackendDiedError
 
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(v)) for v in (1.0, POISON, 2.0)]
         assert kinds([await end_of(a) for a in asked]) == [1, BackendError, 2]
 
@@ -128,7 +128,7 @@ def test_where_the_model_is_at_work_they_wait_for_it(make_request: MakeRequest) 
     async def day() -> None:
         first = runtime.submit(make_request(0.0))
         assert world.entered.wait(10)
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(float(i))) for i in (1, 2)]
         assert [a.outcome for a in asked] == [None, None]
         ends = asyncio.gather(*map(end_of, asked))
@@ -145,7 +145,7 @@ def test_where_the_model_is_at_work_they_wait_for_it(make_request: MakeRequest) 
 def test_who_gathers_and_fails_leaves_nobody_behind(make_request: MakeRequest) -> None:
     async def day() -> None:
         asked: list[Asked] = []
-        with contextlib.suppress(ZeroDivisionError), gathered():
+        with contextlib.suppress(ZeroDivisionError), coalesced():
             asked.append(runtime.ask(make_request(1.0)))
             raise ZeroDivisionError
         assert await end_of(asked[0]) == 1
@@ -160,7 +160,7 @@ def test_an_interrupt_in_one_model_leaves_the_others_served(make_request: MakeRe
 
     async def day(other: ModelRuntime) -> None:
         def gather() -> None:
-            with gathered():
+            with coalesced():
                 asked.extend(model.ask(make_request(1.0)) for model in (other, interrupted, runtime))
 
         asked: list[Asked] = []
@@ -179,7 +179,7 @@ def test_an_interrupt_in_one_model_leaves_the_others_served(make_request: MakeRe
 @pytest.mark.parametrize("drain", [True, False])
 def test_a_model_that_stops_meanwhile_tells_everybody(make_request: MakeRequest, *, drain: bool) -> None:
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(float(i))) for i in range(3)]
             stopper = threading.Thread(target=lambda: runtime.stop(drain=drain))
             stopper.start()
@@ -203,7 +203,7 @@ def test_a_deadline_that_passes_meanwhile_is_told(
     late = [timeout < 1 for timeout in timeouts]
 
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(float(i)), timeout=t) for i, t in enumerate(timeouts)]
             time.sleep(0.05)  # noqa: ASYNC251 - the loop is held up
         ends = [DeadlineExceededError if passed else i for i, passed in enumerate(late)]
@@ -221,7 +221,7 @@ def test_a_window_is_kept(make_request: MakeRequest) -> None:
 
     async def day() -> None:
         before = time.monotonic()
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(float(i))) for i in range(2)]
         assert [a.outcome for a in asked] == [None, None]
         assert [await end_of(a) for a in asked] == [0, 1]
@@ -236,7 +236,7 @@ def test_equal_requests_share_a_call_where_answers_are_kept(make_request: MakeRe
     world = World()
 
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(v)) for v in (1.0, 1.0, 2.0)]
         assert [await end_of(a) for a in asked] == [1, 1, 2]
 
@@ -250,7 +250,7 @@ def test_a_model_that_is_not_quick_runs_on_its_own_thread(make_request: MakeRequ
     world = World()
 
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(float(i))) for i in range(3)]
         assert [await end_of(a) for a in asked] == [0, 1, 2]
 
@@ -263,7 +263,7 @@ def test_who_leaves_frees_the_place(make_request: MakeRequest) -> None:
     world = World()
 
     async def day() -> None:
-        with gathered():
+        with coalesced():
             asked = [runtime.ask(make_request(float(i))) for i in range(2)]
             asked[0]._watch.depart()
             assert runtime.depth == 1

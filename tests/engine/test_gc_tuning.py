@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sheaf.engine.heap import resettle_heap, settle_heap, unsettle_heap
+from sheaf.engine.gc_tuning import freeze_heap, refreeze_heap, unfreeze_heap
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry
 from sheaf.spec import ModelSpec
@@ -27,19 +27,19 @@ SPEC = ModelSpec(name="cyclic", backend_cls=Cyclic)
 
 @pytest.fixture
 def settled() -> Iterator[None]:
-    unsettle_heap()
+    unfreeze_heap()
     yield
-    unsettle_heap()
+    unfreeze_heap()
 
 
 @pytest.mark.usefixtures("settled")
 def test_only_a_process_that_settled_is_settled_again() -> None:
-    resettle_heap()
+    refreeze_heap()
     assert gc.get_freeze_count() == 0
-    settle_heap()
+    freeze_heap()
     assert gc.get_freeze_count() > 10_000
     gc.unfreeze()
-    resettle_heap()
+    refreeze_heap()
     assert gc.get_freeze_count() > 10_000
 
 
@@ -47,7 +47,7 @@ def test_only_a_process_that_settled_is_settled_again() -> None:
 @pytest.mark.parametrize("change", ["unload", "update"])
 def test_a_model_that_goes_is_let_go_of(change: str) -> None:
     models = LocalModels.start([SPEC], Telemetry())
-    settle_heap()
+    freeze_heap()
     backend = weakref.ref(models.get("cyclic").backend)
     if change == "unload":
         models.unload("cyclic")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from sheaf.engine.answers import Outcome, Outlet
-from sheaf.engine.execution import as_problem
+from sheaf.engine.delivery import Outcome, Sink
+from sheaf.engine.faults import problem_for
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.observer import Observer
 from sheaf.interrupts import INTERRUPTS, as_error
@@ -14,65 +14,65 @@ from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import DeadlineExceededError, InternalServerError
 
-OutletT = TypeVar("OutletT", bound=Outlet)
+SinkT = TypeVar("SinkT", bound=Sink)
 
 
-class Departure(Protocol):
+class Cancel(Protocol):
     """What a caller that goes away calls, with the error that it is told, if any."""
 
     def __call__(self, why: ProblemError | None = None, /) -> None: ...
 
 
-class Watch(Generic[OutletT]):
+class RequestTracker(Generic[SinkT]):
     """One request under an observer's eyes; called with its outcome.
 
-    Most requests of quick models are answered while their caller asks, who needs no outlet then: `wait` makes
-    it. Who has called that looks whether there is an `outcome` before it waits.
+    Quick models often answer before `submit` returns, so the sink is made when it is needed. Call
+    `ensure_sink`, then look at `outcome` once more before you wait.
 
     Attributes:
-        call: What the observer gave for the request.
-        outcome: What came before there was an outlet.
-        outlet: Where the outcome goes, from `wait` on.
-        leave: Frees the request's place in line.
+        token: What the observer gave for the request.
+        outcome: What came before there was a sink.
+        sink: Where the outcome goes, from `ensure_sink` on.
+        release: Frees the request's place in line.
     """
 
-    __slots__ = ("_make", "_model", "_observer", "_open", "_request", "call", "leave", "outcome", "outlet")
+    __slots__ = ("_make", "_model", "_observer", "_open", "_request", "outcome", "release", "sink", "token")
 
     def __init__(
         self,
         observer: Observer,
         model: str,
         request: BaseRequest,
-        make: Callable[[], OutletT],
+        make: Callable[[], SinkT],
         *,
         streamed: bool = False,
     ) -> None:
         self._observer, self._model, self._request, self._make = observer, model, request, make
-        self.call: Any = observer.began(model, request, streamed=streamed)
+        self.token: Any = observer.began(model, request, streamed=streamed)
         self._open = [True]
         self.outcome: Outcome | None = None
-        self.outlet: OutletT | None = None
-        self.leave: Callable[[], None] | None = None
+        self.sink: SinkT | None = None
+        self.release: Callable[[], None] | None = None
 
-    def wait(self) -> OutletT:
-        """The outlet, made here where the outcome is not there at once."""
-        outlet = self.outlet
-        if outlet is None:
-            outlet = self.outlet = self._make()
-        return outlet
+    def ensure_sink(self) -> SinkT:
+        """The sink, made here where the outcome is not there at once."""
+        sink = self.sink
+        if sink is None:
+            sink = self.sink = self._make()
+        return sink
 
     def __call__(self, outcome: Outcome) -> None:
         # Before the caller is told, who may ask for the counts at once.
         self.end(outcome)
-        if self.outlet is None:
+        if self.sink is None:
             self.outcome = outcome
-        if self.outlet is not None:  # it may have been made meanwhile
-            self.outlet(outcome)
+        if self.sink is not None:  # it may have been made meanwhile
+            self.sink(outcome)
 
     def refused(self, error: BaseException) -> BaseException:
         """An error on the request's way into the line: what to raise, which says nothing of the inside."""
         # A backend's mistake must not look like the caller's.
-        told = error if isinstance(error, INTERRUPTS) else as_problem(as_error(error), self._request)
+        told = error if isinstance(error, INTERRUPTS) else problem_for(as_error(error), self._request)
         known = told if isinstance(told, ProblemError) else InternalServerError()
         self._observer.refused(self._model, known.code)
         self.end(known)
@@ -84,20 +84,20 @@ class Watch(Generic[OutletT]):
             self._open.pop()  # one thread alone gets it
         except IndexError:
             return
-        self._observer.ended(self.call, outcome)
+        self._observer.ended(self.token, outcome)
 
-    def depart(self, why: ProblemError | None = None, /) -> None:
+    def cancel(self, why: ProblemError | None = None, /) -> None:
         """The caller goes away."""
         self.end(why)
-        if self.leave is not None:
-            self.leave()
+        if self.release is not None:
+            self.release()
 
     def late(self) -> DeadlineExceededError:
         """The caller's time is over, and it goes away: what it is told."""
         late = DeadlineExceededError(
             "The deadline passed before the answer was ready.", request_id=str(self._request.request_id)
         )
-        self.depart(late)
+        self.cancel(late)
         return late
 
     def emitter(self, emit: Callable[[StreamEvent], None]) -> Callable[[StreamEvent], None]:
