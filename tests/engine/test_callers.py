@@ -14,7 +14,7 @@ import pytest
 from sheaf.backends.base import BackendDiedError
 from sheaf.engine import model as engine_model
 from sheaf.engine.delivery import Outcome
-from sheaf.engine.runtime import Terms
+from sheaf.engine.terms import CallTerms
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import BackendError
@@ -93,22 +93,22 @@ def test_every_caller_hears_exactly_once_whatever_happens(
         for i in range(per_thread):
             value = dice.choices([float(i % 7), POISON, KILLER], [30, 4, 1])[0]
             outcomes: list[Outcome] = []
-            terms = Terms(dice.choice([None, None, 20.0, 0.0005]), dice.randrange(3), f"t{number % 3}")
+            terms = CallTerms(dice.choice([None, None, 20.0, 0.0005]), dice.randrange(3), f"t{number % 3}")
             goes = dice.random() < 0.3
             with lock:
                 told.append(outcomes)
                 left.append(goes)
             here = backend.inline and dice.random() < 0.5
             try:
-                watch = runtime._open(make_request(value), lambda o=outcomes: o.append, terms, here=here)
+                tracker = runtime._track(make_request(value), lambda o=outcomes: o.append, terms, here=here)
             except ProblemError as error:
                 outcomes.append(error)
                 continue
-            if watch.sink is None:
-                assert watch.outcome is not None
-                outcomes.append(watch.outcome)
+            if tracker.sink is None:
+                assert tracker.outcome is not None
+                outcomes.append(tracker.outcome)
             if goes:
-                watch.depart()
+                tracker.cancel()
 
     observer = Watching()
     with steered(

@@ -202,10 +202,10 @@ def test_a_loop_that_is_gone_is_not_kept(make_request: MakeRequest) -> None:
     """Callers that make a loop for each call leave none of them behind."""
     import gc
 
-    from sheaf.engine import answers
+    from sheaf.engine import delivery
 
     gc.collect()
-    before = set(answers._mailboxes)  # of servers that other tests keep running
+    before = set(delivery._mailboxes)  # of servers that other tests keep running
     world = World()
     world.hooks["predict"] = world.hold
     with steered(world) as runtime:
@@ -221,7 +221,7 @@ def test_a_loop_that_is_gone_is_not_kept(make_request: MakeRequest) -> None:
             assert asyncio.run(runtime.predict(make_request(1.0))).mean[0] == 1
         nothing_left(runtime)
     gc.collect()
-    assert set(answers._mailboxes) <= before
+    assert set(delivery._mailboxes) <= before
 
 
 def test_an_answer_for_a_loop_that_is_closed_is_dropped(make_request: MakeRequest) -> None:

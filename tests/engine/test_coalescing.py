@@ -15,7 +15,7 @@ from sheaf.backends.base import BackendDiedError
 from sheaf.engine import ModelRuntime
 from sheaf.engine import model as engine_model
 from sheaf.engine.coalescing import coalesced
-from sheaf.engine.pending import Asked
+from sheaf.engine.pending import PendingRequest
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import BackendError, DeadlineExceededError, InvalidRequestError, UnavailableError
@@ -29,7 +29,7 @@ def run(day: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(day(), 30))
 
 
-async def end_of(asked: Asked) -> Any:
+async def end_of(asked: PendingRequest) -> Any:
     """The value that was answered, or the error."""
     try:
         return (await asked.answer()).mean[0]
@@ -144,7 +144,7 @@ def test_where_the_model_is_at_work_they_wait_for_it(make_request: MakeRequest) 
 
 def test_who_gathers_and_fails_leaves_nobody_behind(make_request: MakeRequest) -> None:
     async def day() -> None:
-        asked: list[Asked] = []
+        asked: list[PendingRequest] = []
         with contextlib.suppress(ZeroDivisionError), coalesced():
             asked.append(runtime.ask(make_request(1.0)))
             raise ZeroDivisionError
@@ -163,7 +163,7 @@ def test_an_interrupt_in_one_model_leaves_the_others_served(make_request: MakeRe
             with coalesced():
                 asked.extend(model.ask(make_request(1.0)) for model in (other, interrupted, runtime))
 
-        asked: list[Asked] = []
+        asked: list[PendingRequest] = []
         with pytest.raises(KeyboardInterrupt):
             gather()
         assert [await end_of(a) for a in (asked[0], asked[2])] == [1, 1]
@@ -265,7 +265,7 @@ def test_who_leaves_frees_the_place(make_request: MakeRequest) -> None:
     async def day() -> None:
         with coalesced():
             asked = [runtime.ask(make_request(float(i))) for i in range(2)]
-            asked[0]._watch.depart()
+            asked[0].cancel()
             assert runtime.depth == 1
         assert await end_of(asked[1]) == 1
 
