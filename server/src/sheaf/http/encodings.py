@@ -20,6 +20,8 @@ _JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()
 _QUALITY = re.compile(r"0(\.\d*)?|\.\d+|1(\.0*)?")
 #: Answers smaller than this are not worth compressing.
 MIN_COMPRESSED = 16 * 1024
+#: Items of a list in a header that are looked at, and parameters of each; a head has room for thousands.
+_MOST_ITEMS, _MOST_PARAMETERS = 64, 8
 #: Members of a gzip file that a body may be made of, and bytes of it that are unpacked at a time.
 _MOST_MEMBERS, _GZIP_PIECE = 4096, 2**15
 #: Blocks of zstd that may be small, and the bytes that the others must have on average.
@@ -73,7 +75,8 @@ def compressed(content: bytes, accept_encoding: str) -> bytes | None:
 
 def decompressor(encoding: str, limits: Limits) -> Callable[[bytes], bytes] | None:
     """The function that undoes a content encoding, within the limits on size and ratio; None for identity."""
-    names = [name for item in encoding.split(",") if (name := item.strip().lower()) not in ("", "identity")]
+    items = encoding.split(",", _MOST_ITEMS)  # what is beyond stays together, and is no encoding's name
+    names = [name for item in items if (name := item.strip().lower()) not in ("", "identity")]
     if not names:
         return None
     name = ", ".join(names)
@@ -170,11 +173,16 @@ def _check_frames(content: bytes) -> None:
             raise EOFError
 
 
+def listed(header: str) -> list[str]:
+    """The items of a list in a header, of very many the first."""
+    return header.split(",", _MOST_ITEMS)[:_MOST_ITEMS]
+
+
 def qualities(header: str) -> dict[str, float]:
     """Token → quality of an Accept-like header, from 0 to 1; 0 where it is no such number."""
     found: dict[str, float] = {}
-    for item in header.split(","):
-        token, *parameters = (part.strip().lower() for part in item.split(";"))
+    for item in listed(header):
+        token, *parameters = (part.strip().lower() for part in item.split(";", _MOST_PARAMETERS))
         quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         found[token] = float(quality) if _QUALITY.fullmatch(quality) else 0.0
     return found

@@ -37,6 +37,8 @@ log = logging.getLogger("sheaf.http")
 _MAX_UNHEARD, _EARLY = 2**20, 4
 #: Requests that may wait behind the one that is answered, and bytes that are read at once where more came.
 _MOST_WAITING, _FEW = 16, 512
+#: Bytes of a URL: paths here are short, and escapes in it take a microsecond each.
+_LONGEST_URL = 4096
 #: Status, code and title of what a connection is refused by.
 _Refusal: TypeAlias = tuple[int, str, str]
 
@@ -185,7 +187,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         headers = self.headers
         size = len(self.url) + sum([len(name) + len(value) for name, value in headers])
-        if size > self._limits.max_head or len(headers) > self._limits.max_headers:
+        lines = len(headers)
+        if size > self._limits.max_head or lines > self._limits.max_headers or len(self.url) > _LONGEST_URL:
             self._refusal = _HEAD_TOO_LARGE
             raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
         parser: Any = self.parser
