@@ -10,8 +10,8 @@ from typing import Any
 import zstandard
 
 from sheaf.http.limits import Limits
-from sheaf_client._base import Model
-from sheaf_client._binary import MSGPACK_TYPE, pack
+from sheaf.http.writing import encode_document, encode_short
+from sheaf_client._binary import MSGPACK_TYPE
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, UnsupportedMediaTypeError
 
@@ -47,16 +47,11 @@ def wants_msgpack(accept: str) -> bool:
     return mine > 0 and mine >= quality.get("application/*", quality.get("*/*", 0.0))
 
 
-def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, bytes]:
-    """An answer as the Accept header asks for it, and its content type."""
+def encode_response(answer: BaseResponse, accept: str, *, short: bool = False) -> tuple[bytes, bytes]:
+    """An answer as the Accept header asks for it, and its content type; one that is `short` in one go."""
     packed = wants_msgpack(accept)
-    return encode_document(answer, packed=packed), content_type(packed=packed)
-
-
-def encode_document(document: Model, *, packed: bool) -> bytes:
-    """An answer or a problem as MessagePack or JSON."""
-    # `model_dump_json` as bytes, without the text between.
-    return pack(document) if packed else document.__pydantic_serializer__.to_json(document)
+    encode = encode_short if short else encode_document
+    return encode(answer, packed=packed), content_type(packed=packed)
 
 
 def content_type(*, packed: bool) -> bytes:
