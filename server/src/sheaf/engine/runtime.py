@@ -31,7 +31,7 @@ from sheaf.engine.model import LoadedModel
 from sheaf.engine.observer import Observer, Sheltered
 from sheaf.engine.process import orphan_in_forks
 from sheaf.engine.sharing import Leave, SharedCalls
-from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.engine.streams import Event, Room, aiterate, iterate, unbounded
 from sheaf.engine.watch import Departure, OutletT, Watch
 from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
@@ -264,11 +264,17 @@ class ModelRuntime:
         return await aside(open_all, _leave_all)
 
     def stream(
-        self, request: BaseRequest, *, large: bool = False, **terms: Unpack[Asking]
+        self,
+        request: BaseRequest,
+        *,
+        large: bool = False,
+        room: Room = unbounded,
+        **terms: Unpack[Asking],
     ) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps.
 
-        A `large` request is put in line on a thread, as by `ask_aside`.
+        A `large` request is put in line on a thread, as by `ask_aside`. Events that a slow reader lets wait
+        take their `room`; where there is none the oldest are dropped.
         """
         own = Terms(**terms)
         return aiterate(
@@ -276,6 +282,7 @@ class ModelRuntime:
             own.timeout,
             str(request.request_id),
             large=large,
+            room=room,
         )
 
     def iter_stream(self, request: BaseRequest, **terms: Unpack[Asking]) -> Generator[Event, None, None]:

@@ -222,7 +222,9 @@ class Endpoints:
         runtime, terms = self._call(exchange, model_name, "stream")
         runtime.check_open(room=True)
         contract, large = await self._read(exchange, runtime, None)
-        events = runtime.stream(contract, large=large, **terms)
+        # A share of their own: events come on the model's thread.
+        room = Share(self._memory, _owner(exchange)).has_room
+        events = runtime.stream(contract, large=large, room=room, **terms)
         del contract
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await while_connected(exchange.receive, anext(events))
