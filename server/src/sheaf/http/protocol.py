@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from sheaf.http.closing import Early, Presence, Unheard
 from sheaf.http.flow import HeldFlow, is_crowded
-from sheaf.http.framing import Framing
+from sheaf.http.framing import Framing, has_body
 from sheaf.http.heads import Head, Origins
 from sheaf.http.limits import Limits
 from sheaf.http.problems import PROBLEM_TYPE
@@ -194,12 +194,18 @@ class BoundedProtocol(HttpToolsProtocol):
         parser: Any = self.parser
         version = parser.get_http_version()
         fault = self._framing.fault(version, parser.get_method(), self.url, headers)
+        upgrade = parser.should_upgrade()
+        if fault is None and upgrade and has_body(headers):
+            # The parser would take the body for the next request.
+            fault = "A request with a body cannot change the protocol: send no Upgrade."
         if fault is not None:
             self._refusal = 400, "malformed", fault
             raise ValueError(fault)
         if version == "1.0":
             self.expect_100_continue = False  # it knows no answers before the answer
         super().on_headers_complete()
+        if upgrade:
+            self.cycle.keep_alive = False  # what follows is of another protocol, and is not read
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope = cast("dict[str, Any]", cycle.scope)
