@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
+from sheaf.api.materials import AtomsProgress
 from sheaf.api.operations import OPERATIONS as NAMES
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._common import refuse
@@ -36,6 +39,21 @@ class Patient(Echo):
         return respond(request, TimeSeriesResponse, **fields, frequency=request.frequency)
 
 
+class Moving(Refusing):
+    """Tells a hundred steps of as many atoms as there are, and then refuses them."""
+
+    model_type = "materials"
+    operations = frozenset(NAMES["materials"])
+
+    def stream(self, request: Any) -> Iterator[AtomsProgress]:
+        atoms = len(request.atomic_numbers)
+        for step in range(1, 101):
+            positions = np.full((atoms, 3), step, np.float32)
+            told = {"positions": positions, "n_atoms": atoms, "energy": 0.0, "max_force": 0.0}
+            yield AtomsProgress(step=step, total_steps=100, **told)
+        raise refuse("", "This model refuses everything.")
+
+
 def _class_of(model_type: str) -> type[Refusing]:
     members: dict[str, Any] = {"model_type": model_type, "operations": frozenset(NAMES[model_type])}
     return type(f"Refusing_{model_type}", (Refusing,), members)
@@ -47,3 +65,4 @@ EVERY = [
     ModelSpec(name="echo", backend_cls=Patient, backend_kwargs={"seconds": 0.05}),
 ]
 FORECASTS = ["statsforecast"]
+MOVING = [ModelSpec(name="atoms", backend_cls=Moving)]

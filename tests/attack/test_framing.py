@@ -11,7 +11,7 @@ import pytest
 
 from sheaf.embedded import EmbeddedServer
 from tests.attack.conftest import Serve
-from tests.http.conftest import ECHO, GOOD, answers_of, connect, read_all, read_answer, whole
+from tests.http.conftest import ECHO, GOOD, answers_of, connect, head, read_all, read_answer, whole
 
 CONTENT = json.dumps(GOOD).encode()
 CHUNK = b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT)
@@ -171,3 +171,26 @@ def test_a_client_of_http_1_0_is_asked_for_nothing(server: EmbeddedServer, versi
             assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(CONTENT)
         assert read_all(connection).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_behind_an_upgrade_is_no_request(serve: Serve, protocol: str, *, chunked: bool) -> None:
+    hidden = whole()
+    framing = {"transfer-encoding": "chunked"} if chunked else {"content-length": str(len(hidden))}
+    with connect(serve()) as connection:
+        connection.sendall(head(connection="Upgrade", upgrade=protocol, **framing))
+        with contextlib.suppress(OSError):  # it is closed by now
+            connection.sendall(hidden)
+        answers = answers_of(read_all(connection))
+    assert [status for status, _, _ in answers] == [400]
+    assert answers[0][1]["connection"] == "close"
+
+
+def test_who_would_change_the_protocol_is_answered_in_this_one(serve: Serve) -> None:
+    fields = b"Host: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n"
+    with connect(serve()) as connection:
+        connection.sendall(b"GET /echo/health HTTP/1.1\r\n" + fields + b"\r\n" + whole())
+        answers = answers_of(read_all(connection))
+    assert [status for status, _, _ in answers] == [200]
+    assert answers[0][1]["connection"] == "close"

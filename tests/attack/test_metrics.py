@@ -1,10 +1,15 @@
-"""A key for some models is told the counts of those alone."""
+"""A key for some models is told the counts of those alone, and who asks for metrics holds nobody up."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+
 import httpx
 import pytest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.spec import ModelSpec
@@ -41,3 +46,24 @@ def test_metrics_tell_a_key_of_the_models_that_it_may_call(serve: Serve, *, open
     assert told("some")[0] == {"mine"}
     assert told("some")[1] == everything[1]
     assert told("none") == (set(), set())
+
+
+class Told(Collector):
+    """Notes the threads on which metrics are made."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def collect(self) -> Iterator[Metric]:
+        self.threads.append(threading.current_thread().name)
+        yield from ()
+
+
+def test_metrics_are_made_on_no_event_loop(serve: Serve) -> None:
+    server = serve()
+    told = Told()
+    server._models.telemetry.registry.register(told)
+    told.threads.clear()
+    assert httpx.get(f"{server.url}/metrics").status_code == 200
+    assert told.threads
+    assert "sheaf-http" not in told.threads

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -129,3 +130,37 @@ def test_many_whole_requests_are_answered_in_their_order(serve: Serve) -> None:
         for number in range(500):
             status, answer = read_answer(connection, rest)
             assert (status, answer["mean"]) == (200, [float(number)])
+
+
+def test_few_of_many_requests_are_read_ahead(serve: Serve) -> None:
+    server = serve(GATED)
+    with connect(server) as connection:
+        connection.sendall(whole())
+        assert gated(server).entered.wait(20)
+        small, count = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 3000
+        sending = threading.Thread(target=connection.sendall, args=(small * count + whole(),))
+        sending.start()
+        (protocol,) = protocols(server)
+        wait_until(lambda: protocol.flow.read_paused)
+        # A head takes kilobytes once it is read, and time: so few that others wait for none of it.
+        assert 1 <= len(protocol.pipeline) < 50
+        gated(server).gate.set()
+        rest = bytearray()
+        statuses = [read_answer(connection, rest)[0] for _ in range(count + 2)]
+        sending.join()
+    assert statuses == [200] + [404] * count + [200]
+
+
+def test_requests_that_are_read_later_are_answered_to_who_sends_no_more(serve: Serve) -> None:
+    server = serve()
+    with connect(server) as connection:
+        connection.sendall(numbered(300))
+        connection.shutdown(socket.SHUT_WR)
+        answers = answers_of(read_all(connection))
+    assert [json.loads(content)["mean"] for _, _, content in answers] == [[float(n)] for n in range(300)]
+
+
+def protocols(server: EmbeddedServer) -> list[Any]:
+    """The connections of a server, as it holds them."""
+    assert server._server is not None
+    return list(server._server.server_state.connections)

@@ -30,7 +30,7 @@ from sheaf.engine.observer import Observer, SafeObserver
 from sheaf.engine.pending import PendingRequest
 from sheaf.engine.process import orphan_in_forks
 from sheaf.engine.sharing import Release, SharedCalls
-from sheaf.engine.streams import Event, aiterate, iterate
+from sheaf.engine.streams import Event, Room, aiterate, iterate, unbounded
 from sheaf.engine.terms import CallOptions, CallTerms
 from sheaf.engine.tracker import Cancel, RequestTracker, SinkT
 from sheaf.lora import ActiveAdapters
@@ -257,11 +257,17 @@ class ModelRuntime:
         return await aside(open_all, _cancel_all)
 
     def stream(
-        self, request: BaseRequest, *, large: bool = False, **terms: Unpack[CallOptions]
+        self,
+        request: BaseRequest,
+        *,
+        large: bool = False,
+        room: Room = unbounded,
+        **terms: Unpack[CallOptions],
     ) -> AsyncGenerator[Event, None]:
         """Progress events, then the result; leaving the iteration cancels the work between two steps.
 
-        A `large` request is put in line on a thread, as by `ask_aside`.
+        A `large` request is put in line on a thread, as by `ask_aside`. Events that a slow reader lets wait
+        take their `room`; where there is none the oldest are dropped.
         """
         own = CallTerms(**terms)
         return aiterate(
@@ -269,6 +275,7 @@ class ModelRuntime:
             own.timeout,
             str(request.request_id),
             large=large,
+            room=room,
         )
 
     def iter_stream(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> Generator[Event, None, None]:

@@ -25,7 +25,16 @@ Event: TypeAlias = ProgressEvent | ResultEvent[Any]
 
 
 #: Events, and bytes of their arrays, that a slow reader may fall behind.
-MAX_PENDING, MAX_PENDING_BYTES = 256, 64 * 2**20
+MAX_PENDING, MAX_PENDING_BYTES = 256, 16 * 2**20
+
+#: Takes so many bytes more for events that wait, or gives them back where less than 0; False where there is
+#: no room for them. On any thread.
+Room: TypeAlias = Callable[[int], bool]
+
+
+def unbounded(_: int) -> bool:
+    """Room for whatever waits."""
+    return True
 
 
 class Pending:
@@ -33,32 +42,52 @@ class Pending:
 
     The model never waits for a reader: where too much waits, the oldest progress is dropped. The end of a
     stream never is.
+
+    Args:
+        room: Asked for room for the arrays of events.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room = unbounded) -> None:
         self._events: deque[tuple[StreamEvent, int]] = deque()
         self._bytes = 0
+        self._room = room
+        self._closed = False
         self._lock = threading.Lock()
 
     def put(self, event: StreamEvent) -> None:
         """Add an event; the end of the stream is the last, so what is dropped for it is progress."""
         size = binary_size(event) if isinstance(event, ProgressEvent) else 0
         with self._lock:
-            self._events.append((event, size))
-            self._bytes += size
-            while len(self._events) > 1 and (
-                len(self._events) > MAX_PENDING or self._bytes > MAX_PENDING_BYTES
+            if self._closed:
+                return
+            while self._events and (
+                len(self._events) >= MAX_PENDING or self._bytes + size > MAX_PENDING_BYTES
             ):
-                self._bytes -= self._events.popleft()[1]
+                self._take()
+            while not (fits := not size or self._room(size)) and self._events:
+                self._take()
+            if fits:
+                self._events.append((event, size))
+                self._bytes += size
 
     def take(self) -> StreamEvent | None:
         """The oldest event; None where the one that a `put` told of was dropped."""
         with self._lock:
-            if not self._events:
-                return None
-            event, size = self._events.popleft()
+            return self._take() if self._events else None
+
+    def close(self) -> None:
+        """Nobody reads any more: what waits, and what still comes, is dropped."""
+        with self._lock:
+            self._closed = True
+            while self._events:
+                self._take()
+
+    def _take(self) -> StreamEvent:
+        event, size = self._events.popleft()
+        if size:
             self._bytes -= size
-            return event
+            self._room(-size)
+        return event
 
 
 def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Generator[Event, None, None]:
@@ -89,14 +118,19 @@ def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Genera
 
 
 async def aiterate(
-    open_stream: Open, timeout: float | None, request_id: str, *, large: bool = False
+    open_stream: Open,
+    timeout: float | None,
+    request_id: str,
+    *,
+    large: bool = False,
+    room: Room = unbounded,
 ) -> AsyncGenerator[Event, None]:
     """The events of a stream, waiting in the running event loop; an error is raised.
 
-    That of a `large` request is opened on a thread.
+    That of a `large` request is opened on a thread. Those that wait take their `room`.
     """
     loop = asyncio.get_running_loop()
-    pending = Pending()
+    pending = Pending(room)
     there = asyncio.Semaphore(0)
 
     def emit(event: StreamEvent) -> None:
@@ -124,6 +158,7 @@ async def aiterate(
                 return
     finally:
         cancel()
+        pending.close()
 
 
 def _cancel_now(cancel: Cancel) -> None:

@@ -12,9 +12,9 @@ from functools import partial
 import anyio.to_thread
 import zstandard
 
-from sheaf.http.encodings import encode_document
 from sheaf.http.memory import Memory
 from sheaf.http.problems import as_problem
+from sheaf.http.writing import encode_document
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
 

@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sheaf.document import Deployment, Version, document_of
-from sheaf.http.encodings import JSON_TYPE, qualities
+from sheaf.http.encodings import JSON_TYPE, listed, qualities
 from sheaf_client.contracts.models import ModelInfo
 
 SCALAR = "scalar-1.72.1.js.gz"
@@ -157,7 +157,7 @@ def _header(request: Request, name: str) -> str:
 
 
 def _tags(request: Request) -> list[str]:
-    return [tag.strip().removeprefix("W/") for tag in _header(request, "if-none-match").split(",")]
+    return [tag.strip().removeprefix("W/") for tag in listed(_header(request, "if-none-match"))]
 
 
 def _takes_gzip(request: Request) -> bool:

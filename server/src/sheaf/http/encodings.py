@@ -10,8 +10,8 @@ from typing import Any
 import zstandard
 
 from sheaf.http.limits import Limits
-from sheaf_client._base import Model
-from sheaf_client._binary import MSGPACK_TYPE, pack
+from sheaf.http.writing import encode_document, encode_short
+from sheaf_client._binary import MSGPACK_TYPE
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, UnsupportedMediaTypeError
 
@@ -20,6 +20,8 @@ _JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()
 _QUALITY = re.compile(r"0(\.\d*)?|\.\d+|1(\.0*)?")
 #: Answers smaller than this are not worth compressing.
 MIN_COMPRESSED = 16 * 1024
+#: Items of a list in a header that are looked at, and parameters of each; a head has room for thousands.
+_MOST_ITEMS, _MOST_PARAMETERS = 64, 8
 #: Members of a gzip file that a body may be made of, and bytes of it that are unpacked at a time.
 _MOST_MEMBERS, _GZIP_PIECE = 4096, 2**15
 #: Blocks of zstd that may be small, and the bytes that the others must have on average.
@@ -45,16 +47,11 @@ def wants_msgpack(accept: str) -> bool:
     return mine > 0 and mine >= quality.get("application/*", quality.get("*/*", 0.0))
 
 
-def encode_response(answer: BaseResponse, accept: str) -> tuple[bytes, bytes]:
-    """An answer as the Accept header asks for it, and its content type."""
+def encode_response(answer: BaseResponse, accept: str, *, short: bool = False) -> tuple[bytes, bytes]:
+    """An answer as the Accept header asks for it, and its content type; one that is `short` in one go."""
     packed = wants_msgpack(accept)
-    return encode_document(answer, packed=packed), content_type(packed=packed)
-
-
-def encode_document(document: Model, *, packed: bool) -> bytes:
-    """An answer or a problem as MessagePack or JSON."""
-    # `model_dump_json` as bytes, without the text between.
-    return pack(document) if packed else document.__pydantic_serializer__.to_json(document)
+    encode = encode_short if short else encode_document
+    return encode(answer, packed=packed), content_type(packed=packed)
 
 
 def content_type(*, packed: bool) -> bytes:
@@ -73,7 +70,8 @@ def compressed(content: bytes, accept_encoding: str) -> bytes | None:
 
 def decompressor(encoding: str, limits: Limits) -> Callable[[bytes], bytes] | None:
     """The function that undoes a content encoding, within the limits on size and ratio; None for identity."""
-    names = [name for item in encoding.split(",") if (name := item.strip().lower()) not in ("", "identity")]
+    items = encoding.split(",", _MOST_ITEMS)  # what is beyond stays together, and is no encoding's name
+    names = [name for item in items if (name := item.strip().lower()) not in ("", "identity")]
     if not names:
         return None
     name = ", ".join(names)
@@ -170,11 +168,16 @@ def _check_frames(content: bytes) -> None:
             raise EOFError
 
 
+def listed(header: str) -> list[str]:
+    """The items of a list in a header, of very many the first."""
+    return header.split(",", _MOST_ITEMS)[:_MOST_ITEMS]
+
+
 def qualities(header: str) -> dict[str, float]:
     """Token → quality of an Accept-like header, from 0 to 1; 0 where it is no such number."""
     found: dict[str, float] = {}
-    for item in header.split(","):
-        token, *parameters = (part.strip().lower() for part in item.split(";"))
+    for item in listed(header):
+        token, *parameters = (part.strip().lower() for part in item.split(";", _MOST_PARAMETERS))
         quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         found[token] = float(quality) if _QUALITY.fullmatch(quality) else 0.0
     return found

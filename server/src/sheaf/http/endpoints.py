@@ -49,6 +49,7 @@ from sheaf.http.media import check_media
 from sheaf.http.memory import LARGE, Memory, Share
 from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import as_problem
+from sheaf.http.writing import size_of
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -136,7 +137,7 @@ class Endpoints:
         contract = self._checked(contract, exchange)
         body.settle()
         _expect(share, runtime.answer_size(contract))
-        return Answering(exchange, runtime.ask(contract, **terms))
+        return Answering(exchange, runtime.ask(contract, **terms), self._memory)
 
     async def _decode_and_ask(
         self,
@@ -157,7 +158,7 @@ class Endpoints:
         _expect(_share(exchange), runtime.answer_size(contract))
         asked = runtime.ask(contract, **terms)
         del contract  # gone before its answer is
-        await Answering(exchange, asked)
+        await Answering(exchange, asked, self._memory)
 
     async def _read_and_ask(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: CallOptions
@@ -165,7 +166,7 @@ class Endpoints:
         contract, large = await self._read(exchange, runtime, operation)
         asked = await runtime.ask_aside(contract, **terms) if large else runtime.ask(contract, **terms)
         del contract  # gone before its answer is
-        await Answering(exchange, asked)
+        await Answering(exchange, asked, self._memory)
 
     async def batch(self, exchange: Exchange, model_name: str) -> None:
         runtime, terms = self._call(exchange, model_name, "batch")
@@ -211,7 +212,8 @@ class Endpoints:
         """Send the answers one by one where they are large, each once the client has taken the last."""
         packed = wants_msgpack(exchange.header(b"accept"))
         parts, media = batch_parts(outcomes, packed=packed), content_type(packed=packed)
-        first = await offload(_share(exchange).size, partial(next, parts), self._memory)
+        size = sum(size_of(each) for each in outcomes if not isinstance(each, ProblemError))
+        first = await offload(max(size, _share(exchange).size), partial(next, parts), self._memory)
         if not outcomes:
             await _answer_compressed(exchange, first + b"".join(parts), media)
             return
@@ -226,7 +228,9 @@ class Endpoints:
         runtime, terms = self._call(exchange, model_name, "stream")
         runtime.check_open(room=True)
         contract, large = await self._read(exchange, runtime, None)
-        events = runtime.stream(contract, large=large, **terms)
+        # A share of their own: events come on the model's thread.
+        room = Share(self._memory, _owner(exchange)).has_room
+        events = runtime.stream(contract, large=large, room=room, **terms)
         del contract
         # The first event is awaited here, so that a refusal still has a status of its own.
         first = await while_connected(exchange.receive, anext(events))
@@ -326,10 +330,10 @@ class Endpoints:
 class Answering(Awaitable[None]):
     """A call that was put to its model. Awaited by a task, it answers once there is an outcome."""
 
-    __slots__ = ("_asked", "_exchange")
+    __slots__ = ("_asked", "_exchange", "_memory")
 
-    def __init__(self, exchange: Exchange, asked: PendingRequest) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, asked: PendingRequest, memory: Memory) -> None:
+        self._exchange, self._memory = exchange, memory
         self._asked: PendingRequest | None = asked
 
     @property
@@ -359,8 +363,19 @@ class Answering(Awaitable[None]):
         return asked
 
     def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
+        if size_of(answer) > OFFLOAD:
+            return self._write_and_answer([answer])
+        return self._send(*encode_response(answer, self._exchange.header(b"accept"), short=True))
+
+    async def _write_and_answer(self, answers: list[BaseResponse]) -> None:
+        accept = self._exchange.header(b"accept")
+        # Nobody else has the answer, which is let go of once it is written.
+        rest = self._send(*await self._memory.run(lambda: encode_response(answers.pop(), accept)))
+        if rest is not None:
+            await rest
+
+    def _send(self, content: bytes, media: bytes) -> Awaitable[None] | None:
         exchange = self._exchange
-        content, media = encode_response(answer, exchange.header(b"accept"))
         if len(content) >= MIN_COMPRESSED:
             return _answer_compressed(exchange, content, media)
         return None if exchange.answer_now(content, media) else exchange.answer(content, media)

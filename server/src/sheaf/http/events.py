@@ -13,9 +13,9 @@ from sheaf.http.bodies import offload
 from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory
 from sheaf.http.problems import as_problem
+from sheaf.http.writing import encode_document, size_of
 from sheaf_client import ResultEvent
 from sheaf_client._base import Model
-from sheaf_client._binary import binary_size
 from sheaf_client.contracts.events import ErrorEvent
 
 #: What ends a line to `str.splitlines`, and neither in JSON nor in Server-Sent Events; JSON escapes the rest.
@@ -36,7 +36,7 @@ def event_response(
 
 async def _server_sent(
     first: Event, rest: AsyncGenerator[Event, None], memory: Memory
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncIterator[bytes]:
     """The events, each with its number; an error is the last event."""
     number = 0
     try:
@@ -47,23 +47,32 @@ async def _server_sent(
     except Exception as error:  # noqa: BLE001 - the status is long sent; the stream itself must say it
         problem = as_problem(error).to_problem()
         told = ErrorEvent(problem=problem, error=problem.detail or problem.title)
-        yield ServerSentEvent(_line(told, exclude_none=True), event="error", id=str(number + 1))
+        text = _in_one_line(told.model_dump_json(exclude_none=True))
+        yield ServerSentEvent(text, event="error", id=str(number + 1)).encode()
     finally:
         await rest.aclose()
 
 
-async def _event(event: Event, number: int, memory: Memory) -> ServerSentEvent:
+async def _event(event: Event, number: int, memory: Memory) -> bytes:
     told = event.response if isinstance(event, ResultEvent) else event
-    # Others are served while tensors and files become text.
-    data = await offload(binary_size(told), partial(_line, told), memory)
+    # Others are served while tensors, files and many numbers become text.
+    return await offload(size_of(told), partial(_written, event, number), memory)
+
+
+def _written(event: Event, number: int) -> bytes:
     if isinstance(event, ResultEvent):
-        data = '{"type":"result","done":true,' + data[1:]
-    return ServerSentEvent(data, event=event.type, id=str(number))
+        data = '{"type":"result","done":true,' + _line(event.response)[1:]
+    else:
+        data = _line(event)
+    return ServerSentEvent(data, event=event.type, id=str(number)).encode()
 
 
-def _line(told: Model, *, exclude_none: bool = False) -> str:
+def _line(told: Model) -> str:
+    return _in_one_line(encode_document(told, packed=False).decode())
+
+
+def _in_one_line(text: str) -> str:
     """The JSON of an event, one line also to clients that split a stream as they split any text."""
-    text = told.model_dump_json(exclude_none=exclude_none)
     if not text.isascii():
         for end, escape in _LINE_ENDS.items():
             text = text.replace(end, escape)

@@ -10,6 +10,12 @@ _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _VERSIONS = {"1.1": b" HTTP/1.1\r\n", "1.0": b" HTTP/1.0\r\n"}
 
 
+def has_body(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a head says that a body follows."""
+    fields = dict(headers)
+    return b"transfer-encoding" in fields or bool(fields.get(b"content-length", b"").strip(b"0"))
+
+
 class Framing:
     """The heads of one connection's requests as they came, beside what the parser makes of them.
 

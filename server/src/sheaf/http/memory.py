@@ -132,6 +132,14 @@ class Share:
         self.size += more
         self.most = max(self.most, self.size)
 
+    def has_room(self, more: int) -> bool:
+        """Hold so many bytes more, or less, where that can be."""
+        try:
+            self.take(more) if more > 0 else self.hold(self.size + more)
+        except (OverloadedError, RequestTooLargeError):
+            return False
+        return True
+
     def hold(self, size: int) -> None:
         """Hold so many bytes, whatever it held before. What is less is given back, what is more is there."""
         if size != self.size:

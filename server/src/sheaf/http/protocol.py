@@ -22,7 +22,8 @@ from weakref import ref
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sheaf.http.closing import Early, Presence, Unheard
-from sheaf.http.framing import Framing
+from sheaf.http.flow import HeldFlow, is_crowded
+from sheaf.http.framing import Framing, has_body
 from sheaf.http.heads import Head, Origins
 from sheaf.http.limits import Limits
 from sheaf.http.problems import PROBLEM_TYPE
@@ -34,6 +35,10 @@ log = logging.getLogger("sheaf.http")
 #: Most bytes that are read and thrown away of a connection that broke the protocol, and most bodies' bytes of
 #: one whose request was answered early.
 _MAX_UNHEARD, _EARLY = 2**20, 4
+#: Requests that may wait behind the one that is answered, and bytes that are read at once where more came.
+_MOST_WAITING, _FEW = 16, 512
+#: Bytes of a URL: paths here are short, and escapes in it take a microsecond each.
+_LONGEST_URL = 4096
 #: Status, code and title of what a connection is refused by.
 _Refusal: TypeAlias = tuple[int, str, str]
 
@@ -73,6 +78,8 @@ class BoundedProtocol(HttpToolsProtocol):
         #: What an app can do with a request before there is a task for it.
         self._begin: Callable[..., Begun] | None = getattr(self._app, "begin", None)
         self._feeding = self._content = False
+        #: What came and is not read yet, since enough requests wait.
+        self._held, self._due = bytearray(), False
         self._whole: RequestResponseCycle | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
@@ -84,6 +91,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
+        self.flow = HeldFlow(self.transport)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,6 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._presence is not None:
             self._presence.end()
         self.pipeline.clear()
+        self._held.clear()
         if self._current is not None:
             _disconnect(self._current)
         super().connection_lost(exc)
@@ -109,6 +118,24 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
+        if self._held or len(self.pipeline) >= _MOST_WAITING or is_crowded(data, _MOST_WAITING):
+            self._held += data
+            self._read_on()
+        else:
+            self._read(data)
+
+    def _read_on(self) -> None:
+        """Read of what is held until enough requests wait; each of them takes memory, and time to be read."""
+        self._due = False
+        if self.transport.is_closing():
+            return
+        while self._held and len(self.pipeline) < _MOST_WAITING:
+            piece = bytes(self._held[:_FEW])
+            del self._held[:_FEW]
+            self._read(piece)
+        self.flow.hold(held=bool(self._held))
+
+    def _read(self, data: bytes) -> None:
         in_head, before = self._in_head, self.cycle
         self._framing.feed(data, in_head=in_head, in_body=before.more_body if before else False)
         self._feeding, self._content = True, False
@@ -163,18 +190,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         headers = self.headers
         size = len(self.url) + sum([len(name) + len(value) for name, value in headers])
-        if size > self._limits.max_head or len(headers) > self._limits.max_headers:
+        lines = len(headers)
+        if size > self._limits.max_head or lines > self._limits.max_headers or len(self.url) > _LONGEST_URL:
             self._refusal = _HEAD_TOO_LARGE
             raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
         parser: Any = self.parser
+        upgrade = parser.should_upgrade()
         if not self._framing.is_known():
             fault = self._framing.fault(parser.get_http_version(), parser.get_method(), self.url, headers)
+            if fault is None and upgrade and has_body(headers):
+                # The parser would take the body for the next request.
+                fault = "A request with a body cannot change the protocol: send no Upgrade."
             if fault is not None:
                 self._refusal = 400, "malformed", fault
                 raise ValueError(fault)
         if self.expect_100_continue and parser.get_http_version() == "1.0":
             self.expect_100_continue = False  # it knows no answers before the answer
         super().on_headers_complete()
+        if upgrade:
+            self.cycle.keep_alive = False  # what follows is of another protocol, and is not read
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope = cast("dict[str, Any]", cycle.scope)
@@ -231,11 +265,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self.server_state.total_requests += 1
             return
         super().on_response_complete()
+        if self._held and not self._due:
+            self._due = True
+            self.loop.call_soon(self._read_on)
         if self.transport.is_closing():
             self._abort_unread()
         elif self._last_words is not None and not self._answering:
             self._tell(self._last_words)
             self._linger()
+
+    def shutdown(self) -> None:
+        self._held.clear()  # the last request that was read is the last that is answered
+        super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -313,6 +354,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._abort_unread()
 
     def _listen_no_more(self, most: int = _MAX_UNHEARD) -> Unheard:
+        self._held.clear()
+        self.flow.hold(held=False)
         self.flow.resume_reading()  # to see it where the client leaves
         if self._unheard is None:
             self._unheard = Unheard(self, self.transport, most)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Token
 from typing import Any
 
+import anyio.to_thread
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -70,6 +72,8 @@ class Observed:
 
 def metrics_endpoint(telemetry: Telemetry) -> Callable[[Request], Awaitable[Response]]:
     """The handler of `GET /metrics`."""
+    # Milliseconds for each model: nobody waits for it but who asks, and those take turns.
+    turns = asyncio.Semaphore(1)
 
     async def metrics(request: Request) -> Response:
         exchange: Exchange = request.scope["sheaf.exchange"]
@@ -77,6 +81,8 @@ def metrics_endpoint(telemetry: Telemetry) -> Callable[[Request], Awaitable[Resp
         caller = exchange.caller
         # Of other models, and of what is no model's, a key for some alone is told nothing.
         shown = caller.may_call if caller is not None and caller.confined else None
-        return Response(telemetry.exposition(shown), media_type=CONTENT_TYPE_LATEST)
+        async with turns:
+            text = await anyio.to_thread.run_sync(telemetry.exposition, shown)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return metrics
