@@ -229,7 +229,7 @@ class Endpoints:
         runtime.check_open(room=True)
         contract, large = await self._read(exchange, runtime, None)
         # A share of their own: events come on the model's thread.
-        room = Share(self._memory, _owner(exchange)).has_room
+        room = _share(exchange).another().has_room
         events = runtime.stream(contract, large=large, room=room, **terms)
         del contract
         # The first event is awaited here, so that a refusal still has a status of its own.

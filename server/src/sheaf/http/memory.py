@@ -115,6 +115,10 @@ class Share:
         #: Bytes that it holds, and held at most.
         self.size = self.most = 0
 
+    def another(self) -> Share:
+        """A share of the same caller, ended by itself."""
+        return Share(self._memory, self._caller)
+
     def take(self, more: int) -> None:
         """Hold so many bytes more.
 
