@@ -172,6 +172,23 @@ def test_large_numbers_are_learned_or_refused(backend: SklearnBackend) -> None:
     )
 
 
+def test_a_fit_that_would_take_long_is_refused() -> None:
+    """A fit has the model to itself, and cannot be ended before its time."""
+    backend, rows = boosted(max_iter=10, max_trees=50), numbers(60)
+    many = [f"class {n % 6}" for n in range(60)]
+    with pytest.raises(InvalidRequestError) as refused:
+        backend.predict(ask(rows, rows, many))
+    assert fault_of(refused.value) == ("unsupported", "/context_y")
+    assert len(backend.predict(ask(rows, rows, [name.replace("5", "4") for name in many])).classes or []) == 5
+    levels = [0.1, 0.3, 0.5, 0.7, 0.9]
+    with pytest.raises(InvalidRequestError) as refused:
+        backend.predict(regress(rows, rows, quantile_levels=levels))
+    assert fault_of(refused.value) == ("unsupported", "/quantile_levels")
+    assert set(backend.predict(regress(rows, rows, quantile_levels=levels[:4])).quantiles or {}) == {
+        str(level) for level in levels[:4]
+    }
+
+
 def test_quantiles_that_cross_are_told() -> None:
     backend, rows = boosted(max_iter=60, min_samples_leaf=1), numbers(40)
     levels = [0.49, 0.5, 0.51]

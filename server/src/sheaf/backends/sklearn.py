@@ -19,8 +19,8 @@ from sheaf.backends._tabular.sizes import bytes_of
 from sheaf.backends._tabular.tables import Column, Table
 from sheaf.registry import register_backend
 
-#: Most categories in one column, and most classes for which trees are grown (one tree each, each round).
-MAX_CATEGORIES, MAX_CLASSES = 255, 1000
+#: Most categories in one column.
+MAX_CATEGORIES = 255
 
 
 @register_backend("sklearn")
@@ -38,6 +38,9 @@ class SklearnBackend(TabularBackend):
         min_samples_leaf: fewest rows in a leaf; by default 20, and a tenth of the rows of contexts below 200,
             from which no tree would grow otherwise.
         l2_regularization: penalty on large leaves.
+        max_trees: most trees that one request may have grown: each takes milliseconds on the smallest table, and
+            nothing ends a fit before its time. A round grows one for each of more than two classes; each
+            quantile level has rounds of its own, besides those of the mean.
         max_context_bytes: most bytes of fitted contexts; 0 keeps none.
     """
 
@@ -52,10 +55,12 @@ class SklearnBackend(TabularBackend):
         max_leaf_nodes: int = 31,
         min_samples_leaf: int | None = None,
         l2_regularization: float = 0.0,
+        max_trees: int = 2500,
         max_context_bytes: int = 2**30,
     ) -> None:
         super().__init__(max_context_bytes)
         self.min_samples_leaf = min_samples_leaf
+        self.max_per_round = max(1, max_trees // max_iter)
         self.settings: dict[str, Any] = {
             "max_iter": max_iter,
             "learning_rate": learning_rate,
@@ -78,9 +83,16 @@ class SklearnBackend(TabularBackend):
         self._library = None
         self.contexts.clear()
 
+    def check(self, request: TabularRequest) -> None:
+        super().check(request)
+        if request.output_mode == "quantiles" and len(request.quantile_levels) >= self.max_per_round:
+            most = self.max_per_round - 1
+            raise refuse("/quantile_levels", f"At most {most} levels at once: `max_trees` bounds them.")
+
     def check_context(self, request: TabularRequest, n_classes: int) -> None:  # noqa: ARG002
-        if n_classes > MAX_CLASSES:
-            raise refuse("/context_y", f"At most {MAX_CLASSES} classes, not {n_classes}.")
+        if n_classes > max(2, self.max_per_round):
+            message = f"At most {self.max_per_round} classes, not {n_classes}: `max_trees` bounds them."
+            raise refuse("/context_y", message)
 
     def fit(self, table: Table) -> Fitted:
         if self._library is None:
