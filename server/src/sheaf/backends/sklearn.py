@@ -38,8 +38,8 @@ class SklearnBackend(TabularBackend):
         min_samples_leaf: fewest rows in a leaf; by default 20, and a tenth of the rows of contexts below 200,
             from which no tree would grow otherwise.
         l2_regularization: penalty on large leaves.
-        max_trees: most trees that one request may have grown: each takes milliseconds on the smallest table, and
-            nothing ends a fit before its time. A round grows one for each of more than two classes; each
+        max_trees: most trees that one request may have grown: each takes milliseconds on the smallest table,
+            and nothing ends a fit before its time. A round grows one for each of more than two classes; each
             quantile level has rounds of its own, besides those of the mean.
         max_context_bytes: most bytes of fitted contexts; 0 keeps none.
     """

@@ -91,7 +91,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
-        self.flow = HeldFlow(self.transport)
+        self.flow = self._flow = HeldFlow(self.transport)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,7 +133,7 @@ class BoundedProtocol(HttpToolsProtocol):
             piece = bytes(self._held[:_FEW])
             del self._held[:_FEW]
             self._read(piece)
-        self.flow.hold(held=bool(self._held))
+        self._flow.hold(held=bool(self._held))
 
     def _read(self, data: bytes) -> None:
         in_head, before = self._in_head, self.cycle
@@ -355,7 +355,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _listen_no_more(self, most: int = _MAX_UNHEARD) -> Unheard:
         self._held.clear()
-        self.flow.hold(held=False)
+        self._flow.hold(held=False)
         self.flow.resume_reading()  # to see it where the client leaves
         if self._unheard is None:
             self._unheard = Unheard(self, self.transport, most)

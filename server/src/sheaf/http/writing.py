@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, cast, get_args, get_origin
 
@@ -117,20 +117,36 @@ class _Form(NamedTuple):
     joints: tuple[bytes, bytes, bytes, bytes]
 
 
-_JSON = _Form(
-    partial(to_json, inf_nan_mode="null"),
-    lambda _: b"[",
-    lambda text, _: text[1:-1],
-    lambda _: b"{",
-    (b",", b":", b"]", b"}"),
-)
-_PACKED = _Form(
-    msgspec.msgpack.encode,
-    lambda count: b"\xdd" + struct.pack(">I", count),
-    lambda text, count: text[1 if count < 16 else 3 :],
-    lambda count: b"\xdf" + struct.pack(">I", count),
-    (b"", b"", b"", b""),
-)
+def _as_json(value: Any) -> bytes:
+    return to_json(value, inf_nan_mode="null")
+
+
+def _json_items(text: bytes, _: int) -> bytes:
+    return text[1:-1]
+
+
+def _json_list(_: int) -> bytes:
+    return b"["
+
+
+def _json_object(_: int) -> bytes:
+    return b"{"
+
+
+def _packed_items(text: bytes, count: int) -> bytes:
+    return text[1 if count < 16 else 3 :]
+
+
+def _packed_list(count: int) -> bytes:
+    return b"\xdd" + struct.pack(">I", count)
+
+
+def _packed_object(count: int) -> bytes:
+    return b"\xdf" + struct.pack(">I", count)
+
+
+_JSON = _Form(_as_json, _json_list, _json_items, _json_object, (b",", b":", b"]", b"}"))
+_PACKED = _Form(msgspec.msgpack.encode, _packed_list, _packed_items, _packed_object, (b"", b"", b"", b""))
 
 
 def _document(document: Model, long: Sequence[str], form: _Form) -> Iterator[bytes]:
