@@ -64,12 +64,8 @@ class FastLane(Lane):
         finally:
             with self._lock:
                 if self._settle(running, again):
-                    self._give_back()
-
-    def _give_back(self) -> None:
-        """Leave the model to the lane's thread, and wake that where there is something for it."""
-        self._borrowed = False
-        self._sleeper.asleep = True
-        open_ = self._state is LaneState.OPEN
-        if self._tasks or not open_ or not self._model.ready or len(self._line):
-            self._sleeper.wake()
+                    self._borrowed = False
+                    self._sleeper.asleep = True
+                    still_open = self._state is LaneState.OPEN and self._model.ready
+                    if self._tasks or not still_open or len(self._line):
+                        self._sleeper.wake()

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-#: What stands in the first line of every request; others are refused. Data up to this size holds few of them.
-_VERSION, _SMALL = b" HTTP/1.", 1024
+#: What stands in the first line of every request; others are refused.
+_VERSION = b" HTTP/1."
+#: Data up to this size holds few requests.
+SMALL = 1024
 
 
 def is_crowded(data: bytes, most: int) -> bool:
     """Whether data may hold more than so many requests."""
-    return len(data) > _SMALL and data.count(_VERSION) > most
+    return data.count(_VERSION) > most
 
 
 class HeldFlow(FlowControl):
@@ -29,5 +31,5 @@ class HeldFlow(FlowControl):
             (self.pause_reading if held else self.resume_reading)()
 
     def resume_reading(self) -> None:
-        if not self._held:
+        if self.read_paused and not self._held:
             super().resume_reading()

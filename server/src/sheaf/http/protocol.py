@@ -22,7 +22,7 @@ from weakref import ref
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sheaf.http.closing import Early, Presence, Unheard
-from sheaf.http.flow import HeldFlow, is_crowded
+from sheaf.http.flow import SMALL, HeldFlow, is_crowded
 from sheaf.http.framing import Framing, has_body
 from sheaf.http.heads import Head, Origins
 from sheaf.http.limits import Limits
@@ -118,7 +118,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        if self._held or len(self.pipeline) >= _MOST_WAITING or is_crowded(data, _MOST_WAITING):
+        crowded = len(data) > SMALL and is_crowded(data, _MOST_WAITING)
+        if crowded or self._held or len(self.pipeline) >= _MOST_WAITING:
             self._held += data
             self._read_on()
         else:
