@@ -37,7 +37,7 @@ import numpy as np
 
 from benchmarks._report import goal, report, table
 from sheaf.api.molecular import MolecularRequest
-from sheaf.backends._proteins import AMINO_ACIDS, Pass
+from sheaf.backends._families.proteins import AMINO_ACIDS, Pass
 from sheaf.backends.esm2 import ESM2Backend
 from sheaf.spec import ModelSpec
 from sheaf_client import AsyncSheaf

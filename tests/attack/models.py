@@ -8,7 +8,7 @@ from typing import Any
 
 from sheaf.api.operations import OPERATIONS as NAMES
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._common import refuse
+from sheaf.backends._shared.refusals import refuse
 from sheaf.backends.base import ModelBackend, respond
 from sheaf.http._routes import OPERATIONS
 from sheaf.spec import ModelSpec

@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from sheaf.api.materials import MaterialsRequest, MaterialsResponse
-from sheaf.backends._atoms.structures import Properties, Structure, structure_of
-from sheaf.backends._materials import Place
+from sheaf.backends._families.atoms.structures import Properties, Structure, structure_of
+from sheaf.backends._families.materials import Place
 from sheaf_client._inputs.structures import geometry
 
 Array = np.ndarray[Any, Any]

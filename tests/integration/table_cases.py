@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sheaf.api.tabular import TabularRequest, TabularResponse
-from sheaf.backends._tabular.backend import TabularBackend
+from sheaf.backends._families.tabular.backend import TabularBackend
 from sheaf_client.errors import InvalidRequestError
 
 Array = np.ndarray[Any, Any]

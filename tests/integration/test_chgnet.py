@@ -295,7 +295,7 @@ def test_cost_counts_neighbours(backend: CHGNetBackend) -> None:
 
 
 def backend_place(atoms: Atoms) -> Any:
-    from sheaf.backends._materials import places_of
+    from sheaf.backends._families.materials import places_of
 
     return places_of(ask(atoms))[0]
 

@@ -97,7 +97,7 @@ def watched(runtime: ModelRuntime, held: int = 0) -> Iterator[Forwards]:
 
 def end_of_courses() -> None:
     for thread in threading.enumerate():
-        if thread.name == "sheaf-course":
+        if thread.name == "sheaf-loop":
             thread.join(60)
             assert not thread.is_alive()
 
@@ -454,7 +454,7 @@ def test_a_scheduler_that_is_none_is_refused(diffusion_checkpoints: dict[str, st
 
 
 def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sheaf.backends._diffusers.loading", raising=False)
+    monkeypatch.delitem(sys.modules, "sheaf.backends._families.diffusers.loading", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ModuleNotFoundError, match=re.escape(install_command("diffusion"))):
         FluxBackend().load()

@@ -69,7 +69,7 @@ def backend(file: Path) -> MACEBackend:
 
 @pytest.fixture(scope="module")
 def calculator(file: Path) -> Any:
-    from sheaf.backends._mace.library import mace
+    from sheaf.backends._models.mace.library import mace
 
     before = torch.get_default_dtype()
     model = torch.load(file, weights_only=False)

@@ -18,8 +18,8 @@ from sheaf.api.materials import (
     RelaxRequest,
     RelaxResponse,
 )
-from sheaf.backends._atoms.lockstep import run_together
-from sheaf.backends._atoms.structures import Properties
+from sheaf.backends._families.atoms.lockstep import run_together
+from sheaf.backends._families.atoms.structures import Properties
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf_client import Sheaf
 from tests.integration.chronos_cases import fault_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sheaf.backends._materials import _passes
+from sheaf.backends._families.materials import _passes
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf.backends.mace import MACEBackend
 from sheaf.extras import install_command

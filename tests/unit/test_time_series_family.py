@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sheaf.api.time_series import Frequency, TimeSeriesRequest
-from sheaf.backends import _time_series as family
+from sheaf.backends._families import time_series as family
 from sheaf.backends.chronos import Chronos2Backend
 from sheaf.backends.statsforecast import MODELS, SEASON_LENGTHS, StatsForecastBackend
 from sheaf.extras import install_command

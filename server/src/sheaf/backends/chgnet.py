@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sheaf.backends._common import missing_library, one_of, torch_dtype
-from sheaf.backends._materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.backends._families.materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.backends._shared.refusals import missing_library, one_of, torch_dtype
 from sheaf.registry import register_backend
 
 
@@ -45,7 +45,7 @@ class CHGNetBackend(PotentialBackend):
         `ValueError` for a dtype there is not.
         """
         try:
-            from sheaf.backends._chgnet.potential import load_chgnet
+            from sheaf.backends._models.chgnet.potential import load_chgnet
         except ModuleNotFoundError as error:
             raise missing_library("chgnet", "chgnet", error) from error
         self._potential = load_chgnet(self.model_id, device=self.device, dtype=torch_dtype(self.dtype))

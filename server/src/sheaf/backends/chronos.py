@@ -1,6 +1,6 @@
 """Chronos forecasters: Chronos-Bolt, Chronos-2 and the original Chronos, by what the checkpoint is.
 
-The checkpoint's own configuration names its kind; the modules in `_chronos` hold one kind each.
+The checkpoint's own configuration names its kind; the modules in `_models.chronos` hold one kind each.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._common import missing_library, one_of
-from sheaf.backends._time_series import answer_size
+from sheaf.backends._families.time_series import answer_size
+from sheaf.backends._shared.refusals import missing_library, one_of
 from sheaf.backends.base import ModelBackend
 from sheaf.registry import register_backend
 from sheaf_client.contracts.events import ProgressEvent
 
 if TYPE_CHECKING:
-    from sheaf.backends._chronos.variant import Variant
+    from sheaf.backends._models.chronos.variant import Variant
 
 
 @register_backend("chronos2", "chronos")
@@ -66,7 +66,7 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         `ValueError` where it is no Chronos model or lacks weights.
         """
         try:
-            from sheaf.backends._chronos.loading import load_variant
+            from sheaf.backends._models.chronos.loading import load_variant
         except ModuleNotFoundError as error:
             raise missing_library("chronos2", "chronos", error) from error
         if self.num_threads is not None:

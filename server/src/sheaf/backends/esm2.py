@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.molecular import MolecularRequest, MolecularResponse
-from sheaf.backends._common import attempt, check_finite
-from sheaf.backends._proteins import Pass, ProteinBackend
+from sheaf.backends._families.proteins import Pass, ProteinBackend
+from sheaf.backends._shared.refusals import attempt, check_finite
 from sheaf.backends.base import respond
 from sheaf.registry import register_backend
 

@@ -10,8 +10,8 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
-from sheaf.backends._common import attempt, check_finite, one_of, refuse
-from sheaf.backends._proteins import ProteinBackend, count_tokens
+from sheaf.backends._families.proteins import ProteinBackend, count_tokens
+from sheaf.backends._shared.refusals import attempt, check_finite, one_of, refuse
 from sheaf.backends.base import respond
 from sheaf.registry import register_backend
 

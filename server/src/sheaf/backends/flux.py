@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Unpack
 
-from sheaf.backends._common import refuse
-from sheaf.backends._diffusers.backend import DiffusersBackend, Mode, Settings
-from sheaf.backends._diffusers.family import Family, Guidance
-from sheaf.backends._diffusers.numbers import Request
-from sheaf.backends._diffusers.redraw import RedrawingBackend
+from sheaf.backends._families.diffusers.backend import DiffusersBackend, Mode, Settings
+from sheaf.backends._families.diffusers.family import Family, Guidance
+from sheaf.backends._families.diffusers.numbers import Request
+from sheaf.backends._families.diffusers.redraw import RedrawingBackend
+from sheaf.backends._shared.refusals import refuse
 from sheaf.registry import register_backend
 
 FLUX = Family(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sheaf.backends._common import missing_library, one_of, torch_dtype
-from sheaf.backends._materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.backends._families.materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.backends._shared.refusals import missing_library, one_of, torch_dtype
 from sheaf.registry import register_backend
 
 
@@ -66,10 +66,10 @@ class MACEBackend(PotentialBackend):
         try:
             import torch
 
-            from sheaf.backends._mace.checkpoint import read_model
-            from sheaf.backends._mace.layers import lighten
-            from sheaf.backends._mace.potential import MACE
-            from sheaf.backends._mace.released import fetch, released_names
+            from sheaf.backends._models.mace.checkpoint import read_model
+            from sheaf.backends._models.mace.layers import lighten
+            from sheaf.backends._models.mace.potential import MACE
+            from sheaf.backends._models.mace.released import fetch, released_names
         except ModuleNotFoundError as error:
             raise missing_library("mace", "mace", error) from error
         dtype = torch_dtype(self.dtype)
@@ -82,7 +82,7 @@ class MACEBackend(PotentialBackend):
         self._potential = MACE(lighten(model.to(device=self.device, dtype=dtype)), head=self.head)
         if self.dispersion:
             try:
-                from sheaf.backends._mace.dispersion import Dispersed
+                from sheaf.backends._models.mace.dispersion import Dispersed
             except ModuleNotFoundError as error:
                 raise missing_library("mace", "mace-dispersion", error) from error
             self._potential = Dispersed(self._potential, device=self.device, dtype=dtype)
@@ -101,6 +101,6 @@ def convert(file: str | Path, folder: str | Path) -> None:
     Raises:
         ValueError: The model is of a kind that cannot be rebuilt from its settings.
     """
-    from sheaf.backends._mace.checkpoint import read_model, write_model
+    from sheaf.backends._models.mace.checkpoint import read_model, write_model
 
     write_model(read_model(Path(file), trust_pickle=True), Path(folder))

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sheaf.api.tabular import TabularRequest
-from sheaf.backends._common import missing_library, refuse
-from sheaf.backends._tabular.backend import Fitted, Prediction, TabularBackend
-from sheaf.backends._tabular.sizes import bytes_of
-from sheaf.backends._tabular.tables import Column, Table
+from sheaf.backends._families.tabular.backend import Fitted, Prediction, TabularBackend
+from sheaf.backends._families.tabular.sizes import bytes_of
+from sheaf.backends._families.tabular.tables import Column, Table
+from sheaf.backends._shared.refusals import missing_library, refuse
 from sheaf.registry import register_backend
 
 #: Most categories in one column, and most classes for which trees are grown (one tree each, each round).

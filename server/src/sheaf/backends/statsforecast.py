@@ -14,12 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sheaf.api.time_series import Frequency, TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._common import missing_library, refuse
-from sheaf.backends._statsforecast.ets import smoothing
-from sheaf.backends._statsforecast.naive import seasonal_naive
-from sheaf.backends._statsforecast.predictive import Predictive, Seasoned
-from sheaf.backends._statsforecast.theta import theta
-from sheaf.backends._time_series import (
+from sheaf.backends._families.time_series import (
     Array,
     Forecast,
     answer,
@@ -34,6 +29,11 @@ from sheaf.backends._time_series import (
     wants_quantiles,
     wants_samples,
 )
+from sheaf.backends._models.statsforecast.ets import smoothing
+from sheaf.backends._models.statsforecast.naive import seasonal_naive
+from sheaf.backends._models.statsforecast.predictive import Predictive, Seasoned
+from sheaf.backends._models.statsforecast.theta import theta
+from sheaf.backends._shared.refusals import missing_library, refuse
 from sheaf.backends.base import LOOP_TARGET_MS, ModelBackend
 from sheaf.registry import register_backend
 from sheaf_client.errors import InvalidRequestError
@@ -83,7 +83,7 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     """AutoETS, AutoTheta, MSTL or SeasonalNaive, chosen and fitted by the library.
 
     Point, quantiles and sample paths come from the one recursion of the fitted model, so they agree. They are
-    the library's own where those follow its models' equations; `_statsforecast` says where they do not.
+    the library's own where those follow its models' equations; `_models.statsforecast` says where not.
 
     Histories shorter than two seasons are forecast without a season, AutoETS with a season beyond 24 by
     MSTL (whose trend is AutoETS); the answer's `metadata.warnings` say so.

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from sheaf.api.tabular import TabularRequest
-from sheaf.backends._common import missing_library, one_of, refuse, torch_dtype
-from sheaf.backends._tabular.backend import Fitted, Prediction, TabularBackend
-from sheaf.backends._tabular.sizes import bytes_of
-from sheaf.backends._tabular.tables import Column, Table
+from sheaf.backends._families.tabular.backend import Fitted, Prediction, TabularBackend
+from sheaf.backends._families.tabular.sizes import bytes_of
+from sheaf.backends._families.tabular.tables import Column, Table
+from sheaf.backends._shared.refusals import missing_library, one_of, refuse, torch_dtype
 from sheaf.registry import register_backend
 
 if TYPE_CHECKING:
