@@ -71,8 +71,8 @@ class Watched(ESM2Backend):
 
     seen: list[tuple[int, int]] = []  # noqa: RUF012 - shared on purpose
 
-    def _passes(self, sequences: Sequence[str]) -> Iterator[Pass]:
-        for batch in super()._passes(sequences):
+    def passes(self, sequences: Sequence[str]) -> Iterator[Pass]:
+        for batch in super().passes(sequences):
             self.seen.append(tuple(batch.inputs["input_ids"].shape))
             yield batch
 

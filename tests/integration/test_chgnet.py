@@ -88,7 +88,7 @@ def assert_as_direct(response: Any, expected: dict[str, Any]) -> None:
 
 
 def test_a_batch_of_crystals_equals_the_librarys_single_calls(backend: CHGNetBackend) -> None:
-    outcomes = backend.batch_predict([ask(atoms, compute_stress=True) for atoms in crystals()])
+    outcomes = backend.predict_all([ask(atoms, compute_stress=True) for atoms in crystals()])
     for atoms, response in zip(crystals(), outcomes, strict=True):
         assert_as_direct(response, direct(atoms))
         assert response.forces.shape == (len(atoms), 3)
@@ -170,7 +170,7 @@ def test_passes_keep_their_bound_and_change_nothing(
         return evaluate(structures, pairs, gradient=gradient)
 
     monkeypatch.setattr(potential, "evaluate", watched)
-    for outcome, answer in zip(small.batch_predict(requests), expected, strict=True):
+    for outcome, answer in zip(small.predict_all(requests), expected, strict=True):
         assert_equal(outcome, answer)
     assert all(len(costs) == 1 or sum(costs) <= 600 for costs in passes)
     assert 3 < len(passes) < sum(map(len, passes))
@@ -271,7 +271,7 @@ def test_what_the_model_cannot_do_is_refused(
     atoms: Any, other: dict[str, Any], path: str, backend: CHGNetBackend
 ) -> None:
     good = ask(crystals()[1])
-    outcome, neighbour = backend.batch_predict([ask(atoms, **other), good])
+    outcome, neighbour = backend.predict_all([ask(atoms, **other), good])
     assert isinstance(neighbour, MaterialsResponse)
     if not path:
         assert isinstance(outcome, MaterialsResponse)

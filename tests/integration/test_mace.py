@@ -260,7 +260,7 @@ def test_dispersion_is_added_as_the_library_adds_it(folder: Path, pickled: Path)
 def test_what_the_model_cannot_do_is_refused(
     atoms: Any, other: dict[str, Any], path: str, backend: MACEBackend
 ) -> None:
-    outcome, neighbour = backend.batch_predict([ask(atoms, **other), ask(bulk("Si"))])
+    outcome, neighbour = backend.predict_all([ask(atoms, **other), ask(bulk("Si"))])
     assert isinstance(neighbour, MaterialsResponse)
     assert fault_of(outcome) == ("unsupported", path)
 

@@ -151,7 +151,7 @@ def test_axes_are_not_held_while_the_cell_moves(backend: MACEBackend) -> None:
     with pytest.raises(Exception, match="cannot serve") as refused:
         backend.check(request)
     assert fault_of(refused.value) == ("unsupported", "/fixed/2")
-    (outcome,) = backend.batch_predict([request])
+    (outcome,) = backend.predict_all([request])
     assert fault_of(outcome) == ("unsupported", "/fixed/2")
 
 

@@ -267,7 +267,9 @@ def test_a_model_that_is_not_there_is_refused_at_once() -> None:
 def test_a_missing_library_is_told_with_the_command_that_installs_it(
     backend: Any, library: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == library or "._chronos." in name]:
+    for name in [
+        name for name in sys.modules if name.split(".")[0] == library or "._models.chronos." in name
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ModuleNotFoundError) as missing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,13 +22,16 @@ from sheaf.api.materials import (
 )
 from sheaf.backends._families.atoms.structures import (
     Floats,
+    PotentialFacts,
     Properties,
     Structure,
     is_flat,
     structure_of,
     wrapped,
 )
-from sheaf.backends._shared.refusals import check_finite, refuse
+from sheaf.backends._shared.loading import loaded
+from sheaf.backends._shared.passes import cut_by_rows
+from sheaf.backends._shared.refusals import answer_each, check_finite, compute_together, refuse
 from sheaf.backends.base import ModelBackend, respond
 from sheaf_client._atoms import held_axes
 from sheaf_client.contracts.base import Metadata
@@ -63,6 +66,14 @@ class Place:
     path: str
 
 
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A structure in its cell, and its neighbours."""
+
+    place: Place
+    pairs: Pairs
+
+
 def places_of(request: Any) -> list[Place]:
     """The structures of a request, one or several."""
     if getattr(request, "structures", None) is None:
@@ -89,11 +100,16 @@ class PotentialBackend(ModelBackend[Any, Any]):
     @abstractmethod
     def load(self) -> None: ...
 
+    def serve(self, potential: Potential) -> None:
+        """Answer by this potential from now on."""
+        self._potential = potential
+        self.facts = potential.facts
+
     def unload(self) -> None:
-        self._potential = None
+        self._potential = self.facts = None
 
     def warm_up(self) -> None:
-        silicon = {"atomic_numbers": [min(self._loaded.elements)] * 2, "positions": np.eye(3)[:2]}
+        silicon = {"atomic_numbers": [min(self.known.elements)] * 2, "positions": np.eye(3)[:2]}
         self.predict(MaterialsRequest.model_validate({"model_name": "warm-up", **silicon}))
 
     def check(self, request: Any) -> None:
@@ -114,7 +130,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
 
     def cost(self, request: Any) -> float:
         """Neighbours of all atoms of the request, as the density of each structure has it, in Å."""
-        return sum(expected_neighbors(place.structure, self._loaded.cutoff) for place in places_of(request))
+        return sum(expected_neighbors(place.structure, self.known.cutoff) for place in places_of(request))
 
     def answer_size(self, request: Any) -> int:
         """That of a trajectory: float32 as base64."""
@@ -130,36 +146,29 @@ class PotentialBackend(ModelBackend[Any, Any]):
     def batch_predict(self, requests: Sequence[Any]) -> list[Any]:
         """Compute requests of any mix of sizes, molecules and crystals, in shared passes.
 
-        A request that the model cannot serve gets its `InvalidRequestError` in place.
+        One in which atoms turn out to be in the same place, or too many, is refused in its own.
         """
         if not isinstance(requests[0], MaterialsRequest):
             return self._move(requests)
-        outcomes: list[Any] = [None] * len(requests)
-        ready: list[tuple[int, list[Place], list[Pairs]]] = []
-        for i, request in enumerate(requests):
-            try:
-                self.check(request)
-                places = [replace(one, structure=wrapped(one.structure)) for one in places_of(request)]
-                ready.append((i, places, [self.neighbors(place) for place in places]))
-            except InvalidRequestError as error:
-                outcomes[i] = error
-        structures = [place.structure for _, places, _ in ready for place in places]
-        pairs = [found for _, _, several in ready for found in several]
-        gradient = any(_wants_gradient(requests[i]) for i, _, _ in ready)
-        found = iter(self.evaluate(structures, pairs, gradient=gradient))
-        for i, places, _ in ready:
-            properties = [next(found) for _ in places]
-            try:
-                outcomes[i] = _answer(requests[i], places, properties)
-            except InvalidRequestError as error:
-                outcomes[i] = error
-        return outcomes
+
+        def answer_all(read: Sequence[tuple[MaterialsRequest, list[_Placed]]]) -> list[Any]:
+            gradient = any(_wants_gradient(request) for request, _ in read)
+            found = iter(self.evaluate([one for _, several in read for one in several], gradient=gradient))
+            properties = [[next(found) for _ in several] for _, several in read]
+            return [*answer_each(_answer, read, properties)]
+
+        return [*compute_together(requests, self._read, answer_all)]
+
+    def _read(self, request: MaterialsRequest) -> tuple[MaterialsRequest, list[_Placed]]:
+        return request, [self.neighbors(place) for place in places_of(request)]
 
     def stream(self, request: Any) -> Iterator[Any]:
         """Yield an event per step of a relaxation or a simulation, then the response of `predict`."""
-        self.check(request)
         if isinstance(request, MaterialsRequest):
-            yield self.predict(request)
+            (answer,) = self.batch_predict([request])
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
             return
         from sheaf.backends._families.atoms.trajectories import follow
 
@@ -180,7 +189,6 @@ class PotentialBackend(ModelBackend[Any, Any]):
 
         def walk_of(request: Any) -> Callable[[Evaluate], Any]:
             def walk(evaluate: Evaluate) -> Any:
-                self.check(request)
                 warnings: list[str] = []
                 ask = _asking(request, evaluate, warnings)
                 return deque(follow(request, ask, warnings), maxlen=1).pop()
@@ -191,45 +199,36 @@ class PotentialBackend(ModelBackend[Any, Any]):
 
     def _evaluate_moving(self, structures: Sequence[Structure]) -> list[Properties | Exception]:
         """What the potential says of structures of different walks; a refusal in the place of an answer."""
-        outcomes: list[Any] = [None] * len(structures)
-        ready: list[tuple[int, Place, Pairs]] = []
-        for i, structure in enumerate(structures):
-            try:
-                check_sizes(Place(structure, ""))
-                place = Place(wrapped(structure), "")
-                ready.append((i, place, self.neighbors(place)))
-            except InvalidRequestError as error:
-                outcomes[i] = error
-        chosen = [place.structure for _, place, _ in ready]
-        answers = self.evaluate(chosen, [pairs for _, _, pairs in ready], gradient=True)
-        for (i, place, _), found in zip(ready, answers, strict=True):
-            try:
-                check_properties(place, found)
-                outcomes[i] = found
-            except InvalidRequestError as error:
-                outcomes[i] = error
-        return outcomes
 
-    def evaluate(
-        self, structures: Sequence[Structure], pairs: Sequence[Pairs], *, gradient: bool
-    ) -> list[Properties]:
+        def read(structure: Structure) -> _Placed:
+            check_sizes(Place(structure, ""))
+            return self.neighbors(Place(structure, ""))
+
+        def evaluate(read: Sequence[_Placed]) -> list[Properties | Exception]:
+            found = self.evaluate(read, gradient=True)
+            return [*answer_each(check_properties, [placed.place for placed in read], found)]
+
+        return [*compute_together(structures, read, evaluate)]
+
+    def evaluate(self, read: Sequence[_Placed], *, gradient: bool) -> list[Properties]:
         """What the potential says of structures, in their order, in passes of at most `pass_cost`."""
-        found: list[Properties | None] = [None] * len(structures)
-        for chosen in _passes(
-            [2 * len(p) + len(s) for s, p in zip(structures, pairs, strict=True)], self.pass_cost
-        ):
-            part = self._loaded.evaluate(
-                [structures[i] for i in chosen], [pairs[i] for i in chosen], gradient=gradient
-            )
-            for i, properties in zip(chosen, part, strict=True):
-                found[i] = properties
-        return [properties for properties in found if properties is not None]
+        potential = loaded(self._potential)
+        found: dict[int, Properties] = {}
+        costs = [2 * len(placed.pairs) + len(placed.place.structure) for placed in read]
+        for chosen in cut_by_rows(costs, costs, most=self.pass_cost):
+            structures = [read[i].place.structure for i in chosen]
+            pairs = [read[i].pairs for i in chosen]
+            found |= zip(chosen, potential.evaluate(structures, pairs, gradient=gradient), strict=True)
+        return [found[i] for i in range(len(read))]
 
-    def neighbors(self, place: Place) -> Pairs:
-        """The neighbours in a structure; refuses what is crowded beyond `max_cost`, or twice in one place."""
+    def neighbors(self, place: Place) -> _Placed:
+        """A structure moved into its cell, with the neighbours in it.
+
+        Refuses what is crowded beyond `max_cost`, or has two atoms in one place.
+        """
         from sheaf.backends._families.atoms.neighbors import find_pairs, most_pairs
 
-        cutoff, structure = self._loaded.cutoff, place.structure
+        cutoff, structure = self.known.cutoff, wrapped(place.structure)
         crowded = (
             f"There are more than {self.max_cost:g} neighbours within {cutoff:g} Å, counted over all atoms."
         )
@@ -244,12 +243,12 @@ class PotentialBackend(ModelBackend[Any, Any]):
             one, other = int(pairs.first[at]), int(pairs.second[at])
             message = f"Atoms {one} and {other} are in the same place, or images of one another are."
             raise refuse(f"{place.path}/positions_b64", message)
-        return pairs
+        return _Placed(Place(structure, place.path), pairs)
 
     def _check_structure(self, place: Place) -> None:
         structure = place.structure
         for i, number in enumerate(structure.numbers.tolist()):
-            if number not in self._loaded.elements:
+            if number not in self.known.elements:
                 raise refuse(f"{place.path}/atomic_numbers/{i}", f"The model knows no element {number}.")
         check_sizes(place)
         if is_flat(structure.cell[structure.pbc]):
@@ -257,10 +256,10 @@ class PotentialBackend(ModelBackend[Any, Any]):
             raise refuse(f"{place.path}/cell", message)
 
     @property
-    def _loaded(self) -> Potential:
-        if self._potential is None:
-            raise RuntimeError("load() has not been called")
-        return self._potential
+    def known(self) -> PotentialFacts:
+        """What is known of the loaded model."""
+        facts: PotentialFacts | None = self.facts
+        return loaded(facts)
 
 
 def expected_neighbors(structure: Structure, cutoff: float) -> float:
@@ -279,21 +278,6 @@ def expected_neighbors(structure: Structure, cutoff: float) -> float:
     if not structure.periodic:
         around = min(around, n_atoms - 1)
     return n_atoms * max(1.0, float(around))
-
-
-def _passes(costs: Sequence[float], bound: float) -> Iterator[list[int]]:
-    """Which structures go through the network together, largest first so that like sizes meet."""
-    order = sorted(range(len(costs)), key=lambda i: -costs[i])
-    chosen: list[int] = []
-    total = 0.0
-    for i in order:
-        if chosen and total + costs[i] > bound:
-            yield chosen
-            chosen, total = [], 0.0
-        chosen.append(i)
-        total += costs[i]
-    if chosen:
-        yield chosen
 
 
 def _check_length(request: Any) -> None:
@@ -379,8 +363,9 @@ def _check_volume(place: Place, path: str) -> None:
 
 
 def _answer(
-    request: MaterialsRequest, places: Sequence[Place], properties: Sequence[Properties]
+    read: tuple[MaterialsRequest, Sequence[_Placed]], properties: Sequence[Properties]
 ) -> MaterialsResponse:
+    request, places = read[0], [placed.place for placed in read[1]]
     for place, found in zip(places, properties, strict=True):
         check_properties(place, found)
     parts = [_fields(request, place, found) for place, found in zip(places, properties, strict=True)]
@@ -413,8 +398,9 @@ def _float32(values: Floats | None) -> Any:
     return None if values is None else values.astype(np.float32)
 
 
-def check_properties(place: Place, found: Properties) -> None:
-    """Refuse a structure that the model gives no finite numbers for, as the answer holds them."""
+def check_properties(place: Place, found: Properties) -> Properties:
+    """What was found; refuses a structure that has no finite numbers, as answers hold them."""
     with np.errstate(over="ignore"):
         parts = found.energy, _float32(found.forces), _float32(found.stress)
     check_finite(f"{place.path}/positions_b64", "The model gives no finite numbers for these atoms.", *parts)
+    return found

@@ -1,21 +1,19 @@
-"""What backends of every model type share: refusing a request, spelling settings, naming what is missing.
-
-Nothing here knows a model; libraries are touched only by the functions that take one's values.
-"""
+"""Refuses a request that one model cannot serve, in its own place among the others of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from sheaf.extras import missing
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
+PreparedT = TypeVar("PreparedT")
 
 
 def refuse(path: str, message: str, code: str = "unsupported") -> InvalidRequestError:
@@ -32,6 +30,30 @@ def attempt(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Inva
         return error
 
 
+def compute_together(
+    items: Sequence[ItemT],
+    prepare: Callable[[ItemT], PreparedT],
+    compute: Callable[[Sequence[PreparedT]], Sequence[T]],
+) -> list[T | InvalidRequestError]:
+    """Prepare each item, compute those that could be prepared in one call, and give all in their order.
+
+    Args:
+        prepare: makes of an item what is computed; may refuse it, which then stands in its place.
+        compute: the outcomes of what was prepared, in its order; not called for nothing.
+    """
+    prepared = [attempt(prepare, item) for item in items]
+    ready = [each for each in prepared if not isinstance(each, InvalidRequestError)]
+    outcomes = iter(compute(ready) if ready else ())
+    return [each if isinstance(each, InvalidRequestError) else next(outcomes) for each in prepared]
+
+
+def answer_each(
+    build: Callable[[ItemT, PreparedT], T], items: Iterable[ItemT], results: Iterable[PreparedT]
+) -> list[T | InvalidRequestError]:
+    """What `build` makes of each item and its result; where it refuses, the refusal in the place of that."""
+    return [attempt(build, item, result) for item, result in zip(items, results, strict=True)]
+
+
 def check_finite(path: str, message: str, *parts: Any, code: str = "unsupported") -> None:
     """Refuse the request that a model answered with NaN or infinity: what overflowed it is at `path`.
 
@@ -42,32 +64,3 @@ def check_finite(path: str, message: str, *parts: Any, code: str = "unsupported"
     for part in parts:
         if part is not None and not np.isfinite(np.asarray(part)).all():
             raise refuse(path, message, code)
-
-
-def missing_library(backend: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """The error for a backend whose library is not installed, with the command that installs it."""
-    return missing(f"the backend {backend!r}", extra, error)
-
-
-def one_of(name: str, value: Any, old_name: str, old_value: Any, default: Any) -> Any:
-    """The value of a setting that has an older spelling too; `TypeError` where both are given and differ."""
-    if value is not None and old_value is not None and value != old_value:
-        raise TypeError(
-            f"{name}={value!r} and {old_name}={old_value!r} are two spellings of one setting; give one"
-        )
-    return value if value is not None else old_value if old_value is not None else default
-
-
-def torch_dtype(dtype: Any) -> Any:
-    """The torch dtype of that name (`float32`, `bfloat16`, `float16`); others, and `auto`, as they are.
-
-    Raises `ValueError` for a name that is no floating-point dtype.
-    """
-    if not isinstance(dtype, str) or dtype == "auto":
-        return dtype
-    import torch
-
-    found = getattr(torch, dtype.removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype must be float32, bfloat16, float16 or auto, not {dtype!r}")
-    return found

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sheaf.backends._families.atoms.neighbors import Pairs
-from sheaf.backends._families.atoms.structures import Floats, Properties, Structure, voigt
+from sheaf.backends._families.atoms.structures import Floats, PotentialFacts, Properties, Structure, voigt
 
 
 class Potential(ABC):
@@ -21,6 +21,11 @@ class Potential(ABC):
 
     cutoff: float
     elements: frozenset[int]
+
+    @property
+    def facts(self) -> PotentialFacts:
+        """What is known of it, as plain data."""
+        return PotentialFacts(self.cutoff, self.elements)
 
     @abstractmethod
     def evaluate(

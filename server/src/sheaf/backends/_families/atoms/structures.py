@@ -94,6 +94,19 @@ class Properties:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class PotentialFacts:
+    """What is known of a loaded model.
+
+    Attributes:
+        cutoff: up to where atoms see one another, in Å.
+        elements: atomic numbers that the model knows.
+    """
+
+    cutoff: float
+    elements: frozenset[int]
+
+
 def structure_of(fields: AtomFields) -> Structure:
     """The structure that these fields of a contract describe."""
     cell = np.zeros((3, 3)) if fields.cell is None else np.array(fields.cell, dtype=np.float64)

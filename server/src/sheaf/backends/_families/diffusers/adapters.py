@@ -7,9 +7,10 @@ no request can see another's, and dropping an adapter is letting go of its tenso
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -23,6 +24,7 @@ from sheaf.backends._families.diffusers.adapter_files import (
 )
 from sheaf.backends._families.diffusers.row_lora import Layers, RowPass
 from sheaf.lora import ActiveAdapters, LoRAConfig
+from sheaf.lru import SizedLRU
 from sheaf_client.errors import BackendError, OverloadedError
 
 log = logging.getLogger("sheaf.lora")
@@ -44,7 +46,7 @@ class Adapters:
         self._pipe = pipe
         self._declared = config
         self._retry_seconds = retry_seconds
-        self._kept: OrderedDict[str, Adapter] = OrderedDict()
+        self._kept: SizedLRU[str, Adapter] = SizedLRU(config.max_bytes or math.inf)
         self._users: Counter[str] = Counter()
         self._failed: dict[str, tuple[float, AdapterError]] = {}
         self._latest: tuple[tuple[ActiveAdapters, ...], RowPass] | None = None
@@ -61,7 +63,7 @@ class Adapters:
     @property
     def size(self) -> int:
         """Bytes of the adapters in memory."""
-        return sum(adapter.size for adapter in self._kept.values())
+        return self._kept.size
 
     @contextmanager
     def held(self, active: ActiveAdapters) -> Generator[None]:
@@ -111,8 +113,7 @@ class Adapters:
 
     def _want(self, name: str) -> None:
         with self._lock:
-            if name in self._kept:
-                self._kept.move_to_end(name)
+            if self._kept.get(name) is not None:
                 return
             failed_at, failure = self._failed.get(name, (0.0, None))
             if failure is None or time.monotonic() - failed_at >= self._retry_seconds:
@@ -139,20 +140,16 @@ class Adapters:
                 weight = getattr(layer, "weight", None)
                 if weight is not None and weight.device.type != "meta":
                     factors.to(weight.device)
-        self._kept[name] = adapter
+        self._kept.put(name, adapter, adapter.size)
         log.info("loaded the adapter %s from %s, %d bytes", name, file, adapter.size)
 
     def _make_room(self, name: str, size: int) -> None:
-        bound = self._declared.max_bytes
-        if bound is None:
-            return
-        if size > bound:
-            raise AdapterError(f"adapter {name!r} has {size} bytes, and `max_bytes` is {bound}")
-        idle = [kept for kept in self._kept if self._users[kept] <= 0]
-        while self.size + size > bound:
-            if not idle:
-                raise OverloadedError(f"The adapters in use leave no room for {name!r}.", retry_after=1)
-            dropped = idle.pop(0)
-            del self._kept[dropped]
+        if size > self._kept.max_bytes:
+            raise AdapterError(
+                f"adapter {name!r} has {size} bytes, and `max_bytes` is {self._kept.max_bytes}"
+            )
+        for dropped in self._kept.make_room(size, held=lambda kept: self._users[kept] > 0):
             self._latest = None  # it may hold what was dropped
             log.info("dropped the adapter %s", dropped)
+        if not self._kept.fits(size):
+            raise OverloadedError(f"The adapters in use leave no room for {name!r}.", retry_after=1)

@@ -17,12 +17,14 @@ from weakref import WeakKeyDictionary
 
 from sheaf.api.diffusion import DiffusionRequest, DiffusionResponse, ImageProgress
 from sheaf.api.multimodal_generation import MultimodalGenerationResponse
-from sheaf.backends._families.diffusers.family import Family, Guidance
+from sheaf.backends._families.diffusers.family import DenoiserFacts, Family, Guidance
 from sheaf.backends._families.diffusers.numbers import Request, check_drawn, check_weights
 from sheaf.backends._families.diffusers.quiet import quiet
 from sheaf.backends._families.diffusers.seams import AdapterSeam, NoAdapters
 from sheaf.backends._families.diffusers.text import CHATTER, encoding
-from sheaf.backends._shared.refusals import missing_library, one_of, refuse
+from sheaf.backends._shared.loading import free_device, libraries_of, loaded
+from sheaf.backends._shared.refusals import attempt, refuse
+from sheaf.backends._shared.settings import one_of
 from sheaf.backends.base import ModelBackend, respond
 from sheaf.backends.loops import LibraryLoop, LoopBackend
 from sheaf_client.contracts.events import ProgressEvent
@@ -131,6 +133,10 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
     def steps_of(self, steps: int, strength: float) -> int:
         """How many of so many steps the pipeline takes for an image of which so much is given up."""
 
+    @abstractmethod
+    def read_facts(self) -> DenoiserFacts:
+        """What is known of the loaded checkpoint."""
+
     def check_checkpoint(self) -> None:
         """Raise `ValueError` for a loaded checkpoint that the pipelines of this mode cannot run."""
 
@@ -169,13 +175,11 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
         Raises `ModuleNotFoundError` where the library is missing, `OSError` where a file is, and
         `ValueError` where the checkpoint is of another family or lacks weights.
         """
-        try:
+        with libraries_of(self):
             from sheaf.backends._families.diffusers.loading import Source, load_pipelines
 
             if self.lora is not None:
                 import_module("peft")  # the library's loaders of adapters need it
-        except ModuleNotFoundError as error:
-            raise missing_library(self.family.name, "diffusion", error) from error
         source = Source(
             self.model_id,
             self.device,
@@ -188,6 +192,7 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
         )
         self._pipelines = load_pipelines(source, self.family, self.pipeline_names())
         self.check_checkpoint()
+        self.facts = self.read_facts()
         self._adapters = self.adapter_seam()
 
     def warm_up(self) -> None:
@@ -210,9 +215,13 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
     @property
     def pipeline(self) -> Any:
         """The first of the loaded pipelines; all have the same parts."""
-        if not self._pipelines:
-            raise RuntimeError("load() has not been called")
-        return next(iter(self._pipelines.values()))
+        return loaded(next(iter(self._pipelines.values()), None))
+
+    @property
+    def known(self) -> DenoiserFacts:
+        """What is known of the loaded checkpoint."""
+        facts: DenoiserFacts | None = self.facts
+        return loaded(facts)
 
     @property
     def denoiser(self) -> Any:
@@ -220,14 +229,11 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
         return getattr(self.pipeline, self.family.denoiser)
 
     def unload(self) -> None:
-        self._pipelines, self._adapters = {}, NoAdapters()
+        self._pipelines, self._adapters, self.facts = {}, NoAdapters(), None
         self.free_memory()
 
     def free_memory(self) -> None:
-        if self.device.startswith("cuda"):
-            import torch
-
-            torch.cuda.empty_cache()
+        free_device(self.device)
 
     # Requests.
 
@@ -262,29 +268,15 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
         return self.denoising_steps(request) * self.guide(request).calls
 
     def batch_predict(self, requests: Sequence[Request]) -> list[Response | Exception]:
-        """Answer requests from the first step to the last, those of one size together.
-
-        A request that the model cannot serve gets its `InvalidRequestError` in place.
-        """
-        answers: dict[int, Response | Exception] = {}
-        for index, request in enumerate(requests):
-            try:
-                self.check(request)
-                if not self.steps(request):
-                    answers[index] = self.unchanged(request)
-            except Exception as error:  # noqa: BLE001 - in the place of its answer
-                answers[index] = error
+        """Answer requests from the first step to the last, those of one size together."""
+        answers: dict[int, Response | Exception] = {
+            index: attempt(self.unchanged, request)
+            for index, request in enumerate(requests)
+            if not self.steps(request)
+        }
         left = [index for index in range(len(requests)) if index not in answers]
-        answers |= dict(zip(left, self._drawn([requests[index] for index in left]), strict=True))
+        answers |= zip(left, super().batch_predict([requests[index] for index in left]), strict=True)
         return [answers[index] for index in range(len(requests))]
-
-    def _drawn(self, requests: Sequence[Request]) -> list[Response | Exception]:
-        try:
-            return super().batch_predict(requests)
-        except Exception as error:  # noqa: BLE001 - in the place of its answer, once it stands alone
-            if len(requests) == 1:
-                return [error]
-            return [answer for request in requests for answer in self._drawn([request])]
 
     def deterministic(self, request: Request) -> bool:
         """Whether the noise is given by a seed, or there is none because no step is taken."""
@@ -295,7 +287,6 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
         raise RuntimeError(f"a request of {request.num_inference_steps} steps takes none")
 
     def run(self, request: Request, loop: DrawingLoop) -> Response:
-        self.check(request)
         guidance, adapters = self.guide(request), self.adapters_of(request)
         seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
         warnings = list(guidance.warnings)

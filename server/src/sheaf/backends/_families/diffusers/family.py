@@ -46,3 +46,18 @@ class Guidance:
     calls: int = 1
     rows: int = 1
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiserFacts:
+    """What is known of a loaded denoiser.
+
+    Attributes:
+        embeds_guidance: whether it takes guidance as a number, rather than a second pass without the prompt.
+        max_guidance: the largest guidance that it can embed; None where that has no bound.
+        dtype: of its weights, such as `bfloat16`.
+    """
+
+    embeds_guidance: bool
+    max_guidance: float | None
+    dtype: str

@@ -21,7 +21,8 @@ import torch
 import transformers
 
 from sheaf.backends._families.diffusers.family import Family
-from sheaf.backends._shared.refusals import torch_dtype
+from sheaf.backends._shared.loading import check_weights
+from sheaf.backends._shared.settings import torch_dtype
 
 _diffusers: Any = diffusers
 _INDEX = "model_index.json"
@@ -129,11 +130,7 @@ def _load_parts(source: Source, folder: Path, index: Mapping[str, Any]) -> dict[
             use_safetensors=True,
             output_loading_info=True,
         )
-        if lacking := sorted(info["missing_keys"]):
-            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-            raise ValueError(
-                f"the checkpoint {folder / name} lacks the weights {', '.join(lacking[:3])}{more}"
-            )
+        check_weights(folder / name, info["missing_keys"])
         parts[name] = part.eval()
     return parts
 

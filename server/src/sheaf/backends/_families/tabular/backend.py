@@ -25,7 +25,7 @@ from sheaf.backends._families.tabular.tables import (
     read_table,
     sketch,
 )
-from sheaf.backends._shared.refusals import attempt, check_finite, refuse
+from sheaf.backends._shared.refusals import attempt, check_finite, compute_together, refuse
 from sheaf.backends.base import ModelBackend, respond
 from sheaf.backends.owners import owner_of
 from sheaf_client.contracts.base import Metadata
@@ -89,14 +89,6 @@ class _Context:
     n_rows: int
     sketch: Hashable
     fitted: Fitted
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Requests of one batch on one context."""
-
-    requests: list[TabularRequest]
-    places: list[int]
 
 
 class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
@@ -174,21 +166,17 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
     def batch_predict(self, requests: Sequence[TabularRequest]) -> list[TabularResponse | Exception]:
         """Answer requests on any contexts; those on one context share a fit and a pass.
 
-        A request that the model cannot serve gets its `InvalidRequestError` in place.
+        What a context turns out not to fit is refused in its place: its rows are read only now, and one that
+        was kept when the request was checked may be gone.
         """
-        groups: dict[_Place, _Group] = {}
+        groups: dict[_Place, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(self._place(request), []).append(index)
         answers: dict[int, TabularResponse | Exception] = {}
-        for place, request in enumerate(requests):
-            refused = attempt(check_quantities, request, self.largest)
-            if refused is not None:
-                answers[place] = refused  # what is no number of the model's has no key either
-                continue
-            group = groups.setdefault(self._place(request), _Group([], []))
-            group.requests.append(request)
-            group.places.append(place)
-        for key, group in groups.items():
-            answers |= zip(group.places, self._answer(key, group.requests), strict=True)
-        return [answers[place] for place in range(len(requests))]
+        for key, members in groups.items():
+            found = self._answer(key, [requests[index] for index in members])
+            answers |= zip(members, found, strict=True)
+        return [answers[index] for index in range(len(requests))]
 
     def _place(self, request: TabularRequest) -> _Place:
         owner = owner_of(request)
@@ -203,34 +191,26 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
                 source = next((request for request in requests if request.context_X is not None), None)
                 if source is None:
                     raise _gone()
-                self.check(source)
                 context = self._learn(source)
                 self._keep(key, context)
         except InvalidRequestError as error:
             return [error for _ in requests]
-        answers: list[TabularResponse | Exception] = []
-        features: list[list[Column]] = []
-        for request in requests:
-            try:
-                if (fault := check_query(request, context.table)) is not None:
-                    raise fault
-                features.append(context.table.columns.read(request.query_X, "query_X", self.largest))
-                answers.append(NotImplementedError())  # its place, until the pass is done
-            except InvalidRequestError as error:
-                answers.append(error)
-        if not features:
-            return answers
-        prediction = self._predict(key, context, requests, features)
-        kept = key[1] if key in self.contexts else None
-        start = 0
-        for i, request in enumerate(requests):
-            if isinstance(answers[i], InvalidRequestError):
-                continue
-            stop = start + len(request.query_X)
-            part = prediction.rows(start, stop)
-            answers[i] = attempt(_respond, request, context, part, kept, hit=hit)
-            start = stop
-        return answers
+
+        def read(request: TabularRequest) -> tuple[TabularRequest, list[Column]]:
+            if (fault := check_query(request, context.table)) is not None:
+                raise fault
+            return request, context.table.columns.read(request.query_X, "query_X", self.largest)
+
+        def predict(read: Sequence[tuple[TabularRequest, list[Column]]]) -> list[TabularResponse | Exception]:
+            prediction = self._predict(key, context, read)
+            kept = key[1] if key in self.contexts else None
+            ends = np.cumsum([len(request.query_X) for request, _ in read]).tolist()
+            return [
+                attempt(_respond, request, context, prediction.rows(start, end), kept, hit=hit)
+                for (request, _), start, end in zip(read, [0, *ends], ends, strict=False)
+            ]
+
+        return [*compute_together(requests, read, predict)]
 
     def _learn(self, request: TabularRequest) -> _Context:
         table = read_table(request, self.largest)
@@ -245,17 +225,17 @@ class TabularBackend(ModelBackend[TabularRequest, TabularResponse]):
         self.contexts.put(key, context, context.fitted.size)
 
     def _predict(
-        self, key: _Place, context: _Context, requests: list[TabularRequest], features: list[list[Column]]
+        self, key: _Place, context: _Context, read: Sequence[tuple[TabularRequest, list[Column]]]
     ) -> Prediction:
         """One pass over the rows of several requests, at the levels of all of them."""
         levels = {
             level
-            for request in requests
+            for request, _ in read
             if request.output_mode == "quantiles"
             for level in request.quantile_levels
         }
         size = context.fitted.size
-        joined = [np.concatenate(parts) for parts in zip(*features, strict=True)]
+        joined = [np.concatenate(parts) for parts in zip(*(columns for _, columns in read), strict=True)]
         prediction = context.fitted.predict(joined, sorted(levels))
         if context.fitted.size != size and key in self.contexts:
             self._keep(key, context)

@@ -5,15 +5,16 @@ Model: Ansari et al. 2024, "Chronos: Learning the Language of Time Series", the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from math import ceil
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from sheaf.api.time_series import TimeSeriesRequest
-from sheaf.backends._families.time_series import Forecast, check_no_covariates, one_variate_warnings
+from sheaf.backends._families.time_series import Forecast, one_variate_warnings
+from sheaf.backends._models.chronos.facts import BoltFacts
 from sheaf.backends._models.chronos.variant import QuantileVariant, Run, context_of, pad_left
+from sheaf.backends._shared.passes import cut_by_rows
 
 #: Rows that one forward pass takes at most; more gain nothing and hold more memory.
 _MAX_ROWS = 144
@@ -21,36 +22,27 @@ _MAX_ROWS = 144
 _FULL_ROWS = 8
 
 
-class Bolt(QuantileVariant):
+class Bolt(QuantileVariant[BoltFacts]):
     """Each block is one pass for the rows that still need it; rows of many requests share the passes.
 
     Beyond the first block every series becomes one path per trained level, and the paths' quantiles are
     reduced to the trained levels again: the library's own way, which costs nine times the first block.
     """
 
-    def __init__(self, pipeline: Any, context_length: int | None) -> None:
-        super().__init__(pipeline, context_length)
+    def __init__(self, pipeline: Any, facts: BoltFacts) -> None:
+        super().__init__(facts)
         self._model = pipeline.model
-        self._patch: int = self._model.chronos_config.input_patch_size
-
-    def check(self, request: TimeSeriesRequest) -> None:
-        super().check(request)
-        check_no_covariates(request, "past_covariates", "future_covariates")
-
-    def cost(self, request: TimeSeriesRequest) -> float:
-        patches = ceil(min(len(request.history or ()), self.context_length) / self._patch) + 1
-        return float(patches * (1 + len(self.levels) * (self.blocks(request) - 1)))
 
     def run(self, requests: Sequence[TimeSeriesRequest]) -> Run:
-        contexts = [context_of(request, self.context_length)[None] for request in requests]
+        contexts = [context_of(request, self.facts.context_length)[None] for request in requests]
         found = self._first_block(contexts)
         predictions = [[block] for block in found]
         yield
         done = 1
-        while waiting := [i for i, request in enumerate(requests) if self.blocks(request) > done]:
+        while waiting := [i for i, request in enumerate(requests) if self.facts.blocks(request) > done]:
             for i in waiting:
-                paths = contexts[i].expand(len(self.levels), -1)
-                contexts[i] = torch.cat([paths, predictions[i][-1]], dim=-1)[:, -self.model_context :]
+                paths = contexts[i].expand(len(self.facts.levels), -1)
+                contexts[i] = torch.cat([paths, predictions[i][-1]], dim=-1)[:, -self.facts.model_context :]
             for i, block in zip(waiting, self._next_block([contexts[i] for i in waiting]), strict=True):
                 predictions[i].append(block)
             done += 1
@@ -74,31 +66,16 @@ class Bolt(QuantileVariant):
 
     @torch.inference_mode()
     def _next_block(self, contexts: list[torch.Tensor]) -> list[torch.Tensor]:
-        levels = torch.tensor(self.levels)
+        levels = torch.tensor(self.facts.levels)
         paths = [block.reshape(-1, block.shape[-1]) for block in self._forward(contexts)]
         return list(torch.quantile(torch.stack(paths), levels, dim=1).transpose(0, 1))
 
     def _forward(self, contexts: list[torch.Tensor]) -> list[torch.Tensor]:
         """Blocks of shape (rows, levels, steps) for contexts of shape (rows, time), in their order."""
         blocks: dict[int, torch.Tensor] = {}
-        for group in _groups(contexts):
+        rows, lengths = zip(*(context.shape for context in contexts), strict=True)
+        for group in cut_by_rows(rows, lengths, most=_MAX_ROWS, full=_FULL_ROWS):
             batch = pad_left([contexts[i] for i in group]).to(self._model.device)
             out = self._model(context=batch).quantile_preds.to("cpu", torch.float32)
             blocks.update(zip(group, torch.split(out, [len(contexts[i]) for i in group]), strict=True))
         return [blocks[i] for i in range(len(contexts))]
-
-
-def _groups(contexts: list[torch.Tensor]) -> Iterator[list[int]]:
-    """Split into passes of similar lengths: padding to the longest of all can cost more than it gains."""
-    group: list[int] = []
-    rows = width = 0
-    for i in sorted(range(len(contexts)), key=lambda i: -contexts[i].shape[-1]):
-        more, length = contexts[i].shape
-        if group and (rows + more > _MAX_ROWS or (rows >= _FULL_ROWS and 2 * length < width)):
-            yield group
-            group, rows = [], 0
-        if not group:
-            width = length
-        group.append(i)
-        rows += more
-    yield group

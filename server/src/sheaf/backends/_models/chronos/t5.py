@@ -6,9 +6,8 @@ generator of its own, and one with a seed takes its passes alone, so its answer 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any
 
 import torch
@@ -25,13 +24,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.backends._families.time_series import (
     Forecast,
-    check_no_covariates,
-    check_sample_count,
     one_variate_warnings,
     wants_quantiles,
     wants_samples,
 )
+from sheaf.backends._models.chronos.facts import T5Facts
 from sheaf.backends._models.chronos.variant import Run, Variant, context_of, pad_left
+from sheaf.backends._shared.passes import spread_rows
 
 _generation_config: Any = GenerationConfig
 
@@ -51,7 +50,7 @@ class _Paths:
     blocks: list[torch.Tensor] = field(default_factory=list[torch.Tensor])
 
 
-class T5(Variant):
+class T5(Variant[T5Facts]):
     """The encoder runs once per request; the decoder once per sample path, those of many requests together.
 
     A request with a seed shares no pass: the last bits of a pass depend on its shape, and one bit that
@@ -59,39 +58,21 @@ class T5(Variant):
     Beyond one block the median of the paths is appended to the context, as the library does it.
     """
 
-    def __init__(self, pipeline: Any, context_length: int | None, num_samples: int | None = None) -> None:
-        super().__init__(pipeline, context_length)
+    def __init__(self, pipeline: Any, facts: T5Facts) -> None:
+        super().__init__(facts)
         self._model = pipeline.model.model
         self._config = pipeline.model.config
         if self._config.model_type != "seq2seq":
             raise ValueError(f"Chronos models of type {self._config.model_type!r} are not served")
         self._tokenizer = pipeline.tokenizer
-        self._num_samples = num_samples
-
-    def check(self, request: TimeSeriesRequest) -> None:
-        super().check(request)
-        check_no_covariates(request, "past_covariates", "future_covariates")
-        check_sample_count(request, self._count(request))
-
-    def batch_key(self, request: TimeSeriesRequest) -> Hashable:
-        return self.blocks(request) if request.seed is None else request.request_id
-
-    def deterministic(self, request: TimeSeriesRequest) -> bool:
-        """Mean and quantiles too are those of the paths that are drawn."""
-        return request.seed is not None
-
-    def cost(self, request: TimeSeriesRequest) -> float:
-        return float(
-            min(len(request.history or ()), self.context_length) + self._count(request) * request.horizon
-        )
 
     def run(self, requests: Sequence[TimeSeriesRequest]) -> Run:
         states = [
             _Paths(
-                context_of(request, self.context_length),
+                context_of(request, self.facts.context_length),
                 _generator(request.seed),
                 request.seed is not None,
-                self._count(request),
+                self.facts.paths(request),
                 request.horizon,
             )
             for request in requests
@@ -108,11 +89,6 @@ class T5(Variant):
             for request, state in zip(requests, states, strict=True)
         ]
 
-    def _count(self, request: TimeSeriesRequest) -> int:
-        if self._num_samples is not None and "num_samples" not in request.model_fields_set:
-            return self._num_samples
-        return request.num_samples
-
     def _finish(self, request: TimeSeriesRequest, samples: torch.Tensor) -> Forecast:
         quantiles = None
         if wants_quantiles(request):
@@ -123,23 +99,23 @@ class T5(Variant):
             "mean",
             quantiles,
             samples.numpy() if wants_samples(request) else None,
-            (*self.length_warnings(request), *one_variate_warnings(request)),
+            (*self.facts.length_warnings(request), *one_variate_warnings(request)),
         )
 
     @torch.inference_mode()
     def _next_block(self, states: list[_Paths]) -> None:
         """Append one block to each state and its median to the context."""
-        contexts = pad_left([state.context[None, -self.model_context :] for state in states])
+        contexts = pad_left([state.context[None, -self.facts.model_context :] for state in states])
         tokens, mask, scale = self._tokenizer.context_input_transform(contexts)
         tokens, mask = tokens.to(self._model.device), mask.to(self._model.device)
         encoded = self._model.get_encoder()(input_ids=tokens, attention_mask=mask)[0]
-        steps = [min(state.remaining, self.block_length) for state in states]
+        steps = [min(state.remaining, self.facts.block_length) for state in states]
         draws = [
             torch.rand((length, state.count), generator=state.generator, dtype=torch.float64)
             for state, length in zip(states, steps, strict=True)
         ]
         drawn: list[list[torch.Tensor]] = [[] for _ in states]
-        for pieces in _passes([state.count for state in states]):
+        for pieces in spread_rows([state.count for state in states], most=_MAX_ROWS):
             owners = torch.tensor([i for i, rows in pieces for _ in rows], device=tokens.device)
             length = max(steps[i] for i, _ in pieces)
             uniform = torch.cat(
@@ -215,23 +191,3 @@ def _generator(seed: int | None) -> torch.Generator:
 def _lengthened(uniform: torch.Tensor, steps: int) -> torch.Tensor:
     """Further rows for a request that runs beside a longer one; what they draw is cut off."""
     return torch.nn.functional.pad(uniform, (0, 0, 0, steps - len(uniform)))
-
-
-def _passes(counts: list[int]) -> Iterator[list[tuple[int, range]]]:
-    """Split the paths of all requests into passes of `_MAX_ROWS`: (request, its paths) in each."""
-    total = sum(counts)
-    even = ceil(total / ceil(total / _MAX_ROWS))
-    pieces: list[tuple[int, range]] = []
-    room = even
-    for i, count in enumerate(counts):
-        start = 0
-        while start < count:
-            stop = min(count, start + room)
-            pieces.append((i, range(start, stop)))
-            room -= stop - start
-            start = stop
-            if not room:
-                yield pieces
-                pieces, room = [], even
-    if pieces:
-        yield pieces

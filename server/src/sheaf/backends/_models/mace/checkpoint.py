@@ -17,6 +17,7 @@ from safetensors import torch as _safetensors
 from sheaf.backends._models.mace.inert import Inert, read_inert
 from sheaf.backends._models.mace.library import mace
 from sheaf.backends._models.mace.released import released_names
+from sheaf.backends._shared.loading import check_weights
 
 _torch: Any = torch
 _files: Any = _safetensors
@@ -135,9 +136,7 @@ def _read_folder(folder: Path) -> Any:
     weights: dict[str, torch.Tensor] = _files.load_file(folder / WEIGHTS)
     dtype = weights["r_max"].dtype if "r_max" in weights else torch.float32
     model = _build(content["model"], dtype)
-    if lacking := sorted(set(model.state_dict()) - set(weights)):
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        raise ValueError(f"the model {folder} lacks the weights {', '.join(lacking[:3])}{more}")
+    check_weights(folder, set(model.state_dict()) - set(weights))
     model.load_state_dict(weights)
     return model
 
