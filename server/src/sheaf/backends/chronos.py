@@ -41,7 +41,7 @@ class Chronos2Backend(PretrainedBackend[TimeSeriesRequest, TimeSeriesResponse]):
     info: ClassVar[BackendInfo | None] = BackendInfo(
         title="Chronos-2, Chronos-Bolt, Chronos",
         extra="chronos",
-        libraries=("torch", "transformers", "chronos"),
+        libraries=("torch", "chronos"),
         default_model="amazon/chronos-2",
         memory_mb=480,
         weights=(

@@ -39,13 +39,22 @@ class MACEBackend(PotentialBackend):
         libraries=("torch", "mace", "ase", "safetensors"),
         weights=(
             Weights(
-                models=("*omat-0", "matpes-*-0", "mace-matpes-*-0", "mh-?"),
+                models=("omat-0", "small-omat-0", "medium-omat-0", "matpes-pbe-0", "mace-matpes-*-0", "mh-?"),
                 license="ASL",
                 card="https://github.com/ACEsuit/mace-foundations",
                 restriction="The Academic Software License allows no commercial use.",
             ),
             Weights(
-                models=("small", "medium", "large", "*-0b", "*-0b?", "mpa-0", "medium-mpa-0"),
+                models=(
+                    "small",
+                    "medium",
+                    "large",
+                    "small-0b*",
+                    "medium-0b*",
+                    "large-0b*",
+                    "mpa-0",
+                    "medium-mpa-0",
+                ),
                 license="MIT",
                 card="https://github.com/ACEsuit/mace-foundations",
             ),
