@@ -68,7 +68,7 @@ def ask(atoms: Atoms | Sequence[Atoms], **other: Any) -> MaterialsRequest:
 def properties(backend: Any, atoms: Atoms) -> Properties:
     """What the potential says, in float64 from the positions to the forces where the model is."""
     structure = structure_of(_Fields(atoms))
-    (found,) = backend.evaluate([structure], [backend.neighbors(Place(structure, ""))], gradient=True)
+    (found,) = backend.evaluate([backend.neighbors(Place(structure, ""))], gradient=True)
     return found
 
 

@@ -88,7 +88,7 @@ def assert_as_direct(response: Any, expected: dict[str, Any]) -> None:
 
 
 def test_a_batch_of_crystals_equals_the_librarys_single_calls(backend: CHGNetBackend) -> None:
-    outcomes = backend.predict_all([ask(atoms, compute_stress=True) for atoms in crystals()])
+    outcomes = backend.batch_predict([ask(atoms, compute_stress=True) for atoms in crystals()])
     for atoms, response in zip(crystals(), outcomes, strict=True):
         assert_as_direct(response, direct(atoms))
         assert response.forces.shape == (len(atoms), 3)
@@ -162,7 +162,7 @@ def test_passes_keep_their_bound_and_change_nothing(
     expected = backend.batch_predict(requests)
     small = load(pass_cost=600)
     passes: list[list[float]] = []
-    potential: Any = small._loaded
+    potential: Any = small._potential
     evaluate = potential.evaluate
 
     def watched(structures: Any, pairs: Any, *, gradient: bool) -> Any:
@@ -170,7 +170,7 @@ def test_passes_keep_their_bound_and_change_nothing(
         return evaluate(structures, pairs, gradient=gradient)
 
     monkeypatch.setattr(potential, "evaluate", watched)
-    for outcome, answer in zip(small.predict_all(requests), expected, strict=True):
+    for outcome, answer in zip(small.batch_predict(requests), expected, strict=True):
         assert_equal(outcome, answer)
     assert all(len(costs) == 1 or sum(costs) <= 600 for costs in passes)
     assert 3 < len(passes) < sum(map(len, passes))
@@ -288,7 +288,7 @@ def test_a_crowd_of_atoms_is_refused_before_its_neighbours_are_counted(backend: 
 
 def test_cost_counts_neighbours(backend: CHGNetBackend) -> None:
     for atoms in (crystals()[4], crystals()[5]):
-        counted = 2 * len(backend.neighbors(backend_place(atoms)))
+        counted = 2 * len(backend.neighbors(backend_place(atoms)).pairs)
         assert 0.7 < backend.cost(ask(atoms)) / counted < 1.4
     assert backend.cost(ask(crystals())) == pytest.approx(sum(backend.cost(ask(a)) for a in crystals()))
     assert backend.cost(ask(Atoms("H"))) == 1

@@ -67,7 +67,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class _Placed:
+class Placed:
     """A structure in its cell, and its neighbours."""
 
     place: Place
@@ -151,7 +151,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
         if not isinstance(requests[0], MaterialsRequest):
             return self._move(requests)
 
-        def answer_all(read: Sequence[tuple[MaterialsRequest, list[_Placed]]]) -> list[Any]:
+        def answer_all(read: Sequence[tuple[MaterialsRequest, list[Placed]]]) -> list[Any]:
             gradient = any(_wants_gradient(request) for request, _ in read)
             found = iter(self.evaluate([one for _, several in read for one in several], gradient=gradient))
             properties = [[next(found) for _ in several] for _, several in read]
@@ -159,7 +159,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
 
         return [*compute_together(requests, self._read, answer_all)]
 
-    def _read(self, request: MaterialsRequest) -> tuple[MaterialsRequest, list[_Placed]]:
+    def _read(self, request: MaterialsRequest) -> tuple[MaterialsRequest, list[Placed]]:
         return request, [self.neighbors(place) for place in places_of(request)]
 
     def stream(self, request: Any) -> Iterator[Any]:
@@ -200,17 +200,17 @@ class PotentialBackend(ModelBackend[Any, Any]):
     def _evaluate_moving(self, structures: Sequence[Structure]) -> list[Properties | Exception]:
         """What the potential says of structures of different walks; a refusal in the place of an answer."""
 
-        def read(structure: Structure) -> _Placed:
+        def read(structure: Structure) -> Placed:
             check_sizes(Place(structure, ""))
             return self.neighbors(Place(structure, ""))
 
-        def evaluate(read: Sequence[_Placed]) -> list[Properties | Exception]:
+        def evaluate(read: Sequence[Placed]) -> list[Properties | Exception]:
             found = self.evaluate(read, gradient=True)
             return [*answer_each(check_properties, [placed.place for placed in read], found)]
 
         return [*compute_together(structures, read, evaluate)]
 
-    def evaluate(self, read: Sequence[_Placed], *, gradient: bool) -> list[Properties]:
+    def evaluate(self, read: Sequence[Placed], *, gradient: bool) -> list[Properties]:
         """What the potential says of structures, in their order, in passes of at most `pass_cost`."""
         potential = loaded(self._potential)
         found: dict[int, Properties] = {}
@@ -221,7 +221,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
             found |= zip(chosen, potential.evaluate(structures, pairs, gradient=gradient), strict=True)
         return [found[i] for i in range(len(read))]
 
-    def neighbors(self, place: Place) -> _Placed:
+    def neighbors(self, place: Place) -> Placed:
         """A structure moved into its cell, with the neighbours in it.
 
         Refuses what is crowded beyond `max_cost`, or has two atoms in one place.
@@ -243,7 +243,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
             one, other = int(pairs.first[at]), int(pairs.second[at])
             message = f"Atoms {one} and {other} are in the same place, or images of one another are."
             raise refuse(f"{place.path}/positions_b64", message)
-        return _Placed(Place(structure, place.path), pairs)
+        return Placed(Place(structure, place.path), pairs)
 
     def _check_structure(self, place: Place) -> None:
         structure = place.structure
@@ -363,7 +363,7 @@ def _check_volume(place: Place, path: str) -> None:
 
 
 def _answer(
-    read: tuple[MaterialsRequest, Sequence[_Placed]], properties: Sequence[Properties]
+    read: tuple[MaterialsRequest, Sequence[Placed]], properties: Sequence[Properties]
 ) -> MaterialsResponse:
     request, places = read[0], [placed.place for placed in read[1]]
     for place, found in zip(places, properties, strict=True):
