@@ -61,17 +61,18 @@ def series(**fields: Any) -> TimeSeriesRequest:
 
 
 def forecasts() -> list[Any]:
-    quantiles = {"output_mode": "quantiles"}
-    return [
-        *(series(), series(horizon=300, seed=7), series(static_covariates={"a": 1.0})),
-        *(series(quantile_levels=[0.2, 0.5], **quantiles), series(quantile_levels=[0.0001], **quantiles)),
-        *(
-            series(output_mode="samples", num_samples=7),
-            series(output_mode="quantiles", quantile_levels=[0.999]),
-            series(history=[1e30, 1.0]),
-        ),
-        series(past_covariates={"a": [1.0] * 60}),
+    quantiles, samples = {"output_mode": "quantiles"}, {"output_mode": "samples", "num_samples": 7}
+    asked: list[dict[str, Any]] = [
+        {},
+        {"horizon": 300, "seed": 7},
+        {"static_covariates": {"a": 1.0}},
+        {"past_covariates": {"a": [1.0] * 60}},
+        {"quantile_levels": [0.2, 0.5], **quantiles},
+        {"quantile_levels": [0.0001], **quantiles},
+        samples,
+        {"history": [1e30, 1.0]},
     ]
+    return [series(**fields) for fields in asked]
 
 
 def proteins(kind: Any, **fields: Any) -> list[Any]:
@@ -80,36 +81,39 @@ def proteins(kind: Any, **fields: Any) -> list[Any]:
 
 
 def structures() -> list[Any]:
-    one, plain = bulk("Si"), {"compute_forces": False}
-    asked = (
+    one = bulk("Si")
+    asked: list[tuple[Any, dict[str, Any]]] = [
         (one, {"compute_stress": True}),
+        (one, {"compute_forces": False}),
         ([one, bulk("Si", cubic=True)], {}),
-        (one, plain),
-        (bulk("U"), {}),
-    )
+        (bulk("Po", "sc", a=3.35), {}),
+    ]
     return [materials_cases.ask(atoms, **fields) for atoms, fields in asked]
 
 
 def tables() -> list[Any]:
     rows = table_cases.numbers(30)
-    many = [f"class {i}" for i in range(30)]
+    wide = np.tile(rows, (1, 101))
     return [
-        *(table_cases.classify(rows, rows), table_cases.regress(rows[:4], rows)),
-        *(
-            table_cases.ask(rows, rows, many),
-            table_cases.ask(rows, context_id="no-such-one", task="regression"),
-        ),
-        table_cases.regress(rows[:4], np.tile(rows, (1, 200))),
+        table_cases.classify(rows, rows),
+        table_cases.regress(rows[:4], rows),
+        table_cases.regress(wide[:4], wide),
+        table_cases.ask(rows, rows, [f"class {i}" for i in range(30)]),
+        table_cases.ask(rows, context_id="no-such-one", task="regression"),
     ]
 
 
 def pictures() -> list[Any]:
-    given: list[dict[str, Any]] = [
-        *({}, {"guidance_scale": 3.0, "negative_prompt": "dogs", "num_images": 3}, {"seed": 1}),
-        *({"width": 72, "height": 64}, {"guidance_scale": 90.0}, {"num_inference_steps": 9}),
+    asked: list[dict[str, Any]] = [
+        {},
+        {"seed": 1},
+        {"guidance_scale": 3.0, "negative_prompt": "dogs", "num_images": 3},
+        {"guidance_scale": 90.0},
+        {"width": 72},
+        {"adapters": ["a"], "adapter_weights": [5e3]},
     ]
     fields = {"model_name": "m", "prompt": "a cat", "width": 64, "height": 64, "num_inference_steps": 4}
-    return [DiffusionRequest.model_validate(fields | each) for each in given]
+    return [DiffusionRequest.model_validate(fields | each) for each in asked]
 
 
 def tabpfn(path: Path) -> Path:
