@@ -89,7 +89,7 @@ class CHGNet:
 
     @staticmethod
     def ours(atoms: list[Any], pairs: list[Any]) -> None:
-        from sheaf.backends._chgnet.graphs import join_graphs
+        from sheaf.backends._models.chgnet.graphs import join_graphs
 
         join_graphs(atoms, pairs, 3.0)
 
@@ -105,7 +105,7 @@ class MACE:
     def __init__(self, folder: Path) -> None:
         import torch
 
-        from sheaf.backends._mace.library import mace
+        from sheaf.backends._models.mace.library import mace
         from sheaf.backends.mace import convert
         from tests.materials_checkpoints import make_mace
 
@@ -154,8 +154,8 @@ async def measure(library: CHGNet | MACE, count: int, rounds: int) -> dict[str, 
     """Seconds of the processor and of the clock for all structures, medians of rounds that take turns."""
     import torch
 
-    from sheaf.backends._atoms.neighbors import find_pairs
-    from sheaf.backends._atoms.structures import Structure
+    from sheaf.backends._families.atoms.neighbors import find_pairs
+    from sheaf.backends._families.atoms.structures import Structure
 
     torch.set_num_threads(1)
     atoms = structures(count)

@@ -37,7 +37,7 @@ import numpy as np
 
 from benchmarks._report import goal, report, table
 from sheaf.api.molecular import MolecularRequest
-from sheaf.backends._proteins import AMINO_ACIDS, Pass
+from sheaf.backends._families.proteins import AMINO_ACIDS, Pass
 from sheaf.backends.esm2 import ESM2Backend
 from sheaf.spec import ModelSpec
 from sheaf_client import AsyncSheaf
@@ -71,8 +71,8 @@ class Watched(ESM2Backend):
 
     seen: list[tuple[int, int]] = []  # noqa: RUF012 - shared on purpose
 
-    def _passes(self, sequences: Sequence[str]) -> Iterator[Pass]:
-        for batch in super()._passes(sequences):
+    def passes(self, sequences: Sequence[str]) -> Iterator[Pass]:
+        for batch in super().passes(sequences):
             self.seen.append(tuple(batch.inputs["input_ids"].shape))
             yield batch
 

@@ -12,7 +12,7 @@ def make_mace(path: str | Path, *, seed: int = 0, channels: int = 8, **settings:
     """A model of two layers for elements 1 to 89, pickled whole to a file, as the library's training does."""
     import torch
 
-    from sheaf.backends._mace.library import mace
+    from sheaf.backends._models.mace.library import mace
 
     modules, o3 = mace("mace.modules"), mace("e3nn.o3")
     numbers = list(range(1, 90))

@@ -11,7 +11,7 @@ import numpy as np
 from sheaf.api.materials import AtomsProgress
 from sheaf.api.operations import OPERATIONS as NAMES
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._common import refuse
+from sheaf.backends._shared.refusals import refuse
 from sheaf.backends.base import ModelBackend, respond
 from sheaf.http._routes import OPERATIONS
 from sheaf.spec import ModelSpec

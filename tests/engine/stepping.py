@@ -11,7 +11,7 @@ from typing import Any
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends.base import respond
-from sheaf.backends.rendezvous import Course, RendezvousBackend
+from sheaf.backends.loops import LibraryLoop, LoopBackend
 from sheaf.backends.stepwise import StepwiseBackend
 from tests.engine.harness import Values, World, value_of
 
@@ -86,7 +86,7 @@ class Own(StepwiseBackend[Request, Response, State]):
         return [answer(request, value_of(request)) for request in requests]
 
 
-class Library(RendezvousBackend[Request, Response, float, float]):
+class Library(LoopBackend[Request, Response, float, float]):
     """The loop is a library's: it asks for the model, and knows nothing of batches."""
 
     model_type = "time_series"
@@ -104,14 +104,14 @@ class Library(RendezvousBackend[Request, Response, float, float]):
     def batch_key(self, request: Request) -> Hashable:
         return self.world.call("batch_key", request)  # type: ignore[no-any-return]
 
-    def run(self, request: Request, course: Course[float, float, Response]) -> Response:
+    def run(self, request: Request, loop: LibraryLoop[float, float, Response]) -> Response:
         value = value_of(request)
         self.world.call("prepare", value)
         end = value
         ended = False
         try:
             for _ in range(request.horizon):
-                end += course.ask(value)
+                end += loop.ask(value)
                 self.world.call("each", value)
             ended = True
         finally:
@@ -126,5 +126,5 @@ class Library(RendezvousBackend[Request, Response, float, float]):
             self.world.call("step", list(questions))
         return [1.0] * len(questions)
 
-    def progress(self, request: Request, state: Course[float, float, Response]) -> Any:
+    def progress(self, request: Request, state: LibraryLoop[float, float, Response]) -> Any:
         return StepwiseBackend.progress(self, request, state)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sheaf.scheduling.packing import cut_into_passes
+from sheaf.backends._shared.passes import cut_by_rows, cut_into_passes, spread_rows
 
 lengths_of_rows = st.lists(st.integers(1, 60), max_size=40)
 
@@ -56,3 +56,36 @@ def test_equal_lengths_share_full_passes() -> None:
     assert [len(members) for members in passes] == [20] * 5
     assert cut_into_passes([], max_cells=10) == []
     assert cut_into_passes([3, 3], max_cells=math.inf, overhead=1) == [[0, 1]]
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 60), st.integers(0, 2)), max_size=40))
+def test_a_bound_on_rows_holds_each_item_once_beside_its_like(items: list[tuple[int, int, int]]) -> None:
+    rows, lengths, kinds = ([item[i] for item in items] for i in range(3))
+    passes = list(cut_by_rows(rows, lengths, most=32, full=8, kinds=kinds))
+    assert sorted(i for members in passes for i in members) == list(range(len(items)))
+    for members in passes:
+        assert len({kinds[i] for i in members}) == 1
+        assert len(members) == 1 or sum(rows[i] for i in members) <= 32
+        assert [lengths[i] for i in members] == sorted((lengths[i] for i in members), reverse=True)
+        # From a full pass on, none is padded to twice its length or more.
+        held = [sum(rows[i] for i in members[:n]) for n in range(len(members))]
+        beyond = [i for i, before in zip(members, held, strict=True) if before >= 8]
+        assert all(2 * lengths[i] >= lengths[members[0]] for i in beyond)
+
+
+def test_a_bound_on_rows_alone_fills_passes_from_the_largest() -> None:
+    costs = [5.0, 1.0, 9.0, 3.0, 20.0, 2.0, 2.0]
+    assert list(cut_by_rows(costs, costs, most=10)) == [[4], [2], [0, 3, 5], [6, 1]]
+    assert list(cut_by_rows([], [], most=10)) == []
+    assert list(cut_by_rows([20.0], [20.0], most=10)) == [[0]]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 50))
+def test_rows_that_may_part_are_spread_evenly(counts: list[int], most: int) -> None:
+    passes = list(spread_rows(counts, most=most))
+    held = [sum(len(rows) for _, rows in pieces) for pieces in passes]
+    assert max(held) <= most
+    assert len(held) == math.ceil(sum(counts) / most)
+    assert set(held[:-1]) <= {max(held)}
+    met = [(i, row) for pieces in passes for i, rows in pieces for row in rows]
+    assert met == [(i, row) for i, count in enumerate(counts) for row in range(count)]

@@ -46,7 +46,7 @@ def form(request: pytest.FixtureRequest) -> Any:
 def no_course_is_left() -> Any:
     """A library's call that ended early has unwound."""
     yield
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "sheaf-course"])
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "sheaf-loop"])
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from sheaf.api.materials import MaterialsRequest, MaterialsResponse
-from sheaf.backends._atoms.structures import Properties, Structure, structure_of
-from sheaf.backends._materials import Place
+from sheaf.backends._families.atoms.structures import Properties, Structure, structure_of
+from sheaf.backends._families.materials import Place
 from sheaf_client._inputs.structures import geometry
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +68,7 @@ def ask(atoms: Atoms | Sequence[Atoms], **other: Any) -> MaterialsRequest:
 def properties(backend: Any, atoms: Atoms) -> Properties:
     """What the potential says, in float64 from the positions to the forces where the model is."""
     structure = structure_of(_Fields(atoms))
-    (found,) = backend.evaluate([structure], [backend.neighbors(Place(structure, ""))], gradient=True)
+    (found,) = backend.evaluate([backend.neighbors(Place(structure, ""))], gradient=True)
     return found
 
 

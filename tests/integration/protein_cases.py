@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sheaf.backends._proteins import AMINO_ACIDS
+from sheaf.backends._families.proteins import AMINO_ACIDS
 from sheaf_client.errors import InvalidRequestError
 
 #: Lengths that fill passes, make padding, and stand alone.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sheaf.api.tabular import TabularRequest, TabularResponse
-from sheaf.backends._tabular.backend import TabularBackend
+from sheaf.backends._families.tabular.backend import TabularBackend
 from sheaf_client.errors import InvalidRequestError
 
 Array = np.ndarray[Any, Any]
@@ -78,7 +78,7 @@ def refusal(backend: TabularBackend, request: TabularRequest) -> tuple[str, str]
     """The code and path by which `check` refuses a request; the batch must refuse it the same."""
     with pytest.raises(InvalidRequestError) as refused:
         backend.check(request)
-    assert fault_of(backend.batch_predict([request])[0]) == fault_of(refused.value)
+    assert fault_of(backend.predict_all([request])[0]) == fault_of(refused.value)
     return fault_of(refused.value)
 
 

@@ -38,7 +38,7 @@ def pipe(studio: Studio) -> Any:
 
 
 def adapters_of(pipe: Any, config: LoRAConfig, **settings: Any) -> Any:
-    from sheaf.backends._diffusers.adapters import Adapters
+    from sheaf.backends._families.diffusers.adapters import Adapters
 
     return Adapters(pipe, config, **settings)
 

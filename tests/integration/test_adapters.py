@@ -141,7 +141,7 @@ def test_adapters_that_a_deployment_lacks_are_refused(flux: Studio) -> None:
 def test_weights_that_no_model_can_draw_with_are_the_callers_fault(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sheaf.backends._diffusers import numbers
+    from sheaf.backends._families.diffusers import numbers
 
     absurd = [draw(adapters=["sketch", "ink"], adapter_weights=[1.0, w]) for w in (1e39, -1e300, 1001.0)]
     sound = draw(adapters=["sketch"], adapter_weights=[-2.0])
@@ -331,7 +331,7 @@ def test_the_typescript_client_selects_adapters(flux: Studio, tmp_path: Path) ->
 
 @pytest.mark.parametrize("link", [STANDARD, "other.safetensors"])
 def test_a_link_in_an_adapter_s_folder_does_not_lead_out_of_root(tmp_path: Path, link: str) -> None:
-    from sheaf.backends._diffusers.adapter_files import AdapterError, find_file
+    from sheaf.backends._families.diffusers.adapter_files import AdapterError, find_file
 
     for name in ("root/ink", "root/kept", "elsewhere"):
         (tmp_path / name).mkdir(parents=True)

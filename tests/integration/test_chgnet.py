@@ -162,7 +162,7 @@ def test_passes_keep_their_bound_and_change_nothing(
     expected = backend.batch_predict(requests)
     small = load(pass_cost=600)
     passes: list[list[float]] = []
-    potential: Any = small._loaded
+    potential: Any = small._potential
     evaluate = potential.evaluate
 
     def watched(structures: Any, pairs: Any, *, gradient: bool) -> Any:
@@ -271,7 +271,7 @@ def test_what_the_model_cannot_do_is_refused(
     atoms: Any, other: dict[str, Any], path: str, backend: CHGNetBackend
 ) -> None:
     good = ask(crystals()[1])
-    outcome, neighbour = backend.batch_predict([ask(atoms, **other), good])
+    outcome, neighbour = backend.predict_all([ask(atoms, **other), good])
     assert isinstance(neighbour, MaterialsResponse)
     if not path:
         assert isinstance(outcome, MaterialsResponse)
@@ -288,14 +288,14 @@ def test_a_crowd_of_atoms_is_refused_before_its_neighbours_are_counted(backend: 
 
 def test_cost_counts_neighbours(backend: CHGNetBackend) -> None:
     for atoms in (crystals()[4], crystals()[5]):
-        counted = 2 * len(backend.neighbors(backend_place(atoms)))
+        counted = 2 * len(backend.neighbors(backend_place(atoms)).pairs)
         assert 0.7 < backend.cost(ask(atoms)) / counted < 1.4
     assert backend.cost(ask(crystals())) == pytest.approx(sum(backend.cost(ask(a)) for a in crystals()))
     assert backend.cost(ask(Atoms("H"))) == 1
 
 
 def backend_place(atoms: Atoms) -> Any:
-    from sheaf.backends._materials import places_of
+    from sheaf.backends._families.materials import places_of
 
     return places_of(ask(atoms))[0]
 

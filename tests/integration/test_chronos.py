@@ -217,7 +217,7 @@ def test_levels_and_samples_beyond_the_model_are_refused(
     low = 0.05 if kind == "bolt" else 0.005
     refused = ask(walk(50), output_mode="quantiles", quantile_levels=[0.5, low])
     good = ask(walk(50), quantile_levels=[0.5, low])  # not asked for: the mode is mean
-    outcomes = backends[kind].batch_predict([good, refused, ask(walk(50), output_mode="samples")])
+    outcomes = backends[kind].predict_all([good, refused, ask(walk(50), output_mode="samples")])
     assert isinstance(outcomes[0], TimeSeriesResponse)
     assert fault_of(outcomes[1]) == ("unsupported", "/quantile_levels/1")
     assert fault_of(outcomes[2]) == ("unsupported", "/output_mode")
@@ -263,7 +263,7 @@ def test_numbers_too_large_for_the_model_fail_alone(
 ) -> None:
     good = ask(walk(40), seed=1)
     histories = [[1e300, -1e300], [2e17, -2e17], [9e16, -9e16] * 256]
-    outcomes = backends[kind].batch_predict([*map(ask, histories), good])
+    outcomes = backends[kind].predict_all([*map(ask, histories), good])
     assert fault_of(outcomes[0]) == fault_of(outcomes[1]) == ("out_of_range", "/history")
     assert isinstance(outcomes[2], TimeSeriesResponse)
     if kind != "t5":
@@ -276,7 +276,7 @@ def test_numbers_too_small_for_the_model_fail_alone(kind: str, backends: dict[st
     sizes = np.array(walk(40), dtype=np.float64)
     good, small = ask(walk(40), seed=1), ask((sizes * 1e-14).tolist(), seed=1)
     lost = [ask((sizes * size).tolist()) for size in (1e-300, 1e-100, 1e-40, 1e-20)]
-    *refused, one, other = backends[kind].batch_predict([*lost, small, good])
+    *refused, one, other = backends[kind].predict_all([*lost, small, good])
     assert {fault_of(outcome) for outcome in refused} == {("out_of_range", "/history")}
     assert_equal(other, backends[kind].predict(good))
     # The smallest that are taken are forecast as the same numbers in another unit.

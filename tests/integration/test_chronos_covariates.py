@@ -200,7 +200,7 @@ def test_covariates_and_other_variates_matter(backend: Chronos2Backend) -> None:
 def test_what_the_model_cannot_take_is_refused(
     fields: dict[str, Any], fault: tuple[str, str], backend: Chronos2Backend
 ) -> None:
-    (outcome,) = backend.batch_predict([ask(**{"history": walk(50), **fields})])
+    (outcome,) = backend.predict_all([ask(**{"history": walk(50), **fields})])
     assert fault_of(outcome) == fault
 
 

@@ -97,7 +97,7 @@ def watched(runtime: ModelRuntime, held: int = 0) -> Iterator[Forwards]:
 
 def end_of_courses() -> None:
     for thread in threading.enumerate():
-        if thread.name == "sheaf-course":
+        if thread.name == "sheaf-loop":
             thread.join(60)
             assert not thread.is_alive()
 
@@ -244,7 +244,7 @@ def test_bad_requests_are_refused_with_their_place(
     with pytest.raises(InvalidRequestError) as refused:
         runtime.predict_now(request_())
     assert fault_of(refused.value) == fault
-    outcomes = runtime.backend.batch_predict([good, request_()])
+    outcomes = runtime.backend.predict_all([good, request_()])
     assert not isinstance(outcomes[0], Exception)
     assert fault_of(outcomes[1]) == fault
 
@@ -349,12 +349,14 @@ def test_the_mode_chooses_the_contract(diffusion_checkpoints: dict[str, str]) ->
         ("sdxl", SDXLBackend, SDXLImageBackend),
     ):
         for mode in ("img2img", "inpaint"):
-            spec = ModelSpec(name="m", backend=backend, backend_kwargs={"mode": mode})
+            settings = {"model_id": "x", "mode": mode}
+            spec = ModelSpec(name="m", backend=backend, backend_kwargs=settings)
             assert spec.model_type == "multimodal_generation"
             assert type(spec.make_backend()) is type(text("x", mode=mode)) is image  # type: ignore[arg-type]
         spec = ModelSpec(name="m", backend=backend, backend_kwargs={"mode": "text2img"})
         assert (spec.model_type, type(spec.make_backend())) == ("diffusion", text)
-        assert ModelSpec(name="m", backend=f"{backend}-img2img").model_type == "multimodal_generation"
+        spec = ModelSpec(name="m", backend=f"{backend}-img2img", accept_license=True)
+        assert spec.model_type == "multimodal_generation"
         expected = "mode must be text2img, img2img or inpaint, not 'upscale'"
         with pytest.raises(ValueError, match=expected):
             text("x", mode="upscale")  # type: ignore[arg-type]
@@ -371,14 +373,14 @@ def test_the_mode_chooses_the_contract(diffusion_checkpoints: dict[str, str]) ->
     [("flux", FluxBackend, FluxImageBackend), ("sdxl", SDXLBackend, SDXLImageBackend)],
 )
 def test_the_contract_chooses_the_mode(backend: str, text: type, image: type) -> None:
-    redraws = ModelSpec(name="m", model_type="multimodal_generation", backend=backend)
+    redraws = ModelSpec(name="m", model_type="multimodal_generation", backend=backend, accept_license=True)
     made: Any = redraws.make_backend()
     assert (redraws.model_type, type(made), made.mode) == ("multimodal_generation", image, "img2img")
     inpaints = ModelSpec(
         name="m",
         model_type="multimodal_generation",
         backend=backend,
-        backend_kwargs={"mode": "inpaint"},
+        backend_kwargs={"mode": "inpaint", "model_id": "x"},
     )
     assert inpaints.make_backend().mode == "inpaint"  # type: ignore[attr-defined]
     draws = ModelSpec(name="m", model_type="diffusion", backend=backend)
@@ -454,7 +456,7 @@ def test_a_scheduler_that_is_none_is_refused(diffusion_checkpoints: dict[str, st
 
 
 def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sheaf.backends._diffusers.loading", raising=False)
+    monkeypatch.delitem(sys.modules, "sheaf.backends._families.diffusers.loading", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ModuleNotFoundError, match=re.escape(install_command("diffusion"))):
         FluxBackend().load()
@@ -470,7 +472,7 @@ def test_guidance_that_half_precision_cannot_embed_is_refused(
     good = make(guidance_scale=65.0)
     # Guidance against a prompt is no number that is embedded.
     against = make(guidance_scale=100.0, negative_prompt="dog")
-    refused, drawn, other = backend.batch_predict([make(guidance_scale=100.0), good, against])
+    refused, drawn, other = backend.predict_all([make(guidance_scale=100.0), good, against])
     assert fault_of(refused) == ("out_of_range", "/guidance_scale")
     assert opened(drawn.image).tobytes() == opened(backend.predict(good).image).tobytes()
     assert opened(other.image).getbbox()
@@ -483,7 +485,7 @@ def test_guidance_that_overflows_all_the_same_is_told_to_be_at_fault(
     backend: Any = spec_of("flux", diffusion_checkpoints, dtype="float16").make_backend()
     backend.load()
     absurd = draw(guidance_scale=100.0, preview_interval=1)
-    refused, _ = backend.batch_predict([absurd, draw()])
+    refused, _ = backend.predict_all([absurd, draw()])
     assert fault_of(refused) == ("out_of_range", "/guidance_scale")
     state = backend.prepare(absurd)
     backend.step([state])

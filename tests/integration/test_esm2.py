@@ -174,7 +174,7 @@ def test_what_the_model_cannot_read_is_refused_with_its_path(
         backend.check(bad)
     assert fault_of(refused.value) == (code, "/sequences/1")
     assert words in refused.value.errors[0].message
-    outcomes = backend.batch_predict([good, bad, good])
+    outcomes = backend.predict_all([good, bad, good])
     assert fault_of(outcomes[1]) == (code, "/sequences/1")
     assert vectors(outcomes[0]).shape == vectors(outcomes[2]).shape == (2, 32)
 

@@ -162,7 +162,7 @@ def test_what_the_model_cannot_read_is_refused_with_its_path(
     with pytest.raises(InvalidRequestError) as refused:
         backend.check(bad)
     assert fault_of(refused.value) == (code, "/sequences/1")
-    outcomes = backend.batch_predict([ask("MK"), bad])
+    outcomes = backend.predict_all([ask("MK"), bad])
     assert isinstance(outcomes[0], ProteinLanguageResponse)
     assert fault_of(outcomes[1]) == (code, "/sequences/1")
 

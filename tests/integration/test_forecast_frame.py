@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from sheaf.backends._time_series import forecast_timestamps
+from sheaf.backends._families.time_series import forecast_timestamps
 from sheaf.spec import ModelSpec
 from sheaf_client import ArgumentError, AsyncSheaf, Sheaf, SheafError
 from sheaf_client._extensions import frame_work

@@ -76,7 +76,7 @@ def precise(folder: Path) -> MACEBackend:
 
 @cache
 def calculator(pickled: Path, dtype: str) -> Any:
-    from sheaf.backends._mace.library import mace
+    from sheaf.backends._models.mace.library import mace
 
     before = torch.get_default_dtype()
     model = torch.load(pickled, weights_only=False)
@@ -133,9 +133,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_in_a_cheaper_order_equal_the_librarys(kind: str, tmp_path: Path) -> None:
-    from sheaf.backends._mace.edges import Convolution
-    from sheaf.backends._mace.elements import SymmetricContraction
-    from sheaf.backends._mace.library import mace
+    from sheaf.backends._models.mace.edges import Convolution
+    from sheaf.backends._models.mace.elements import SymmetricContraction
+    from sheaf.backends._models.mace.library import mace
 
     o3, classes = mace("e3nn.o3"), mace("mace.modules").interaction_classes
     settings = {
@@ -260,7 +260,7 @@ def test_dispersion_is_added_as_the_library_adds_it(folder: Path, pickled: Path)
 def test_what_the_model_cannot_do_is_refused(
     atoms: Any, other: dict[str, Any], path: str, backend: MACEBackend
 ) -> None:
-    outcome, neighbour = backend.batch_predict([ask(atoms, **other), ask(bulk("Si"))])
+    outcome, neighbour = backend.predict_all([ask(atoms, **other), ask(bulk("Si"))])
     assert isinstance(neighbour, MaterialsResponse)
     assert fault_of(outcome) == ("unsupported", path)
 

@@ -111,7 +111,7 @@ def test_what_is_no_model_is_told(content: bytes, tmp_path: Path) -> None:
 
 def test_a_released_model_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that the library's function finds in its cache, under the name that it gives it there."""
-    from sheaf.backends._mace.library import mace
+    from sheaf.backends._models.mace.library import mace
 
     url = mace("mace.calculators.foundations_models").mace_mp_urls["medium"]
     (tmp_path / "mace").mkdir()

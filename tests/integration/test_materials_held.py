@@ -69,7 +69,7 @@ def backend(file: Path) -> MACEBackend:
 
 @pytest.fixture(scope="module")
 def calculator(file: Path) -> Any:
-    from sheaf.backends._mace.library import mace
+    from sheaf.backends._models.mace.library import mace
 
     before = torch.get_default_dtype()
     model = torch.load(file, weights_only=False)
@@ -151,7 +151,7 @@ def test_axes_are_not_held_while_the_cell_moves(backend: MACEBackend) -> None:
     with pytest.raises(Exception, match="cannot serve") as refused:
         backend.check(request)
     assert fault_of(refused.value) == ("unsupported", "/fixed/2")
-    (outcome,) = backend.batch_predict([request])
+    (outcome,) = backend.predict_all([request])
     assert fault_of(outcome) == ("unsupported", "/fixed/2")
 
 

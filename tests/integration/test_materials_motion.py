@@ -18,8 +18,8 @@ from sheaf.api.materials import (
     RelaxRequest,
     RelaxResponse,
 )
-from sheaf.backends._atoms.lockstep import run_together
-from sheaf.backends._atoms.structures import Properties
+from sheaf.backends._families.atoms.lockstep import run_together
+from sheaf.backends._families.atoms.structures import Properties
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf_client import Sheaf
 from tests.integration.chronos_cases import fault_of
@@ -112,7 +112,7 @@ def test_walks_side_by_side_share_their_passes(
     backend: CHGNetBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    potential: Any = backend._loaded
+    potential: Any = backend._potential
     evaluate = potential.evaluate
 
     def watched(structures: Any, pairs: Any, *, gradient: bool) -> Any:
@@ -127,10 +127,10 @@ def test_walks_side_by_side_share_their_passes(
 def test_a_walk_that_fails_fails_alone(backend: CHGNetBackend) -> None:
     twice = Atoms("H2", positions=np.zeros((2, 3)))
     wild = dynamics(WATER, velocities=np.full((3, 3), [[1e30], [0], [0]]).astype(np.float32))
-    outcomes = backend.batch_predict([relaxation(twice), relaxation(SILICON, max_steps=2)])
+    outcomes = backend.predict_all([relaxation(twice), relaxation(SILICON, max_steps=2)])
     assert fault_of(outcomes[0]) == ("unsupported", "/positions_b64")
     assert isinstance(outcomes[1], RelaxResponse)
-    bad, good = backend.batch_predict([wild, dynamics(SILICON)])
+    bad, good = backend.predict_all([wild, dynamics(SILICON)])
     assert isinstance(good, MolecularDynamicsResponse)
     assert isinstance(bad, Exception | MolecularDynamicsResponse)
 

@@ -68,7 +68,7 @@ def test_sizes_that_no_structure_has_are_refused_beside_others(
     atoms: Atoms, path: str, backend: CHGNetBackend
 ) -> None:
     good = ask(SALT)
-    outcome, listed, neighbour = backend.batch_predict([ask(atoms), ask([WATER, atoms]), good])
+    outcome, listed, neighbour = backend.predict_all([ask(atoms), ask([WATER, atoms]), good])
     assert fault_of(outcome)[1] == path
     assert fault_of(listed)[1] == f"/structures/1{path}"
     assert_equal(neighbour, backend.predict(good))
@@ -81,7 +81,7 @@ def test_sizes_that_no_structure_has_are_refused_beside_others(
 
 def test_cells_as_flat_as_float64_allows_are_still_told_flat(backend: CHGNetBackend) -> None:
     flat = placed(SALT, cell=[[1, 0, 0], [1, 1e-9, 0], [0, 0, 1]])
-    assert fault_of(backend.batch_predict([ask(flat)])[0]) == ("unsupported", "/cell")
+    assert fault_of(backend.predict_all([ask(flat)])[0]) == ("unsupported", "/cell")
 
 
 @pytest.mark.parametrize("cells", [1, 100, 1000])

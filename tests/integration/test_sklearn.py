@@ -155,7 +155,7 @@ def test_what_cannot_be_served_is_refused(backend: SklearnBackend) -> None:
     text = ask([[1.0, "a"], ["x", "a"]], rows, ["p", "q"])
     wide = ask([[f"{0}"]], [[f"{i}"] for i in range(256)], [0, 1] * 128)
     endless = ask([[1.0]], [[1.0], [2.0]], [1.0, -1.7e308])
-    answers = backend.batch_predict([text, ask(rows, rows, ["p", "q"]), wide, endless])
+    answers = backend.predict_all([text, ask(rows, rows, ["p", "q"]), wide, endless])
     assert fault_of(answers[0]) == ("mismatch", "/query_X/1/0")
     assert isinstance(answers[1], TabularResponse)
     assert fault_of(answers[2]) == ("unsupported", "/context_X")
@@ -166,7 +166,7 @@ def test_large_numbers_are_learned_or_refused(backend: SklearnBackend) -> None:
     rows = np.linspace(-9e29, 9e29, 100)[:, None]
     answer = backend.predict(ask(rows, rows, rows[:, 0].tolist()))
     assert np.corrcoef(answer.predictions, rows[:, 0])[0, 1] > 0.9
-    assert fault_of(backend.batch_predict([ask(rows * 2, rows, classes(numbers(100)))])[0]) == (
+    assert fault_of(backend.predict_all([ask(rows * 2, rows, classes(numbers(100)))])[0]) == (
         "out_of_range",
         "/query_X/0/0",
     )
@@ -237,7 +237,7 @@ def test_a_library_that_is_missing_is_named() -> None:
 
 def test_a_model_that_is_not_loaded_says_so() -> None:
     with pytest.raises(RuntimeError, match="load"):
-        SklearnBackend().batch_predict([classify(numbers(1), numbers(9))])
+        SklearnBackend().predict_all([classify(numbers(1), numbers(9))])
     with pytest.raises(ValueError, match="max_context_bytes"):
         SklearnBackend(max_context_bytes=-1)
     with pytest.raises(InvalidRequestError):
@@ -250,7 +250,7 @@ def test_quantities_beyond_the_model_are_refused_however_they_are_written(backen
         targets: list[Any] = [*values(numbers(30))[1:], huge]
         request = ask(numbers(2), numbers(30), targets)
         assert refusal(backend, request) == ("out_of_range", "/context_y/29")
-        outcome, other = backend.batch_predict([request, good])
+        outcome, other = backend.predict_all([request, good])
         assert fault_of(outcome) == ("out_of_range", "/context_y/29")
         assert_same(other, backend.predict(good))
     # A whole number beyond 64 bits is a number like others.

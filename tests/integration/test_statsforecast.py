@@ -136,7 +136,7 @@ def test_batches_permuted_and_single_agree(backend: StatsForecastBackend) -> Non
 
 def test_a_bad_request_fails_alone(backend: StatsForecastBackend) -> None:
     good = ask(series(60, 12))
-    outcomes = backend.batch_predict([good, ask([1.0, None, 3.0]), good])
+    outcomes = backend.predict_all([good, ask([1.0, None, 3.0]), good])
     assert isinstance(outcomes[0], TimeSeriesResponse)
     assert fault_of(outcomes[1]) == ("unsupported", "/history/1")
     assert outcomes[2] == outcomes[0]

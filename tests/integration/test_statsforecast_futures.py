@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from sheaf import ModelSpec
-from sheaf.backends._statsforecast.ets import smoothing
-from sheaf.backends._statsforecast.predictive import Predictive
-from sheaf.backends._statsforecast.theta import theta
+from sheaf.backends._models.statsforecast.ets import smoothing
+from sheaf.backends._models.statsforecast.predictive import Predictive
+from sheaf.backends._models.statsforecast.theta import theta
 from sheaf.backends.statsforecast import MODELS, StatsForecastBackend
 from sheaf.cache import CacheConfig
 from sheaf_client import Sheaf

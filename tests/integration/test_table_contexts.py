@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sheaf.backends._tabular.sizes import bytes_of
+from sheaf.backends._families.tabular.sizes import bytes_of
 from sheaf.backends.sklearn import SklearnBackend
 from sheaf.embedded import EmbeddedServer
 from sheaf.engine import ModelRuntime

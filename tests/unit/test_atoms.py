@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sheaf.backends._atoms.structures import Structure, is_flat, voigt, wrapped
-from sheaf.backends._materials import expected_neighbors
+from sheaf.backends._families.atoms.structures import Structure, is_flat, voigt, wrapped
+from sheaf.backends._families.materials import expected_neighbors
 
-neighbors: Any = pytest.importorskip("sheaf.backends._atoms.neighbors")
+neighbors: Any = pytest.importorskip("sheaf.backends._families.atoms.neighbors")
 
 
 def random_structure(seed: int) -> Structure:

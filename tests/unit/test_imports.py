@@ -61,8 +61,8 @@ ALLOWED = {
     },
     "worker": {"extras", "local", "records", "spec", "worker"},
     "scheduling": {"scheduling"},
-    "backends": {"api", "backends", "extras", "interrupts", "lora", "registry", "scheduling"},
-    "engine": {"backends", "cache", "engine", "interrupts", "lora", "scheduling", "spec"},
+    "backends": {"api", "backends", "extras", "interrupts", "lora", "lru", "registry", "scheduling"},
+    "engine": {"backends", "cache", "engine", "interrupts", "lora", "lru", "scheduling", "spec"},
     "http": {"document", "engine", "http", "interrupts", "observability", "registry", "settings", "spec"},
     "observability": {"engine", "environment", "extras", "observability"},
 }
@@ -78,6 +78,67 @@ def test_no_import_goes_back(layer: str) -> None:
     }
     assert found, "the layer imports nothing of the package: is the path right?"
     assert {(path, part) for path, part in found if part not in ALLOWED[layer]} == set()
+
+
+BACKENDS = SERVER / "backends"
+#: What authors of backends write against; every other public module of `backends` is one model.
+AUTHORING = {
+    "base",
+    "contexts",
+    "declared",
+    "info",
+    "loops",
+    "operations",
+    "owners",
+    "rendezvous",
+    "stepwise",
+}
+
+
+def place_in_backends(module: Path | str) -> tuple[str, str]:
+    """Which floor of `backends` a file or a dotted name is on, and of which model it is."""
+    if isinstance(module, Path):
+        parts = module.relative_to(BACKENDS).with_suffix("").parts
+    else:
+        parts = tuple(module.split(".")[2:])
+    if parts[0] in AUTHORING or parts[0] == "__init__":
+        return "authoring", ""
+    if parts[0] in {"_shared", "_families", "_models"}:
+        return parts[0].lstrip("_"), parts[1] if parts[0] == "_models" and len(parts) > 1 else ""
+    return "models", parts[0]
+
+
+def test_models_import_families_families_what_is_shared_and_no_model_another() -> None:
+    floors = ["authoring", "shared", "families", "models"]
+    met: set[str] = set()
+    wrong: set[tuple[str, str]] = set()
+    for path in BACKENDS.rglob("*.py"):
+        floor, model = place_in_backends(path)
+        met.add(floor)
+        for name in imported_modules(path):
+            if not name.startswith("sheaf.backends."):
+                continue
+            other, its_model = place_in_backends(name)
+            upwards = floors.index(other) > floors.index(floor)
+            if upwards or (floor == other == "models" and its_model != model):
+                wrong.add((path.relative_to(BACKENDS).as_posix(), name))
+    assert met == set(floors)
+    assert wrong == set()
+
+
+def test_every_public_module_that_is_for_no_author_is_a_model() -> None:
+    from sheaf.registry import backend_names, find_backend
+
+    public = {path.stem for path in BACKENDS.glob("*.py") if not path.stem.startswith("_")} - AUTHORING
+    assert public == {find_backend(name).__module__.rpartition(".")[2] for name in backend_names()}
+
+
+def test_older_names_of_the_loops_are_the_same_classes() -> None:
+    from sheaf.backends import loops, rendezvous
+
+    assert rendezvous.RendezvousBackend is loops.LoopBackend
+    assert rendezvous.Course is loops.LibraryLoop
+    assert rendezvous.CourseCancelled is loops.LoopCancelled
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sheaf.backends._materials import _passes
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf.backends.mace import MACEBackend
 from sheaf.extras import install_command
@@ -27,7 +26,7 @@ from tests.integration.materials_cases import ask
 def test_a_missing_library_is_told_with_the_command_that_installs_it(
     backend: Any, library: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = ("._chgnet", "._mace")
+    own = ("._models.chgnet", "._models.mace")
     for name in [n for n in sys.modules if n.split(".")[0] == library or any(part in n for part in own)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
@@ -51,12 +50,3 @@ def test_a_backend_that_is_not_loaded_says_so() -> None:
 
     with pytest.raises(RuntimeError, match="load"):
         CHGNetBackend().check(ask(Atoms("H")))
-
-
-def test_passes_hold_every_structure_once_within_the_bound() -> None:
-    costs = [5.0, 1.0, 9.0, 3.0, 20.0, 2.0, 2.0]
-    passes = list(_passes(costs, 10))
-    assert sorted(i for chosen in passes for i in chosen) == list(range(7))
-    assert all(len(chosen) == 1 or sum(costs[i] for i in chosen) <= 10 for chosen in passes)
-    assert list(_passes([], 10)) == []
-    assert list(_passes([20.0], 10)) == [[0]]

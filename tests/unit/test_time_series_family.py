@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sheaf.api.time_series import Frequency, TimeSeriesRequest
-from sheaf.backends import _time_series as family
+from sheaf.backends._families import time_series as family
 from sheaf.backends.chronos import Chronos2Backend
 from sheaf.backends.statsforecast import MODELS, SEASON_LENGTHS, StatsForecastBackend
 from sheaf.extras import install_command
@@ -267,7 +267,9 @@ def test_a_model_that_is_not_there_is_refused_at_once() -> None:
 def test_a_missing_library_is_told_with_the_command_that_installs_it(
     backend: Any, library: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == library or "._chronos." in name]:
+    for name in [
+        name for name in sys.modules if name.split(".")[0] == library or "._models.chronos." in name
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ModuleNotFoundError) as missing:

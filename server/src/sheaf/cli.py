@@ -142,15 +142,19 @@ def worker(
 
 
 @app.command()
-def backends() -> None:
+def backends(
+    *,
+    as_data: Annotated[
+        bool, typer.Option("--json", help="All that is known of them, papers and licences included.")
+    ] = False,
+) -> None:
     """List the backends that can be served."""
-    from sheaf.backends.declared import declared_type
-    from sheaf.registry import backend_names, find_backend
+    import json
 
-    for name in backend_names():
-        cls = find_backend(name)
-        summary = (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
-        typer.echo(f"{name:<20} {declared_type(cls, {}):<16} {summary}")
+    from sheaf.catalogue import as_json, as_table, catalogue
+
+    entries = catalogue()
+    typer.echo(json.dumps(as_json(entries), indent=2) if as_data else as_table(entries))
 
 
 @app.command()

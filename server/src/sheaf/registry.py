@@ -89,11 +89,10 @@ def is_backend(name: Any) -> bool:
 
 
 def name_of(cls: type[ModelBackend]) -> str:
-    """The name a backend class is registered under, or its class path."""
-    for name, known in _registered.items():
-        if known is cls:
-            return name
-    return f"{cls.__module__}.{cls.__qualname__}"
+    """The name that a backend class, or the nearest it extends, is registered under; else its class path."""
+    names = {known: name for name, known in _registered.items()}
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    return next((names[kind] for kind in cls.__mro__ if kind in names), path)
 
 
 def _discover() -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SkipValidation, 
 
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.contexts import context_secret
-from sheaf.backends.declared import checked_class, declared_type
+from sheaf.backends.declared import check_license, checked_class, declared_type
 from sheaf.backends.operations import served_by
 from sheaf.cache import CacheConfig, cache_disabled
 from sheaf.lora import LoRAConfig
@@ -68,6 +68,11 @@ class ModelSpec(BaseModel):
         description="Whether callers with different keys use each other's contexts: what the backend keeps "
         "of equal content, and what an identifier of another stands for.",
     )
+    accept_license: bool = Field(
+        default=False,
+        description="That your use is allowed by the licence of weights which may not be used commercially; "
+        "without it they are not loaded.",
+    )
     #: Goes along to other processes, so that all replicas give equal content one identifier.
     _context_secret: bytes = PrivateAttr(default_factory=context_secret)
 
@@ -86,6 +91,8 @@ class ModelSpec(BaseModel):
         self.model_type = served
         if self.lora is not None and not cls.takes_adapters:
             raise ValueError(f"backend {self.backend_name!r} takes no adapters; leave `lora` out")
+        if not self.accept_license:
+            check_license(cls, self.backend_kwargs)
         if self.cache is not None:
             self._check_excluded(self.cache.exclude_fields)
         return self

@@ -4,6 +4,9 @@ The engine calls `load` once and then every other method from one thread of the 
 a lone caller, where `inline` allows it), except `check`, `resolve_adapters`, `batch_key`, `cost`, `steps`,
 `answer_size` and `deterministic`, which must be quick, must not touch the model's state, and may run on any
 thread. A model that dies or hangs is let go and made anew by the constructor and `load`.
+
+What `batch_predict`, `stream` and the steps get has passed `check`: the engine has seen to it, and to the
+contract, the operation and the adapters. Who has no engine calls `predict` or `predict_all`, which check.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any, ClassVar, Generic
 from typing_extensions import TypeVar
 
 from sheaf.backends.contexts import ContextCache
+from sheaf.backends.info import BackendInfo
 from sheaf.lora import ActiveAdapters, LoRAConfig, select_adapters
 from sheaf.scheduling.packing import cost_of
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -48,6 +52,14 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
 
     #: The contract this backend follows, as in the schema. A property does too.
     model_type: ClassVar[str]
+
+    #: What it needs, which models it loads and on which terms, for lists and pages.
+    info: ClassVar[BackendInfo | None] = None
+
+    #: What `check`, `batch_key`, `cost`, `steps`, `answer_size` and `deterministic` need to know of the
+    #: loaded model (how much it reads, which elements it knows …), set by `load`: plain data in a frozen
+    #: dataclass, which can go to another process. They read nothing else of it, and touch no library of its.
+    facts: Any = None
 
     #: Operations of the contract that it serves, by their names in the schema; the first alone where empty.
     operations: ClassVar[frozenset[str]] = frozenset()
@@ -98,9 +110,10 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
     def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
         """Answer requests of one operation that share a `batch_key` in one pass, in their order.
 
-        An exception in the place of a response refuses that request alone; an exception raised makes the
-        engine run the batch again in halves until the culprit stands alone. Where only `predict` is written,
-        it is called for each request.
+        All of them have passed `check`: what can be refused only while it is computed, such as numbers that
+        overflow, is refused here. An exception in the place of a response refuses that request alone; an
+        exception raised makes the engine run the batch again in halves until the culprit stands alone. Where
+        only `predict` is written, it is called for each request.
         """
         if type(self).predict is ModelBackend.predict:
             raise NotImplementedError(f"{type(self).__name__} writes neither batch_predict nor predict")
@@ -115,21 +128,42 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
             return error
 
     def predict(self, request: RequestT) -> ResponseT:
-        """Answer one request: a batch of one.
+        """Check and answer one request, without an engine: a batch of one.
 
-        Raises `InvalidRequestError` for a request of another contract, and what the model raises.
+        Raises `InvalidRequestError` for what the model cannot serve, and what the model raises.
         """
-        if request.model_type != self.model_type:
-            raise other_model_type(self.model_type)
-        answer = self.batch_predict([request])[0]
+        (answer,) = self.predict_all([request])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
+    def predict_all(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
+        """Check and answer requests, without an engine; those that may share a `batch_predict` do.
+
+        Returns:
+            In their order the responses, or in the place of one the error of that request alone.
+        """
+        answers: dict[int, ResponseT | Exception] = {}
+        batches: dict[Hashable, list[int]] = {}
+        for index, request in enumerate(requests):
+            try:
+                if request.model_type != self.model_type:
+                    raise other_model_type(self.model_type)
+                self.check(request)
+            except InvalidRequestError as error:
+                answers[index] = error
+            else:
+                batches.setdefault((type(request), self.batch_key(request)), []).append(index)
+        for members in batches.values():
+            outcomes = self.batch_predict([requests[index] for index in members])
+            answers |= zip(members, outcomes, strict=True)
+        return [answers[index] for index in range(len(requests))]
+
     def stream(self, request: RequestT) -> Iterator[ProgressEvent | ResponseT]:
         """Yield progress and last the response; each step runs alone, so other calls run in between.
 
-        Backends without steps leave this as it is: the engine then puts the request into a batch.
+        The request has passed `check`. Backends without steps leave this as it is: the engine then puts the
+        request into a batch.
         """
         raise NotImplementedError
 

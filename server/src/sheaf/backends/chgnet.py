@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from sheaf.backends._common import missing_library, one_of, torch_dtype
-from sheaf.backends._materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.backends._families.materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.backends._shared.loading import libraries_of
+from sheaf.backends._shared.settings import one_of, torch_dtype
+from sheaf.backends.info import BackendInfo, Weights
 from sheaf.registry import register_backend
 
 
@@ -21,6 +23,22 @@ class CHGNetBackend(PotentialBackend):
         pass_cost: most neighbours of all atoms in one pass through the network.
         max_cost: most neighbours of all atoms of one structure; a larger one is refused.
     """
+
+    info: ClassVar[BackendInfo | None] = BackendInfo(
+        title="CHGNet",
+        extra="chgnet",
+        libraries=("torch", "chgnet", "ase", "pymatgen"),
+        default_model="0.3.0",
+        memory_mb=2,
+        weights=(
+            Weights(
+                models=("0.3.0", "r2scan", "0.2.0"),
+                license="Modified BSD",
+                card="https://github.com/CederGroupHub/chgnet",
+            ),
+        ),
+        papers=("https://doi.org/10.1038/s42256-023-00716-3",),
+    )
 
     def __init__(
         self,
@@ -44,8 +62,6 @@ class CHGNetBackend(PotentialBackend):
         Raises `ModuleNotFoundError` where the library is missing, `OSError` where the checkpoint is, and
         `ValueError` for a dtype there is not.
         """
-        try:
-            from sheaf.backends._chgnet.potential import load_chgnet
-        except ModuleNotFoundError as error:
-            raise missing_library("chgnet", "chgnet", error) from error
-        self._potential = load_chgnet(self.model_id, device=self.device, dtype=torch_dtype(self.dtype))
+        with libraries_of(self):
+            from sheaf.backends._models.chgnet.potential import load_chgnet
+        self.serve(load_chgnet(self.model_id, device=self.device, dtype=torch_dtype(self.dtype)))

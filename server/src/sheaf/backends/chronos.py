@@ -1,6 +1,6 @@
 """Chronos forecasters: Chronos-Bolt, Chronos-2 and the original Chronos, by what the checkpoint is.
 
-The checkpoint's own configuration names its kind; the modules in `_chronos` hold one kind each.
+The checkpoint's own configuration names its kind; the modules in `_models.chronos` hold one kind each.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._common import missing_library, one_of
-from sheaf.backends._time_series import answer_size
-from sheaf.backends.base import ModelBackend
+from sheaf.backends._families.time_series import answer_size
+from sheaf.backends._shared.loading import loaded
+from sheaf.backends._shared.pretrained import PretrainedBackend
+from sheaf.backends.info import BackendInfo, Weights
 from sheaf.registry import register_backend
 from sheaf_client.contracts.events import ProgressEvent
 
 if TYPE_CHECKING:
-    from sheaf.backends._chronos.variant import Variant
+    from sheaf.backends._models.chronos.facts import ChronosFacts
+    from sheaf.backends._models.chronos.variant import Variant
 
 
 @register_backend("chronos2", "chronos")
-class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
+class Chronos2Backend(PretrainedBackend[TimeSeriesRequest, TimeSeriesResponse]):
     """Forecasts equal to the library's own direct call for each request alone, whatever shares the batch.
 
     Args:
@@ -36,10 +38,25 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     """
 
     model_type: ClassVar[str] = "time_series"
+    info: ClassVar[BackendInfo | None] = BackendInfo(
+        title="Chronos-2, Chronos-Bolt, Chronos",
+        extra="chronos",
+        libraries=("torch", "chronos"),
+        default_model="amazon/chronos-2",
+        memory_mb=480,
+        weights=(
+            Weights(
+                models=("amazon/chronos-*",),
+                license="Apache-2.0",
+                card="https://huggingface.co/amazon/chronos-2",
+            ),
+        ),
+        papers=("https://arxiv.org/abs/2510.15821", "https://arxiv.org/abs/2403.07815"),
+    )
 
     def __init__(
         self,
-        model_id: str = "amazon/chronos-2",
+        model_id: str | None = None,
         device: str | None = None,
         dtype: Any = None,
         *,
@@ -50,30 +67,22 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         device_map: str | None = None,
         torch_dtype: Any = None,
     ) -> None:
-        self.model_id = str(model_id)
-        self.device = one_of("device", device, "device_map", device_map, "cpu")
-        self.dtype = one_of("dtype", dtype, "torch_dtype", torch_dtype, "float32")
-        self.revision = revision
+        super().__init__(
+            model_id,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            num_threads=num_threads,
+            device_map=device_map,
+            torch_dtype=torch_dtype,
+        )
         self.num_samples = num_samples
         self.context_length = context_length
-        self.num_threads = num_threads
-        self._variant: Variant | None = None
 
-    def load(self) -> None:
-        """Load the checkpoint.
+    def read(self) -> Variant[Any]:
+        from sheaf.backends._models.chronos.loading import load_variant
 
-        Raises `ModuleNotFoundError` where the library is missing, `OSError` where the checkpoint is, and
-        `ValueError` where it is no Chronos model or lacks weights.
-        """
-        try:
-            from sheaf.backends._chronos.loading import load_variant
-        except ModuleNotFoundError as error:
-            raise missing_library("chronos2", "chronos", error) from error
-        if self.num_threads is not None:
-            import torch
-
-            torch.set_num_threads(self.num_threads)
-        self._variant = load_variant(
+        variant = load_variant(
             self.model_id,
             device=self.device,
             dtype=self.dtype,
@@ -81,43 +90,45 @@ class Chronos2Backend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
             context_length=self.context_length,
             num_samples=self.num_samples,
         )
+        self.facts = variant.facts
+        return variant
 
-    def unload(self) -> None:
-        self._variant = None
-
-    def warm_up(self) -> None:
+    def smallest(self) -> TimeSeriesRequest:
         body = {"model_name": "warm-up", "history": [1.0, 2.0, 3.0], "horizon": 1, "frequency": "1d"}
-        self.predict(TimeSeriesRequest.model_validate(body))
+        return TimeSeriesRequest.model_validate(body)
 
     def check(self, request: TimeSeriesRequest) -> None:
-        self._loaded.check(request)
+        self.known.check(request)
 
     def batch_key(self, request: TimeSeriesRequest) -> Hashable:
-        return self._loaded.batch_key(request)
+        return self.known.batch_key(request)
 
     def cost(self, request: TimeSeriesRequest) -> float:
-        return self._loaded.cost(request)
+        return self.known.cost(request)
 
     def answer_size(self, request: TimeSeriesRequest) -> int:
         return answer_size(request)
 
     def deterministic(self, request: TimeSeriesRequest) -> bool:
         """Chronos-Bolt and Chronos-2 draw nothing; the original Chronos draws for every answer."""
-        return self._loaded.deterministic(request)
+        return self.known.deterministic(request)
 
     def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
-        """Forecast requests of any mix; those of equal `batch_key` share their passes through the model.
-
-        A request that the model cannot serve gets its `InvalidRequestError` in place.
-        """
-        return self._loaded.predict(requests)
+        """Forecast requests of any mix; those of equal `batch_key` share their passes through the model."""
+        return self.variant.predict(requests)
 
     def stream(self, request: TimeSeriesRequest) -> Iterator[ProgressEvent | TimeSeriesResponse]:
         """Yield an event per block of steps, then the response that `predict` would give."""
-        yield from self._loaded.stream(request)
+        yield from self.variant.stream(request)
 
     @property
-    def _loaded(self) -> Variant:
-        if self._variant is None:
-            raise RuntimeError("load() has not been called")
-        return self._variant
+    def known(self) -> ChronosFacts:
+        """What is known of the loaded model."""
+        facts: ChronosFacts | None = self.facts
+        return loaded(facts)
+
+    @property
+    def variant(self) -> Variant[Any]:
+        """The loaded model."""
+        variant: Variant[Any] = loaded(self._loaded)
+        return variant

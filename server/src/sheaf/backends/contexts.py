@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
+
+from sheaf.lru import SizedLRU
 
 T = TypeVar("T")
 
 #: What processes that are to give equal content one identifier have in common; text of any length.
 VARIABLE = "SHEAF_CONTEXT_SECRET"
 _of_this_process = secrets.token_bytes(32)
+#: Stands for no context, since None may be one.
+_NONE = object()
 
 
 def context_secret() -> bytes:
@@ -57,83 +58,23 @@ def content_key(*parts: Any, secret: bytes = b"") -> str:
     return hashlib.blake2b(_encoder.encode(parts), digest_size=16, key=secret).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    value: Any
-    size: int
-
-
-class ContextCache:
+class ContextCache(SizedLRU[Hashable, Any]):
     """The most recently used contexts of one backend, within a bound in bytes.
 
     Args:
         max_bytes: Most bytes that all contexts hold together, as their makers count them.
     """
 
-    def __init__(self, max_bytes: int = 2**30) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, max_bytes: float = 2**30) -> None:
+        super().__init__(max_bytes)
         #: For `content_key`; a spec gives all its replicas one.
         self.secret = context_secret()
-        self.size = 0
-        self.hits = 0
-        self.misses = 0
-        self._kept: OrderedDict[Hashable, _Context] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept
-
-    def get(self, key: Hashable) -> Any | None:
-        """The context of that key, now the most recently used; None where it is not kept."""
-        found = self._find(key)
-        return None if found is None else found.value
-
-    def peek(self, key: Hashable) -> Any | None:
-        """The context of that key, without counting as a use of it; None where it is not kept."""
-        with self._lock:
-            found = self._kept.get(key)
-            return None if found is None else found.value
-
-    def put(self, key: Hashable, value: object, size: int) -> None:
-        """Keep a context of `size` bytes; one larger than the bound is not kept."""
-        with self._lock:
-            self._drop(key)
-            if size > self.max_bytes:
-                return
-            while self._kept and self.size + size > self.max_bytes:
-                self._drop(next(iter(self._kept)))
-            self._kept[key] = _Context(value, size)
-            self.size += size
 
     def get_or_make(self, key: Hashable, make: Callable[[], T], size_of: Callable[[T], int]) -> T:
         """The context of that key, made and kept where it is not there."""
-        found = self._find(key)
-        if found is not None:
-            return cast("T", found.value)
+        found = self.get(key, _NONE)
+        if found is not _NONE:
+            return cast("T", found)
         made = make()
         self.put(key, made, size_of(made))
         return made
-
-    def clear(self) -> None:
-        """Let go of everything."""
-        with self._lock:
-            self._kept.clear()
-            self.size = 0
-
-    def _find(self, key: Hashable) -> _Context | None:
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                self.misses += 1
-            else:
-                self.hits += 1
-                self._kept.move_to_end(key)
-            return found
-
-    def _drop(self, key: Hashable) -> None:
-        dropped = self._kept.pop(key, None)
-        if dropped is not None:
-            self.size -= dropped.size

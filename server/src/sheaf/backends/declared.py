@@ -56,3 +56,20 @@ def declared_type(cls: type[ModelBackend], settings: Mapping[str, Any]) -> str:
     if given not in OPERATIONS:
         raise ValueError(f"the backend {cls.__name__} says `model_type` {str(given)!r}: expected {known}")
     return str(given)
+
+
+def check_license(cls: type[ModelBackend], settings: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where these settings load published weights that may not be used commercially."""
+    info = cls.info
+    if info is None or not any(weights.restriction for weights in info.weights):
+        return
+    try:
+        model: Any = getattr(cls(**settings), "model_id", None)
+    except (TypeError, ValueError):
+        return  # settings that do not fit are told where the backend is made
+    weights = info.weights_of(model)
+    if weights is not None and weights.restriction:
+        raise ValueError(
+            f"the weights {model} are under the licence {weights.license!r}. {weights.restriction} "
+            f"Read {weights.card}, and where it allows your use, say `accept_license: true` in the spec"
+        )

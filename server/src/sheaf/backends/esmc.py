@@ -10,9 +10,10 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sheaf.api.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
-from sheaf.backends._common import attempt, check_finite, one_of, refuse
-from sheaf.backends._proteins import ProteinBackend, count_tokens
+from sheaf.backends._families.proteins import ProteinBackend, count_tokens
+from sheaf.backends._shared.refusals import answer_each, check_finite, refuse
 from sheaf.backends.base import respond
+from sheaf.backends.info import BackendInfo, Weights
 from sheaf.registry import register_backend
 
 if TYPE_CHECKING:
@@ -26,49 +27,32 @@ MAX_VALUES = 2**24
 class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse]):
     """Logits and states equal to the library's own call for each sequence alone.
 
-    Args:
-        model_id: Hub id, or the folder of a checkpoint in safetensors; `model_name` is the older spelling.
-        device: `cpu`, `cuda`, `cuda:1` …, or `auto` to spread a large model over the devices there are;
-            `device_map` is the older spelling.
-        dtype: `float32`, `bfloat16`, `float16`, or `auto` for that of the checkpoint.
-        revision: Branch, tag or commit on the hub.
-        tokens_per_pass: Most tokens in one pass through the model, as in `ProteinBackend`.
-        pass_overhead: What a pass costs besides its tokens, in tokens, as in `ProteinBackend`.
+    The settings are those of `ProteinBackend` and `PretrainedBackend`.
     """
 
     model_type: ClassVar[str] = "protein_language"
+    info: ClassVar[BackendInfo | None] = BackendInfo(
+        title="ESM Cambrian",
+        extra="proteins",
+        libraries=("torch", "transformers", "accelerate"),
+        default_model="biohub/ESMC-300M",
+        memory_mb=1330,
+        weights=(
+            Weights(models=("biohub/esmc-*",), license="MIT", card="https://huggingface.co/biohub/ESMC-300M"),
+        ),
+        papers=("https://www.evolutionaryscale.ai/blog/esm-cambrian",),
+    )
 
-    _model_class: ClassVar[str] = "EsmcForMaskedLM"
-    _tokenizer_class: ClassVar[str] = "EsmcTokenizer"
-    _architecture: ClassVar[str] = "esmc"
-
-    def __init__(
-        self,
-        model_id: str | None = None,
-        *,
-        device: str | None = None,
-        dtype: Any = "float32",
-        revision: str | None = None,
-        tokens_per_pass: int | None = None,
-        pass_overhead: float | None = None,
-        model_name: str | None = None,
-        device_map: str | None = None,
-    ) -> None:
-        super().__init__(
-            one_of("model_id", model_id, "model_name", model_name, "biohub/ESMC-300M"),
-            device=one_of("device", device, "device_map", device_map, "cpu"),
-            dtype=dtype,
-            revision=revision,
-            tokens_per_pass=tokens_per_pass,
-            pass_overhead=pass_overhead,
-        )
+    architectures: ClassVar[tuple[str, ...]] = ("esmc",)
+    model_class: ClassVar[str] = "EsmcForMaskedLM"
+    processor_class: ClassVar[str | None] = "EsmcTokenizer"
 
     @staticmethod
-    def _max_tokens(config: Any) -> int:
+    def max_tokens(config: Any) -> int:
         return int(config.max_position_embeddings)
 
-    def warm_up(self) -> None:
-        self.predict(ProteinLanguageRequest(model_name="warm-up", sequences=["MKT"]))
+    def smallest(self) -> ProteinLanguageRequest:
+        return ProteinLanguageRequest(model_name="warm-up", sequences=["MKT"])
 
     def check(self, request: ProteinLanguageRequest) -> None:
         super().check(request)
@@ -86,18 +70,18 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
 
     def _numbers_for_each(self, request: ProteinLanguageRequest) -> int:
         """Numbers that an answer holds for each token."""
-        config = self._model.config
+        known = self.known
         return int(
-            request.return_logits * config.vocab_size
-            + _wants(request, "embeddings") * config.hidden_size
-            + request.output_hidden_states * (config.num_hidden_layers + 1) * config.hidden_size
+            request.return_logits * known.vocab_size
+            + _wants(request, "embeddings") * known.hidden_size
+            + request.output_hidden_states * (known.layers + 1) * known.hidden_size
         )
 
     def batch_key(self, request: ProteinLanguageRequest) -> Hashable:
         """Whether the states of all layers are asked for, which the others' passes would hold for nothing."""
         return request.output_hidden_states
 
-    def _answers(
+    def batch_predict(
         self, requests: Sequence[ProteinLanguageRequest]
     ) -> list[ProteinLanguageResponse | Exception]:
         import torch
@@ -106,7 +90,7 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
         asked = [request for request in requests for _ in request.sequences]
         read: dict[int, dict[str, torch.Tensor]] = {}
         with torch.inference_mode():
-            for batch in self._passes(sequences):
+            for batch in self.passes(sequences):
                 found = self._run(
                     batch.inputs, hidden=any(asked[i].output_hidden_states for i in batch.members)
                 )
@@ -117,13 +101,14 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
                         if _wants(asked[index], name)
                     }
         ordered = iter([read[index] for index in range(len(sequences))])
-        return [attempt(_answer, request, [next(ordered) for _ in request.sequences]) for request in requests]
+        found = [[next(ordered) for _ in request.sequences] for request in requests]
+        return [*answer_each(_answer, requests, found)]
 
     def _run(self, inputs: dict[str, torch.Tensor], *, hidden: bool) -> dict[str, torch.Tensor]:
         """Fields of the answer for each row, float32 on the CPU: shape (rows, …, tokens, width)."""
         import torch
 
-        model = self._model
+        model = self.model
         out = model.esmc(**inputs, output_hidden_states=hidden)
         last = out.last_hidden_state
         found = {"logits": model.lm_head(last), "embeddings": last}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
-from sheaf.backends._common import refuse
-from sheaf.backends._diffusers.backend import DiffusersBackend, Mode, Settings
-from sheaf.backends._diffusers.family import Family, Guidance
-from sheaf.backends._diffusers.numbers import Request
-from sheaf.backends._diffusers.redraw import RedrawingBackend
+from sheaf.backends._families.diffusers.backend import DiffusersBackend, Mode, Settings
+from sheaf.backends._families.diffusers.family import DenoiserFacts, Family, Guidance
+from sheaf.backends._families.diffusers.numbers import Request
+from sheaf.backends._families.diffusers.redraw import RedrawingBackend
+from sheaf.backends._shared.refusals import refuse
+from sheaf.backends.info import BackendInfo, Weights
 from sheaf.registry import register_backend
 
 FLUX = Family(
@@ -22,6 +24,29 @@ FLUX = Family(
     shared=frozenset({"img_ids", "txt_ids"}),
 )
 
+
+FLUX_INFO = BackendInfo(
+    title="FLUX.1",
+    extra="diffusion",
+    libraries=("torch", "diffusers", "transformers", "accelerate", "peft"),
+    default_model="black-forest-labs/FLUX.1-schnell",
+    memory_mb=34_000,
+    weights=(
+        Weights(
+            models=("black-forest-labs/flux.1-schnell",),
+            license="Apache-2.0",
+            card="https://huggingface.co/black-forest-labs/FLUX.1-schnell",
+        ),
+        Weights(
+            models=("black-forest-labs/flux.1-*",),
+            license="FLUX.1 [dev] Non-Commercial License",
+            card="https://huggingface.co/black-forest-labs/FLUX.1-dev",
+            gated=True,
+            restriction="Its licence is for non-commercial use; another is to be had from Black Forest Labs.",
+        ),
+    ),
+    papers=("https://github.com/black-forest-labs/flux",),
+)
 
 #: What embedded guidance is multiplied by before it is embedded, in the model's own dtype.
 _EMBEDDED = 1000
@@ -49,6 +74,7 @@ class FluxBackend(DiffusersBackend):
     """
 
     model_type: ClassVar[str] = "diffusion"
+    info: ClassVar[BackendInfo | None] = FLUX_INFO
     family: ClassVar[Family] = FLUX
 
     def __init__(
@@ -71,7 +97,7 @@ class FluxBackend(DiffusersBackend):
     def guide(self, request: Request) -> Guidance:
         """Embedded guidance, or guidance against the negative prompt where there is one."""
         scale, negative = request.guidance_scale, request.negative_prompt
-        embeds: bool = self.denoiser.config.guidance_embeds
+        embeds = self.known.embeds_guidance
         if negative:
             weight = scale if self.true_cfg_scale is None else self.true_cfg_scale
             if weight > 1:
@@ -87,15 +113,17 @@ class FluxBackend(DiffusersBackend):
 
     def check_numbers(self, request: Request) -> None:
         super().check_numbers(request)
-        if not self.denoiser.config.guidance_embeds:
-            return
+        most = self.known.max_guidance
+        if most is not None and self.guide(request).arguments["guidance_scale"] > most:
+            message = f"In {self.known.dtype} this model embeds guidance up to {most:.5g}."
+            raise refuse("/guidance_scale", message, "out_of_range")
+
+    def read_facts(self) -> DenoiserFacts:
         import torch
 
-        dtype = self.denoiser.dtype
-        most = torch.finfo(dtype).max / _EMBEDDED
-        if self.guide(request).arguments["guidance_scale"] > most:
-            message = f"In {str(dtype).removeprefix('torch.')} this model embeds guidance up to {most:.5g}."
-            raise refuse("/guidance_scale", message, "out_of_range")
+        embeds, dtype = bool(self.denoiser.config.guidance_embeds), self.denoiser.dtype
+        most = torch.finfo(dtype).max / _EMBEDDED if embeds else None
+        return DenoiserFacts(embeds, most, str(dtype).removeprefix("torch."))
 
     def extra_arguments(self) -> dict[str, Any]:
         return {"max_sequence_length": self.max_sequence_length}
@@ -115,6 +143,8 @@ class FluxImageBackend(RedrawingBackend, FluxBackend):
 
     The settings are those of `FluxBackend`; `mode` is `img2img` (the default) or `inpaint`.
     """
+
+    info: ClassVar[BackendInfo | None] = replace(FLUX_INFO, default_model="black-forest-labs/FLUX.1-dev")
 
     def __init__(
         self,

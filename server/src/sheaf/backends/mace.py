@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sheaf.backends._common import missing_library, one_of, torch_dtype
-from sheaf.backends._materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.backends._families.materials import MAX_COST, PASS_COST, PotentialBackend
+from sheaf.backends._shared.loading import libraries_of
+from sheaf.backends._shared.settings import one_of, torch_dtype
+from sheaf.backends.info import BackendInfo, Weights
 from sheaf.registry import register_backend
+
+if TYPE_CHECKING:
+    from sheaf.backends._families.atoms.potential import Potential
 
 
 @register_backend("mace")
@@ -28,6 +33,34 @@ class MACEBackend(PotentialBackend):
         max_cost: most neighbours of all atoms of one structure; a larger one is refused.
     """
 
+    info: ClassVar[BackendInfo | None] = BackendInfo(
+        title="MACE",
+        extra="mace",
+        libraries=("torch", "mace", "ase", "safetensors"),
+        weights=(
+            Weights(
+                models=("omat-0", "small-omat-0", "medium-omat-0", "matpes-pbe-0", "mace-matpes-*-0", "mh-?"),
+                license="ASL",
+                card="https://github.com/ACEsuit/mace-foundations",
+                restriction="The Academic Software License allows no commercial use.",
+            ),
+            Weights(
+                models=(
+                    "small",
+                    "medium",
+                    "large",
+                    "small-0b*",
+                    "medium-0b*",
+                    "large-0b*",
+                    "mpa-0",
+                    "medium-mpa-0",
+                ),
+                license="MIT",
+                card="https://github.com/ACEsuit/mace-foundations",
+            ),
+        ),
+        papers=("https://arxiv.org/abs/2206.07697", "https://arxiv.org/abs/2401.00096"),
+    )
     trusted_settings: ClassVar[frozenset[str]] = frozenset({"trust_pickle"})
 
     def __init__(
@@ -63,15 +96,13 @@ class MACEBackend(PotentialBackend):
             raise ValueError(
                 "mace needs model_id: the name of a released model such as medium, or the path of one"
             )
-        try:
+        with libraries_of(self):
             import torch
 
-            from sheaf.backends._mace.checkpoint import read_model
-            from sheaf.backends._mace.layers import lighten
-            from sheaf.backends._mace.potential import MACE
-            from sheaf.backends._mace.released import fetch, released_names
-        except ModuleNotFoundError as error:
-            raise missing_library("mace", "mace", error) from error
+            from sheaf.backends._models.mace.checkpoint import read_model
+            from sheaf.backends._models.mace.layers import lighten
+            from sheaf.backends._models.mace.potential import MACE
+            from sheaf.backends._models.mace.released import fetch, released_names
         dtype = torch_dtype(self.dtype)
         if dtype not in {torch.float32, torch.float64}:
             raise ValueError(f"dtype must be float32 or float64, not {self.dtype}")
@@ -79,13 +110,12 @@ class MACEBackend(PotentialBackend):
         if not path.exists() and str(self.model_id) in released_names():
             path = fetch(str(self.model_id))
         model = read_model(path, trust_pickle=self.trust_pickle)
-        self._potential = MACE(lighten(model.to(device=self.device, dtype=dtype)), head=self.head)
+        potential: Potential = MACE(lighten(model.to(device=self.device, dtype=dtype)), head=self.head)
         if self.dispersion:
-            try:
-                from sheaf.backends._mace.dispersion import Dispersed
-            except ModuleNotFoundError as error:
-                raise missing_library("mace", "mace-dispersion", error) from error
-            self._potential = Dispersed(self._potential, device=self.device, dtype=dtype)
+            with libraries_of(self, "mace-dispersion"):
+                from sheaf.backends._models.mace.dispersion import Dispersed
+            potential = Dispersed(potential, device=self.device, dtype=dtype)
+        self.serve(potential)
 
 
 def convert(file: str | Path, folder: str | Path) -> None:
@@ -101,6 +131,6 @@ def convert(file: str | Path, folder: str | Path) -> None:
     Raises:
         ValueError: The model is of a kind that cannot be rebuilt from its settings.
     """
-    from sheaf.backends._mace.checkpoint import read_model, write_model
+    from sheaf.backends._models.mace.checkpoint import read_model, write_model
 
     write_model(read_model(Path(file), trust_pickle=True), Path(folder))

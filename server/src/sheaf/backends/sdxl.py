@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Unpack
 
-from sheaf.backends._diffusers.backend import DiffusersBackend, Mode, Settings
-from sheaf.backends._diffusers.family import Family, Guidance
-from sheaf.backends._diffusers.numbers import Request
-from sheaf.backends._diffusers.redraw import RedrawingBackend
+from sheaf.backends._families.diffusers.backend import DiffusersBackend, Mode, Settings
+from sheaf.backends._families.diffusers.family import DenoiserFacts, Family, Guidance
+from sheaf.backends._families.diffusers.numbers import Request
+from sheaf.backends._families.diffusers.redraw import RedrawingBackend
+from sheaf.backends.info import BackendInfo, Weights
 from sheaf.registry import register_backend
 
 SDXL = Family(
@@ -43,6 +44,27 @@ class SDXLBackend(DiffusersBackend):
     """
 
     model_type: ClassVar[str] = "diffusion"
+    info: ClassVar[BackendInfo | None] = BackendInfo(
+        title="Stable Diffusion XL",
+        extra="diffusion",
+        libraries=("torch", "diffusers", "transformers", "accelerate", "peft"),
+        default_model="stabilityai/stable-diffusion-xl-base-1.0",
+        memory_mb=7000,
+        weights=(
+            Weights(
+                models=("stabilityai/stable-diffusion-xl-*", "diffusers/stable-diffusion-xl-*"),
+                license="CreativeML Open RAIL++-M",
+                card="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
+            ),
+            Weights(
+                models=("stabilityai/sdxl-turbo",),
+                license="Stability AI Non-Commercial Community",
+                card="https://huggingface.co/stabilityai/sdxl-turbo",
+                restriction="Its licence is for non-commercial use; another is to be had from Stability AI.",
+            ),
+        ),
+        papers=("https://arxiv.org/abs/2307.01952",),
+    )
     family: ClassVar[Family] = SDXL
 
     def __init__(
@@ -61,13 +83,17 @@ class SDXLBackend(DiffusersBackend):
     def guide(self, request: Request) -> Guidance:
         """Guidance against the negative prompt, or against none, in one call of twice the rows."""
         scale, negative = request.guidance_scale, request.negative_prompt
-        if scale > 1 and self.denoiser.config.time_cond_proj_dim is None:
+        if scale > 1 and not self.known.embeds_guidance:
             # None is not the empty text: a checkpoint may stand for it by zeros.
             return Guidance(
                 {"guidance_scale": scale, "negative_prompt": [negative] if negative else None}, rows=2
             )
         ignored = "negative_prompt has no effect: it needs a guidance_scale above 1."
         return Guidance({"guidance_scale": scale}, warnings=(ignored,) if negative else ())
+
+    def read_facts(self) -> DenoiserFacts:
+        embeds = self.denoiser.config.time_cond_proj_dim is not None
+        return DenoiserFacts(embeds, None, str(self.denoiser.dtype).removeprefix("torch."))
 
     def steps_of(self, steps: int, strength: float) -> int:
         return min(int(steps * strength), steps)

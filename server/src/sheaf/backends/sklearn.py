@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sheaf.api.tabular import TabularRequest
-from sheaf.backends._common import missing_library, refuse
-from sheaf.backends._tabular.backend import Fitted, Prediction, TabularBackend
-from sheaf.backends._tabular.sizes import bytes_of
-from sheaf.backends._tabular.tables import Column, Table
+from sheaf.backends._families.tabular.backend import Fitted, Prediction, TabularBackend
+from sheaf.backends._families.tabular.sizes import bytes_of
+from sheaf.backends._families.tabular.tables import Column, Table
+from sheaf.backends._shared.loading import libraries_of, loaded
+from sheaf.backends._shared.refusals import refuse
+from sheaf.backends.info import BackendInfo
 from sheaf.registry import register_backend
 
 #: Most categories in one column.
@@ -43,6 +45,13 @@ class SklearnBackend(TabularBackend):
             quantile level has rounds of its own, besides those of the mean.
         max_context_bytes: most bytes of fitted contexts; 0 keeps none.
     """
+
+    info: ClassVar[BackendInfo | None] = BackendInfo(
+        title="scikit-learn's boosted trees",
+        extra="sklearn",
+        libraries=("sklearn",),
+        papers=("https://scikit-learn.org/stable/modules/ensemble.html",),
+    )
 
     #: Beyond it the gradients, which are in float32, lose what they say.
     largest: ClassVar[float] = 1e30
@@ -73,10 +82,8 @@ class SklearnBackend(TabularBackend):
 
     def load(self) -> None:
         """Import the library; raises `ModuleNotFoundError` where it is not installed."""
-        try:
+        with libraries_of(self):
             from sklearn import ensemble  # type: ignore[import-untyped]
-        except ModuleNotFoundError as error:
-            raise missing_library("sklearn", "sklearn", error) from error
         self._library = ensemble
 
     def unload(self) -> None:
@@ -95,17 +102,16 @@ class SklearnBackend(TabularBackend):
             raise refuse("/context_y", message)
 
     def fit(self, table: Table) -> Fitted:
-        if self._library is None:
-            raise RuntimeError("load() has not been called")
+        library = loaded(self._library)
         encoding = _Encoding.of(table)
         rows = encoding.encode(table.features)
         leaf = self.min_samples_leaf or min(20, max(1, len(rows) // 10))
         settings = {**self.settings, "min_samples_leaf": leaf, "categorical_features": encoding.categorical}
         if table.classes is None:
-            return _Regressor(encoding, settings, self._library, rows, table.target)
+            return _Regressor(encoding, settings, library, rows, table.target)
         if len(table.classes) == 1:
             return _OneClass()
-        model = self._library.HistGradientBoostingClassifier(**settings).fit(rows, table.target)
+        model = library.HistGradientBoostingClassifier(**settings).fit(rows, table.target)
         return _Classifier(encoding, model)
 
 

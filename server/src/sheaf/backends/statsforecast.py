@@ -14,12 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sheaf.api.time_series import Frequency, TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends._common import missing_library, refuse
-from sheaf.backends._statsforecast.ets import smoothing
-from sheaf.backends._statsforecast.naive import seasonal_naive
-from sheaf.backends._statsforecast.predictive import Predictive, Seasoned
-from sheaf.backends._statsforecast.theta import theta
-from sheaf.backends._time_series import (
+from sheaf.backends._families.time_series import (
     Array,
     Forecast,
     answer,
@@ -34,9 +29,15 @@ from sheaf.backends._time_series import (
     wants_quantiles,
     wants_samples,
 )
+from sheaf.backends._models.statsforecast.ets import smoothing
+from sheaf.backends._models.statsforecast.naive import seasonal_naive
+from sheaf.backends._models.statsforecast.predictive import Predictive, Seasoned
+from sheaf.backends._models.statsforecast.theta import theta
+from sheaf.backends._shared.loading import libraries_of, loaded
+from sheaf.backends._shared.refusals import attempt, refuse
 from sheaf.backends.base import LOOP_TARGET_MS, ModelBackend
+from sheaf.backends.info import BackendInfo
 from sheaf.registry import register_backend
-from sheaf_client.errors import InvalidRequestError
 
 MODELS = ("AutoETS", "AutoTheta", "MSTL", "SeasonalNaive")
 
@@ -83,7 +84,7 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     """AutoETS, AutoTheta, MSTL or SeasonalNaive, chosen and fitted by the library.
 
     Point, quantiles and sample paths come from the one recursion of the fitted model, so they agree. They are
-    the library's own where those follow its models' equations; `_statsforecast` says where they do not.
+    the library's own where those follow its models' equations; `_models.statsforecast` says where not.
 
     Histories shorter than two seasons are forecast without a season, AutoETS with a season beyond 24 by
     MSTL (whose trend is AutoETS); the answer's `metadata.warnings` say so.
@@ -98,6 +99,12 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
 
     model_type: ClassVar[str] = "time_series"
     target_ms: ClassVar[float | None] = LOOP_TARGET_MS
+    info: ClassVar[BackendInfo | None] = BackendInfo(
+        title="AutoETS, AutoTheta, MSTL, SeasonalNaive",
+        extra="statsforecast",
+        libraries=("statsforecast",),
+        papers=("https://nixtlaverse.nixtla.io/statsforecast/",),
+    )
 
     def __init__(
         self,
@@ -121,10 +128,8 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
 
     def load(self) -> None:
         """Import the library; raises `ModuleNotFoundError` where it is not installed."""
-        try:
+        with libraries_of(self):
             from statsforecast import models
-        except ModuleNotFoundError as error:
-            raise missing_library("statsforecast", "statsforecast", error) from error
         self._library = models
 
     def unload(self) -> None:
@@ -161,14 +166,10 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
 
     def batch_predict(self, requests: Sequence[TimeSeriesRequest]) -> list[TimeSeriesResponse | Exception]:
         """Fit and forecast one after another; a request that cannot be forecast gets its error in place."""
-        answers: list[TimeSeriesResponse | Exception] = []
-        for request in requests:
-            try:
-                self.check(request)
-                answers.append(answer(request, self._forecast(request)))
-            except InvalidRequestError as error:
-                answers.append(error)
-        return answers
+        return [attempt(self._answer, request) for request in requests]
+
+    def _answer(self, request: TimeSeriesRequest) -> TimeSeriesResponse:
+        return answer(request, self._forecast(request))
 
     def _forecast(self, request: TimeSeriesRequest) -> Forecast:
         choice = self._choose(request)
@@ -216,9 +217,7 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         return min(len(request.history or ()), self.context_length or sys.maxsize)
 
     def _build(self, choice: _Choice) -> Any:
-        if self._library is None:
-            raise RuntimeError("load() has not been called")
-        return getattr(self._library, choice.name)(season_length=choice.season_length)
+        return getattr(loaded(self._library), choice.name)(season_length=choice.season_length)
 
 
 def _unit(history: Array) -> float:

@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 
 from sheaf.backends.base import ModelBackend, RequestT, ResponseT
 from sheaf_client.contracts.events import ProgressEvent
+from sheaf_client.errors import InvalidRequestError
 
 StateT = TypeVar("StateT", default=Any)
 
@@ -70,7 +71,11 @@ class StepwiseBackend(ModelBackend[RequestT, ResponseT], Generic[RequestT, Respo
         groups: dict[Hashable, dict[int, StateT]] = {}
         try:
             for index, request in enumerate(requests):
-                state = self.prepare(request)
+                try:
+                    state = self.prepare(request)
+                except InvalidRequestError as error:
+                    answers[index] = error
+                    continue
                 groups.setdefault(self.batch_key(request), {})[index] = state
             for running in groups.values():
                 self._run(running, answers)

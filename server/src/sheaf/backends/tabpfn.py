@@ -6,17 +6,21 @@ these, which costs a tenth of reading the context again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from sheaf.api.tabular import TabularRequest
-from sheaf.backends._common import missing_library, one_of, refuse, torch_dtype
-from sheaf.backends._tabular.backend import Fitted, Prediction, TabularBackend
-from sheaf.backends._tabular.sizes import bytes_of
-from sheaf.backends._tabular.tables import Column, Table
+from sheaf.backends._families.tabular.backend import Fitted, Prediction, TabularBackend
+from sheaf.backends._families.tabular.sizes import bytes_of
+from sheaf.backends._families.tabular.tables import Column, Table
+from sheaf.backends._shared.loading import libraries_of, loaded
+from sheaf.backends._shared.refusals import refuse
+from sheaf.backends._shared.settings import one_of, torch_dtype
+from sheaf.backends.info import BackendInfo, Weights
 from sheaf.registry import register_backend
 
 if TYPE_CHECKING:
@@ -27,6 +31,35 @@ TASKS = {"classification": "TabPFNClassifier", "regression": "TabPFNRegressor"}
 VERSIONS = ("v2", "v2.5", "v2.6", "v3", "v3.5", "v3.5-fast")
 #: How the names of checkpoints begin to say what they are for; others are for both tasks.
 _FILES = {"classification": "classifier", "regression": "regressor"}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What is known of a checkpoint for one task.
+
+    Attributes:
+        max_classes: classes that it tells apart.
+        max_columns: columns that it was trained for.
+        max_rows: rows that it was trained for, or that the library takes on a processor, where that is less.
+        on_cpu: whether `max_rows` is that of a processor.
+    """
+
+    max_classes: int
+    max_columns: int
+    max_rows: int
+    on_cpu: bool
+
+
+def _facts_of(model: ModelSpecs, *, on_cpu: bool) -> TaskFacts:
+    limits = model.inference_config
+    most = limits.MAX_NUMBER_OF_SAMPLES
+    on_cpu = on_cpu and most > limits.MAX_CPU_SAMPLES
+    return TaskFacts(
+        limits.MAX_NUMBER_OF_CLASSES,
+        limits.MAX_NUMBER_OF_FEATURES,
+        limits.MAX_CPU_SAMPLES if on_cpu else most,
+        on_cpu,
+    )
 
 
 @register_backend("tabpfn")
@@ -45,6 +78,29 @@ class TabPFNBackend(TabularBackend):
         ignore_pretraining_limits: whether to take contexts beyond what the model was trained for.
         max_context_bytes: most bytes of fitted contexts; 0 keeps none.
     """
+
+    info: ClassVar[BackendInfo | None] = BackendInfo(
+        title="TabPFN",
+        extra="tabpfn",
+        libraries=("torch", "tabpfn"),
+        default_model="v2",
+        memory_mb=75,
+        weights=(
+            Weights(
+                models=("v2",),
+                license="Prior Labs License (Apache-2.0 with attribution)",
+                card="https://huggingface.co/Prior-Labs/TabPFN-v2-clf",
+            ),
+            Weights(
+                models=("v2.5", "v2.6", "v3", "v3.5", "v3.5-fast"),
+                license="Prior Labs non-commercial licence",
+                card="https://huggingface.co/Prior-Labs",
+                gated=True,
+                restriction="From version 2.5 on the weights are for other use than commercial.",
+            ),
+        ),
+        papers=("https://doi.org/10.1038/s41586-024-08328-6",),
+    )
 
     #: Beyond it the squares that the network takes do not fit into float32.
     largest: ClassVar[float] = 1e18
@@ -77,11 +133,9 @@ class TabPFNBackend(TabularBackend):
         Raises `ModuleNotFoundError` where the library is missing, `FileNotFoundError` where the checkpoint
         is, and `ValueError` where it is none of the library's.
         """
-        try:
+        with libraries_of(self):
             import tabpfn
             import torch
-        except ModuleNotFoundError as error:
-            raise missing_library("tabpfn", "tabpfn", error) from error
         self._library, random = tabpfn, cast("Any", torch.random)  # annotated in part
         paths = _checkpoints(self.model_id)
         models: dict[str, ModelSpecs] = {}
@@ -95,31 +149,36 @@ class TabPFNBackend(TabularBackend):
         if not models:
             raise ValueError(f"{self.model_id} holds no TabPFN model: {failures[0]}") from failures[0]
         self._models = models
+        self.facts = {task: _facts_of(model, on_cpu=self.device == "cpu") for task, model in models.items()}
 
     def unload(self) -> None:
-        self._models = {}
+        self._models, self.facts = {}, None
         self.contexts.clear()
 
     def check_task(self, task: str) -> None:
-        if self._models and task not in self._models:
-            raise refuse("/task", f"{Path(self.model_id).name} is a checkpoint for {' '.join(self._models)}.")
+        if task not in (known := self.known):
+            raise refuse("/task", f"{Path(self.model_id).name} is a checkpoint for {' '.join(known)}.")
 
     def check_context(self, request: TabularRequest, n_classes: int) -> None:
-        rows, limits = request.context_X or [[]], self._specs(request.task).inference_config
+        rows, limits = request.context_X or [[]], self.known[request.task]
         if len(rows) < 2:
             raise refuse("/context_X", "The model learns from two rows on.", "too_short")
-        if request.task == "classification" and n_classes > limits.MAX_NUMBER_OF_CLASSES:
-            most = limits.MAX_NUMBER_OF_CLASSES
+        if request.task == "classification" and n_classes > limits.max_classes:
+            most = limits.max_classes
             raise refuse("/context_y", f"The model tells {most} classes apart, not {n_classes}.")
         if self.ignore_pretraining_limits:
             return
-        if len(rows[0]) > limits.MAX_NUMBER_OF_FEATURES:
-            raise refuse("/context_X/0", f"The model takes up to {limits.MAX_NUMBER_OF_FEATURES} columns.")
-        most, where = limits.MAX_NUMBER_OF_SAMPLES, ""
-        if self.device == "cpu" and most > limits.MAX_CPU_SAMPLES:
-            most, where = limits.MAX_CPU_SAMPLES, " on a CPU"
-        if len(rows) > most:
-            raise refuse("/context_X", f"The model takes up to {most} rows{where}.")
+        if len(rows[0]) > limits.max_columns:
+            raise refuse("/context_X/0", f"The model takes up to {limits.max_columns} columns.")
+        if len(rows) > limits.max_rows:
+            where = " on a CPU" if limits.on_cpu else ""
+            raise refuse("/context_X", f"The model takes up to {limits.max_rows} rows{where}.")
+
+    @property
+    def known(self) -> Mapping[str, TaskFacts]:
+        """What is known of the loaded checkpoints, by task."""
+        facts: Mapping[str, TaskFacts] | None = self.facts
+        return loaded(facts)
 
     def fit(self, table: Table) -> Fitted:
         specs = self._specs(table.task)
@@ -131,8 +190,6 @@ class TabPFNBackend(TabularBackend):
         return _Learned(estimator, table, shared=(specs.model, specs.norm_criterion))
 
     def _specs(self, task: str) -> ModelSpecs:
-        if not self._models:
-            raise RuntimeError("load() has not been called")
         self.check_task(task)
         return self._models[task]
 

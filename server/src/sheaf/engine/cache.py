@@ -6,15 +6,15 @@ Answers are kept as packed bytes: the bound is exact, and no caller can change w
 from __future__ import annotations
 
 import hashlib
-import threading
+import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 
 from sheaf.cache import CacheConfig
+from sheaf.lru import SizedLRU
 from sheaf_client._binary import unpack, validate_unpacked
 from sheaf_client._context import WIRE
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
@@ -43,12 +43,17 @@ class AnswerCache:
     def __init__(self, config: CacheConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._clock = clock
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, tuple[type[BaseResponse], bytes, float]] = OrderedDict()
-        self.size = 0
+        self._kept: SizedLRU[bytes, tuple[type[BaseResponse], bytes, float]] = SizedLRU(
+            config.max_bytes, math.inf if config.max_size is None else config.max_size
+        )
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    @property
+    def size(self) -> int:
+        """Bytes that all answers take."""
+        return self._kept.size
 
     def key(self, request: BaseRequest, tenant: str = "") -> bytes:
         """What requests with one answer have in common: those of one tenant, unless answers are shared."""
@@ -57,37 +62,17 @@ class AnswerCache:
 
     def get(self, key: bytes, request: BaseRequest) -> BaseResponse | None:
         """The answer to an equal request, under this one's identifier; None where there is none."""
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                return None
-            if self._config.ttl_s is not None and self._clock() - found[2] >= self._config.ttl_s:
-                self._drop(key)
-                return None
-            self._kept.move_to_end(key)
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        if self._config.ttl_s is not None and self._clock() - found[2] >= self._config.ttl_s:
+            self._kept.drop(key)
+            return None
         return readdress(found[0], found[1], request)
 
     def put(self, key: bytes, kind: type[BaseResponse], packed: bytes) -> None:
         """Keep an answer; those used least recently make room for it."""
-        size = len(packed) + _OVERHEAD
-        if size > self._config.max_bytes:
-            return
-        with self._lock:
-            self._drop(key)
-            while self._kept and self._full(size):
-                self._drop(next(iter(self._kept)))
-            self._kept[key] = (kind, packed, self._clock())
-            self.size += size
-
-    def _full(self, size: int) -> bool:
-        config = self._config
-        too_many = config.max_size is not None and len(self._kept) >= config.max_size
-        return too_many or self.size + size > config.max_bytes
-
-    def _drop(self, key: bytes) -> None:
-        dropped = self._kept.pop(key, None)
-        if dropped is not None:
-            self.size -= len(dropped[1]) + _OVERHEAD
+        self._kept.put(key, (kind, packed, self._clock()), len(packed) + _OVERHEAD)
 
 
 def readdress(kind: type[BaseResponse], packed: bytes, request: BaseRequest) -> BaseResponse:

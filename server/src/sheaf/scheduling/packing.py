@@ -1,14 +1,9 @@
-"""Chooses who joins a batch: near-equal lengths together, within size and cost, nobody left for ever.
-
-And cuts what a model pads into passes, since a batch, or one request, may hold rows of any lengths.
-"""
+"""Chooses who joins a batch: near-equal lengths together, within size and cost, nobody left for ever."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol, Self, TypeVar
-
-import numpy as np
 
 
 class Packable(Protocol):
@@ -78,42 +73,3 @@ def join(
 def cost_of(costs: Sequence[float], *, padded: bool) -> float:
     """What a batch of such members costs."""
     return max(costs) * len(costs) if padded else sum(costs)
-
-
-def cut_into_passes(lengths: Sequence[int], *, max_cells: float, overhead: float = 0.0) -> list[list[int]]:
-    """Group rows of a model that pads them into the passes that cost least together.
-
-    A pass costs its cells, which are its rows times the longest of them, and `overhead`. So a row joins a
-    pass of longer ones only where its padding costs less than a pass more: the smaller the overhead, the less
-    is computed for nothing. What is found is the least of all cuts of the rows in order of length.
-
-    Args:
-        lengths: Length of each row, at least 1.
-        max_cells: Most cells of a pass; a single longer row has a pass of its own.
-        overhead: What a pass costs besides its cells, in cells: the time of an almost empty pass over the
-            time that one more cell takes.
-
-    Returns:
-        Indices into `lengths` for each pass, the longest row first. The passes go from the longest rows to
-        the shortest, so that the first needs the most memory.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    # The longest j rows cost least[j] at least; the last of their passes then starts at row starts[j].
-    least = np.full(len(order) + 1, np.inf)
-    least[0] = 0.0
-    starts = np.zeros(len(order) + 1, dtype=np.intp)
-    for start, index in enumerate(order):
-        length, left = lengths[index], len(order) - start
-        rows = left if left * length <= max_cells else max(1, int(max_cells // length))
-        costs = least[start] + overhead + length * np.arange(1, rows + 1)
-        ends = slice(start + 1, start + 1 + rows)
-        better = costs < least[ends]
-        least[ends][better] = costs[better]
-        starts[ends][better] = start
-    passes: list[list[int]] = []
-    end = len(order)
-    while end:
-        start = int(starts[end])
-        passes.append(order[start:end])
-        end = start
-    return passes[::-1]

@@ -1,0 +1,1 @@
+"""What the backends of one contract share, whatever their library."""

@@ -1,0 +1,1 @@
+"""What backends of any contract share; nothing here knows one."""
