@@ -200,10 +200,10 @@ def test_pictures_of_as_many_tokens_in_other_places_are_never_stacked(
 def test_timesteps_go_to_the_device_of_the_latents_one_for_each_row(
     timestep: Any, backends: dict[str, Any]
 ) -> None:
-    from sheaf.backends._diffusers.stacking import CallOptions
+    from sheaf.backends._diffusers.stacking import Asking
 
     latents = torch.zeros(2, 4, 8, 8, device="meta")
-    question = CallOptions(backends["sdxl"].denoiser, frozenset(), ()).question((latents, timestep), {})
+    question = Asking(backends["sdxl"].denoiser, frozenset(), ()).question((latents, timestep), {})
     assert question.rows == 2
     assert question.arguments["timestep"].shape == (2,)
     assert question.arguments["timestep"].device.type == "meta"
