@@ -105,17 +105,29 @@ class ImageFile(Media):
         return image_size(data)
 
     def to_pil(self) -> PILImage:
-        """The image decoded by Pillow."""
-        from PIL import Image
+        """The image as Pillow's own, upright (EXIF), else as in its file: alpha, palette and depth are kept.
 
-        return Image.open(io.BytesIO(self.bytes))
+        Raises:
+            ModuleNotFoundError: Pillow is not installed.
+            ValueError: The file is broken, or has more than 89 million pixels.
+        """
+        from sheaf_client._decoding.images import open_upright
+
+        return open_upright(self.bytes)
 
     def to_numpy(self) -> NDArray[np.uint8]:
-        """The pixels, shape (height, width, 3) in RGB, or (height, width) for grey images."""
-        import numpy as np
+        """The image as it is seen, uint8 of shape (height, width, 3) in RGB; grey ones, too.
 
-        image = self.to_pil()
-        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        It is upright (EXIF), on white where it is transparent, 16 bits are scaled to eight, and of an animation
+        it is the first picture: what a server's models see of the file, too.
+
+        Raises:
+            ModuleNotFoundError: Pillow is not installed.
+            ValueError: The file is broken or cut off, or has more than 89 million pixels.
+        """
+        from sheaf_client._decoding.images import decode_pixels
+
+        return decode_pixels(self.bytes)
 
     def _repr_png_(self) -> bytes | None:
         return self.bytes if self.bytes.startswith(b"\x89PNG") else None
