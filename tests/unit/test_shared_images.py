@@ -59,6 +59,15 @@ def fault_of(call: Callable[[], Any]) -> tuple[str, str, str]:
     return fault.code, fault.path, fault.message
 
 
+def tried(data: bytes, **options: Any) -> Any:
+    """The pixels, or the code and the place of the fault that they were refused for."""
+    try:
+        return pixels_of(File(data), PATH, **options)
+    except InvalidRequestError as error:
+        (fault,) = error.errors
+        return fault.code, fault.path
+
+
 # ---- modes
 
 
@@ -111,7 +120,7 @@ def test_palettes_with_and_without_transparent_entries() -> None:
 
 def png(levels: np.ndarray, depth: int, colour: int, *chunks: bytes) -> bytes:
     """A PNG of samples that Pillow does not write: `levels` has shape (height, width, channels)."""
-    height, width, channels = levels.shape
+    height, width = levels.shape[:2]
     if depth == 16:
         rows = levels.astype(">u2").view(np.uint8).reshape(height, -1)
     else:
@@ -181,7 +190,7 @@ def test_ink_is_laid_on_white() -> None:
 
 
 def test_ink_as_brightness_and_two_colours() -> None:
-    """YCCK, as Photoshop writes it: what Pillow writes as CMYK, with its first three in YCbCr and so marked."""
+    """YCCK, as Photoshop writes it: what Pillow writes as CMYK, its first three in YCbCr and so marked."""
     shown, inks = ink(SMOOTH)
     # Adobe stores 255 less the ink, as Pillow does, and YCbCr of 255 less that.
     stored = np.dstack([np.asarray(Image.fromarray(inks[..., :3]).convert("YCbCr")), 255 - inks[..., 3]])
@@ -278,7 +287,7 @@ def test_a_bomb_is_refused_by_its_header_and_pillows_limit_stays() -> None:
     file = File(written(Image.fromarray(RGB), "PNG"))
     assert fault_of(lambda: read(file, PATH, max_pixels=383))[0] == "too_large_media"
     assert read(file, PATH, max_pixels=384).size == (24, 16)
-    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == before
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
 def test_what_is_no_image_of_a_contract_is_refused_at_its_place() -> None:
@@ -296,14 +305,11 @@ def test_a_file_that_is_cut_off_is_refused_at_its_place(name: str) -> None:
     for length in range(1, len(data) - 1, 3):
         # The mark of the end is there, and what is before it is not.
         for cut in (data[:length], data[:length] + tail):
-            try:
-                assert pixels_of(File(cut), PATH).shape == shape
-            except InvalidRequestError as error:
-                assert error.errors[0].path == PATH
-                assert error.errors[0].code in ("bad_format", "too_large_media")
+            found = tried(cut)
+            assert found == ("bad_format", PATH) if isinstance(found, tuple) else found.shape == shape
     half = data[: len(data) // 2]
     assert fault_of(lambda: pixels_of(File(half), PATH))[:2] == ("bad_format", PATH)
-    with pytest.raises(ValueError, match="cut off|cannot be read"):
+    with pytest.raises(ValueError, match=r"cut off|cannot be read"):
         File(half).to_numpy()
 
 
@@ -318,13 +324,11 @@ def test_bytes_that_were_changed_end_in_pixels_or_a_refusal(
     data = bytearray(entry[1])
     for place, junk in changes:
         data[place : place + len(junk)] = junk
-    try:
-        found = pixels_of(File(bytes(data)), PATH, max_pixels=2**20)
-    except InvalidRequestError as error:
-        assert error.errors[0].path == PATH
+    found = tried(bytes(data), max_pixels=2**20)
+    if isinstance(found, tuple):
+        assert found in (("bad_format", PATH), ("too_large_media", PATH))
     else:
-        assert found.dtype == np.uint8
-        assert found.ndim == 3
+        assert (found.dtype, found.ndim) == (np.uint8, 3)
 
 
 # ---- writing

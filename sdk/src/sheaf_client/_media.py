@@ -118,8 +118,8 @@ class ImageFile(Media):
     def to_numpy(self) -> NDArray[np.uint8]:
         """The image as it is seen, uint8 of shape (height, width, 3) in RGB; grey ones, too.
 
-        It is upright (EXIF), on white where it is transparent, 16 bits are scaled to eight, and of an animation
-        it is the first picture: what a server's models see of the file, too.
+        It is upright (EXIF), on white where it is transparent, 16 bits are scaled to eight, and of an
+        animation it is the first picture: what a server's models see of the file, too.
 
         Raises:
             ModuleNotFoundError: Pillow is not installed.

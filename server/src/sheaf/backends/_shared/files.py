@@ -11,7 +11,7 @@ from sheaf_client._formats import BrokenFileError
 
 @contextmanager
 def file_at(path: str) -> Generator[None]:
-    """Decode the file at a place of the request, a JSON Pointer: its faults are `InvalidRequestError`s there."""
+    """Decode the file at `path` of the request, a JSON Pointer: its faults are `InvalidRequestError`s."""
     try:
         yield
     except BrokenFileError as error:

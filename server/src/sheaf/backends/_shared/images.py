@@ -1,7 +1,7 @@
 """Pictures in and out: what a request's image files show, and files of what a model drew.
 
-The reading is that of the client's `ImageFile.to_numpy()` (`sheaf_client._decoding.images` has its rules), so that
-what a caller sees of a file is what a model sees of it.
+The reading is that of the client's `ImageFile.to_numpy()` (`sheaf_client._decoding.images` has its rules), so
+that what a caller sees of a file is what a model sees of it.
 """
 
 from __future__ import annotations

@@ -67,10 +67,7 @@ class RedrawingBackend(DiffusersBackend):
         asked, size = _redraws(request), self.size(request)
         image = _picture(asked.image, size)
         found = {"image": [image] * request.num_images, "strength": asked.strength}
-        if asked.mask is not None:
-            mask = _mask(asked.mask, size)
-        else:
-            mask = Image.new("L", size, 255)
+        mask = Image.new("L", size, 255) if asked.mask is None else _mask(asked.mask, size)
         return found | {"mask_image": [mask] * request.num_images}
 
     def unchanged(self, request: Request) -> Response:
