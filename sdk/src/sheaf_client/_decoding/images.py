@@ -6,7 +6,7 @@ Rules that every reader of a picture shares:
 - What is transparent shows the ground beneath, white unless told otherwise, as on paper: the colours that a
   file keeps under its transparent pixels were never seen by anyone.
 - 16 bits are scaled to eight, not clipped. Grey of 16 bits is rounded; of colours Pillow keeps the high byte.
-- CMYK is the ink that a printer lays on white, stored inverted, as Adobe's files have it and browsers take all.
+- CMYK is the ink that a printer lays on white, stored inverted, as Adobe and all browsers have it.
   Profiles of colours are not applied.
 - Of an animation the picture counts that is shown by who cannot play it: the first.
 """
