@@ -7,7 +7,6 @@ counted as they are decoded, and none is decoded past the limit.
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sheaf_client._decoding.libraries import needed
+from sheaf_client._decoding.ffmpeg import opened
 from sheaf_client._formats import BrokenFileError, sound_size
 from sheaf_client._formats.broken import cut_off
 from sheaf_client._formats.wav import WavHeader, wav_header
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
     from numpy.typing import NDArray
 
 #: Frames of a block of WAV.
 _BLOCK = 2**16
 _INTEGERS, _FLOATS = 1, 3
-#: Containers that are looked for in a file; FFmpeg knows hundreds, some of which open other files.
+#: What sound comes in, by FFmpeg's names.
 _CONTAINERS = "wav,w64,flac,mp3,ogg,mov,matroska,aac,aiff,au,caf,amr,ac3,eac3,avi"
 #: Of these a packet that is broken is passed over: tags stand among the sound and look like it.
 _STREAMS = frozenset({"mp3", "aac"})
@@ -181,49 +183,43 @@ _WIDTHS: dict[tuple[int, int], Callable[[bytes], NDArray[np.float32]]] = {
 
 def _decoded(data: bytes, limits: SoundLimits, stated: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The rate and the samples of each block; fewer than `stated` frames are a file that is cut off."""
-    with needed("decoding sound other than plain WAV"):
-        import av
-        from av.error import FFmpegError, InvalidDataError
-
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
-    try:
-        with av.open(io.BytesIO(data), "r", options=options, metadata_errors="replace") as container:
-            if not container.streams.audio:
-                raise BrokenFileError("The file holds no sound.")
-            stream = container.streams.audio[0]
-            if stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison] - untold in its types
-                raise BrokenFileError("The sound is in a coding that nothing here decodes.")
-            # One sound is decoded by the thread that asks for it; the others have requests of their own.
-            stream.codec_context.thread_count = 1
-            passes_over = not _STREAMS.isdisjoint(container.format.name.split(","))
-            rate, frames, samples = 0, 0, 0
-            for packet in container.demux(stream):
-                try:
-                    decoded: list[Any] = packet.decode()
-                except InvalidDataError:
-                    if not passes_over:
-                        raise
-                    continue
-                for frame in decoded:
-                    block = _samples(frame)
-                    rate = rate or frame.sample_rate
-                    if frame.sample_rate != rate:
-                        raise BrokenFileError("The sound changes its sample rate.")
-                    frames += block.shape[1]
-                    samples += block.size
-                    limits.check(rate, len(block), frames, samples)
-                    yield rate, block
-            if frames < stated:
-                raise cut_off("FLAC", f"{stated - frames} samples before its end")
-            if not frames:
-                raise BrokenFileError("The file holds no sound.")
-    except BrokenFileError:
-        raise
-    except (FFmpegError, ValueError) as error:
-        raise BrokenFileError(f"The sound cannot be read: {_reason(error)}.") from None
+    with opened(data, "sound", _CONTAINERS, "decoding sound other than plain WAV") as container:
+        if not container.streams.audio:
+            raise BrokenFileError("The file holds no sound.")
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison] - untold in its types
+            raise BrokenFileError("The sound is in a coding that nothing here decodes.")
+        # One sound is decoded by the thread that asks for it; the others have requests of their own.
+        stream.codec_context.thread_count = 1
+        rate, frames, samples = 0, 0, 0
+        for frame in _frames(container, stream):
+            block = _samples(frame)
+            rate = rate or frame.sample_rate
+            if frame.sample_rate != rate:
+                raise BrokenFileError("The sound changes its sample rate.")
+            frames += block.shape[1]
+            samples += block.size
+            limits.check(rate, len(block), frames, samples)
+            yield rate, block
+        if frames < stated:
+            raise cut_off("FLAC", f"{stated - frames} samples before its end")
+        if not frames:
+            raise BrokenFileError("The file holds no sound.")
 
 
-def _samples(frame: Any) -> NDArray[np.float32]:
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    from av.error import InvalidDataError
+
+    passes_over = not _STREAMS.isdisjoint(container.format.name.split(","))
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except InvalidDataError:
+            if not passes_over:
+                raise
+
+
+def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     """A frame of FFmpeg's as float32 of shape (channels, frames)."""
     array: NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
@@ -231,7 +227,3 @@ def _samples(frame: Any) -> NDArray[np.float32]:
     if array.dtype == np.uint8:
         return (array.astype(np.float32) - 128) / 128
     return np.divide(array, _SCALES.get(array.dtype.name, 1.0), dtype=np.float64).astype(np.float32)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).rstrip(".")
