@@ -85,7 +85,7 @@ ENVIRONMENTS = {
     "tests": Environment(
         (*CODEGEN, *TESTING, *HELD, *CHECKERS, *PLOTS),
         (
-            *("diffusion", "materials", "mace-dispersion", "proteins", "tabular", "time-series"),
+            *("diffusion", "materials", "mace-dispersion", "media", "proteins", "tabular", "time-series"),
             *("ray", "batch", "jobs", "modal", "otel"),
         ),
         torch=True,

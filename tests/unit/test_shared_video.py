@@ -1,4 +1,4 @@
-"""Clips of frames: what real encoders write comes back in its order, upright, in its colours and at its times."""
+"""Clips of frames: what real encoders write comes back in order, upright, in its colours and at its times."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class Clip:
     Attributes:
         frames: uint8 of shape (frames, height, width, 3) in RGB.
         places: Which frames of the clip these are, counted from 0; int64 of shape (frames,).
-        times: When each is shown, in seconds from the clip's first frame; float64 of shape (frames,). None for
-            a list of images, which have no times.
+        times: When each is shown, in seconds from the clip's first frame; float64 of shape (frames,). None
+            for a list of images, which have no times.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -60,8 +60,8 @@ class Clip:
 def at_equal_steps(total: int, count: int) -> npt.NDArray[np.int64]:
     """Places of `count` of `total` frames at equal steps, int64 of shape (count,).
 
-    The first and the last frame are among them; for one it is the middle. Where there are fewer frames than are
-    wanted some come twice.
+    The first and the last frame are among them; for one it is the middle. Where there are fewer frames than
+    are wanted some come twice.
     """
     if count == 1:
         return np.array([(total - 1) // 2])
@@ -82,8 +82,8 @@ def read_images(
         count: How many frames are taken, at equal steps; all when absent. Others are not decoded.
 
     Raises:
-        InvalidRequestError: A file is no image, broken, too large or of another size than the first; the fault
-            is at the file's own place.
+        InvalidRequestError: A file is no image, broken, too large or of another size than the first; the
+            fault is at the file's own place.
     """
     from sheaf.backends._shared.images import pixels_of, size_of
 
@@ -112,10 +112,10 @@ def read(
     count: int | None = None,
     limits: VideoLimits = VideoLimits(),
 ) -> Clip:
-    """A clip of a video file (MP4, MOV, Matroska, WebM, AVI, MPEG-TS, FLV, Ogg), turned as it says to be shown.
+    """A clip of a video file (MP4, MOV, Matroska, WebM, AVI, MPEG-TS, FLV, Ogg), turned as it is to be shown.
 
-    Colours are made RGB by the matrix and the range that the file states (BT.601 where it states none); pixels
-    that are no squares stay as they are.
+    Colours are made RGB by the matrix and the range that the file states (BT.601 where it states none);
+    pixels that are no squares stay as they are.
 
     Args:
         path: JSON Pointer to the file in the request.
