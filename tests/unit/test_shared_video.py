@@ -46,8 +46,6 @@ def written(
         stream.pix_fmt = pixels
         for place, picture in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if matrix is not None:
-                frame = frame.reformat(format=pixels, dst_colorspace=matrix)
             frame.pts, frame.time_base = place, Fraction(1, 10)
             target.mux(stream.encode(frame))
         target.mux(stream.encode(None))
@@ -155,7 +153,7 @@ def test_colours_are_by_the_matrix_and_the_range_that_the_file_states(matrix: st
             share, colour, low = (1, 1, 0) if span == "full" else (219 / 255, 224 / 255, 16)
             planes = [light * share + low, *(each * colour + 128 for each in differences)]
             packed = np.rint(np.stack(planes)).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(packed.reshape(-1, 64), format="yuv444p")
+            frame = av.VideoFrame.from_ndarray(packed, format="yuv444p")
             frame.colorspace = stream.codec_context.colorspace
             frame.color_range = stream.codec_context.color_range
             frame.pts, frame.time_base = place, Fraction(1, 10)
