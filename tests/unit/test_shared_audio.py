@@ -151,13 +151,13 @@ def test_what_loses_nothing_comes_back_to_the_bit(
 def test_what_loses_a_little_keeps_scale_place_and_channels(
     form: str, codec: str, sample_format: str, options: dict[str, str]
 ) -> None:
-    wanted = tones(48_000, 1.0, 440, 1100)
+    wanted = tones(48_000, 1.0, 1000, 1000)
     found = samples_of(written(wanted, 48_000, form, codec, sample_format, **options))
     assert len(found) == 2
     assert 0 <= found.shape[1] - wanted.shape[1] <= 2048
     error = (found[:, : wanted.shape[1]] - wanted)[:, 4800:-4800]
-    # A shift of one sample, or channels that are swapped, would be 6 % or all of it.
-    assert np.sqrt((error**2).mean(axis=1) / (wanted**2).mean(axis=1)).max() < 0.02
+    # A shift of one sample is 13 % of it, channels swapped a half and more; LAME makes all softer by 3 %.
+    assert np.sqrt((error**2).mean(axis=1) / (wanted**2).mean(axis=1)).max() < 0.06
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
@@ -191,9 +191,10 @@ def test_a_tone_is_the_same_tone_at_another_rate(rate: int, to: int) -> None:
     data = written(tones(rate, seconds, 1000, 1000), rate, "wav", "pcm_f32le", "flt")
     found, same = read(File(data), PATH, rate=to, mono=False)
     assert same == to
-    assert found.shape == (2, pytest.approx(seconds * to, abs=1))
+    assert found.shape == (2, pytest.approx(round(seconds * rate) * to / rate, abs=1))
     wanted = tones(to, found.shape[1] / to, 1000, 1000)
-    assert np.abs(found - wanted)[:, 400:-400].max() < 1e-4
+    # The first and the last 50 ms hold the filter's own beginning and end.
+    assert np.abs(found - wanted)[:, to // 20 : -to // 20].max() < 1e-4
 
 
 @pytest.mark.parametrize("to", [8000, 16_000, 22_050, 24_000])
