@@ -92,7 +92,7 @@ ENVIRONMENTS = {
     ),
     "lowest": Environment(
         (*TESTING, *HELD, "jinja2>=3.1", "nox>=2024.10.9", "pyarrow>=18,<19"),
-        ("jobs", "modal", "otel", "sklearn", "statsforecast"),
+        ("jobs", "media", "modal", "otel", "sklearn", "statsforecast"),
         torch=True,
         lowest=True,
     ),

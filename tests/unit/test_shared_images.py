@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from sheaf.backends._shared.images import encoded, pixels_of, read, size_of, to_pillow
+from sheaf_client._inputs.media import encoded as sent
 from sheaf_client._media import ImageFile as File
 from sheaf_client.errors import InvalidRequestError
 from tests.contract.files import encoded as written
@@ -200,6 +201,24 @@ def test_ink_as_brightness_and_two_colours() -> None:
     found = pixels(data[:place] + b"\x02" + data[place + 1 :])
     assert np.abs(found - shown).max() <= 14
     assert np.abs(found - shown).mean() <= 2
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I", "I;16"]
+)
+def test_what_pillow_holds_is_sent_as_it_is_seen(mode: str) -> None:
+    if mode.startswith("I"):
+        held = Image.fromarray(np.linspace(0, 65535, 384).round().astype(np.uint16).reshape(16, 24)).convert(
+            mode
+        )
+        wanted = grey((np.asarray(held) / 257).round())
+    else:
+        # Pillow makes palettes with alpha of grey alone.
+        colours = Image.fromarray(np.dstack([RGB, ALPHA]))
+        held = colours.convert("LA").convert(mode) if mode == "PA" else colours.convert(mode)
+        wanted = np.asarray(held.convert("RGBA"))
+        wanted = over(wanted[..., :3], wanted[..., 3])
+    assert np.abs(pixels(sent(held)) - wanted).max() <= 1
 
 
 # ---- orientation
