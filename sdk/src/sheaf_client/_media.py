@@ -108,7 +108,7 @@ class ImageFile(Media):
 
         Raises:
             ModuleNotFoundError: Pillow is not installed.
-            ValueError: The file is broken, or has more than 89 million pixels.
+            ValueError: The file is broken, or has more than 179 million pixels.
         """
         from sheaf_client._decoding.images import open_upright
 
@@ -122,7 +122,7 @@ class ImageFile(Media):
 
         Raises:
             ModuleNotFoundError: Pillow is not installed.
-            ValueError: The file is broken or cut off, or has more than 89 million pixels.
+            ValueError: The file is broken or cut off, or has more than 179 million pixels.
         """
         from sheaf_client._decoding.images import decode_pixels
 

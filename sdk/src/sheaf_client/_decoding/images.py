@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 Mode: TypeAlias = Literal["RGB", "L"]
 
-#: Most pixels of a picture unless told otherwise; from here on Pillow warns.
-MAX_PIXELS = 89_478_485
+#: Most pixels of a picture unless told otherwise: those that Pillow refuses more than.
+MAX_PIXELS = 178_956_970
 #: What the contracts name; Pillow knows many more, some of which run other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP")
 #: What Pillow raises for files that are broken, by where they are; it warns of some, which may be an error.

@@ -95,10 +95,10 @@ def open_sound(data: bytes, limits: SoundLimits = SoundLimits()) -> Sound:
     if header is not None:
         frames = header.size // header.frame
         limits.check(header.rate, header.channels, frames, frames * header.channels)
-        return Sound(header.rate, _filled(_finite(_wav_blocks(data, header))))
+        return Sound(header.rate, _finite(_wav_blocks(data, header)))
     decoded = _decoded(data, limits, stated.frames if stated and data.startswith(b"fLaC") else 0)
     rate, first = next(decoded)
-    return Sound(rate, _filled(_finite(chain([first], (block for _, block in decoded)))))
+    return Sound(rate, _finite(chain([first], (block for _, block in decoded))))
 
 
 def decode_sound(
@@ -111,16 +111,6 @@ def decode_sound(
     if len({len(block) for block in blocks}) > 1:
         raise BrokenFileError("The sound changes its number of channels.")
     return np.concatenate(blocks, axis=1), sound.rate
-
-
-def _filled(blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    empty = True
-    for block in blocks:
-        if block.shape[1]:
-            empty = False
-            yield block
-    if empty:
-        raise BrokenFileError("The file holds no sound.")
 
 
 def _finite(blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -141,11 +131,13 @@ def _plain_wav(data: bytes) -> WavHeader | None:
         header = wav_header(data)
     except struct.error:
         raise cut_off("WAV", "in its header") from None
-    return header if (header.coding, header.frame * 8 // header.channels) in _WIDTHS else None
+    # Some writers pad their samples, which their frames tell.
+    plain = (header.coding, header.bits) in _WIDTHS and header.align == header.frame
+    return header if plain else None
 
 
 def _wav_blocks(data: bytes, header: WavHeader) -> Iterator[NDArray[np.float32]]:
-    read = _WIDTHS[header.coding, header.frame * 8 // header.channels]
+    read = _WIDTHS[header.coding, header.bits]
     step = _BLOCK * header.frame
     end = header.start + header.size // header.frame * header.frame
     for place in range(header.start, end, step):
@@ -194,6 +186,8 @@ def _decoded(data: bytes, limits: SoundLimits, stated: int) -> Iterator[tuple[in
         rate, frames, samples = 0, 0, 0
         for frame in _frames(container, stream):
             block = _samples(frame)
+            if not block.size:
+                continue
             rate = rate or frame.sample_rate
             if frame.sample_rate != rate:
                 raise BrokenFileError("The sound changes its sample rate.")

@@ -26,7 +26,8 @@ class WavHeader:
         channels: Samples of a frame, at least 1.
         rate: Frames per second, in Hz, at least 1.
         bits: Of a sample; 0 where a packed format does not say.
-        frame: Bytes of a frame, as far as is said; at least 1.
+        frame: Bytes of a frame, by its samples; at least 1.
+        align: The same as the header states it.
         start: Where the samples begin.
         size: Bytes of samples that are there.
     """
@@ -36,6 +37,7 @@ class WavHeader:
     rate: int
     bits: int
     frame: int
+    align: int
     start: int
     size: int
 
@@ -54,7 +56,7 @@ def wav_header(data: bytes, start: int = 0) -> WavHeader:
             form = _FORMAT.unpack_from(data, place + 8)
             if not (form[1] and form[2]):
                 raise BrokenFileError("The WAV file's header states no channels or no sample rate.")
-            coding, channels, rate, _, _, bits = form
+            coding, channels, rate, _, align, bits = form
             if coding == _EXTENSIBLE and size >= 26:
                 coding = struct.unpack_from("<H", data, place + 32)[0]
         elif name == b"data":
@@ -69,6 +71,6 @@ def wav_header(data: bytes, start: int = 0) -> WavHeader:
                 raise cut_off("WAV", f"{size - there} bytes before its end")
             if size < frame:
                 break
-            return WavHeader(coding, channels, rate, bits, frame, place + 8, size)
+            return WavHeader(coding, channels, rate, bits, frame, align, place + 8, size)
         place += 8 + size + size % 2
     raise BrokenFileError("The WAV file has no sound behind its header.")
