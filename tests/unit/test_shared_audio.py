@@ -184,6 +184,18 @@ def test_channels_are_averaged() -> None:
     assert np.abs(found - sound.mean(axis=0)).max() < 1e-6
 
 
+def test_channels_that_change_in_a_stream_can_be_averaged_and_not_kept() -> None:
+    """Two recordings, one behind the other, as people join MP3 files."""
+    parts = [tones(44_100, 0.5, 1000, 1000), tones(44_100, 0.5, 1000)]
+    joined = File(b"".join(written(part, 44_100, "mp3", "libmp3lame", "fltp") for part in parts))
+    found, _ = read(joined, PATH, rate=16_000)
+    assert found.size == pytest.approx(16_000, abs=1600)
+    assert np.abs(found[2000:6000]).max() == pytest.approx(0.375, abs=0.02)
+    assert np.abs(found[-5000:-1000]).max() == pytest.approx(0.5, abs=0.02)
+    code, path, said = fault_of(lambda: read(joined, PATH, mono=False))
+    assert (code, path, said) == ("bad_format", PATH, "The sound changes from 2 channels to 1.")
+
+
 @pytest.mark.parametrize("to", [8000, 16_000, 22_050, 44_100, 96_000])
 @pytest.mark.parametrize("rate", [11_025, 44_100, 48_000])
 def test_a_tone_is_the_same_tone_at_another_rate(rate: int, to: int) -> None:

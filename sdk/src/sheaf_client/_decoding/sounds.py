@@ -107,10 +107,17 @@ def decode_sound(
 ) -> tuple[NDArray[np.float32], int]:
     """The samples, float32 in -1 … 1 of shape (channels, frames), and the rate; errors as of `open_sound`."""
     sound = open_sound(data, limits)
-    blocks = list(sound.blocks)
-    if len({len(block) for block in blocks}) > 1:
-        raise BrokenFileError("The sound changes its number of channels.")
-    return np.concatenate(blocks, axis=1), sound.rate
+    return np.concatenate(list(of_one_width(sound.blocks)), axis=1), sound.rate
+
+
+def of_one_width(blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """The blocks; raises `BrokenFileError` where one has other channels than the first."""
+    channels = 0
+    for block in blocks:
+        channels = channels or len(block)
+        if len(block) != channels:
+            raise BrokenFileError(f"The sound changes from {channels} channels to {len(block)}.")
+        yield block
 
 
 def _finite(blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:

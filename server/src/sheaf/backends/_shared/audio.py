@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from sheaf.backends._shared.files import file_at
 from sheaf.extras import needs
-from sheaf_client._decoding.sounds import SoundLimits, open_sound
-from sheaf_client._formats import BrokenFileError
+from sheaf_client._decoding.sounds import SoundLimits, of_one_width, open_sound
 from sheaf_client._inputs.media import wav_bytes
 from sheaf_client._media import AudioFile
 
@@ -54,7 +53,7 @@ def read(
     """
     with file_at(path), needs("reading this sound", "media"):
         sound = open_sound(file.bytes, limits)
-        blocks = (_mixed(block) for block in sound.blocks) if mono else _of_one_width(sound.blocks)
+        blocks = (_mixed(block) for block in sound.blocks) if mono else of_one_width(sound.blocks)
         if rate not in (None, sound.rate):
             blocks = _resampled(blocks, sound.rate, rate)
         samples = np.concatenate(list(blocks), axis=1)
@@ -106,15 +105,6 @@ def _mixed(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return (
         block if len(block) == 1 else block.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
     )
-
-
-def _of_one_width(blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
-    channels = 0
-    for block in blocks:
-        channels = channels or len(block)
-        if len(block) != channels:
-            raise BrokenFileError("The sound changes its number of channels.")
-        yield block
 
 
 def _resampled(
