@@ -17,7 +17,7 @@ import io
 import struct
 import zlib
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from sheaf_client._decoding.libraries import needed
 from sheaf_client._formats import BrokenFileError, image_size
@@ -152,7 +152,7 @@ def _eight_bits(image: Image.Image, data: bytes) -> Image.Image:
             grey.putalpha(Image.fromarray(np.where(levels == key, np.uint8(0), np.uint8(255))))
         return grey
     if depth == 16 and isinstance(key, tuple):
-        image.info["transparency"] = tuple(level >> 8 for level in key)  # pyright: ignore[reportUnknownVariableType]
+        image.info["transparency"] = tuple(level >> 8 for level in cast("tuple[int, ...]", key))
     elif depth in (2, 4) and image.mode == "L" and isinstance(key, int):
         image.info["transparency"] = key * (255 // (2**depth - 1))
     return image

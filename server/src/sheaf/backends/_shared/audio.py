@@ -53,8 +53,9 @@ def read(
     """
     with file_at(path), needs("reading this sound", "media"):
         sound = open_sound(file.bytes, limits)
-        blocks = (_mixed(block) for block in sound.blocks) if mono else of_one_width(sound.blocks)
-        if rate not in (None, sound.rate):
+        blocks: Iterator[npt.NDArray[np.float32]]
+        blocks = map(_mixed, sound.blocks) if mono else of_one_width(sound.blocks)
+        if rate is not None and rate != sound.rate:
             blocks = _resampled(blocks, sound.rate, rate)
         samples = np.concatenate(list(blocks), axis=1)
     return (samples[0] if mono else samples), rate or sound.rate
@@ -108,10 +109,10 @@ def _mixed(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _resampled(
-    blocks: Iterable[npt.NDArray[np.float32]], rate: int, to: int | None
+    blocks: Iterable[npt.NDArray[np.float32]], rate: int, to: int
 ) -> Iterator[npt.NDArray[np.float32]]:
     with needs("resampling sound", "media"):
-        import soxr
+        import soxr  # type: ignore[import-untyped]
     stream: Any = None
     channels = 0
     for block in blocks:

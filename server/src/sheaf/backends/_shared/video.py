@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,6 @@ from sheaf.extras import needs
 from sheaf_client._decoding.ffmpeg import opened
 from sheaf_client._formats import BrokenFileError
 from sheaf_client._media import ImageFile
-
-if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
 
 #: What video comes in, by FFmpeg's names.
 _CONTAINERS = "mov,matroska,avi,mpegts,flv,ogg"
@@ -212,7 +209,7 @@ def _check_kept(frames: int, width: int, height: int, limits: VideoLimits) -> No
         raise BrokenFileError(text, "too_large_media")
 
 
-def _upright(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+def _upright(frame: Any) -> npt.NDArray[np.uint8]:
     """The pixels as they are to be shown, shape (height, width, 3)."""
     pixels: Any = frame.to_ndarray(format="rgb24")
     matrix = frame.side_data.get("DISPLAYMATRIX")
