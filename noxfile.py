@@ -85,14 +85,14 @@ ENVIRONMENTS = {
     "tests": Environment(
         (*CODEGEN, *TESTING, *HELD, *CHECKERS, *PLOTS),
         (
-            *("diffusion", "materials", "mace-dispersion", "proteins", "tabular", "time-series"),
+            *("diffusion", "materials", "mace-dispersion", "media", "proteins", "tabular", "time-series"),
             *("ray", "batch", "jobs", "modal", "otel"),
         ),
         torch=True,
     ),
     "lowest": Environment(
         (*TESTING, *HELD, "jinja2>=3.1", "nox>=2024.10.9", "pyarrow>=18,<19"),
-        ("jobs", "modal", "otel", "sklearn", "statsforecast"),
+        ("jobs", "media", "modal", "otel", "sklearn", "statsforecast"),
         torch=True,
         lowest=True,
     ),

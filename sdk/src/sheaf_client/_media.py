@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -105,17 +104,29 @@ class ImageFile(Media):
         return image_size(data)
 
     def to_pil(self) -> PILImage:
-        """The image decoded by Pillow."""
-        from PIL import Image
+        """The image as Pillow's own, upright (EXIF), else as in its file: alpha, palette and depth are kept.
 
-        return Image.open(io.BytesIO(self.bytes))
+        Raises:
+            ModuleNotFoundError: Pillow is not installed.
+            ValueError: The file is broken, or has more than 179 million pixels.
+        """
+        from sheaf_client._decoding.images import open_upright
+
+        return open_upright(self.bytes)
 
     def to_numpy(self) -> NDArray[np.uint8]:
-        """The pixels, shape (height, width, 3) in RGB, or (height, width) for grey images."""
-        import numpy as np
+        """The image as it is seen, uint8 of shape (height, width, 3) in RGB; grey ones, too.
 
-        image = self.to_pil()
-        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        It is upright (EXIF), on white where it is transparent, 16 bits are scaled to eight, and of an
+        animation it is the first picture: what a server's models see of the file, too.
+
+        Raises:
+            ModuleNotFoundError: Pillow is not installed.
+            ValueError: The file is broken or cut off, or has more than 179 million pixels.
+        """
+        from sheaf_client._decoding.images import decode_pixels
+
+        return decode_pixels(self.bytes)
 
     def _repr_png_(self) -> bytes | None:
         return self.bytes if self.bytes.startswith(b"\x89PNG") else None
@@ -134,20 +145,19 @@ class AudioFile(Media):
         return sound_size(data)
 
     def to_numpy(self) -> tuple[NDArray[np.float32], int]:
-        """Samples in -1 … 1, shape (frames,) or (frames, channels), and the rate in Hz; from 16-bit WAV."""
-        import wave
+        """The samples, float32 in -1 … 1 of shape (frames,) or (frames, channels), and the rate in Hz.
 
-        import numpy as np
+        WAV of integers and floats of every width needs no other library; packed WAV, FLAC, MP3, Ogg, M4A and
+        others need PyAV, of the extra `media`. Full scale is 1: 16 bits are divided by 32768.
 
-        with wave.open(io.BytesIO(self.bytes)) as sound:
-            if sound.getsampwidth() != 2:
-                raise ValueError(
-                    f"only 16-bit WAV is decoded here; this one has {8 * sound.getsampwidth()} bits"
-                )
-            raw = np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2")
-            samples: NDArray[np.float32] = raw.astype(np.float32) * np.float32(1 / 32768)
-            channels = sound.getnchannels()
-            return (samples.reshape(-1, channels) if channels > 1 else samples), sound.getframerate()
+        Raises:
+            ModuleNotFoundError: The file is no plain WAV, and PyAV is not installed.
+            ValueError: The file is broken or cut off, or lasts more than an hour.
+        """
+        from sheaf_client._decoding.sounds import decode_sound
+
+        samples, rate = decode_sound(self.bytes)
+        return (samples.T if len(samples) > 1 else samples[0]), rate
 
     def _repr_html_(self) -> str:
         return f'<audio controls src="data:audio/wav;base64,{self.base64}"></audio>'

@@ -15,11 +15,8 @@ from itertools import repeat
 from sheaf_client._formats.broken import BrokenFileError, cut_off
 from sheaf_client._formats.flac import SYNC, counted
 from sheaf_client._formats.kinds import kind_of
+from sheaf_client._formats.wav import MOST_PARTS, UNKNOWN, wav_header
 
-#: Parts of a file that are looked through; recordings in fragments have many.
-_MOST_PARTS = 20_000
-#: Lengths of 32 bits from here on say that the writer did not know: it wrote into a pipe.
-_UNKNOWN = 0x7F000000
 #: No sound is in fewer bytes: the headers alone are longer.
 _SHORTEST = 16
 
@@ -83,29 +80,8 @@ def _tag_end(data: bytes) -> int:
 
 
 def _wav(data: bytes, start: int) -> SoundSize:
-    place, rate, frame = start + 12, 0, 0
-    for _ in repeat(None, _MOST_PARTS):
-        name, size = struct.unpack_from("<4sI", data, place)
-        if name == b"fmt ":
-            channels, rate = struct.unpack_from("<HI", data, place + 10)
-            bits = struct.unpack_from("<H", data, place + 22)[0]
-            if not (channels and rate):
-                raise BrokenFileError("The WAV file's header states no channels or no sample rate.")
-            # Of packed formats the header says no bits; a byte is the least a frame can be taken for.
-            frame = max(1, channels * bits // 8)
-        elif name == b"data":
-            there = len(data) - place - 8
-            if not frame:
-                break
-            if size == 0 or size >= _UNKNOWN:
-                size = there
-            if size > there:
-                raise cut_off("WAV", f"{size - there} bytes before its end")
-            if size < frame:
-                break
-            return SoundSize(rate, size // frame)
-        place += 8 + size + size % 2
-    raise BrokenFileError("The WAV file has no sound behind its header.")
+    header = wav_header(data, start)
+    return SoundSize(header.rate, header.size // header.frame)
 
 
 def _flac(data: bytes, start: int) -> SoundSize:
@@ -116,7 +92,7 @@ def _flac(data: bytes, start: int) -> SoundSize:
     if not size.rate:
         raise BrokenFileError("The FLAC file's header states no sample rate.")
     place = start + 4
-    for _ in repeat(None, _MOST_PARTS):
+    for _ in repeat(None, MOST_PARTS):
         head = struct.unpack_from(">I", data, place)[0]
         place += 4 + (head & 0xFFFFFF)
         if place > len(data):
@@ -146,7 +122,7 @@ def _au(data: bytes, start: int) -> None:
 def _whole(name: str, data: bytes, place: int, size: int) -> None:
     """Refuse a file whose part of `size` bytes at `place` is longer than what is left."""
     # The last part may lack the byte that makes its length even.
-    if 0 < size < _UNKNOWN and place + size > len(data) + 1:
+    if 0 < size < UNKNOWN and place + size > len(data) + 1:
         raise cut_off(name, "before its end")
 
 
@@ -191,7 +167,7 @@ _MP4_PARTS = b"ftyp styp moov mdat moof mfra free skip wide meta uuid sidx ssix 
 
 def _mp4(data: bytes, start: int) -> None:
     place, described = start, False
-    for _ in repeat(None, _MOST_PARTS):
+    for _ in repeat(None, MOST_PARTS):
         size, name = struct.unpack_from(">I4s", data, place)
         least = 8
         if size == 1:

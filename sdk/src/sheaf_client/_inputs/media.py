@@ -99,7 +99,11 @@ def _is_sound(value: Any) -> bool:
 
 def _from_pillow(image: Any) -> bytes:
     held = io.BytesIO()
-    kept = image if image.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA") else image.convert("RGB")
+    kept = image
+    if image.mode == "I":  # grey of 16 bits, in more
+        kept = image.convert("I;16")
+    elif image.mode not in ("1", "L", "LA", "I;16", "I;16B", "P", "RGB", "RGBA"):
+        kept = image.convert("RGBA" if image.has_transparency_data else "RGB")
     kept.save(held, "PNG")
     return held.getvalue()
 

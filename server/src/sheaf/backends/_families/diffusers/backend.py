@@ -319,7 +319,7 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
 
     def answer(self, request: Request, pixels: Any, seed: int, warnings: Sequence[str]) -> Response:
         """The response with these pixels, float32 in 0…1 of shape (num_images, height, width, 3)."""
-        from sheaf.backends._families.diffusers.images import encoded, to_pillow
+        from sheaf.backends._shared.images import encoded, to_pillow
 
         check_drawn(request, pixels)
         files = [encoded(image, request.output_format) for image in to_pillow(pixels)]

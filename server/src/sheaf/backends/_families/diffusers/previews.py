@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sheaf.backends._families.diffusers.images import encoded, to_pillow
+from sheaf.backends._shared.images import encoded, to_pillow
 from sheaf_client._media import ImageFile
 
 #: Longest side of a preview in pixels.
