@@ -6,11 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sheaf.api.operations import OPERATIONS as NAMES
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._common import refuse
 from sheaf.backends.base import ModelBackend, respond
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations, names_of
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from tests.backends import Echo
@@ -37,13 +36,13 @@ class Patient(Echo):
 
 
 def _class_of(model_type: str) -> type[Refusing]:
-    members: dict[str, Any] = {"model_type": model_type, "operations": frozenset(NAMES[model_type])}
+    members: dict[str, Any] = {"model_type": model_type, "operations": frozenset(names_of(model_type))}
     return type(f"Refusing_{model_type}", (Refusing,), members)
 
 
 #: A model for every operation, under the operation's name, and one that answers.
 EVERY = [
-    *(ModelSpec(name=name_of(op), backend_cls=_class_of(op.model_type)) for op in OPERATIONS),
+    *(ModelSpec(name=name_of(op), backend_cls=_class_of(op.model_type)) for op in all_operations()),
     ModelSpec(name="echo", backend_cls=Patient, backend_kwargs={"seconds": 0.05}),
 ]
 FORECASTS = ["statsforecast"]

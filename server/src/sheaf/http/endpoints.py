@@ -12,6 +12,8 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sheaf.contract.decoding import decode_value
+from sheaf.contract.operations import AnyOperation, Operations
 from sheaf.engine import ModelRuntime
 from sheaf.engine.allocator import give_back
 from sheaf.engine.answers import unwrap
@@ -25,13 +27,13 @@ from sheaf.http.bodies import (
     Body,
     decode,
     decode_at_once,
-    decode_value,
     offload,
     parse_batch,
     parsed,
     read_body,
     whole_body,
 )
+from sheaf.http.callers import Caller
 from sheaf.http.connections import while_connected
 from sheaf.http.encodings import (
     JSON_TYPE,
@@ -43,11 +45,9 @@ from sheaf.http.encodings import (
 )
 from sheaf.http.events import event_response
 from sheaf.http.exchange import Exchange
-from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
 from sheaf.http.memory import LARGE, Memory, Share
-from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import as_problem
 from sheaf.observability import Telemetry
 from sheaf_client import ProblemError
@@ -110,7 +110,7 @@ class Endpoints:
         self, exchange: Exchange, model_name: str, model_type: str, operation: str
     ) -> Awaitable[None]:
         runtime, terms = self._call(exchange, model_name, "operation")
-        found = operations_of(model_type).named(operation) if model_type == runtime.spec.model_type else None
+        found = runtime.operations.named(operation) if model_type == runtime.spec.model_type else None
         if found is None:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
@@ -119,7 +119,7 @@ class Endpoints:
 
     def predict(self, exchange: Exchange, model_name: str) -> Awaitable[None]:
         runtime, terms = self._call(exchange, model_name, "predict")
-        return self._begin(exchange, runtime, operations_of(runtime.spec.model_type).only, terms)
+        return self._begin(exchange, runtime, runtime.operations.only, terms)
 
     def _begin(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: Asking
@@ -191,10 +191,9 @@ class Endpoints:
         caller = _caller(exchange)
         if caller.account is not None:
             caller.account.take_more(len(items) - 1)
-        operations = operations_of(runtime.spec.model_type)
 
         def read_all() -> list[BaseRequest | ProblemError]:
-            return [self._attempt(item, operations, runtime.spec.name) for item in items]
+            return [self._attempt(item, runtime.operations, runtime.spec.name) for item in items]
 
         read = await offload(size, read_all, self._memory, SLOW)
         await self._settle(body)
@@ -238,7 +237,7 @@ class Endpoints:
         share = _share(exchange)
         body = await read_body(exchange, self._limits, self._memory, share)
         if operation is None:
-            operations = operations_of(runtime.spec.model_type)
+            operations = runtime.operations
             operation = operations.only or operations.asked_for(await parsed(body, self._memory))
         decode_it = partial(self._decode, body, exchange, runtime, operation.request)
         size = len(body.content)
@@ -281,7 +280,7 @@ class Endpoints:
         tenant = caller.tenant
         exchange.share = Share(self._memory, tenant or _address(exchange))
         runtime = self._runtime(exchange, model_name, route)
-        timeout, priority = self._timeout(exchange), caller.priority(exchange)
+        timeout, priority = self._timeout(exchange), caller.priority(exchange.header(b"x-sheaf-priority"))
         return runtime, Asking(timeout=timeout, priority=priority, tenant=tenant, bill=caller.bill)
 
     def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:

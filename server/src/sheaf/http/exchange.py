@@ -17,7 +17,7 @@ from sheaf.http.heads import PLAIN, Head, Origins
 from sheaf.observability.context import CurrentRequest
 
 if TYPE_CHECKING:
-    from sheaf.http.gate import Caller
+    from sheaf.http.callers import Caller
     from sheaf.http.memory import Share
     from sheaf_client.contracts.base import BaseRequest
 
