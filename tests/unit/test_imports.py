@@ -45,8 +45,22 @@ def test_an_import_loads_no_more_than_it_needs(statement: str, absent: set[str])
     assert loaded_by(statement) & absent == set()
 
 
-#: Each module or package of `sheaf` → what it may import of the others, from the floor up: the engine knows no
-#: HTTP and no host, backends know no engine. Imports in functions, and for the type checker alone, count too.
+def test_a_server_imports_the_contracts_of_the_types_that_it_serves_alone() -> None:
+    code = """
+import sys, sheaf.http.app
+from sheaf.contract.operations import operations_of
+types = lambda: {m.rpartition(".")[2] for m in sys.modules if m.startswith("sheaf_client.contracts.")}
+before = types()
+assert operations_of("weather").only is not None
+print(*sorted(types() - before))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "weather" in done.stdout.split()
+    assert "time_series" not in done.stdout.split()
+
+
+#: Each module or package of `sheaf` → what it may import of the others, from the floor up: the engine knows
+#: no HTTP and no host, backends know no engine. Imports in functions count, and those for types alone.
 ALLOWED: dict[str, set[str]] = {
     # What knows nothing of models.
     "document": set(),

@@ -141,15 +141,7 @@ class Endpoints:
     async def _decode_and_ask(
         self, exchange: Exchange, runtime: ModelRuntime, body: Body, operation: AnyOperation, terms: Asking
     ) -> None:
-        def read() -> BaseRequest:
-            if body.scattered:
-                body.measure(self._limits.max_depth)
-                body.take()
-            return self._decode(body, exchange, runtime, operation.request)
-
-        contract = await self._memory.run(read)
-        await self._settle(body)
-        _expect(_share(exchange), runtime.answer_size(contract))
+        contract = await self._read_contract(exchange, runtime, body, operation)
         asked = runtime.ask(contract, **terms)
         del contract  # gone before its answer is
         await Answering(exchange, asked)
@@ -234,28 +226,35 @@ class Endpoints:
 
         And whether it is so large that work on it would hold others up.
         """
-        share = _share(exchange)
-        body = await read_body(exchange, self._limits, self._memory, share)
+        body = await read_body(exchange, self._limits, self._memory, _share(exchange))
         if operation is None:
             operations = runtime.operations
             operation = operations.only or operations.asked_for(await parsed(body, self._memory))
-        decode_it = partial(self._decode, body, exchange, runtime, operation.request)
         size = len(body.content)
-        contract = await offload(size, decode_it, self._memory, most=SLOW)
+        return await self._read_contract(exchange, runtime, body, operation), size > OFFLOAD
+
+    async def _read_contract(
+        self, exchange: Exchange, runtime: ModelRuntime, body: Body, operation: AnyOperation
+    ) -> BaseRequest:
+        """The contract in a body, read where that holds nobody up. What its answer takes is held."""
+
+        def read() -> BaseRequest:
+            if body.scattered:
+                body.measure(self._limits.max_depth)
+                body.take()
+            return self._checked(decode(body, operation.request, runtime.spec.name), exchange)
+
+        slow = body.scattered or len(body.content) > SLOW
+        contract = await self._memory.run(read) if slow else read()
         await self._settle(body)
-        _expect(share, runtime.answer_size(contract))
-        return contract, size > OFFLOAD
+        _expect(_share(exchange), runtime.answer_size(contract))
+        return contract
 
     async def _settle(self, body: Body) -> None:
         """A body was read: what that took is given back, by the process too where it was much."""
         if body.weight.read > LARGE:
             await self._memory.run(give_back)
         body.settle()
-
-    def _decode(
-        self, body: Body, exchange: Exchange, runtime: ModelRuntime, kind: type[BaseRequest]
-    ) -> BaseRequest:
-        return self._checked(decode(body, kind, runtime.spec.name), exchange)
 
     def _checked(self, contract: BaseRequest, exchange: Exchange) -> BaseRequest:
         contract = exchange.share_name(contract)
