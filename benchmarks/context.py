@@ -123,7 +123,7 @@ def measure(name: str, checkpoint: str, rows_count: int, calls: int, refits: int
         # Each pass counts once: a request in a pass of n is an n-th of it.
         passes = sum(1 / answer.metadata.usage.batch_size for answer in answers)
         kept = client.tabular.predict(**asked, context_id=first.context_id)
-        assert kept.metadata.model_dump()["context_hit"] is True
+        assert kept.metadata.context_hit is True
         size = prometheus_client.REGISTRY.get_sample_value("sheaf_context_bytes", {"model": name}) or 0
     return Figures(
         refit_ms=median_ms(refit_times),

@@ -102,6 +102,7 @@ class Bundle:
     schemas: dict[str, Schema] = field(default_factory=dict[str, Schema])
     problems: dict[str, JSON] = field(default_factory=dict[str, JSON])
     faults: dict[str, str] = field(default_factory=dict[str, str])
+    retries: dict[str, JSON] = field(default_factory=dict[str, JSON])
 
     @property
     def showcased(self) -> list[Task]:
@@ -197,6 +198,7 @@ def read_bundle(root: Path) -> Bundle:
         _define_all(reader, path)
     problem = reader.read(root / "common" / "problem.yaml")
     bundle.problems, bundle.faults = problem["x-sheaf-problems"], problem["x-sheaf-faults"]
+    bundle.retries = reader.read(root / "common" / "retries.yaml")["x-sheaf-retries"]
     for path in sorted((root / "tasks").glob("*.yaml")):
         _define_all(reader, path)
         bundle.tasks.append(_read_task(reader, path))

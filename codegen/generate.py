@@ -40,7 +40,6 @@ OWNED = (
     SDK / "resources",
     SDK / "errors",
     SERVER / "api",
-    SERVER / "http/_routes.py",
     SERVER / "http/document",
     TYPESCRIPT,
     PAGES,
@@ -74,10 +73,10 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
     _render(
         environment, "errors.py", tree / SDK / "errors/__init__.py", problems=problems, faults=bundle.faults
     )
+    _render(environment, "retries.py", tree / SDK / "errors/_retries.py", retries=bundle.retries)
     _render(environment, "resources_init.py", tree / SDK / "resources/__init__.py", resources=resources)
     for resource in resources:
         _render(environment, "resource.py", tree / SDK / f"resources/{resource.name}.py", r=resource)
-    _render(environment, "routes.py", tree / SERVER / "http/_routes.py", resources=resources)
     _render_api(environment, bundle, tree / SERVER / "api")
 
     add_samples(bundle, document, resources)

@@ -1,7 +1,7 @@
 """Renders the TypeScript client's generated part.
 
-`@hey-api/openapi-ts` writes the types and the zod validators; resources, rules and errors come from the
-templates beside this file, as their Python twins do.
+`@hey-api/openapi-ts` writes the types and the zod validators; resources, rules, errors and the numbers of
+retries come from the templates beside this file, as their Python twins do.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def render_typescript(bundle: Bundle, view: JSON, resources: list[Resource], out
         "binary": {name: tree for name, tree in places.items() if tree},
         "problems": [{"code": code, **entry} for code, entry in bundle.problems.items()],
         "faults": bundle.faults,
+        "retries": bundle.retries,
     }
-    for name in ("resources", "rules", "binary", "errors"):
+    for name in ("resources", "rules", "binary", "errors", "retries"):
         text = environment.get_template(f"{name}.gen.ts.jinja").render(**context)
         (out / f"{name}.gen.ts").write_text(f"{HEADER}\n\n{text}", encoding="utf-8")
 

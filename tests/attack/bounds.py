@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from tests.attack.process import MIB, Attack, as_text, squeezed
 from tests.contract.echo import name_of
 from tests.contract.values import JSON, resolved, schemas
@@ -21,7 +21,7 @@ _DAY = "2024-06-01"
 
 def attacks(size: int) -> Iterator[Attack]:
     """For each field of each operation, and each kind of value it takes, bodies of up to `size` bytes."""
-    for operation in OPERATIONS:
+    for operation in all_operations():
         schema = schemas()[operation.request.__name__]
         model = name_of(operation)
         path = f"/{model}/{operation.model_type}/{operation.name}"

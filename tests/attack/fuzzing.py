@@ -28,7 +28,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from sheaf.api.operations import OPERATIONS as NAMES
+from sheaf.contract.operations import names_of
 from sheaf.embedded import EmbeddedServer
 from sheaf_client._binary import unpack, validate_unpacked
 from sheaf_client._operation import Operation
@@ -175,7 +175,7 @@ def _responses() -> dict[tuple[str, str | None], type[BaseResponse]]:
     """The contracts of answers by what the answers say they are."""
     found: dict[tuple[str, str | None], type[BaseResponse]] = {}
     for operation in BY_TYPE.values():
-        named = operation.name != NAMES[operation.model_type][0]
+        named = operation.name != names_of(operation.model_type)[0]
         found[operation.model_type, operation.name if named else None] = operation.response
     return found
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from sheaf.api.materials import AtomsProgress
-from sheaf.api.operations import OPERATIONS as NAMES
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._shared.refusals import refuse
 from sheaf.backends.base import ModelBackend, respond
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations, names_of
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from tests.backends import Echo
@@ -43,7 +42,7 @@ class Moving(Refusing):
     """Tells a hundred steps of as many atoms as there are, and then refuses them."""
 
     model_type = "materials"
-    operations = frozenset(NAMES["materials"])
+    operations = frozenset(names_of("materials"))
 
     def stream(self, request: Any) -> Iterator[AtomsProgress]:
         atoms = len(request.atomic_numbers)
@@ -55,13 +54,13 @@ class Moving(Refusing):
 
 
 def _class_of(model_type: str) -> type[Refusing]:
-    members: dict[str, Any] = {"model_type": model_type, "operations": frozenset(NAMES[model_type])}
+    members: dict[str, Any] = {"model_type": model_type, "operations": frozenset(names_of(model_type))}
     return type(f"Refusing_{model_type}", (Refusing,), members)
 
 
 #: A model for every operation, under the operation's name, and one that answers.
 EVERY = [
-    *(ModelSpec(name=name_of(op), backend_cls=_class_of(op.model_type)) for op in OPERATIONS),
+    *(ModelSpec(name=name_of(op), backend_cls=_class_of(op.model_type)) for op in all_operations()),
     ModelSpec(name="echo", backend_cls=Patient, backend_kwargs={"seconds": 0.05}),
 ]
 FORECASTS = ["statsforecast"]

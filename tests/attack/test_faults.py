@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from sheaf.http.bodies import SLOW, Body, decode, decode_at_once
 from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
@@ -47,7 +47,7 @@ ENCODINGS: list[tuple[Callable[[Any], bytes], dict[str, str]]] = [
     (lambda value: gzip.compress(as_json(value)), {**JSON, "content-encoding": "gzip"}),
     (msgspec.msgpack.encode, {"content-type": MSGPACK_TYPE}),
 ]
-FORECAST = next(op for op in OPERATIONS if name_of(op) == "time_series")
+FORECAST = next(op for op in all_operations() if name_of(op) == "time_series")
 
 WORST: dict[str, dict[str, Any]] = {
     "numbers": {"history": ["x"] * MANY},
@@ -74,7 +74,7 @@ def built(error: BaseException) -> int:
     return found.error_count() if isinstance(found, ValidationError) else 0
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=name_of)
+@pytest.mark.parametrize("operation", all_operations(), ids=name_of)
 def test_of_many_faults_few_are_built(operation: Any) -> None:
     refused = 0
     for what, content in floods(operation, MANY // 10):

@@ -16,7 +16,7 @@ from pydantic import field_serializer
 from sheaf.api.tabular import TabularResponse
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends.base import respond
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from sheaf.http.encodings import encode_response
 from sheaf.http.writing import _JSON, _PACKED, _count, _document, _kind, encode_document, size_of
 from sheaf.spec import ModelSpec
@@ -76,7 +76,7 @@ def test_no_piece_is_large(name: str, form: Any) -> None:
     assert max(pieces) < 200_000
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.response.__name__)
+@pytest.mark.parametrize("operation", all_operations(), ids=lambda op: op.response.__name__)
 def test_every_list_of_numbers_in_an_answer_is_written_in_pieces(operation: Any) -> None:
     kind = operation.response
     numeric = {

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from sheaf.api.operations import OPERATIONS as NAMES
 from sheaf.backends.base import ModelBackend
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations, names_of
 from sheaf.lora import ActiveAdapters, LoRAConfig
 from sheaf.spec import ModelSpec, ResourceConfig
 from sheaf_client import ProgressEvent
@@ -70,7 +69,7 @@ def _as_read(value: Any) -> Any:
 
 
 #: The operation of each request.
-BY_REQUEST: dict[type[BaseRequest], Operation[Any, Any]] = {op.request: op for op in OPERATIONS}
+BY_REQUEST: dict[type[BaseRequest], Operation[Any, Any]] = {op.request: op for op in all_operations()}
 
 
 class EchoBackend(ModelBackend):
@@ -138,15 +137,15 @@ def _class_name(model_type: str) -> str:
     return f"Echo_{model_type}"
 
 
-for _type in {op.model_type for op in OPERATIONS}:
-    _name, _served = _class_name(_type), frozenset(NAMES[_type])
+for _type in {op.model_type for op in all_operations()}:
+    _name, _served = _class_name(_type), frozenset(names_of(_type))
     _members = {"model_type": _type, "operations": _served, "__module__": __name__}
     globals()[_name] = type(_name, (EchoBackend,), _members)
 
 
 def name_of(operation: Operation[Any, Any]) -> str:
     """What the suite calls an operation: its model type, and its own name where it is not the primary one."""
-    primary = operation.name == NAMES[operation.model_type][0]
+    primary = operation.name == names_of(operation.model_type)[0]
     return operation.model_type if primary else f"{operation.model_type}.{operation.name}"
 
 
@@ -155,5 +154,5 @@ def specs() -> list[ModelSpec]:
     small = ResourceConfig(num_cpus=0.01)
     return [
         ModelSpec(name=name_of(op), backend_cls=EchoBackend.of(op.model_type), resources=small)
-        for op in OPERATIONS
+        for op in all_operations()
     ]

@@ -18,7 +18,7 @@ import msgspec
 from hypothesis import Phase, given, settings
 from pydantic import ValidationError
 
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from sheaf_client._binary import each
 from sheaf_client._faults import faults_of
 from sheaf_client._operation import Operation
@@ -30,7 +30,7 @@ from tests.contract.values import JSON, document
 
 CASES = Path(__file__).parents[2] / "schema/cases"
 #: The operations by what the suite calls them: the model type alone stands for its primary operation.
-BY_TYPE: dict[str, Operation[Any, Any]] = {name_of(op): op for op in OPERATIONS}
+BY_TYPE: dict[str, Operation[Any, Any]] = {name_of(op): op for op in all_operations()}
 TYPES = sorted(BY_TYPE)
 #: What the document says of the operation of each type: its resource (a tag), and whether it streams.
 _PUBLISHED = {t: document()["paths"][BY_TYPE[t].path]["post"] for t in TYPES}

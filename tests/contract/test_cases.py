@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import ValidationError
 
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from sheaf_client._base import Model
 from sheaf_client._bounded import read_text
 from sheaf_client._faults import faults_of
@@ -23,7 +23,7 @@ from tests.contract.echo import name_of
 from tests.contract.requests import rules_of
 
 CASES = Path(__file__).parents[2] / "schema/cases"
-REQUESTS: dict[str, type[BaseRequest]] = {name_of(op): op.request for op in OPERATIONS}
+REQUESTS: dict[str, type[BaseRequest]] = {name_of(op): op.request for op in all_operations()}
 
 
 def cases(kind: str) -> list[Any]:

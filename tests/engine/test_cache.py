@@ -14,8 +14,8 @@ from codegen.bundle import read_bundle
 from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.cache import CacheConfig
+from sheaf.contract.operations import all_operations
 from sheaf.engine.cache import AnswerCache, request_key
-from sheaf.http._routes import OPERATIONS
 from sheaf.spec import ModelSpec
 from sheaf_client._binary import pack
 from tests.backends import Echo
@@ -79,7 +79,7 @@ def test_every_contract_has_its_own_keys() -> None:
     """Files, arrays and adapters count by their bytes; equal content is equal."""
     bundle = read_bundle(Path(__file__).parents[2] / "schema")
     keys: dict[bytes, object] = {}
-    kinds = {op.request.__name__: op.request for op in OPERATIONS}
+    kinds = {op.request.__name__: op.request for op in all_operations()}
     assert len(kinds) > 20
     for task in bundle.tasks:
         for operation in task.operations:

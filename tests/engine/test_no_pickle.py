@@ -21,7 +21,7 @@ from codegen.bundle import read_bundle
 from pathlib import Path
 from sheaf import ModelSpec
 from sheaf.embedded import EmbeddedServer
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from sheaf_client import Sheaf, SheafError
 from tests.contract.echo import EchoBackend
 from tests.engine.harness import Steered, World
@@ -47,7 +47,7 @@ def flip(dice, body):
 
 bodies = []
 bundle = read_bundle(Path("schema"))
-types = {op.model_type for op in OPERATIONS}
+types = {op.model_type for op in all_operations()}
 specs = [ModelSpec(name=t, backend_cls=EchoBackend.of(t), cache={}) for t in sorted(types)]
 for task in bundle.tasks:
     for operation in task.operations:

@@ -18,7 +18,7 @@ import pytest
 import zstandard
 from PIL import Image
 
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from sheaf.http.bodies import Body, decode
 from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
@@ -35,7 +35,7 @@ CASES = Path(__file__).parents[2] / "schema" / "cases"
 SHARE = Share(Memory(Limits()), "")
 WITH_MEDIA = [
     (operation, field)
-    for operation in OPERATIONS
+    for operation in all_operations()
     for field in operation.request.__binary__.values()
     if field.dtype is None
 ]

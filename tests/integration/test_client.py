@@ -213,7 +213,7 @@ def forecast_json() -> dict[str, Any]:
         "mean": [1.0],
         "horizon": 1,
         "frequency": "1h",
-        "metadata": {"usage": None, "warnings": []},
+        "metadata": {"usage": None, "warnings": [], "context_hit": None},
     }
 
 

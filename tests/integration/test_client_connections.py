@@ -236,7 +236,8 @@ def test_a_refusal_between_does_not_allow_a_third_try_without_an_answer() -> Non
 
 
 def test_an_unanswered_try_is_repeated_without_a_pause_and_within_the_deadline() -> None:
-    policy, lost = RetryPolicy(max_retries=2, deadline=100.0), ConnectionFailedError(unanswered=True)
+    policy = RetryPolicy(max_retries=2, deadline=100.0, draw=lambda: 0.0)
+    lost = ConnectionFailedError(unanswered=True)
     assert policy.delay(lost, 0, 99.0, repeated=False) == 0
     assert policy.delay(lost, 0, 100.0, repeated=False) is None
     assert policy.delay(OverloadedError(retry_after=0.5), 1, 99.0, repeated=True) == 0.5

@@ -27,7 +27,8 @@ from sheaf.api.materials import (
     StructureResult,
 )
 from sheaf.backends.base import ModelBackend, respond
-from sheaf.records import contract_of, read_request
+from sheaf.contract.decoding import decode_line
+from sheaf.contract.outcomes import read_response
 from sheaf.spec import ModelSpec
 from sheaf_client import ResultEvent, Sheaf
 from sheaf_client._binary import MSGPACK_TYPE, pack
@@ -228,14 +229,13 @@ def test_a_batch_may_mix_operations_and_no_call_of_the_model_does(http: httpx.Cl
 
 
 def test_a_line_of_a_job_names_its_operation() -> None:
-    spec = ModelSpec(name=NAME, backend_cls=Argon)
     for more, kind in (({}, MaterialsRequest), ({"operation": "relax"}, RelaxRequest)):
-        assert type(read_request(json.dumps(body(**more)).encode(), spec, uuid4())) is kind
+        assert type(decode_line(json.dumps(body(**more)).encode(), "materials", NAME, uuid4())) is kind
     with pytest.raises(InvalidRequestError) as caught:
-        read_request(json.dumps(body(operation="anneal")).encode(), spec, uuid4())
+        decode_line(json.dumps(body(operation="anneal")).encode(), "materials", NAME, uuid4())
     assert [(fault.code, fault.path) for fault in caught.value.errors] == [("not_allowed", "/operation")]
     relaxed = Argon().predict(RelaxRequest(model_name=NAME, atomic_numbers=[18], positions=np.zeros((1, 3))))
-    assert contract_of("materials", json.loads(relaxed.model_dump_json())).response is RelaxResponse
+    assert type(read_response(json.loads(relaxed.model_dump_json()))) is RelaxResponse
 
 
 def test_a_backend_cannot_name_an_operation_that_its_contract_has_not() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from tests.contract.echo import name_of
 
 DOCUMENT = json.loads(files("sheaf").joinpath("http", "document", "openapi.json").read_text(encoding="utf-8"))
@@ -65,7 +65,7 @@ def _samples() -> Iterator[Sample]:
             yield Sample(operation["operationId"], sample["lang"], sample["source"], tuple(requests), path)
 
 
-RESPONSES = {name_of(operation): operation.response for operation in OPERATIONS}
+RESPONSES = {name_of(operation): operation.response for operation in all_operations()}
 SAMPLES = {sample.name: sample for sample in _samples()}
 
 

@@ -60,7 +60,8 @@ def test_equal_rows_are_fitted_once_whoever_sends_them() -> None:
     answers = [backend.predict(classify(numbers(3, seed=i), ROWS.copy())) for i in range(4)]
     assert counts(backend) == (3, 1)
     assert len({answer.context_id for answer in answers}) == 1
-    assert [answer.metadata.model_dump()["context_hit"] for answer in answers] == [False, True, True, True]
+    assert [answer.metadata.context_hit for answer in answers] == [False, True, True, True]
+    assert [answer.metadata.model_extra for answer in answers] == [{}] * 4  # the schema names all of it
 
 
 def test_a_batch_fits_each_of_its_contexts_once() -> None:
@@ -79,7 +80,7 @@ def test_an_identifier_stands_for_the_rows() -> None:
         again = backend.predict(ask(query, context_id=first.context_id, **fields))
         assert_same(again, first, tolerance=0)
         assert again.n_context == 80
-        assert again.metadata.model_dump()["context_hit"] is True
+        assert again.metadata.context_hit is True
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_concurrent_clients_fit_a_context_once() -> None:
             np.testing.assert_allclose(answer.probabilities, alone.probabilities, atol=1e-9)
         contexts = server._models.get("trees").backend.contexts
         assert contexts.misses == 1
-        assert sum(not answer.metadata.model_dump()["context_hit"] for answer in answers) >= 1
+        assert sum(not answer.metadata.context_hit for answer in answers) >= 1
         readings = scrape(server.url)
         assert readings.of("sheaf_context_requests_total", model="trees", outcome="miss") == 1
         assert readings.of("sheaf_context_bytes", model="trees") == contexts.size > 0

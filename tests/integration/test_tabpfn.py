@@ -84,7 +84,7 @@ def test_classes_equal_the_librarys_own(
         np.testing.assert_allclose(answer.probabilities, expected, atol=2e-5)
         assert answer.predictions == library.predict(query).tolist()
         assert answer.classes == ["high", "low", "middle"]
-        assert answer.metadata.model_dump()["context_hit"] is hit
+        assert answer.metadata.context_hit is hit
 
 
 @pytest.mark.parametrize("version", TINY)

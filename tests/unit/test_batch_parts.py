@@ -17,7 +17,7 @@ from sheaf.batch import work as work_module
 from sheaf.batch.attempts import Attempts
 from sheaf.batch.files import SourceChangedError, find, is_whole, plan, read, resolve
 from sheaf.batch.work import PartWorker
-from sheaf.records import read_request
+from sheaf.contract.decoding import decode_line
 from sheaf_client.errors import UnavailableError
 from tests.backends import Echo, Fragile
 from tests.observability.readings import Readings
@@ -333,7 +333,7 @@ def test_a_name_deeper_in_a_row_is_not_the_rows_own() -> None:
     members = {"model_name": "other", "request_id": "mine"}
     line = json.dumps(request(1.0, static_covariates=members)).encode()
     made_up = uuid4()
-    read_back = read_request(line, ModelSpec(name="echo", backend_cls=Echo), made_up)
+    read_back = decode_line(line, Echo.model_type, "echo", made_up)
     assert (read_back.model_name, read_back.request_id) == ("echo", made_up)
 
 

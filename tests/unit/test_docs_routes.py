@@ -16,8 +16,8 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from codegen import vendor
+from sheaf.contract.operations import all_operations
 from sheaf.document import Version
-from sheaf.http._routes import OPERATIONS
 from sheaf.http.docs import SCALAR, docs_routes
 from sheaf.local import describe
 from sheaf.openapi import generate
@@ -28,7 +28,7 @@ from tests.contract.echo import EchoBackend
 #: A model of every type, under a name of its own.
 SPECS = [
     ModelSpec(name=f"my-{model_type}", backend_cls=EchoBackend.of(model_type))
-    for model_type in sorted({operation.model_type for operation in OPERATIONS})
+    for model_type in sorted({operation.model_type for operation in all_operations()})
 ]
 
 
@@ -156,7 +156,7 @@ def test_every_operation_has_samples_that_hold_its_example(client: TestClient):
             assert body == next(iter(examples.values()))["value"]
             compile(samples["Python"], path, "exec")
             typed += len(path.split("/")) == 4
-    assert typed == len(OPERATIONS)
+    assert typed == len(all_operations())
 
 
 def test_documents_have_the_models_that_are_there_and_no_others():

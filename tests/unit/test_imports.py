@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -44,40 +45,125 @@ def test_an_import_loads_no_more_than_it_needs(statement: str, absent: set[str])
     assert loaded_by(statement) & absent == set()
 
 
-#: Layer → what it may import of `sheaf`; the engine knows no HTTP and no host, backends know no engine.
-#: Batches and workers are hosts of models in this process.
-#: The policies of scheduling are pure, so backends may cut what they are given by them.
-ALLOWED = {
-    "batch": {
-        "batch",
-        "carried",
-        "extras",
-        "local",
-        "observability",
-        "ray_errors",
-        "records",
-        "settings",
-        "spec",
-    },
-    "worker": {"extras", "local", "records", "spec", "worker"},
+def test_a_server_imports_the_contracts_of_the_types_that_it_serves_alone() -> None:
+    code = """
+import sys, sheaf.http.app
+from sheaf.contract.operations import operations_of
+types = lambda: {m.rpartition(".")[2] for m in sys.modules if m.startswith("sheaf_client.contracts.")}
+before = types()
+assert operations_of("weather").only is not None
+print(*sorted(types() - before))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "weather" in done.stdout.split()
+    assert "time_series" not in done.stdout.split()
+
+
+#: Each module or package of `sheaf` → what it may import of the others, from the floor up: the engine knows
+#: no HTTP and no host, backends know no engine. Imports in functions count, and those for types alone.
+ALLOWED: dict[str, set[str]] = {
+    # What knows nothing of models.
+    "document": set(),
+    "environment": set(),
+    "extras": set(),
+    "interrupts": set(),
+    "lora": set(),
+    "lru": set(),
+    "ray_errors": set(),
+    "ray_proxy": set(),
+    "settings": set(),
+    "cache": {"environment"},
+    "ray_cluster": {"ray_errors"},
+    # The policies are pure, so backends may cut what they are given by them.
     "scheduling": {"scheduling"},
-    "backends": {"api", "backends", "extras", "interrupts", "lora", "lru", "registry", "scheduling"},
-    "engine": {"backends", "cache", "engine", "interrupts", "lora", "lru", "scheduling", "spec"},
-    "http": {"document", "engine", "http", "interrupts", "observability", "registry", "settings", "spec"},
+    # The contract: what the schema gives, and how requests are read and outcomes written.
+    "api": {"api"},
+    "contract": {"api", "contract"},
+    # Models, and what a deployment says of one.
+    "backends": {
+        "api",
+        "backends",
+        "contract",
+        "extras",
+        "interrupts",
+        "lora",
+        "lru",
+        "registry",
+        "scheduling",
+    },
+    "registry": {"backends", "settings"},
+    "spec": {"backends", "cache", "contract", "lora", "registry", "scheduling", "settings"},
+    "carried": {"registry", "spec"},
+    "openapi": {"backends", "document", "spec"},
+    # Running them.
+    "engine": {"backends", "cache", "contract", "engine", "interrupts", "lora", "lru", "scheduling", "spec"},
     "observability": {"engine", "environment", "extras", "observability"},
+    "ending": {"observability"},
+    "local": {"backends", "contract", "engine", "observability", "spec"},
+    # Ways to them. Batches and workers are hosts of models in this process.
+    "http": {
+        *("contract", "document", "engine", "http", "interrupts"),
+        *("observability", "registry", "settings", "spec"),
+    },
+    "batch": {
+        *("batch", "carried", "contract", "extras", "local"),
+        *("observability", "ray_errors", "settings", "spec"),
+    },
+    "worker": {"contract", "extras", "local", "spec", "worker"},
+    "embedded": {"ending", "engine", "http", "local", "observability", "spec"},
+    "modal_server": {"carried", "extras", "http", "local", "observability", "spec"},
+    "server": {
+        *("carried", "engine", "extras", "http", "local"),
+        *("observability", "ray_cluster", "ray_proxy", "spec"),
+    },
+    "cli": {
+        *("backends", "batch", "embedded", "http", "observability"),
+        *("openapi", "registry", "settings", "spec", "worker"),
+    },
+    "__main__": {"cli"},
+    "__init__": {"modal_server", "server", "spec"},
+}
+#: Every module of `sheaf` by its dotted name; a package's is that of its `__init__`.
+MODULES = {
+    ".".join(path.relative_to(SERVER.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(SERVER.rglob("*.py"))
 }
 
 
-@pytest.mark.parametrize("layer", sorted(ALLOWED))
-def test_no_import_goes_back(layer: str) -> None:
+def part_of(path: Path) -> str:
+    return path.relative_to(SERVER).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("part", sorted({part_of(path) for path in MODULES.values()}))
+def test_each_part_imports_what_its_row_of_the_table_allows(part: str) -> None:
+    assert part in ALLOWED, f"sheaf.{part} has no row in the table"
     found = {
         (path.relative_to(SERVER).as_posix(), name.split(".")[1])
-        for path in (SERVER / layer).rglob("*.py")
+        for path in MODULES.values()
+        if part_of(path) == part
         for name in imported_modules(path)
         if name.startswith("sheaf.")
     }
-    assert found, "the layer imports nothing of the package: is the path right?"
-    assert {(path, part) for path, part in found if part not in ALLOWED[layer]} == set()
+    assert {(path, other) for path, other in found if other not in ALLOWED[part]} == set()
+    assert ALLOWED[part] - {other for _, other in found} == set(), "the row allows what nobody needs"
+
+
+def test_the_modules_import_each_other_in_no_circle() -> None:
+    needed = {
+        module: {other for name in imported_modules(path) if (other := module_of(name)) not in (None, module)}
+        for module, path in MODULES.items()
+    }
+    assert len(needed) > 100
+    assert "sheaf.contract.operations" in needed["sheaf.http.endpoints"]
+    order = list(TopologicalSorter(needed).static_order())  # raises `CycleError`, which shows the circle
+    assert set(order) == set(MODULES)
+
+
+def module_of(name: str) -> str | None:
+    """The module of `sheaf` that an imported name is, or is in."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
 
 
 BACKENDS = SERVER / "backends"
@@ -147,10 +233,7 @@ def imported_modules(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {
-                f"{node.module}.{alias.name}" if node.module == "sheaf" else node.module
-                for alias in node.names
-            }
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
@@ -160,7 +243,7 @@ def test_only_the_schema_its_backend_and_tests_name_a_model_type() -> None:
     # "audio" is a kind of file too, which any contract may carry.
     types = {t.value for t in ModelType} - {"audio"}
     sources = [*SERVER.rglob("*.py"), *(ROOT / "sdk/src").rglob("*.py"), *(ROOT / "codegen").glob("*.py")]
-    generated = ("/api/", "/contracts/", "/params/", "/resources/", "_routes.py", "/backends/")
+    generated = ("/api/", "/contracts/", "/params/", "/resources/", "/backends/")
     checked = [path for path in sources if not any(part in path.as_posix() for part in generated)]
     assert len(checked) > 30
     named = {

@@ -15,10 +15,9 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
-from sheaf.api.operations import OPERATIONS as ALL
 from sheaf.backends.base import ModelBackend
+from sheaf.contract.operations import all_operations, names_of
 from sheaf.embedded import EmbeddedServer
-from sheaf.http._routes import OPERATIONS
 from sheaf.openapi import SpecsError, find_specs, generate, main
 from sheaf.spec import ModelSpec
 from tests.backends import Echo
@@ -30,7 +29,7 @@ def backend_for(model_type: str, *operations: str) -> type[ModelBackend]:
     def load(*_: Any) -> None:
         raise AssertionError("a document needs no model")
 
-    served = frozenset(operations or ALL.get(model_type, ()))
+    served = frozenset(operations or names_of(model_type))
     body = {"model_type": model_type, "operations": served, "load": load, "batch_predict": load}
     return type("Backend", (ModelBackend,), body)
 
@@ -160,10 +159,10 @@ def test_examples_and_samples_name_the_model(document: dict[str, Any]) -> None:
                     ast.parse(sample["source"])
 
 
-@pytest.mark.parametrize("model_type", sorted({op.model_type for op in OPERATIONS}))
+@pytest.mark.parametrize("model_type", sorted({op.model_type for op in all_operations()}))
 def test_every_example_is_a_request_of_its_operation(model_type: str) -> None:
     document = generate(spec_of(model_type, "m"))
-    kinds = {op.name: op.request for op in OPERATIONS if op.model_type == model_type}
+    kinds = {op.name: op.request for op in all_operations() if op.model_type == model_type}
     seen: set[str] = set()
     for path, item in document["paths"].items():
         examples = item.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
@@ -192,7 +191,7 @@ def test_answers_and_schemas_have_examples_of_the_model() -> None:
 def test_a_sample_differs_from_the_schemas_in_the_name_alone() -> None:
     whole = json.loads(files("sheaf").joinpath("http/document/openapi.json").read_text(encoding="utf-8"))
     checked = 0
-    for model_type in {op.model_type for op in OPERATIONS}:
+    for model_type in {op.model_type for op in all_operations()}:
         ours = generate(spec_of(model_type, "NAME"))
         for path, item in whole["paths"].items():
             mine = ours["paths"].get(path.replace("{model_name}", "NAME"))
@@ -204,10 +203,10 @@ def test_a_sample_differs_from_the_schemas_in_the_name_alone() -> None:
                 )
                 assert new["source"].replace("NAME", was["value"]["model_name"]) == old["source"]
                 checked += 1
-    assert checked == 3 * len(OPERATIONS)
+    assert checked == 3 * len(all_operations())
 
 
-@pytest.mark.parametrize("model_type", sorted({op.model_type for op in OPERATIONS}))
+@pytest.mark.parametrize("model_type", sorted({op.model_type for op in all_operations()}))
 def test_the_document_of_every_model_type_is_valid(model_type: str) -> None:
     validate(generate(spec_of(model_type, "m")))
 

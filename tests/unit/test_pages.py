@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from sheaf.registry import backend_names, find_backend
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import ModelType
@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/models"
 DOCUMENT = json.loads(files("sheaf").joinpath("http/document/openapi.json").read_text(encoding="utf-8"))
 SHARED = {"request_id", "model_type", "model_name", "metadata"}
-TYPES = sorted({operation.model_type for operation in OPERATIONS})
-each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: f"{op.model_type}-{op.name}")
+TYPES = sorted({operation.model_type for operation in all_operations()})
+each_operation = pytest.mark.parametrize(
+    "operation", all_operations(), ids=lambda op: f"{op.model_type}-{op.name}"
+)
 
 
 def page(model_type: str, operation: str | None = None) -> str:
@@ -53,7 +55,7 @@ def test_every_model_type_has_its_page_and_is_listed() -> None:
     assert set(TYPES) <= {entry.value for entry in ModelType}
     listed = (PAGES / "index.md").read_text(encoding="utf-8")
     assert re.findall(r"\]\((\w+)\.md\)", listed) == TYPES
-    for operation in OPERATIONS:
+    for operation in all_operations():
         assert f"`{resource_of(operation.model_type)}.{operation.name}`" in listed
 
 
@@ -163,7 +165,7 @@ def test_a_page_streams_where_the_operation_does(operation: Operation[Any, Any])
 def test_a_page_has_every_field_that_an_operation_adds_to_its_progress_event() -> None:
     plain = set(schema_of("ProgressEvent")["properties"])
     added: dict[str, set[str]] = {}
-    for operation in OPERATIONS:
+    for operation in all_operations():
         fields = set(operation.progress.model_fields) - plain
         told = section(page(operation.model_type, operation.name), "Streaming")
         if fields:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sheaf.api
-from sheaf.http._routes import OPERATIONS
+from sheaf.contract.operations import all_operations
 from sheaf.registry import backend_names, find_backend
 
 SURFACE = {
@@ -76,7 +76,7 @@ def test_the_names_are_where_users_import_them(module: str) -> None:
 
 
 def test_every_contract_is_exported_by_its_file_and_by_the_package() -> None:
-    for operation in OPERATIONS:
+    for operation in all_operations():
         for kind in (operation.request, operation.response):
             file = kind.__module__.rpartition(".")[2]
             assert getattr(importlib.import_module(f"sheaf.api.{file}"), kind.__name__) is kind
@@ -90,7 +90,7 @@ def test_every_contract_is_exported_by_its_file_and_by_the_package() -> None:
 def test_every_backend_can_be_named() -> None:
     names = backend_names()
     assert {"chronos2", "statsforecast"} <= set(names)
-    served = {operation.model_type for operation in OPERATIONS}
+    served = {operation.model_type for operation in all_operations()}
     assert {find_backend(name).model_type for name in names} <= served
 
 

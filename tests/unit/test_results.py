@@ -43,7 +43,13 @@ def test_metadata_is_read_like_a_dict_too() -> None:
     assert (metadata.get("none"), metadata.get("none", 3)) == (None, 3)
     with pytest.raises(KeyError, match="model_dump"):
         metadata["model_dump"]
-    assert dict(metadata) == {"usage": None, "warnings": ["short"], "point": "median", "copy": 1}
+    assert dict(metadata) == {
+        "usage": None,
+        "warnings": ["short"],
+        "context_hit": None,
+        "point": "median",
+        "copy": 1,
+    }
 
 
 def make(kind: type[Any], **fields: Any) -> Any:

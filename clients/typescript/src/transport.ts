@@ -11,14 +11,15 @@ import { BadResponseError, ConnectionFailedError, type SheafError, type Transpor
 import { shownHeaders, type LogEntry } from './logging.js';
 import { printable } from './printable.js';
 import { readRefusal } from './problem.js';
+import { waitBefore } from './retries.js';
 
 /** Options of one call. */
 export interface CallOptions {
   /** Seconds to wait for the answer, retries included. */
   timeout?: number;
   /**
-   * How often a call is sent again after a connection that could not be made, 429, 502 or 503; once of these also
-   * after a connection that broke before its answer began.
+   * How often a call is sent again after a connection that could not be made, 408, 429, 502 or 503; once of these
+   * also after a connection that broke before its answer began.
    */
   maxRetries?: number;
   /** Headers for this call alone. */
@@ -60,9 +61,6 @@ export interface Exchange {
   accept?: string;
 }
 
-const LONGEST_PAUSE = 8;
-/** Longest wait that a server may ask for, in seconds; a call that is asked for more is not sent again. */
-const LONGEST_ASKED = 600;
 /** Each name that an option of a call has. */
 const CALL_OPTIONS: Record<keyof CallOptions, true> = { timeout: true, maxRetries: true, headers: true, signal: true };
 
@@ -96,14 +94,11 @@ export class Transport {
     for (let attempt = 0; ; attempt++) {
       const answer = await this.#attempt(exchange, options, deadline, attempt + 1);
       if ('ok' in answer && answer.ok) return answer;
-      const unanswered = !('ok' in answer) && answer.unanswered;
-      const { failure, again, hint } =
-        'ok' in answer
-          ? await this.#refusal(answer, deadline)
-          : { failure: answer, again: unanswered ? !repeated : answer.unsent };
-      repeated ||= unanswered;
-      const wait = unanswered ? 0 : pause(attempt, hint);
-      if (!again || attempt >= retries || wait > LONGEST_ASKED || wait >= deadline.remaining) throw failure;
+      const { failure, asked } =
+        'ok' in answer ? await this.#refusal(answer, deadline) : { failure: answer, asked: undefined };
+      const wait = attempt < retries ? waitBefore(failure, attempt, { asked, repeated }) : undefined;
+      if (wait === undefined || wait >= deadline.remaining) throw failure;
+      repeated ||= failure instanceof ConnectionFailedError && failure.unanswered;
       await deadline.sleep(wait);
     }
   }
@@ -201,13 +196,9 @@ export class Transport {
   async #refusal(response: Response, deadline: Deadline): Promise<Refusal> {
     const { status, headers } = response;
     const read = await this.#read(response, deadline);
-    if (!(status >= 400 && status <= 599)) return { failure: noAnswer(response), again: false };
+    if (!(status >= 400 && status <= 599)) return { failure: noAnswer(response) };
     const failure = readRefusal(readable(response, read), status);
-    return {
-      failure,
-      again: failure.retryable,
-      hint: failure.retryAfter ?? secondsOf(headers.get('Retry-After')),
-    };
+    return { failure, asked: failure.retryAfter ?? secondsOf(headers.get('Retry-After')) };
   }
 }
 
@@ -257,12 +248,6 @@ function failedAs(codes: RegExp, failure: unknown): boolean {
   return codes.test(codeOf(failure));
 }
 
-/** Seconds before the next attempt: doubling and spread, or a little more than the server asks for. */
-function pause(attempt: number, hint?: number): number {
-  const own = Math.min(0.25 * 2 ** attempt, LONGEST_PAUSE) * (0.5 + Math.random() / 2);
-  return hint === undefined ? own : hint + own / 4;
-}
-
 /** What a connection that breaks within an answer rejects with. */
 export function broken(cause: unknown): TransportError {
   return failedAs(PACKING, cause)
@@ -274,10 +259,8 @@ export function broken(cause: unknown): TransportError {
 
 interface Refusal {
   failure: SheafError;
-  /** Whether the same exchange may succeed later. */
-  again: boolean;
   /** Seconds that the server asks to wait. */
-  hint?: number | undefined;
+  asked?: number | undefined;
 }
 
 function noAnswer(response: Response): BadResponseError {

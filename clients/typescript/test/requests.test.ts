@@ -59,7 +59,7 @@ describe('a forecast', () => {
     const answer = await new Sheaf({ baseUrl: url }).timeSeries.forecast(given);
     assert.equal(answer.point, 'mean');
     assert.equal(answer.quantiles, null);
-    assert.deepEqual(answer.metadata, { usage: null, warnings: [], region: 'north' });
+    assert.deepEqual(answer.metadata, { usage: null, warnings: [], context_hit: null, region: 'north' });
     assert.equal('from_a_newer_server' in answer, false);
   });
 

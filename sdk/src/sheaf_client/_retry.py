@@ -8,35 +8,38 @@ later, or an answer that did not come in time. The model may be at work by then,
 double the load of a server that is slow already. Who wants it can do it in middleware: the idempotency key
 is the same on every try.
 
-A server may ask for a wait, by a problem's `retry_after` or the header; one beyond ten minutes, or beyond the
-call's own time, ends the call at once.
+A server may ask for a wait, by a problem's `retry_after` or the header; one that is too long, or goes beyond
+the call's own time, ends the call at once. The numbers are the schema's (`common/retries.yaml`).
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from sheaf_client._errors import ConnectionFailedError, ProblemError, SheafError
+from sheaf_client.errors._retries import BASE, CAP, FACTOR, LONGEST_ASKED
 
-#: Longest wait between two tries, in seconds, unless the server asks for more.
-MAX_DELAY = 8.0
-#: Longest wait that a server may ask for, in seconds; a call that is asked for more is not tried again.
-MAX_ASKED = 600.0
-
+#: Beyond so many tries the pause is at its cap with any factor; its power would be no number any more.
+_STEPS = 64
 _SECONDS = re.compile(r"[0-9]{1,15}")
 _DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """At most `max_retries` more tries, all within `deadline` seconds on the clock of the caller."""
+    """At most `max_retries` more tries, all within `deadline` seconds on the clock of the caller.
+
+    `draw` gives numbers from 0 to 1, evenly.
+    """
 
     max_retries: int
     deadline: float | None
+    draw: Callable[[], float] = random.random
 
     def delay(self, error: SheafError, attempt: int, now: float, *, repeated: bool) -> float | None:
         """Seconds to wait before try number `attempt + 1`, or None to give up.
@@ -48,10 +51,19 @@ class RetryPolicy:
         if is_unanswered(error):
             wait = None if repeated else 0.0
         else:
-            wait = _pause(error, attempt) if is_retryable(error) else None
-        if wait is None or wait > MAX_ASKED or (self.deadline is not None and now + wait >= self.deadline):
+            wait = self._wait(error, attempt) if is_retryable(error) else None
+        if wait is None or (self.deadline is not None and now + wait >= self.deadline):
             return None
         return wait
+
+    def _wait(self, error: SheafError, attempt: int) -> float | None:
+        """Drawn up to a bound that grows, beside what the server asks for; None where that is too much."""
+        # All of the pause is drawn: callers that were refused together must not come back together.
+        pause = self.draw() * min(CAP, BASE * FACTOR ** min(attempt, _STEPS))
+        asked = error.retry_after if isinstance(error, ProblemError) else None
+        if asked is None:
+            return pause
+        return asked + pause if asked <= LONGEST_ASKED else None
 
 
 def is_unanswered(error: SheafError) -> bool:
@@ -66,12 +78,6 @@ def is_retryable(error: SheafError) -> bool:
         if isinstance(error, ProblemError)
         else isinstance(error, ConnectionFailedError) and error.unsent
     )
-
-
-def _pause(error: SheafError, attempt: int) -> float:
-    asked = error.retry_after if isinstance(error, ProblemError) else None
-    # Full jitter: callers that were refused together must not come back together.
-    return asked if asked is not None else random.uniform(0, min(MAX_DELAY, 0.5 * 2**attempt))  # noqa: S311
 
 
 def retry_after(header: str) -> float | None:

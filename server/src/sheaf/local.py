@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Self
 
 from sheaf.backends.operations import served_by
+from sheaf.contract.operations import operations_of
 from sheaf.engine import ModelRuntime
 from sheaf.engine.gc_tuning import refreeze_heap
 from sheaf.observability import Telemetry, process_telemetry
@@ -173,13 +174,11 @@ class LocalModels:
 
 def describe(spec: ModelSpec, *, ready: bool) -> ModelInfo:
     """The public description of one model."""
-    from sheaf.http._routes import OPERATIONS
-
     served = served_by(spec.backend_class, spec.model_type)
     paths = [
         op.path.replace("{model_name}", spec.name)
-        for op in OPERATIONS
-        if op.model_type == spec.model_type and op.name in served
+        for op in operations_of(spec.model_type)
+        if op.name in served
     ]
     return ModelInfo(
         name=spec.name, model_type=spec.model_type, backend=spec.backend_name, operations=paths, ready=ready

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+import sheaf.backends
 from sheaf.backends.base import ModelBackend
 from sheaf.settings import meant
 
@@ -96,8 +97,6 @@ def name_of(cls: type[ModelBackend]) -> str:
 
 
 def _discover() -> None:
-    import sheaf.backends
-
     for module in pkgutil.iter_modules(sheaf.backends.__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"sheaf.backends.{module.name}")

@@ -13,6 +13,7 @@ from sheaf.backends.contexts import context_secret
 from sheaf.backends.declared import check_license, checked_class, declared_type
 from sheaf.backends.operations import served_by
 from sheaf.cache import CacheConfig, cache_disabled
+from sheaf.contract.operations import operations_of
 from sheaf.lora import LoRAConfig
 from sheaf.registry import find_backend, is_backend
 from sheaf.scheduling.batch import BatchPolicy
@@ -113,8 +114,6 @@ class ModelSpec(BaseModel):
         """Raise `ValueError` for a field that no request to this model has."""
         if not names:
             return
-        from sheaf.http.operations import operations_of
-
         known = operations_of(self.model_type).fields
         if unknown := [name for name in names if name not in known]:
             raise ValueError(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from sheaf.api.operations import OPERATIONS
 from sheaf.backends.base import ModelBackend
+from sheaf.contract.operations import names_of
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
@@ -21,7 +21,7 @@ def served_by(backend: type[ModelBackend], model_type: str) -> tuple[str, ...]:
 
     Raises `ValueError` where it names one that its contract has not.
     """
-    known = OPERATIONS.get(model_type, ())
+    known = names_of(model_type)
     if unknown := sorted(backend.operations - set(known)):
         raise ValueError(f"{backend.__name__} names operations that {model_type} has not: {unknown}")
     return tuple(name for name in known if name in backend.operations) or known[:1]
@@ -32,7 +32,7 @@ def operation_of(request: BaseRequest) -> str:
     named: str | None = None
     if "operation" in type(request).__pydantic_fields__:  # to ask for what is not there takes long
         named = getattr(request, "operation", None)
-    return named or next(iter(OPERATIONS.get(request.model_type, ())), "")
+    return named or next(iter(names_of(request.model_type)), "")
 
 
 def refuse_unserved(backend: type[ModelBackend], request: BaseRequest) -> None:

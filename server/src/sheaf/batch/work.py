@@ -18,10 +18,11 @@ from sheaf.batch.attempts import PART_ATTEMPTS, Attempts
 from sheaf.batch.files import CHUNK, UNFINISHED, Part, check, read, resolve
 from sheaf.batch.spec import BatchSpec
 from sheaf.carried import unpack
+from sheaf.contract.decoding import decode_line
+from sheaf.contract.outcomes import outcome_members
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.observability.ray_export import export_to_ray
-from sheaf.records import outcome_members, read_request
 from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.errors import InternalServerError, RequestTooLargeError, UnavailableError
@@ -159,7 +160,7 @@ class PartWorker:
             too_large = RequestTooLargeError(f"The row is longer than {limit} bytes.")
             return self._refused(index, made_up, too_large)
         try:
-            request = read_request(content, self._job.spec, made_up)
+            request = decode_line(content, self._job.spec.model_type, self._job.spec.name, made_up)
         except ProblemError as error:
             return self._refused(index, UUID(error.request_id) if error.request_id else made_up, error)
         if lost:

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from sheaf.backends.base import ModelBackend
 from sheaf.backends.owners import owned
 from sheaf.backends.stepwise import StepwiseBackend
+from sheaf.contract.operations import operations_of
 from sheaf.engine.admission import admit
 from sheaf.engine.aside import aside
 from sheaf.engine.cache import AnswerCache
@@ -82,6 +83,8 @@ class ModelRuntime:
         self._owned = self.backend.keeps_contexts and not spec.shared_contexts
         config = spec.active_cache
         self._shared = SharedCalls(AnswerCache(config)) if config else None
+        #: What may be asked of a model of this type; their contracts are imported here, before any request.
+        self.operations = operations_of(spec.model_type)
 
     @property
     def backend(self) -> ModelBackend:

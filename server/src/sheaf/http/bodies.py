@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import pydantic_core
-from pydantic import ValidationError
 from starlette.types import Receive
 
+from sheaf.contract.decoding import RequestT, decode_text, decode_value, parse
 from sheaf.http.encodings import JSON_TYPE, bound_of, decompressor, media_type, too_large
 from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
@@ -19,10 +18,8 @@ from sheaf.http.memory import Memory, Share
 from sheaf.http.nesting import MAX_STEPS, count_msgpack, is_json_deeper
 from sheaf.http.patience import Patience
 from sheaf.http.weights import NOTHING, Weight, json_weight, packed_weight
-from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
-from sheaf_client._bounded import read_text
-from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
-from sheaf_client.contracts.base import BaseRequest
+from sheaf_client._binary import MSGPACK_TYPE
+from sheaf_client._faults import MAX_TEXT, pointer
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     InvalidRequestError,
@@ -33,7 +30,6 @@ from sheaf_client.errors import (
 )
 
 T = TypeVar("T")
-RequestT = TypeVar("RequestT", bound=BaseRequest)
 ContentT = TypeVar("ContentT", bytes, bytearray)
 
 #: Bodies and events over this many bytes are read and written on a worker thread, so that others are served.
@@ -85,28 +81,11 @@ class Body:
         if self.share.size:
             self.share.hold(self.weight.kept)
 
-    def read(self, kind: type[RequestT], model_name: str) -> RequestT | None:
-        """The contract in a body of JSON, in one pass; None where that does not do, for whatever reason."""
-        if self.packed:
-            return None
-        content = self.content
-        if b'"model_name"' not in content and content.startswith(b"{"):
-            # The URL names it; names of models need no quoting.
-            content = b'{"model_name":"%b",%b' % (model_name.encode("ascii"), content[1:])
-        return read_text(kind, content)
-
     def parse(self) -> Any:
         """The plain value of the body; raises `MalformedRequestError` with the place."""
         if self.share.size:
             self.share.take(self.weight.kept)  # beside the contract that is made of it
-        return self._plain()
-
-    def _plain(self) -> Any:
-        try:
-            return unpack(self.content) if self.packed else pydantic_core.from_json(self.content)
-        except ValueError as error:
-            name = "MessagePack" if self.packed else "JSON"
-            raise MalformedRequestError(f"The body is not valid {name}: {error}.") from None
+        return parse(self.content, packed=self.packed, what="The body")
 
 
 def whole_body(exchange: Exchange, limits: Limits, share: Share) -> Body | None:
@@ -211,21 +190,17 @@ def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> Request
     """`decode` for a body of `whole_body`; None where it may hold others up, scattered or large and wrong."""
     if body.scattered:
         return None
-    request = body.read(kind, model_name)
-    if request is not None:
-        return _named(request, model_name)
-    if len(body.content) > SLOW and not body.packed:
-        return None
+    if not body.packed:
+        request = decode_text(body.content, kind, model_name)
+        if request is not None or len(body.content) > SLOW:
+            return request
     return decode_value(body.parse(), kind, model_name)
 
 
 def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
-    """The contract in a body, with the name that the model has here: the body's own is a label."""
-    request = body.read(kind, model_name)
-    if request is None:
-        # The slow path tells of faults by their place, and lets the URL stand for a missing model_name.
-        return decode_value(body.parse(), kind, model_name)
-    return _named(request, model_name)
+    """The contract in a body, with the name that the model has here."""
+    request = None if body.packed else decode_text(body.content, kind, model_name)
+    return decode_value(body.parse(), kind, model_name) if request is None else request
 
 
 async def parsed(body: Body, memory: Memory) -> Any:
@@ -233,28 +208,10 @@ async def parsed(body: Body, memory: Memory) -> Any:
     return await offload(len(body.content), body.parse, memory, most=SLOW)
 
 
-def decode_value(value: Any, kind: type[RequestT], model_name: str) -> RequestT:
-    """`decode` for what is already parsed, such as an item of a batch."""
-    content: Any = value
-    if isinstance(value, dict):
-        members = cast("dict[str, Any]", value)
-        if isinstance(members.get("model_name", ""), str):
-            content = {**members, "model_name": model_name}
-    try:
-        return _named(validate_unpacked(kind, content, strict=True, by_name=False), model_name)
-    except ValidationError as error:
-        raise invalid_request(error, content, _request_id_in(content)) from None
-
-
-def _named(request: RequestT, model_name: str) -> RequestT:
-    if request.model_name != model_name:
-        return request.model_copy(update={"model_name": model_name})
-    return request
-
-
 def parse_batch(body: Body, limit: int) -> Sequence[Any]:
     """The items of `{"requests": […]}`, not yet decoded."""
-    content = _members(body.parse())
+    value = body.parse()
+    content = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     items = content.get("requests")
     if not isinstance(items, list):
         fault = Fault(
@@ -273,13 +230,3 @@ def parse_batch(body: Body, limit: int) -> Sequence[Any]:
         fault = Fault(code=code, path="/requests", message=f"Must have 1 to {limit} items.")
         raise InvalidRequestError("The batch is empty or too long.", errors=[fault])
     return requests
-
-
-def _members(content: Any) -> dict[str, Any]:
-    """The members of a JSON object; none of anything else."""
-    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-
-
-def _request_id_in(content: Any) -> str | None:
-    given = _members(content).get("request_id")
-    return given if isinstance(given, str) and len(given) <= 64 else None

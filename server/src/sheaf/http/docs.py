@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sheaf.document import Deployment, Version, document_of
-from sheaf.http.encodings import JSON_TYPE, listed, qualities
+from sheaf.http.encodings import JSON_TYPE, listed, prefers, takes
 from sheaf_client.contracts.models import ModelInfo
 
 SCALAR = "scalar-1.72.1.js.gz"
@@ -77,8 +77,7 @@ def docs_routes(listed: Listed) -> list[Route]:
 
 async def _home(request: Request) -> Response:
     """To the page for who wants to look at it; all others are told where things are."""
-    accepted = qualities(_header(request, "accept"))
-    if accepted.get("text/html", 0) <= accepted.get(JSON_TYPE, 0):
+    if not prefers(_header(request, "accept"), "text/html", JSON_TYPE):
         raise HTTPException(
             404, "There is nothing here: the models are at /models, their documentation at /docs."
         )
@@ -131,7 +130,7 @@ class _File:
 
     async def respond(self, request: Request) -> Response:
         """The file, or 304 where the client has it."""
-        as_stored = not self.packed or _takes_gzip(request)
+        as_stored = not self.packed or takes(_header(request, "accept-encoding"), "gzip")
         headers = {
             "Cache-Control": self.keep,
             "ETag": f'"{self.digest}{"" if as_stored else "-plain"}"',
@@ -158,9 +157,3 @@ def _header(request: Request, name: str) -> str:
 
 def _tags(request: Request) -> list[str]:
     return [tag.strip().removeprefix("W/") for tag in listed(_header(request, "if-none-match"))]
-
-
-def _takes_gzip(request: Request) -> bool:
-    """Whether `Accept-Encoding` names gzip, or anything at all, with a weight above 0."""
-    weights = qualities(_header(request, "accept-encoding"))
-    return weights.get("gzip", weights.get("*", 0)) > 0

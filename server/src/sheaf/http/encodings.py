@@ -47,6 +47,18 @@ def wants_msgpack(accept: str) -> bool:
     return mine > 0 and mine >= quality.get("application/*", quality.get("*/*", 0.0))
 
 
+def prefers(accept: str, one: str, other: str) -> bool:
+    """Whether an Accept header names one media type, and weighs it more than the other."""
+    quality = qualities(accept)
+    return quality.get(one, 0.0) > quality.get(other, 0.0)
+
+
+def takes(accept_encoding: str, name: str) -> bool:
+    """Whether an Accept-Encoding header names an encoding, or all there are, with a weight above 0."""
+    quality = qualities(accept_encoding)
+    return quality.get(name, quality.get("*", 0.0)) > 0
+
+
 def encode_response(answer: BaseResponse, accept: str, *, short: bool = False) -> tuple[bytes, bytes]:
     """An answer as the Accept header asks for it, and its content type; one that is `short` in one go."""
     packed = wants_msgpack(accept)

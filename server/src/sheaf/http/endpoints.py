@@ -12,6 +12,8 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sheaf.contract.decoding import decode_value
+from sheaf.contract.operations import AnyOperation, Operations
 from sheaf.engine import ModelRuntime
 from sheaf.engine.delivery import unwrap
 from sheaf.engine.malloc_tuning import give_back
@@ -25,13 +27,13 @@ from sheaf.http.bodies import (
     Body,
     decode,
     decode_at_once,
-    decode_value,
     offload,
     parse_batch,
     parsed,
     read_body,
     whole_body,
 )
+from sheaf.http.callers import Caller
 from sheaf.http.connections import while_connected
 from sheaf.http.encodings import (
     JSON_TYPE,
@@ -43,11 +45,9 @@ from sheaf.http.encodings import (
 )
 from sheaf.http.events import event_response
 from sheaf.http.exchange import Exchange
-from sheaf.http.gate import Caller
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
 from sheaf.http.memory import LARGE, Memory, Share
-from sheaf.http.operations import AnyOperation, Operations, operations_of
 from sheaf.http.problems import as_problem
 from sheaf.http.writing import size_of
 from sheaf.observability import Telemetry
@@ -111,7 +111,7 @@ class Endpoints:
         self, exchange: Exchange, model_name: str, model_type: str, operation: str
     ) -> Awaitable[None]:
         runtime, terms = self._call(exchange, model_name, "operation")
-        found = operations_of(model_type).named(operation) if model_type == runtime.spec.model_type else None
+        found = runtime.operations.named(operation) if model_type == runtime.spec.model_type else None
         if found is None:
             raise NotFoundError(
                 f"{runtime.spec.name} serves no such operation; it is a {runtime.spec.model_type} model."
@@ -120,7 +120,7 @@ class Endpoints:
 
     def predict(self, exchange: Exchange, model_name: str) -> Awaitable[None]:
         runtime, terms = self._call(exchange, model_name, "predict")
-        return self._begin(exchange, runtime, operations_of(runtime.spec.model_type).only, terms)
+        return self._begin(exchange, runtime, runtime.operations.only, terms)
 
     def _begin(
         self, exchange: Exchange, runtime: ModelRuntime, operation: AnyOperation | None, terms: CallOptions
@@ -147,15 +147,7 @@ class Endpoints:
         operation: AnyOperation,
         terms: CallOptions,
     ) -> None:
-        def read() -> BaseRequest:
-            if body.scattered:
-                body.measure(self._limits.max_depth)
-                body.take()
-            return self._decode(body, exchange, runtime, operation.request)
-
-        contract = await self._memory.run(read)
-        await self._settle(body)
-        _expect(_share(exchange), runtime.answer_size(contract))
+        contract = await self._read_contract(exchange, runtime, body, operation)
         asked = runtime.ask(contract, **terms)
         del contract  # gone before its answer is
         await Answering(exchange, asked, self._memory)
@@ -197,10 +189,9 @@ class Endpoints:
         caller = _caller(exchange)
         if caller.account is not None:
             caller.account.take_more(len(items) - 1)
-        operations = operations_of(runtime.spec.model_type)
 
         def read_all() -> list[BaseRequest | ProblemError]:
-            return [self._attempt(item, operations, runtime.spec.name) for item in items]
+            return [self._attempt(item, runtime.operations, runtime.spec.name) for item in items]
 
         read = await offload(size, read_all, self._memory, SLOW)
         await self._settle(body)
@@ -244,28 +235,35 @@ class Endpoints:
 
         And whether it is so large that work on it would hold others up.
         """
-        share = _share(exchange)
-        body = await read_body(exchange, self._limits, self._memory, share)
+        body = await read_body(exchange, self._limits, self._memory, _share(exchange))
         if operation is None:
-            operations = operations_of(runtime.spec.model_type)
+            operations = runtime.operations
             operation = operations.only or operations.asked_for(await parsed(body, self._memory))
-        decode_it = partial(self._decode, body, exchange, runtime, operation.request)
         size = len(body.content)
-        contract = await offload(size, decode_it, self._memory, most=SLOW)
+        return await self._read_contract(exchange, runtime, body, operation), size > OFFLOAD
+
+    async def _read_contract(
+        self, exchange: Exchange, runtime: ModelRuntime, body: Body, operation: AnyOperation
+    ) -> BaseRequest:
+        """The contract in a body, read where that holds nobody up. What its answer takes is held."""
+
+        def read() -> BaseRequest:
+            if body.scattered:
+                body.measure(self._limits.max_depth)
+                body.take()
+            return self._checked(decode(body, operation.request, runtime.spec.name), exchange)
+
+        slow = body.scattered or len(body.content) > SLOW
+        contract = await self._memory.run(read) if slow else read()
         await self._settle(body)
-        _expect(share, runtime.answer_size(contract))
-        return contract, size > OFFLOAD
+        _expect(_share(exchange), runtime.answer_size(contract))
+        return contract
 
     async def _settle(self, body: Body) -> None:
         """A body was read: what that took is given back, by the process too where it was much."""
         if body.weight.read > LARGE:
             await self._memory.run(give_back)
         body.settle()
-
-    def _decode(
-        self, body: Body, exchange: Exchange, runtime: ModelRuntime, kind: type[BaseRequest]
-    ) -> BaseRequest:
-        return self._checked(decode(body, kind, runtime.spec.name), exchange)
 
     def _checked(self, contract: BaseRequest, exchange: Exchange) -> BaseRequest:
         contract = exchange.share_name(contract)
@@ -290,7 +288,7 @@ class Endpoints:
         tenant = caller.tenant
         exchange.share = Share(self._memory, tenant or _address(exchange))
         runtime = self._runtime(exchange, model_name, route)
-        timeout, priority = self._timeout(exchange), caller.priority(exchange)
+        timeout, priority = self._timeout(exchange), caller.priority(exchange.header(b"x-sheaf-priority"))
         return runtime, CallOptions(timeout=timeout, priority=priority, tenant=tenant, bill=caller.bill)
 
     def _runtime(self, exchange: Exchange, model_name: str, route: str) -> ModelRuntime:

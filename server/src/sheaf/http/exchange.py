@@ -17,7 +17,7 @@ from sheaf.http.heads import PLAIN, Head, Origins
 from sheaf.observability.context import CurrentRequest
 
 if TYPE_CHECKING:
-    from sheaf.http.gate import Caller
+    from sheaf.http.callers import Caller
     from sheaf.http.memory import Share
     from sheaf_client.contracts.base import BaseRequest
 
@@ -147,24 +147,24 @@ class Exchange(CurrentRequest):
 
     async def answer(self, content: bytes, media: bytes, encoding: bytes | None = None) -> None:
         """Send a whole answer of status 200."""
-        self.started, self.status = True, 200
-        own = [(b"content-encoding", encoding), *self._own_headers()] if encoding else self._own_headers()
-        length = (b"content-length", b"%d" % len(content))
-        headers = [length, (b"content-type", media), *self.head.headers, *own]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send(self._head_of(media, encoding, (b"content-length", b"%d" % len(content))))
         await self._send_body(content)
 
     async def answer_in_parts(
         self, parts: AsyncIterator[bytes], media: bytes, encoding: bytes | None = None
     ) -> None:
         """Send an answer of status 200 whose length is not known yet, each part once the last was taken."""
-        own = [(b"content-encoding", encoding)] if encoding else []
-        self.started, self.status = True, 200
-        headers = [(b"content-type", media), *self.head.headers, *own, *self._own_headers()]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send(self._head_of(media, encoding))
         async for part in parts:
             await self._send_body(part, more=True)
         await self._send_body(b"")
+
+    def _head_of(self, media: bytes, encoding: bytes | None, *more: tuple[bytes, bytes]) -> Message:
+        """The head of an answer of status 200, which is about to be sent."""
+        self.started, self.status = True, 200
+        own = [(b"content-encoding", encoding), *self._own_headers()] if encoding else self._own_headers()
+        headers = [*more, (b"content-type", media), *self.head.headers, *own]
+        return {"type": "http.response.start", "status": 200, "headers": headers}
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self.request_id.encode("ascii"))]

@@ -12,10 +12,10 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, TypeAlias, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from sheaf.settings import read_yaml, validated
 from sheaf.spec import ModelSpec
@@ -23,7 +23,14 @@ from sheaf.spec import ModelSpec
 KEYS_VARIABLE = "SHEAF_API_KEYS"
 ADMIN_VARIABLE = "SHEAF_ADMIN_KEY"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HASH = r"^[0-9a-f]{64}$"
+
+
+def _lowered(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+#: A SHA-256 in hexadecimal digits, of either case as it is given.
+Digest: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), BeforeValidator(_lowered)]
 
 
 class ApiKey(BaseModel):
@@ -36,7 +43,7 @@ class ApiKey(BaseModel):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="Who bears it; also the tenant whose share of the model's time it is.",
     )
-    sha256: str = Field(pattern=_HASH, description="SHA-256 of the key, in lower-case hexadecimal digits.")
+    sha256: Digest = Field(description="SHA-256 of the key, in lower-case hexadecimal digits.")
     models: tuple[str, ...] | None = Field(default=None, description="Models it may call; all by default.")
     requests_per_minute: float | None = Field(
         default=None, gt=0, le=1e9, description="Requests it may send on average; a batch counts its items."
@@ -58,11 +65,6 @@ class ApiKey(BaseModel):
         default=0, ge=-10, le=10, description="Highest urgency that it may ask for; more is lowered to it."
     )
 
-    @field_validator("sha256", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
-
 
 class Access(BaseModel):
     """Who may do what. The default lets everybody call every model, and nobody change them."""
@@ -71,10 +73,8 @@ class Access(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     keys: tuple[ApiKey, ...] = Field(default=(), description="Keys; with any, callers need one.")
-    admin: str | None = Field(
-        default=None,
-        pattern=_HASH,
-        description="SHA-256 of the key for `/admin`; without one it is not there.",
+    admin: Digest | None = Field(
+        default=None, description="SHA-256 of the key for `/admin`; without one it is not there."
     )
     open_docs: bool = Field(
         default=False, description="`/docs` and `/openapi.json`, which name the models, need no key."
@@ -87,11 +87,6 @@ class Access(BaseModel):
         le=10,
         description="Highest urgency that callers may ask for where there are no keys.",
     )
-
-    @field_validator("admin", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
 
     @field_validator("keys")
     @classmethod

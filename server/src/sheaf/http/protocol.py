@@ -3,34 +3,25 @@
 An app is called once a head is complete, and its answers go into a buffer of the connection; so a client
 that dribbles a head, or asks for answers and takes none, can be ended here alone. So can a connection whose
 client has left, breaks the protocol, or says that it sends no more: what was whole before that is answered.
-
-Besides, an app may take a whole body that came with its head, and hand over a whole answer as it goes over
-the wire: the extensions `sheaf.body` and `sheaf.answer` of a request's scope. What ASGI's messages cost is a
-good part of a small answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeAlias, cast
 from uuid import uuid4
-from weakref import ref
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from sheaf.http.closing import Early, Presence, Unheard
+from sheaf.http.fast_path import FastProtocol, Gathering
 from sheaf.http.flow import SMALL, HeldFlow, is_crowded
 from sheaf.http.framing import Framing, has_body
 from sheaf.http.heads import Head, Origins
 from sheaf.http.limits import Limits
 from sheaf.http.problems import PROBLEM_TYPE
-from sheaf.http.turn import Begun, Gathering
 from sheaf_client.contracts.problem import Problem
-
-log = logging.getLogger("sheaf.http")
 
 #: Most bytes that are read and thrown away of a connection that broke the protocol, and most bodies' bytes of
 #: one whose request was answered early.
@@ -49,7 +40,7 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
     return cast("type[asyncio.Protocol]", made)
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(FastProtocol):
     """One connection, made by uvicorn.
 
     A timer runs while no request is being answered: whatever is under way then (a head, the rest of a body
@@ -57,30 +48,21 @@ class BoundedProtocol(HttpToolsProtocol):
     has more of an answer to take than fits into the buffer.
     """
 
-    def __init__(
-        self, *args: Any, limits: Limits, origins: Origins, gathering: Gathering, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, limits: Limits, origins: Origins, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._gathering = gathering
         self._limits, self._origins = limits, origins
         self._in_head = False
         self._head = 0  # bytes that came, counted where the head did not end with them
         self._between = 0  # bytes of a body in chunks that are none of its content
         self._refusal: _Refusal | None = None
         self._framing = Framing()
-        #: The request that is being answered; uvicorn's `cycle` is the last that came.
-        self._current: RequestResponseCycle | None = None
         #: What is told after all answers to requests that were whole.
         self._last_words: _Refusal | None = None
         self._unheard: Unheard | None = None
         self._presence: Presence | None = None
-        self._app = cast("Any", self).app  # whatever uvicorn has wrapped around it
-        #: What an app can do with a request before there is a task for it.
-        self._begin: Callable[..., Begun] | None = getattr(self._app, "begin", None)
-        self._feeding = self._content = False
+        self._content = False
         #: What came and is not read yet, since enough requests wait.
         self._held, self._due = bytearray(), False
-        self._whole: RequestResponseCycle | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
 
@@ -211,55 +193,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if upgrade:
             self.cycle.keep_alive = False  # what follows is of another protocol, and is not read
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        scope = cast("dict[str, Any]", cycle.scope)
-        # Weak, since the cycle has the scope: with every request in a circle, the collector frees them all.
-        own = ref(cycle)
-        scope["extensions"] = {"sheaf.body": partial(_body, own), "sheaf.answer": partial(_answer, own)}
-        self._current = cycle
-        if self._feeding and self._begin is not None and app is self._app:
-            self._whole = cycle  # its body may come with the same data
-        else:
-            self._start(cycle, app)
-
-    def _take(self, cycle: RequestResponseCycle) -> None:
-        """Answer a request that is there as a whole together with others; else by a task of its own."""
-        if cycle.more_body:
-            self._start(cycle, self._app)
-        else:
-            self._gathering.add(self, cycle)
-
     def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
         if cycle.more_body:
             cycle.transport = cast("asyncio.Transport", Early(self.transport, self._close_early))
-        super()._start_asgi_task(cycle, app)
-
-    def begin(self, cycle: RequestResponseCycle) -> Begun | None:
-        """Have the app begin with a request; None where that failed, and its connection is closed."""
-        assert self._begin is not None  # noqa: S101 - only such requests are gathered
-        try:
-            return self._begin(cycle.scope, cycle.receive, cycle.send)
-        except Exception:  # noqa: BLE001 - logged, and the others are served
-            self._break()
-            return None
-
-    def finish(self, cycle: RequestResponseCycle, begun: Begun) -> None:
-        """Have the app answer a request, or go on with it in a task."""
-        try:
-            done = begun.finish()
-        except Exception:  # noqa: BLE001 - logged, and the others are served
-            self._break()
-            return
-        if not done:
-
-            def go_on(*_: object) -> Awaitable[None]:
-                return begun.rest()
-
-            super()._start_asgi_task(cycle, cast("Any", go_on))
-
-    def _break(self) -> None:
-        log.exception("a request broke its connection")
-        self.transport.close()
+        super()._start(cycle, app)
 
     def on_response_complete(self) -> None:
         if self._unheard is not None and self._unheard.closing:
@@ -399,43 +336,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """A connection that closes waits for its client to take the rest, but not for ever."""
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self._limits.write_timeout, self.transport.abort)
-
-
-def _body(own: ref[RequestResponseCycle], most: int) -> bytes | None:
-    """The body of a request where all of it is there and no larger; else None, and nothing was done."""
-    cycle = own()
-    if cycle is None or cycle.more_body or len(cycle.body) > most or cycle.disconnected:
-        return None
-    cycle.flow.resume_reading()
-    body, cycle.body = bytes(cycle.body), bytearray()
-    return body
-
-
-def _answer(own: ref[RequestResponseCycle], head: bytes, content: bytes) -> bool:
-    """Write a whole answer of status 200; False, and nothing was done, where it has to be sent in messages.
-
-    Args:
-        own: The request that is answered.
-        head: The lines of the head, each with its end; `content-length` is among them.
-        content: The body.
-    """
-    cycle = own()
-    if cycle is None or cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
-        return False
-    if cycle.transport.is_closing():
-        return False
-    lines = [b"HTTP/1.1 200 OK\r\n", head]
-    for name, value in cycle.default_headers:
-        lines += (name, b": ", value, b"\r\n")
-    lines += (b"\r\n", content) if cycle.keep_alive else (b"connection: close\r\n\r\n", content)
-    cycle.transport.write(b"".join(lines))
-    cycle.waiting_for_100_continue = False
-    cycle.response_started = cycle.response_complete = True
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:

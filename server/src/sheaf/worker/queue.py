@@ -26,7 +26,7 @@ from uuid import uuid4
 
 import pydantic_core
 
-from sheaf.records import contract_of, outcome_members
+from sheaf.contract.outcomes import outcome_members, read_response
 from sheaf_client import ProblemError, SheafError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.problem import Problem
@@ -146,10 +146,7 @@ class Job:
     def response(self) -> Any:
         """The typed response of a completed job, else None."""
         value = self._members().get("response")
-        if value is None:
-            return None
-        kind: type[BaseResponse] = contract_of(value["model_type"], value).response
-        return kind.model_validate(value)
+        return None if value is None else read_response(value)
 
     @property
     def problem(self) -> ProblemError | None:

@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
+from sheaf.contract.decoding import decode_line
 from sheaf.local import LocalModels
-from sheaf.records import read_request
 from sheaf.spec import SpecLike, hosted_specs
 from sheaf.worker.queue import (
     Ended,
@@ -162,7 +162,8 @@ class SheafWorker:
         runtime = self._models.runtimes[lease.model]
         try:
             try:
-                request = read_request(lease.body, runtime.spec, uuid5(NAMESPACE_OID, lease.id))
+                spec, made_up = runtime.spec, uuid5(NAMESPACE_OID, lease.id)
+                request = decode_line(lease.body, spec.model_type, spec.name, made_up)
             except ProblemError as error:
                 self._models.telemetry.refused(lease.model, error.code)
                 raise

@@ -279,7 +279,7 @@ def _respond(
         n_context=context.n_rows,
         n_query=len(request.query_X),
         context_id=kept,
-        metadata=Metadata.model_validate({"warnings": warnings, "context_hit": hit}),
+        metadata=Metadata(warnings=warnings, context_hit=hit),
     )
 
 
