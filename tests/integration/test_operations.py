@@ -30,7 +30,7 @@ from sheaf.backends.base import ModelBackend, respond
 from sheaf.records import contract_of, read_request
 from sheaf.spec import ModelSpec
 from sheaf_client import ResultEvent, Sheaf
-from sheaf_client._binary import MSGPACK_TYPE, pack
+from sheaf_client._msgpack import MSGPACK_TYPE, pack
 from sheaf_client.errors import InvalidRequestError
 from tests.contract.targets import TARGETS
 

@@ -18,7 +18,7 @@ from sheaf_client._arguments import (
 from sheaf_client._errors import ArgumentError
 from sheaf_client._middleware import log_as_told
 from sheaf_client._settings import DEFAULT_ANSWER_BYTES, DEFAULT_TIMEOUT, ClientSettings, Settings
-from sheaf_client._transport import AsyncTransport, CallOptions, Transport
+from sheaf_client._transport import AsyncTransport, CallOptions, Transport, no_raw_responses
 from sheaf_client.resources import AsyncRawResources, AsyncResources, RawResources, Resources
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class _Client:
             sketched.diffusion.generate(prompt="a lighthouse")
 
         A call or a contract that has `adapters` of its own keeps them. Other operations than those with
-        `adapters` raise `AdaptersNotTakenError`.
+        `adapters` raise `AdaptersNotSupportedError`.
 
         Args:
             adapters: Names as the deployment has them, `name` or `name@weight`, in place of those that this
@@ -80,10 +80,9 @@ class _Client:
         """
         return self.with_options(adapters=adapters)
 
-    def _raw(self) -> Self:
+    def _check_raw(self) -> None:
         if not self.transport.over_http:
-            raise ArgumentError("a local client has no raw responses: nothing goes over HTTP")
-        return self._make(self.transport, self._target, replace(self._settings, raw=True))
+            raise no_raw_responses()
 
     @classmethod
     def _make(cls, transport: Any, target: str, settings: Settings) -> Self:
@@ -233,7 +232,8 @@ class Sheaf(_Client, Resources):
     @cached_property
     def with_raw_response(self) -> RawResources:
         """The same operations, each answered by a `RawResponse`: status, headers, body, and `parse()`."""
-        return RawResources(self._raw())
+        self._check_raw()
+        return RawResources(self)
 
     @cached_property
     def models(self) -> Models:
@@ -325,7 +325,8 @@ class AsyncSheaf(_Client, AsyncResources):
     @cached_property
     def with_raw_response(self) -> AsyncRawResources:
         """The same operations, each answered by a `RawResponse`: status, headers, body, and `parse()`."""
-        return AsyncRawResources(self._raw())
+        self._check_raw()
+        return AsyncRawResources(self)
 
     @cached_property
     def models(self) -> AsyncModels:

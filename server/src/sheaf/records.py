@@ -9,13 +9,9 @@ import pydantic_core
 from pydantic import ValidationError
 
 from sheaf.spec import ModelSpec
-from sheaf_client import ProblemError
-from sheaf_client._binary import validate_unpacked
-from sheaf_client._bounded import read_text
-from sheaf_client._faults import invalid_request
-from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
-from sheaf_client.errors import BackendError, MalformedRequestError
+from sheaf_client.errors import BackendError, MalformedRequestError, ProblemError
+from sheaf_client.protocol import Operation, invalid_request, read_text, validate_unpacked
 
 
 def contract_of(model_type: str, value: Any) -> Operation[Any, Any]:

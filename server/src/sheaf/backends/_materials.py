@@ -23,9 +23,9 @@ from sheaf.api.materials import (
 from sheaf.backends._atoms.structures import Floats, Properties, Structure, is_flat, structure_of, wrapped
 from sheaf.backends._common import check_finite, refuse
 from sheaf.backends.base import ModelBackend, respond
-from sheaf_client._atoms import held_axes
 from sheaf_client.contracts.base import Metadata
 from sheaf_client.errors import InvalidRequestError
+from sheaf_client.protocol.atoms import held_axes
 
 if TYPE_CHECKING:
     from sheaf.backends._atoms.motion import Evaluate

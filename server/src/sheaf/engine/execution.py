@@ -15,10 +15,9 @@ from pydantic import ValidationError
 from sheaf.backends.base import BackendDiedError, ModelBackend
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.interrupts import INTERRUPTS, as_error
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.errors import BackendError
+from sheaf_client.errors import BackendError, ProblemError
 
 log = logging.getLogger("sheaf.engine")
 

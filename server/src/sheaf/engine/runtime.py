@@ -37,10 +37,10 @@ from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.batch import bucket_value
 from sheaf.scheduling.queue import Bill, Entry
 from sheaf.spec import ModelSpec
-from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.errors import DeadlineExceededError, UnavailableError
+from sheaf_client.errors import DeadlineExceededError, ProblemError, UnavailableError
+from sheaf_client.protocol import ResultEvent
 
 
 class Asking(TypedDict, total=False):

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sheaf_client._operation import Operation
-from sheaf_client.resources import (
+from sheaf_client.operations import (
+    Operation,
     audio,
     audio_generation,
     depth,

@@ -19,9 +19,6 @@ from sheaf.http.memory import Memory, Share
 from sheaf.http.nesting import MAX_STEPS, count_msgpack, is_json_deeper
 from sheaf.http.patience import Patience
 from sheaf.http.weights import NOTHING, Weight, json_weight, packed_weight
-from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
-from sheaf_client._bounded import read_text
-from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
@@ -30,6 +27,15 @@ from sheaf_client.errors import (
     SlowRequestError,
     UnavailableError,
     UnsupportedMediaTypeError,
+)
+from sheaf_client.protocol import (
+    MAX_TEXT,
+    MSGPACK_TYPE,
+    invalid_request,
+    pointer,
+    read_text,
+    unpack,
+    validate_unpacked,
 )
 
 T = TypeVar("T")

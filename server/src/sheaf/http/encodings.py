@@ -10,10 +10,9 @@ from typing import Any
 import zstandard
 
 from sheaf.http.limits import Limits
-from sheaf_client._base import Model
-from sheaf_client._binary import MSGPACK_TYPE, pack
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, UnsupportedMediaTypeError
+from sheaf_client.protocol import MSGPACK_TYPE, Model, pack
 
 JSON_TYPE = "application/json"
 _JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()

@@ -6,10 +6,10 @@ from functools import cache, cached_property
 from typing import Any, TypeAlias, cast
 
 from sheaf.http._routes import OPERATIONS
-from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
+from sheaf_client.protocol import Operation
 
 AnyOperation: TypeAlias = Operation[Any, Any]
 

@@ -22,7 +22,7 @@ from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.backends._chronos.variant import QuantileVariant, Run, check_size, pad_left
 from sheaf.backends._common import refuse
 from sheaf.backends._time_series import history_of
-from sheaf_client._faults import pointer
+from sheaf_client.protocol import pointer
 
 _library: Any = preprocess
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sheaf.backends._common import refuse
-from sheaf_client._media import ImageFile
+from sheaf_client.protocol import ImageFile
 
 #: What the contract names; Pillow knows many more, some of which run other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP")

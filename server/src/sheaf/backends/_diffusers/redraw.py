@@ -13,7 +13,7 @@ from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf.backends._common import refuse
 from sheaf.backends._diffusers.backend import DiffusersBackend, Response
 from sheaf.backends._diffusers.numbers import Request
-from sheaf_client._media import ImageFile
+from sheaf_client.protocol import ImageFile
 
 
 class RedrawingBackend(DiffusersBackend):

@@ -1,0 +1,129 @@
+"""The base of the generated resources of `with_raw_response`: the same calls, answered as HTTP has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sheaf_client._errors import ProblemError
+from sheaf_client._operation import Operation, ProgressT_co
+from sheaf_client._raw import AsyncRawStream, RawResponse, RawStream
+from sheaf_client._resource import AsyncCaller, Caller, prepare, prepare_many, telling_limit
+from sheaf_client._signatures import like
+from sheaf_client._streaming import AsyncStream, Stream
+from sheaf_client.contracts.base import BaseRequest, BaseResponse
+
+P = ParamSpec("P")
+ResponseT = TypeVar("ResponseT", bound=BaseResponse)
+
+
+class RawResource:
+    """Operations of one model type, waiting for each answer."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def _call(
+        self, operation: Operation[Any, ResponseT], request: object = None, /, **fields: Any
+    ) -> RawResponse[ResponseT]:
+        call = prepare(self._caller, operation, request, fields)
+        with telling_limit(call.options):
+            return self._caller.transport.raw_call(call)
+
+    def _call_many(
+        self,
+        operation: Operation[Any, ResponseT],
+        requests: Sequence[BaseRequest],
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+    ) -> RawResponse[list[ResponseT | ProblemError]]:
+        call = prepare_many(self._caller, operation, requests, timeout, headers)
+        with telling_limit(call.options):
+            return self._caller.transport.raw_call_many(call)
+
+    def _stream(
+        self, operation: Operation[Any, ResponseT, ProgressT_co], request: object = None, /, **fields: Any
+    ) -> RawStream[ResponseT, ProgressT_co]:
+        return self._caller.transport.raw_stream(prepare(self._caller, operation, request, fields))
+
+
+class AsyncRawResource:
+    """Operations of one model type, awaited."""
+
+    def __init__(self, caller: AsyncCaller) -> None:
+        self._caller = caller
+
+    async def _call(
+        self, operation: Operation[Any, ResponseT], request: object = None, /, **fields: Any
+    ) -> RawResponse[ResponseT]:
+        call = prepare(self._caller, operation, request, fields)
+        with telling_limit(call.options):
+            return await self._caller.transport.raw_call(call)
+
+    async def _call_many(
+        self,
+        operation: Operation[Any, ResponseT],
+        requests: Sequence[BaseRequest],
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+    ) -> RawResponse[list[ResponseT | ProblemError]]:
+        call = prepare_many(self._caller, operation, requests, timeout, headers)
+        with telling_limit(call.options):
+            return await self._caller.transport.raw_call_many(call)
+
+    def _stream(
+        self, operation: Operation[Any, ResponseT, ProgressT_co], request: object = None, /, **fields: Any
+    ) -> AsyncRawStream[ResponseT, ProgressT_co]:
+        return self._caller.transport.raw_stream(prepare(self._caller, operation, request, fields))
+
+
+# Methods of those classes: each has the parameters of the method of the plain resource, overloads and all.
+
+
+def raw(
+    method: Callable[Concatenate[Any, P], ResponseT], operation: Operation[Any, ResponseT]
+) -> Callable[Concatenate[RawResource, P], RawResponse[ResponseT]]:
+    """The method, with a raw response."""
+
+    def call(self: RawResource, /, *args: P.args, **fields: P.kwargs) -> RawResponse[ResponseT]:
+        return self._call(operation, *args, **fields)  # pyright: ignore[reportPrivateUsage]
+
+    return like(method, call, "RawResponse[{}]")
+
+
+def raw_stream(
+    method: Callable[Concatenate[Any, P], Stream[ResponseT, ProgressT_co]],
+    operation: Operation[Any, ResponseT, ProgressT_co],
+) -> Callable[Concatenate[RawResource, P], RawStream[ResponseT, ProgressT_co]]:
+    """The streaming method, with a raw stream."""
+
+    def stream(self: RawResource, /, *args: P.args, **fields: P.kwargs) -> RawStream[ResponseT, ProgressT_co]:
+        return self._stream(operation, *args, **fields)  # pyright: ignore[reportPrivateUsage]
+
+    return like(method, stream, "Raw{}")
+
+
+def raw_async(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, ResponseT]],
+    operation: Operation[Any, ResponseT],
+) -> Callable[Concatenate[AsyncRawResource, P], Coroutine[Any, Any, RawResponse[ResponseT]]]:
+    """The coroutine method, with a raw response."""
+
+    async def call(self: AsyncRawResource, /, *args: P.args, **fields: P.kwargs) -> RawResponse[ResponseT]:
+        return await self._call(operation, *args, **fields)  # pyright: ignore[reportPrivateUsage]
+
+    return like(method, call, "RawResponse[{}]")
+
+
+def raw_async_stream(
+    method: Callable[Concatenate[Any, P], AsyncStream[ResponseT, ProgressT_co]],
+    operation: Operation[Any, ResponseT, ProgressT_co],
+) -> Callable[Concatenate[AsyncRawResource, P], AsyncRawStream[ResponseT, ProgressT_co]]:
+    """The streaming method of an asynchronous client, with a raw stream."""
+
+    def stream(
+        self: AsyncRawResource, /, *args: P.args, **fields: P.kwargs
+    ) -> AsyncRawStream[ResponseT, ProgressT_co]:
+        return self._stream(operation, *args, **fields)  # pyright: ignore[reportPrivateUsage]
+
+    return like(method, stream, "Async{}")
