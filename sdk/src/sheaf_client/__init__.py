@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sheaf_client._client import AsyncSheaf, Sheaf
     from sheaf_client._middleware import AsyncMiddleware, Middleware, Send
-    from sheaf_client._raw import RawResponse
+    from sheaf_client._raw import AsyncRawStream, RawResponse, RawStream
     from sheaf_client._streaming import AsyncStream, ResultEvent, Stream, UnknownEvent
     from sheaf_client.contracts.events import ProgressEvent
     from sheaf_client.errors import (
@@ -36,6 +36,7 @@ _HOMES = {
     "AdaptersNotTakenError": "errors",
     "ArgumentError": "errors",
     "AsyncMiddleware": "_middleware",
+    "AsyncRawStream": "_raw",
     "AsyncSheaf": "_client",
     "AsyncStream": "_streaming",
     "BadResponseError": "errors",
@@ -48,6 +49,7 @@ _HOMES = {
     "ProblemError": "errors",
     "ProgressEvent": "contracts.events",
     "RawResponse": "_raw",
+    "RawStream": "_raw",
     "ResultEvent": "_streaming",
     "Send": "_middleware",
     "Sheaf": "_client",
@@ -62,6 +64,7 @@ __all__ = [
     "AdaptersNotTakenError",
     "ArgumentError",
     "AsyncMiddleware",
+    "AsyncRawStream",
     "AsyncSheaf",
     "AsyncStream",
     "BadResponseError",
@@ -74,6 +77,7 @@ __all__ = [
     "ProblemError",
     "ProgressEvent",
     "RawResponse",
+    "RawStream",
     "ResultEvent",
     "Send",
     "Sheaf",

@@ -18,6 +18,7 @@ from sheaf_client._arguments import (
 from sheaf_client._errors import ArgumentError
 from sheaf_client._middleware import log_as_told
 from sheaf_client._settings import DEFAULT_ANSWER_BYTES, DEFAULT_TIMEOUT, ClientSettings, Settings
+from sheaf_client._signatures import signed
 from sheaf_client._transport import AsyncTransport, CallOptions, Transport, no_raw_responses
 from sheaf_client.resources import AsyncRawResources, AsyncResources, RawResources, Resources
 
@@ -54,6 +55,7 @@ class _Client:
         """The options of one call: the client's, with the call's own over them."""
         return self._settings.call(timeout, headers)
 
+    @signed
     def with_options(self, **changes: Unpack[ClientSettings]) -> Self:
         """The same client, over the same connections, with other settings.
 
@@ -199,6 +201,7 @@ class Sheaf(_Client, Resources):
         self._connect(HTTPTransport, base_url, http_client, httpx.Client)
 
     @classmethod
+    @signed
     def local(
         cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Unpack[ClientSettings]
     ) -> Self:
@@ -216,6 +219,7 @@ class Sheaf(_Client, Resources):
         return cls._make(LocalTransport(held, own=True), repr(held), chosen)
 
     @classmethod
+    @signed
     def asgi(cls, app: ASGIApp, **settings: Unpack[ClientSettings]) -> Self:
         """A client of an ASGI app in this process: all of HTTP but the socket."""
         import httpx
@@ -297,6 +301,7 @@ class AsyncSheaf(_Client, AsyncResources):
         self._connect(AsyncHTTPTransport, base_url, http_client, httpx.AsyncClient)
 
     @classmethod
+    @signed
     def local(
         cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Unpack[ClientSettings]
     ) -> Self:
@@ -309,6 +314,7 @@ class AsyncSheaf(_Client, AsyncResources):
         return cls._make(AsyncLocalTransport(held, own=True), repr(held), chosen)
 
     @classmethod
+    @signed
     def asgi(cls, app: ASGIApp, **settings: Unpack[ClientSettings]) -> Self:
         """A client of an ASGI app in this process and event loop."""
         import httpx

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sheaf_client._errors import ProblemError
 from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._raw import AsyncRawStream, RawResponse, RawStream
-from sheaf_client._resource import AsyncCaller, Caller, prepare, prepare_many, telling_limit
+from sheaf_client._resource import AsyncCaller, Caller, prepare, prepare_many, TimeLimit
 from sheaf_client._signatures import like
 from sheaf_client._streaming import AsyncStream, Stream
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
@@ -24,10 +24,10 @@ class RawResource:
         self._caller = caller
 
     def _call(
-        self, operation: Operation[Any, ResponseT], request: object = None, /, **fields: Any
+        self, operation: Operation[Any, ResponseT], args: tuple[object, ...], fields: dict[str, Any]
     ) -> RawResponse[ResponseT]:
-        call = prepare(self._caller, operation, request, fields)
-        with telling_limit(call.options):
+        call = prepare(self._caller, operation, _request(args), fields)
+        with TimeLimit(call.options):
             return self._caller.transport.raw_call(call)
 
     def _call_many(
@@ -38,13 +38,16 @@ class RawResource:
         headers: Mapping[str, str] | None,
     ) -> RawResponse[list[ResponseT | ProblemError]]:
         call = prepare_many(self._caller, operation, requests, timeout, headers)
-        with telling_limit(call.options):
+        with TimeLimit(call.options):
             return self._caller.transport.raw_call_many(call)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT, ProgressT_co], request: object = None, /, **fields: Any
+        self,
+        operation: Operation[Any, ResponseT, ProgressT_co],
+        args: tuple[object, ...],
+        fields: dict[str, Any],
     ) -> RawStream[ResponseT, ProgressT_co]:
-        return self._caller.transport.raw_stream(prepare(self._caller, operation, request, fields))
+        return self._caller.transport.raw_stream(prepare(self._caller, operation, _request(args), fields))
 
 
 class AsyncRawResource:
@@ -54,10 +57,10 @@ class AsyncRawResource:
         self._caller = caller
 
     async def _call(
-        self, operation: Operation[Any, ResponseT], request: object = None, /, **fields: Any
+        self, operation: Operation[Any, ResponseT], args: tuple[object, ...], fields: dict[str, Any]
     ) -> RawResponse[ResponseT]:
-        call = prepare(self._caller, operation, request, fields)
-        with telling_limit(call.options):
+        call = prepare(self._caller, operation, _request(args), fields)
+        with TimeLimit(call.options):
             return await self._caller.transport.raw_call(call)
 
     async def _call_many(
@@ -68,13 +71,23 @@ class AsyncRawResource:
         headers: Mapping[str, str] | None,
     ) -> RawResponse[list[ResponseT | ProblemError]]:
         call = prepare_many(self._caller, operation, requests, timeout, headers)
-        with telling_limit(call.options):
+        with TimeLimit(call.options):
             return await self._caller.transport.raw_call_many(call)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT, ProgressT_co], request: object = None, /, **fields: Any
+        self,
+        operation: Operation[Any, ResponseT, ProgressT_co],
+        args: tuple[object, ...],
+        fields: dict[str, Any],
     ) -> AsyncRawStream[ResponseT, ProgressT_co]:
-        return self._caller.transport.raw_stream(prepare(self._caller, operation, request, fields))
+        return self._caller.transport.raw_stream(prepare(self._caller, operation, _request(args), fields))
+
+
+def _request(args: tuple[object, ...]) -> object:
+    """What a call gives by position."""
+    if len(args) > 1:
+        raise TypeError(f"a call takes one argument by position, its request; {len(args)} were given")
+    return args[0] if args else None
 
 
 # Methods of those classes: each has the parameters of the method of the plain resource, overloads and all.
@@ -86,9 +99,9 @@ def raw(
     """The method, with a raw response."""
 
     def call(self: RawResource, /, *args: P.args, **fields: P.kwargs) -> RawResponse[ResponseT]:
-        return self._call(operation, *args, **fields)  # pyright: ignore[reportPrivateUsage]
+        return self._call(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
 
-    return like(method, call, "RawResponse[{}]")
+    return like(method, call, "RawResponse[{}]".format)
 
 
 def raw_stream(
@@ -98,9 +111,9 @@ def raw_stream(
     """The streaming method, with a raw stream."""
 
     def stream(self: RawResource, /, *args: P.args, **fields: P.kwargs) -> RawStream[ResponseT, ProgressT_co]:
-        return self._stream(operation, *args, **fields)  # pyright: ignore[reportPrivateUsage]
+        return self._stream(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
 
-    return like(method, stream, "Raw{}")
+    return like(method, stream, _as_raw)
 
 
 def raw_async(
@@ -110,9 +123,9 @@ def raw_async(
     """The coroutine method, with a raw response."""
 
     async def call(self: AsyncRawResource, /, *args: P.args, **fields: P.kwargs) -> RawResponse[ResponseT]:
-        return await self._call(operation, *args, **fields)  # pyright: ignore[reportPrivateUsage]
+        return await self._call(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
 
-    return like(method, call, "RawResponse[{}]")
+    return like(method, call, "RawResponse[{}]".format)
 
 
 def raw_async_stream(
@@ -124,6 +137,10 @@ def raw_async_stream(
     def stream(
         self: AsyncRawResource, /, *args: P.args, **fields: P.kwargs
     ) -> AsyncRawStream[ResponseT, ProgressT_co]:
-        return self._stream(operation, *args, **fields)  # pyright: ignore[reportPrivateUsage]
+        return self._stream(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
 
-    return like(method, stream, "Async{}")
+    return like(method, stream, _as_raw)
+
+
+def _as_raw(stream: str) -> str:
+    return stream.replace("Stream[", "RawStream[", 1)

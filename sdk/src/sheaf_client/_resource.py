@@ -161,7 +161,7 @@ def _with_limit(error: LateT, options: CallOptions) -> LateT:
     return made
 
 
-class telling_limit:  # noqa: N801 - used like a function, as those of `contextlib`
+class TimeLimit:
     """A context in which an error of a passed time limit is raised as one that says what the limit was."""
 
     __slots__ = ("_options",)
@@ -198,7 +198,7 @@ class SyncResource:
         self, operation: Operation[Any, ResponseT], request: object, fields: dict[str, Any]
     ) -> ResponseT:
         call = prepare(self._caller, operation, request, fields)
-        with telling_limit(call.options):
+        with TimeLimit(call.options):
             return self._caller.transport.call(call)
 
     def _call_many(
@@ -209,7 +209,7 @@ class SyncResource:
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
         call = prepare_many(self._caller, operation, requests, timeout, headers)
-        with telling_limit(call.options):
+        with TimeLimit(call.options):
             return _with_limits(self._caller.transport.call_many(call), call.options)
 
     def _stream(
@@ -229,7 +229,7 @@ class AsyncResource:
         self, operation: Operation[Any, ResponseT], request: object, fields: dict[str, Any]
     ) -> ResponseT:
         call = prepare(self._caller, operation, request, fields)
-        with telling_limit(call.options):
+        with TimeLimit(call.options):
             return await self._caller.transport.call(call)
 
     async def _call_many(
@@ -240,7 +240,7 @@ class AsyncResource:
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
         call = prepare_many(self._caller, operation, requests, timeout, headers)
-        with telling_limit(call.options):
+        with TimeLimit(call.options):
             return _with_limits(await self._caller.transport.call_many(call), call.options)
 
     def _stream(

@@ -18,12 +18,16 @@ _EMPTY = Parameter.empty
 
 
 class Written(str):
-    """An annotation as its source has it, shown without quotes: the types in it are not imported for this."""
+    """An annotation or a default as its source has it, shown without quotes; its types are not imported."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return str(self)
+
+
+#: A default that is another each time, or that only the function knows.
+_LEFT_OPEN = Written("...")
 
 
 class CallSignature(Signature):
@@ -41,12 +45,12 @@ def signed(method: MethodT) -> MethodT:
     return _with_signature(method, _merged(forms))
 
 
-def like(method: Callable[..., Any], other: MethodT, returned: str) -> MethodT:
-    """The other method under the name, text and parameters of `method`; `returned` writes what it returns."""
+def like(method: Callable[..., Any], other: MethodT, returned: Callable[[str], str]) -> MethodT:
+    """The other method, shown with the name, text and parameters of `method`, and with what it returns."""
     update_wrapper(other, method)
     del vars(other)["__wrapped__"]  # which would be shown in its place
     of_method = signature(method)
-    answer = Written(returned.format(of_method.return_annotation))
+    answer = Written(returned(of_method.return_annotation))
     return _with_signature(other, of_method.replace(return_annotation=answer))
 
 
@@ -63,7 +67,8 @@ def _expanded(method: Callable[..., Any], form: Callable[..., Any]) -> Signature
         if parameter.kind is Parameter.VAR_KEYWORD and "Unpack[" in str(parameter.annotation):
             parameters += _members(_named_in(method, parameter.annotation))
         else:
-            parameters.append(parameter.replace(annotation=_written(parameter.annotation)))
+            default = _LEFT_OPEN if parameter.default is ... else parameter.default
+            parameters.append(parameter.replace(annotation=_written(parameter.annotation), default=default))
     return found.replace(parameters=parameters, return_annotation=_written(found.return_annotation))
 
 
@@ -80,7 +85,7 @@ def _members(options: Any) -> Iterator[Parameter]:
         yield Parameter(
             name,
             Parameter.KEYWORD_ONLY,
-            default=_EMPTY if needed else ...,
+            default=_EMPTY if needed else _LEFT_OPEN,
             annotation=Written(text.removeprefix("Required[").removesuffix("]") if needed else text),
         )
 
@@ -89,13 +94,16 @@ def _merged(forms: Sequence[Signature]) -> Signature:
     """One signature for all forms of a call."""
     if len(forms) == 1:
         return forms[0]
-    found: dict[str, list[Parameter]] = {}
-    for form in sorted(forms, key=lambda form: -len(form.parameters)):  # the order of the one with most
-        for name, parameter in form.parameters.items():
-            found.setdefault(name, []).append(parameter)
-    merged = [_parameter(same, everywhere=len(same) == len(forms)) for same in found.values()]
+    # In the order of the form that has most.
+    names = dict.fromkeys(name for form in sorted(forms, key=_size, reverse=True) for name in form.parameters)
+    found = [[form.parameters[name] for form in forms if name in form.parameters] for name in names]
+    merged = [_parameter(same, everywhere=len(same) == len(forms)) for same in found]
     returned = _union([form.return_annotation for form in forms])
     return CallSignature(sorted(merged, key=lambda p: p.kind), return_annotation=returned)
+
+
+def _size(form: Signature) -> int:
+    return len(form.parameters)
 
 
 def _parameter(same: Sequence[Parameter], *, everywhere: bool) -> Parameter:

@@ -23,6 +23,7 @@ from sheaf_client._errors import ArgumentError, SheafError
 from sheaf_client._extensions.frame_work import Chunk, FrameForecast, FrameWork, Outcome, Step, Steps
 from sheaf_client._extensions.frames import FrameColumns, SeriesFrame
 from sheaf_client._resource import AsyncCaller, AsyncResource, Caller, SyncResource, build_request
+from sheaf_client._signatures import signed
 from sheaf_client.operations.time_series import FORECAST
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class ForecastFrame(SyncResource):
         errors: Literal["return"],
         **options: Unpack[FrameOptions],
     ) -> FrameForecast: ...
+    @signed
     def forecast_frame(
         self, frame: Any, *, future_df: Any = None, errors: str = "raise", **options: Unpack[FrameOptions]
     ) -> Any:
@@ -261,6 +263,7 @@ class AsyncForecastFrame(AsyncResource):
         errors: Literal["return"],
         **options: Unpack[FrameOptions],
     ) -> FrameForecast: ...
+    @signed
     async def forecast_frame(
         self, frame: Any, *, future_df: Any = None, errors: str = "raise", **options: Unpack[FrameOptions]
     ) -> Any:
