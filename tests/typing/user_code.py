@@ -190,9 +190,7 @@ def raw_answers(client: Sheaf, request: TimeSeriesRequest) -> int:
 
 async def raw_answers_awaited(client: AsyncSheaf, request: TimeSeriesRequest) -> None:
     raw = client.with_raw_response.time_series
-    assert_type(
-        await raw.forecast(history=[1.0], horizon=1, frequency="1h"), RawResponse[TimeSeriesResponse]
-    )
+    assert_type(await raw.forecast(history=[1.0], horizon=1, frequency="1h"), RawResponse[TimeSeriesResponse])
     assert_type((await raw.forecast_many([request])).parse(), list[TimeSeriesResponse | ProblemError])
     async with raw.stream(request) as stream:
         assert_type(stream.parse(), AsyncStream[TimeSeriesResponse, ProgressEvent])

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Collection
 from pathlib import Path
+
+import sheaf_client
+from sheaf_client import _errors, errors
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "sdk/src/sheaf_client"
@@ -100,3 +105,22 @@ def _reached(name: str, graph: dict[str, set[str]]) -> set[str]:
             found.add(module)
             ahead += graph[module]
     return found
+
+
+def test_all_errors_have_one_public_home() -> None:
+    roots = {n: e for n, e in vars(_errors).items() if isinstance(e, type) and issubclass(e, Exception)}
+    assert {n: getattr(errors, n) for n in roots} == roots
+    assert roots.keys() <= set(errors.__all__)
+    assert sheaf_client.AdaptersNotTakenError is sheaf_client.AdaptersNotSupportedError
+
+
+def test_an_error_of_the_root_knows_every_code() -> None:
+    """In an interpreter where nothing else was imported before."""
+    code = (
+        "from sheaf_client import ProblemError\n"
+        "from sheaf_client.contracts.problem import Problem\n"
+        "problem = Problem(type='/problems/overloaded', title='', status=503, code='overloaded')\n"
+        "print(type(ProblemError.from_problem(problem)).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["OverloadedError"]

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sheaf_client._errors import ProblemError
 from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._raw import AsyncRawStream, RawResponse, RawStream
-from sheaf_client._resource import AsyncCaller, Caller, prepare, prepare_many, TimeLimit
+from sheaf_client._resource import AsyncCaller, Caller, TimeLimit, prepare, prepare_many
 from sheaf_client._signatures import like
 from sheaf_client._streaming import AsyncStream, Stream
 from sheaf_client.contracts.base import BaseRequest, BaseResponse

@@ -1,16 +1,18 @@
 """Signatures that programs can read: what `inspect`, `help` and the completion of keywords show of a method.
 
 An operation takes `(request=None, /, **fields)` and hands both on, which costs a call nothing. What may be
-given is said by its overloads, which only type checkers read; here they become one signature, when the class
-is made.
+given is said by its overloads, which only type checkers read; here they become one signature, made when it is
+first looked at.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import update_wrapper
 from inspect import BoundArguments, Parameter, Signature, signature
-from typing import Any, TypeVar, get_overloads
+from types import FunctionType, ModuleType
+from typing import Any, Self, TypeVar, get_overloads
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -31,7 +33,23 @@ _LEFT_OPEN = Written("...")
 
 
 class CallSignature(Signature):
-    """That of an operation: its required keywords are not required where a request is given."""
+    """A signature that is made when it is first read; required keywords are not where a request is given."""
+
+    __slots__ = ("_make",)
+
+    @classmethod
+    def later(cls, make: Callable[[], Signature]) -> Self:
+        """The signature that `make` will return."""
+        waiting = cls.__new__(cls)
+        waiting._make = make
+        return waiting
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in {"_parameters", "_return_annotation"}:  # what a `Signature` holds, once it is made
+            raise AttributeError(name)
+        made = self._make()
+        self.__init__(list(made.parameters.values()), return_annotation=made.return_annotation)
+        return getattr(self, name)
 
     def bind(self, /, *args: Any, **kwargs: Any) -> BoundArguments:
         """As `Signature.bind`, which is how `unittest.mock` and others check calls."""
@@ -41,40 +59,50 @@ class CallSignature(Signature):
 
 def signed(method: MethodT) -> MethodT:
     """The method, with the signature that its overloads and its `**options: Unpack[…]` say."""
-    forms = [_expanded(method, form) for form in get_overloads(method) or (method,)]
-    return _with_signature(method, _merged(forms))
+
+    def make() -> Signature:
+        forms = get_overloads(method) or (_bare(method),)
+        return _merged([_expanded(form, sys.modules[method.__module__]) for form in forms])
+
+    return _showing(method, make)
 
 
 def like(method: Callable[..., Any], other: MethodT, returned: Callable[[str], str]) -> MethodT:
     """The other method, shown with the name, text and parameters of `method`, and with what it returns."""
+
+    def make() -> Signature:
+        found = signature(method)
+        return found.replace(return_annotation=Written(returned(found.return_annotation)))
+
     update_wrapper(other, method)
-    del vars(other)["__wrapped__"]  # which would be shown in its place
-    of_method = signature(method)
-    answer = Written(returned(of_method.return_annotation))
-    return _with_signature(other, of_method.replace(return_annotation=answer))
+    del vars(other)["__wrapped__"]  # whose source would be shown as this one's
+    return _showing(other, make)
 
 
-def _with_signature(method: MethodT, shown: Signature) -> MethodT:
-    vars(method)["__signature__"] = shown
+def _showing(method: MethodT, make: Callable[[], Signature]) -> MethodT:
+    vars(method)["__signature__"] = CallSignature.later(make)
     return method
 
 
-def _expanded(method: Callable[..., Any], form: Callable[..., Any]) -> Signature:
+def _bare(method: Any) -> FunctionType:
+    """A function like the method, which shows nothing but its own signature."""
+    bare = FunctionType(method.__code__, method.__globals__, argdefs=method.__defaults__)
+    bare.__annotations__, bare.__kwdefaults__ = method.__annotations__, method.__kwdefaults__
+    return bare
+
+
+def _expanded(form: Callable[..., Any], module: ModuleType) -> Signature:
     """The signature of a form, with the keywords of a `TypedDict` in the place of the mapping of them."""
     found = signature(form)
     parameters: list[Parameter] = []
     for parameter in found.parameters.values():
         if parameter.kind is Parameter.VAR_KEYWORD and "Unpack[" in str(parameter.annotation):
-            parameters += _members(_named_in(method, parameter.annotation))
+            kind = parameter.annotation.removeprefix("Unpack[").removesuffix("]")
+            parameters += _members(getattr(module, kind))
         else:
             default = _LEFT_OPEN if parameter.default is ... else parameter.default
             parameters.append(parameter.replace(annotation=_written(parameter.annotation), default=default))
     return found.replace(parameters=parameters, return_annotation=_written(found.return_annotation))
-
-
-def _named_in(method: Callable[..., Any], annotation: str) -> Any:
-    """The `TypedDict` that `Unpack[…]` names, in the module of the method."""
-    return method.__globals__[annotation.removeprefix("Unpack[").removesuffix("]")]
 
 
 def _members(options: Any) -> Iterator[Parameter]:
@@ -99,7 +127,7 @@ def _merged(forms: Sequence[Signature]) -> Signature:
     found = [[form.parameters[name] for form in forms if name in form.parameters] for name in names]
     merged = [_parameter(same, everywhere=len(same) == len(forms)) for same in found]
     returned = _union([form.return_annotation for form in forms])
-    return CallSignature(sorted(merged, key=lambda p: p.kind), return_annotation=returned)
+    return Signature(sorted(merged, key=lambda p: p.kind), return_annotation=returned)
 
 
 def _size(form: Signature) -> int:
