@@ -36,6 +36,7 @@ class CallSignature(Signature):
     """A signature that is made when it is first read; required keywords are not where a request is given."""
 
     __slots__ = ("_make",)
+    _make: Callable[[], Signature]
 
     @classmethod
     def later(cls, make: Callable[[], Signature]) -> Self:
@@ -48,7 +49,7 @@ class CallSignature(Signature):
         if name not in {"_parameters", "_return_annotation"}:  # what a `Signature` holds, once it is made
             raise AttributeError(name)
         made = self._make()
-        self.__init__(list(made.parameters.values()), return_annotation=made.return_annotation)
+        Signature.__init__(self, list(made.parameters.values()), return_annotation=made.return_annotation)
         return getattr(self, name)
 
     def bind(self, /, *args: Any, **kwargs: Any) -> BoundArguments:
