@@ -90,56 +90,88 @@ def _request(args: tuple[object, ...]) -> object:
     return args[0] if args else None
 
 
-# Methods of those classes: each has the parameters of the method of the plain resource, overloads and all.
+# Decorators of the methods of plain resources: the same parameters, overloads and all, on the classes above.
 
 
 def raw(
-    method: Callable[Concatenate[Any, P], ResponseT], operation: Operation[Any, ResponseT]
-) -> Callable[Concatenate[RawResource, P], RawResponse[ResponseT]]:
-    """The method, with a raw response."""
+    operation: Operation[Any, ResponseT],
+) -> Callable[
+    [Callable[Concatenate[Any, P], ResponseT]], Callable[Concatenate[RawResource, P], RawResponse[ResponseT]]
+]:
+    """Of a method that calls the operation: one with a raw response."""
 
-    def call(self: RawResource, /, *args: P.args, **fields: P.kwargs) -> RawResponse[ResponseT]:
-        return self._call(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
+    def decorate(
+        method: Callable[Concatenate[Any, P], ResponseT],
+    ) -> Callable[Concatenate[RawResource, P], RawResponse[ResponseT]]:
+        def call(self: RawResource, /, *args: P.args, **fields: P.kwargs) -> RawResponse[ResponseT]:
+            return self._call(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
 
-    return like(method, call, "RawResponse[{}]".format)
+        return like(method, call, "RawResponse[{}]".format)
+
+    return decorate
 
 
 def raw_stream(
-    method: Callable[Concatenate[Any, P], Stream[ResponseT, ProgressT_co]],
     operation: Operation[Any, ResponseT, ProgressT_co],
-) -> Callable[Concatenate[RawResource, P], RawStream[ResponseT, ProgressT_co]]:
-    """The streaming method, with a raw stream."""
+) -> Callable[
+    [Callable[Concatenate[Any, P], Stream[ResponseT, ProgressT_co]]],
+    Callable[Concatenate[RawResource, P], RawStream[ResponseT, ProgressT_co]],
+]:
+    """Of a streaming method: one with a raw stream."""
 
-    def stream(self: RawResource, /, *args: P.args, **fields: P.kwargs) -> RawStream[ResponseT, ProgressT_co]:
-        return self._stream(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
+    def decorate(
+        method: Callable[Concatenate[Any, P], Stream[ResponseT, ProgressT_co]],
+    ) -> Callable[Concatenate[RawResource, P], RawStream[ResponseT, ProgressT_co]]:
+        def stream(
+            self: RawResource, /, *args: P.args, **fields: P.kwargs
+        ) -> RawStream[ResponseT, ProgressT_co]:
+            return self._stream(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
 
-    return like(method, stream, _as_raw)
+        return like(method, stream, _as_raw)
+
+    return decorate
 
 
 def raw_async(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, ResponseT]],
     operation: Operation[Any, ResponseT],
-) -> Callable[Concatenate[AsyncRawResource, P], Coroutine[Any, Any, RawResponse[ResponseT]]]:
-    """The coroutine method, with a raw response."""
+) -> Callable[
+    [Callable[Concatenate[Any, P], Coroutine[Any, Any, ResponseT]]],
+    Callable[Concatenate[AsyncRawResource, P], Coroutine[Any, Any, RawResponse[ResponseT]]],
+]:
+    """Of a coroutine method: one with a raw response."""
 
-    async def call(self: AsyncRawResource, /, *args: P.args, **fields: P.kwargs) -> RawResponse[ResponseT]:
-        return await self._call(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
+    def decorate(
+        method: Callable[Concatenate[Any, P], Coroutine[Any, Any, ResponseT]],
+    ) -> Callable[Concatenate[AsyncRawResource, P], Coroutine[Any, Any, RawResponse[ResponseT]]]:
+        async def call(
+            self: AsyncRawResource, /, *args: P.args, **fields: P.kwargs
+        ) -> RawResponse[ResponseT]:
+            return await self._call(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
 
-    return like(method, call, "RawResponse[{}]".format)
+        return like(method, call, "RawResponse[{}]".format)
+
+    return decorate
 
 
 def raw_async_stream(
-    method: Callable[Concatenate[Any, P], AsyncStream[ResponseT, ProgressT_co]],
     operation: Operation[Any, ResponseT, ProgressT_co],
-) -> Callable[Concatenate[AsyncRawResource, P], AsyncRawStream[ResponseT, ProgressT_co]]:
-    """The streaming method of an asynchronous client, with a raw stream."""
+) -> Callable[
+    [Callable[Concatenate[Any, P], AsyncStream[ResponseT, ProgressT_co]]],
+    Callable[Concatenate[AsyncRawResource, P], AsyncRawStream[ResponseT, ProgressT_co]],
+]:
+    """Of a streaming method of an asynchronous client: one with a raw stream."""
 
-    def stream(
-        self: AsyncRawResource, /, *args: P.args, **fields: P.kwargs
-    ) -> AsyncRawStream[ResponseT, ProgressT_co]:
-        return self._stream(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
+    def decorate(
+        method: Callable[Concatenate[Any, P], AsyncStream[ResponseT, ProgressT_co]],
+    ) -> Callable[Concatenate[AsyncRawResource, P], AsyncRawStream[ResponseT, ProgressT_co]]:
+        def stream(
+            self: AsyncRawResource, /, *args: P.args, **fields: P.kwargs
+        ) -> AsyncRawStream[ResponseT, ProgressT_co]:
+            return self._stream(operation, args, fields)  # pyright: ignore[reportPrivateUsage]
 
-    return like(method, stream, _as_raw)
+        return like(method, stream, _as_raw)
+
+    return decorate
 
 
 def _as_raw(stream: str) -> str:

@@ -195,8 +195,8 @@ class Audio(SyncResource):
 class RawAudio(RawResource):
     """Transcribe or translate speech, with each answer as HTTP has it."""
 
-    transcribe = raw(Audio.transcribe, TRANSCRIBE)
-    stream = raw_stream(Audio.stream, TRANSCRIBE)
+    transcribe = raw(TRANSCRIBE)(Audio.transcribe)
+    stream = raw_stream(TRANSCRIBE)(Audio.stream)
 
     @signed
     def transcribe_many(
@@ -388,8 +388,8 @@ class AsyncAudio(AsyncResource):
 class AsyncRawAudio(AsyncRawResource):
     """Transcribe or translate speech, with each answer as HTTP has it."""
 
-    transcribe = raw_async(AsyncAudio.transcribe, TRANSCRIBE)
-    stream = raw_async_stream(AsyncAudio.stream, TRANSCRIBE)
+    transcribe = raw_async(TRANSCRIBE)(AsyncAudio.transcribe)
+    stream = raw_async_stream(TRANSCRIBE)(AsyncAudio.stream)
 
     @signed
     async def transcribe_many(

@@ -155,8 +155,8 @@ class AudioGeneration(SyncResource):
 class RawAudioGeneration(RawResource):
     """Make music or sound from text, with each answer as HTTP has it."""
 
-    generate = raw(AudioGeneration.generate, GENERATE)
-    stream = raw_stream(AudioGeneration.stream, GENERATE)
+    generate = raw(GENERATE)(AudioGeneration.generate)
+    stream = raw_stream(GENERATE)(AudioGeneration.stream)
 
     @signed
     def generate_many(
@@ -308,8 +308,8 @@ class AsyncAudioGeneration(AsyncResource):
 class AsyncRawAudioGeneration(AsyncRawResource):
     """Make music or sound from text, with each answer as HTTP has it."""
 
-    generate = raw_async(AsyncAudioGeneration.generate, GENERATE)
-    stream = raw_async_stream(AsyncAudioGeneration.stream, GENERATE)
+    generate = raw_async(GENERATE)(AsyncAudioGeneration.generate)
+    stream = raw_async_stream(GENERATE)(AsyncAudioGeneration.stream)
 
     @signed
     async def generate_many(

@@ -103,7 +103,7 @@ class Depth(SyncResource):
 class RawDepth(RawResource):
     """Estimate depth from single images, with each answer as HTTP has it."""
 
-    estimate = raw(Depth.estimate, ESTIMATE)
+    estimate = raw(ESTIMATE)(Depth.estimate)
 
     @signed
     def estimate_many(
@@ -206,7 +206,7 @@ class AsyncDepth(AsyncResource):
 class AsyncRawDepth(AsyncRawResource):
     """Estimate depth from single images, with each answer as HTTP has it."""
 
-    estimate = raw_async(AsyncDepth.estimate, ESTIMATE)
+    estimate = raw_async(ESTIMATE)(AsyncDepth.estimate)
 
     @signed
     async def estimate_many(

@@ -103,7 +103,7 @@ class Detection(SyncResource):
 class RawDetection(RawResource):
     """Detect objects in images, with each answer as HTTP has it."""
 
-    detect = raw(Detection.detect, DETECT)
+    detect = raw(DETECT)(Detection.detect)
 
     @signed
     def detect_many(
@@ -206,7 +206,7 @@ class AsyncDetection(AsyncResource):
 class AsyncRawDetection(AsyncRawResource):
     """Detect objects in images, with each answer as HTTP has it."""
 
-    detect = raw_async(AsyncDetection.detect, DETECT)
+    detect = raw_async(DETECT)(AsyncDetection.detect)
 
     @signed
     async def detect_many(

@@ -179,8 +179,8 @@ class Diffusion(SyncResource):
 class RawDiffusion(RawResource):
     """Generate images from text, with each answer as HTTP has it."""
 
-    generate = raw(Diffusion.generate, GENERATE)
-    stream = raw_stream(Diffusion.stream, GENERATE)
+    generate = raw(GENERATE)(Diffusion.generate)
+    stream = raw_stream(GENERATE)(Diffusion.stream)
 
     @signed
     def generate_many(
@@ -356,8 +356,8 @@ class AsyncDiffusion(AsyncResource):
 class AsyncRawDiffusion(AsyncRawResource):
     """Generate images from text, with each answer as HTTP has it."""
 
-    generate = raw_async(AsyncDiffusion.generate, GENERATE)
-    stream = raw_async_stream(AsyncDiffusion.stream, GENERATE)
+    generate = raw_async(GENERATE)(AsyncDiffusion.generate)
+    stream = raw_async_stream(GENERATE)(AsyncDiffusion.stream)
 
     @signed
     async def generate_many(

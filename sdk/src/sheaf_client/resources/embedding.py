@@ -99,7 +99,7 @@ class Embedding(SyncResource):
 class RawEmbedding(RawResource):
     """Embed texts or images, with each answer as HTTP has it."""
 
-    embed = raw(Embedding.embed, EMBED)
+    embed = raw(EMBED)(Embedding.embed)
 
     @signed
     def embed_many(
@@ -197,7 +197,7 @@ class AsyncEmbedding(AsyncResource):
 class AsyncRawEmbedding(AsyncRawResource):
     """Embed texts or images, with each answer as HTTP has it."""
 
-    embed = raw_async(AsyncEmbedding.embed, EMBED)
+    embed = raw_async(EMBED)(AsyncEmbedding.embed)
 
     @signed
     async def embed_many(

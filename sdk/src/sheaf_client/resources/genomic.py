@@ -107,7 +107,7 @@ class Genomic(SyncResource):
 class RawGenomic(RawResource):
     """Embed DNA or RNA sequences, with each answer as HTTP has it."""
 
-    embed = raw(Genomic.embed, EMBED)
+    embed = raw(EMBED)(Genomic.embed)
 
     @signed
     def embed_many(
@@ -213,7 +213,7 @@ class AsyncGenomic(AsyncResource):
 class AsyncRawGenomic(AsyncRawResource):
     """Embed DNA or RNA sequences, with each answer as HTTP has it."""
 
-    embed = raw_async(AsyncGenomic.embed, EMBED)
+    embed = raw_async(EMBED)(AsyncGenomic.embed)
 
     @signed
     async def embed_many(

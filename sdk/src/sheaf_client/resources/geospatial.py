@@ -116,7 +116,7 @@ class Geospatial(SyncResource):
 class RawGeospatial(RawResource):
     """Embed satellite scenes, with each answer as HTTP has it."""
 
-    embed = raw(Geospatial.embed, EMBED)
+    embed = raw(EMBED)(Geospatial.embed)
 
     @signed
     def embed_many(
@@ -230,7 +230,7 @@ class AsyncGeospatial(AsyncResource):
 class AsyncRawGeospatial(AsyncRawResource):
     """Embed satellite scenes, with each answer as HTTP has it."""
 
-    embed = raw_async(AsyncGeospatial.embed, EMBED)
+    embed = raw_async(EMBED)(AsyncGeospatial.embed)
 
     @signed
     async def embed_many(

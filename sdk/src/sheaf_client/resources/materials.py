@@ -559,8 +559,8 @@ class Materials(SyncResource):
 class RawMaterials(RawResource):
     """Compute energies and forces of atoms, relax and simulate them, with each answer as HTTP has it."""
 
-    compute = raw(Materials.compute, COMPUTE)
-    stream = raw_stream(Materials.stream, COMPUTE)
+    compute = raw(COMPUTE)(Materials.compute)
+    stream = raw_stream(COMPUTE)(Materials.stream)
 
     @signed
     def compute_many(
@@ -583,8 +583,8 @@ class RawMaterials(RawResource):
 
         return self._call_many(COMPUTE, requests, timeout, extra_headers)
 
-    relax = raw(Materials.relax, RELAX)
-    relax_stream = raw_stream(Materials.relax_stream, RELAX)
+    relax = raw(RELAX)(Materials.relax)
+    relax_stream = raw_stream(RELAX)(Materials.relax_stream)
 
     @signed
     def relax_many(
@@ -607,8 +607,8 @@ class RawMaterials(RawResource):
 
         return self._call_many(RELAX, requests, timeout, extra_headers)
 
-    molecular_dynamics = raw(Materials.molecular_dynamics, MOLECULAR_DYNAMICS)
-    molecular_dynamics_stream = raw_stream(Materials.molecular_dynamics_stream, MOLECULAR_DYNAMICS)
+    molecular_dynamics = raw(MOLECULAR_DYNAMICS)(Materials.molecular_dynamics)
+    molecular_dynamics_stream = raw_stream(MOLECULAR_DYNAMICS)(Materials.molecular_dynamics_stream)
 
     @signed
     def molecular_dynamics_many(
@@ -1152,8 +1152,8 @@ class AsyncMaterials(AsyncResource):
 class AsyncRawMaterials(AsyncRawResource):
     """Compute energies and forces of atoms, relax and simulate them, with each answer as HTTP has it."""
 
-    compute = raw_async(AsyncMaterials.compute, COMPUTE)
-    stream = raw_async_stream(AsyncMaterials.stream, COMPUTE)
+    compute = raw_async(COMPUTE)(AsyncMaterials.compute)
+    stream = raw_async_stream(COMPUTE)(AsyncMaterials.stream)
 
     @signed
     async def compute_many(
@@ -1176,8 +1176,8 @@ class AsyncRawMaterials(AsyncRawResource):
 
         return await self._call_many(COMPUTE, requests, timeout, extra_headers)
 
-    relax = raw_async(AsyncMaterials.relax, RELAX)
-    relax_stream = raw_async_stream(AsyncMaterials.relax_stream, RELAX)
+    relax = raw_async(RELAX)(AsyncMaterials.relax)
+    relax_stream = raw_async_stream(RELAX)(AsyncMaterials.relax_stream)
 
     @signed
     async def relax_many(
@@ -1200,8 +1200,8 @@ class AsyncRawMaterials(AsyncRawResource):
 
         return await self._call_many(RELAX, requests, timeout, extra_headers)
 
-    molecular_dynamics = raw_async(AsyncMaterials.molecular_dynamics, MOLECULAR_DYNAMICS)
-    molecular_dynamics_stream = raw_async_stream(AsyncMaterials.molecular_dynamics_stream, MOLECULAR_DYNAMICS)
+    molecular_dynamics = raw_async(MOLECULAR_DYNAMICS)(AsyncMaterials.molecular_dynamics)
+    molecular_dynamics_stream = raw_async_stream(MOLECULAR_DYNAMICS)(AsyncMaterials.molecular_dynamics_stream)
 
     @signed
     async def molecular_dynamics_many(

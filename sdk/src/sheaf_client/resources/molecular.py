@@ -107,7 +107,7 @@ class Molecular(SyncResource):
 class RawMolecular(RawResource):
     """Embed protein sequences, with each answer as HTTP has it."""
 
-    embed = raw(Molecular.embed, EMBED)
+    embed = raw(EMBED)(Molecular.embed)
 
     @signed
     def embed_many(
@@ -213,7 +213,7 @@ class AsyncMolecular(AsyncResource):
 class AsyncRawMolecular(AsyncRawResource):
     """Embed protein sequences, with each answer as HTTP has it."""
 
-    embed = raw_async(AsyncMolecular.embed, EMBED)
+    embed = raw_async(EMBED)(AsyncMolecular.embed)
 
     @signed
     async def embed_many(

@@ -106,7 +106,7 @@ class MultimodalEmbedding(SyncResource):
 class RawMultimodalEmbedding(RawResource):
     """Embed any of several modalities into one space, with each answer as HTTP has it."""
 
-    embed = raw(MultimodalEmbedding.embed, EMBED)
+    embed = raw(EMBED)(MultimodalEmbedding.embed)
 
     @signed
     def embed_many(
@@ -208,7 +208,7 @@ class AsyncMultimodalEmbedding(AsyncResource):
 class AsyncRawMultimodalEmbedding(AsyncRawResource):
     """Embed any of several modalities into one space, with each answer as HTTP has it."""
 
-    embed = raw_async(AsyncMultimodalEmbedding.embed, EMBED)
+    embed = raw_async(EMBED)(AsyncMultimodalEmbedding.embed)
 
     @signed
     async def embed_many(

@@ -232,8 +232,8 @@ class MultimodalGeneration(SyncResource):
 class RawMultimodalGeneration(RawResource):
     """Generate images from images and text, with each answer as HTTP has it."""
 
-    generate = raw(MultimodalGeneration.generate, GENERATE)
-    stream = raw_stream(MultimodalGeneration.stream, GENERATE)
+    generate = raw(GENERATE)(MultimodalGeneration.generate)
+    stream = raw_stream(GENERATE)(MultimodalGeneration.stream)
 
     @signed
     def generate_many(
@@ -457,8 +457,8 @@ class AsyncMultimodalGeneration(AsyncResource):
 class AsyncRawMultimodalGeneration(AsyncRawResource):
     """Generate images from images and text, with each answer as HTTP has it."""
 
-    generate = raw_async(AsyncMultimodalGeneration.generate, GENERATE)
-    stream = raw_async_stream(AsyncMultimodalGeneration.stream, GENERATE)
+    generate = raw_async(GENERATE)(AsyncMultimodalGeneration.generate)
+    stream = raw_async_stream(GENERATE)(AsyncMultimodalGeneration.stream)
 
     @signed
     async def generate_many(

@@ -92,7 +92,7 @@ class OpticalFlow(SyncResource):
 class RawOpticalFlow(RawResource):
     """Estimate motion between frames, with each answer as HTTP has it."""
 
-    estimate = raw(OpticalFlow.estimate, ESTIMATE)
+    estimate = raw(ESTIMATE)(OpticalFlow.estimate)
 
     @signed
     def estimate_many(
@@ -184,7 +184,7 @@ class AsyncOpticalFlow(AsyncResource):
 class AsyncRawOpticalFlow(AsyncRawResource):
     """Estimate motion between frames, with each answer as HTTP has it."""
 
-    estimate = raw_async(AsyncOpticalFlow.estimate, ESTIMATE)
+    estimate = raw_async(ESTIMATE)(AsyncOpticalFlow.estimate)
 
     @signed
     async def estimate_many(

@@ -94,7 +94,7 @@ class PointCloud(SyncResource):
 class RawPointCloud(RawResource):
     """Embed and classify point clouds, with each answer as HTTP has it."""
 
-    infer = raw(PointCloud.infer, INFER)
+    infer = raw(INFER)(PointCloud.infer)
 
     @signed
     def infer_many(
@@ -188,7 +188,7 @@ class AsyncPointCloud(AsyncResource):
 class AsyncRawPointCloud(AsyncRawResource):
     """Embed and classify point clouds, with each answer as HTTP has it."""
 
-    infer = raw_async(AsyncPointCloud.infer, INFER)
+    infer = raw_async(INFER)(AsyncPointCloud.infer)
 
     @signed
     async def infer_many(

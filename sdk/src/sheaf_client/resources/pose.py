@@ -107,7 +107,7 @@ class Pose(SyncResource):
 class RawPose(RawResource):
     """Estimate body poses, with each answer as HTTP has it."""
 
-    estimate = raw(Pose.estimate, ESTIMATE)
+    estimate = raw(ESTIMATE)(Pose.estimate)
 
     @signed
     def estimate_many(
@@ -213,7 +213,7 @@ class AsyncPose(AsyncResource):
 class AsyncRawPose(AsyncRawResource):
     """Estimate body poses, with each answer as HTTP has it."""
 
-    estimate = raw_async(AsyncPose.estimate, ESTIMATE)
+    estimate = raw_async(ESTIMATE)(AsyncPose.estimate)
 
     @signed
     async def estimate_many(

@@ -110,7 +110,7 @@ class ProteinLanguage(SyncResource):
 class RawProteinLanguage(RawResource):
     """Run a protein language model, with each answer as HTTP has it."""
 
-    infer = raw(ProteinLanguage.infer, INFER)
+    infer = raw(INFER)(ProteinLanguage.infer)
 
     @signed
     def infer_many(
@@ -219,7 +219,7 @@ class AsyncProteinLanguage(AsyncResource):
 class AsyncRawProteinLanguage(AsyncRawResource):
     """Run a protein language model, with each answer as HTTP has it."""
 
-    infer = raw_async(AsyncProteinLanguage.infer, INFER)
+    infer = raw_async(INFER)(AsyncProteinLanguage.infer)
 
     @signed
     async def infer_many(

@@ -114,7 +114,7 @@ class Segmentation(SyncResource):
 class RawSegmentation(RawResource):
     """Segment objects in images, with each answer as HTTP has it."""
 
-    segment = raw(Segmentation.segment, SEGMENT)
+    segment = raw(SEGMENT)(Segmentation.segment)
 
     @signed
     def segment_many(
@@ -226,7 +226,7 @@ class AsyncSegmentation(AsyncResource):
 class AsyncRawSegmentation(AsyncRawResource):
     """Segment objects in images, with each answer as HTTP has it."""
 
-    segment = raw_async(AsyncSegmentation.segment, SEGMENT)
+    segment = raw_async(SEGMENT)(AsyncSegmentation.segment)
 
     @signed
     async def segment_many(

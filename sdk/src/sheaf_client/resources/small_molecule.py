@@ -107,7 +107,7 @@ class SmallMolecule(SyncResource):
 class RawSmallMolecule(RawResource):
     """Embed small molecules, with each answer as HTTP has it."""
 
-    embed = raw(SmallMolecule.embed, EMBED)
+    embed = raw(EMBED)(SmallMolecule.embed)
 
     @signed
     def embed_many(
@@ -213,7 +213,7 @@ class AsyncSmallMolecule(AsyncResource):
 class AsyncRawSmallMolecule(AsyncRawResource):
     """Embed small molecules, with each answer as HTTP has it."""
 
-    embed = raw_async(AsyncSmallMolecule.embed, EMBED)
+    embed = raw_async(EMBED)(AsyncSmallMolecule.embed)
 
     @signed
     async def embed_many(

@@ -192,8 +192,8 @@ class Structure(SyncResource):
 class RawStructure(RawResource):
     """Predict protein structures, with each answer as HTTP has it."""
 
-    fold = raw(Structure.fold, FOLD)
-    stream = raw_stream(Structure.stream, FOLD)
+    fold = raw(FOLD)(Structure.fold)
+    stream = raw_stream(FOLD)(Structure.stream)
 
     @signed
     def fold_many(
@@ -381,8 +381,8 @@ class AsyncStructure(AsyncResource):
 class AsyncRawStructure(AsyncRawResource):
     """Predict protein structures, with each answer as HTTP has it."""
 
-    fold = raw_async(AsyncStructure.fold, FOLD)
-    stream = raw_async_stream(AsyncStructure.stream, FOLD)
+    fold = raw_async(FOLD)(AsyncStructure.fold)
+    stream = raw_async_stream(FOLD)(AsyncStructure.stream)
 
     @signed
     async def fold_many(

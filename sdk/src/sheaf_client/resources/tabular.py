@@ -108,7 +108,7 @@ class Tabular(SyncResource):
 class RawTabular(RawResource):
     """Predict labels of table rows, with each answer as HTTP has it."""
 
-    predict = raw(Tabular.predict, PREDICT)
+    predict = raw(PREDICT)(Tabular.predict)
 
     @signed
     def predict_many(
@@ -214,7 +214,7 @@ class AsyncTabular(AsyncResource):
 class AsyncRawTabular(AsyncRawResource):
     """Predict labels of table rows, with each answer as HTTP has it."""
 
-    predict = raw_async(AsyncTabular.predict, PREDICT)
+    predict = raw_async(PREDICT)(AsyncTabular.predict)
 
     @signed
     async def predict_many(

@@ -201,8 +201,8 @@ class TimeSeries(ForecastFrame):
 class RawTimeSeries(RawResource):
     """Forecast time series, with each answer as HTTP has it."""
 
-    forecast = raw(TimeSeries.forecast, FORECAST)
-    stream = raw_stream(TimeSeries.stream, FORECAST)
+    forecast = raw(FORECAST)(TimeSeries.forecast)
+    stream = raw_stream(FORECAST)(TimeSeries.stream)
 
     @signed
     def forecast_many(
@@ -390,8 +390,8 @@ class AsyncTimeSeries(AsyncForecastFrame):
 class AsyncRawTimeSeries(AsyncRawResource):
     """Forecast time series, with each answer as HTTP has it."""
 
-    forecast = raw_async(AsyncTimeSeries.forecast, FORECAST)
-    stream = raw_async_stream(AsyncTimeSeries.stream, FORECAST)
+    forecast = raw_async(FORECAST)(AsyncTimeSeries.forecast)
+    stream = raw_async_stream(FORECAST)(AsyncTimeSeries.stream)
 
     @signed
     async def forecast_many(

@@ -145,8 +145,8 @@ class Tts(SyncResource):
 class RawTts(RawResource):
     """Turn text into speech, with each answer as HTTP has it."""
 
-    synthesize = raw(Tts.synthesize, SYNTHESIZE)
-    stream = raw_stream(Tts.stream, SYNTHESIZE)
+    synthesize = raw(SYNTHESIZE)(Tts.synthesize)
+    stream = raw_stream(SYNTHESIZE)(Tts.stream)
 
     @signed
     def synthesize_many(
@@ -288,8 +288,8 @@ class AsyncTts(AsyncResource):
 class AsyncRawTts(AsyncRawResource):
     """Turn text into speech, with each answer as HTTP has it."""
 
-    synthesize = raw_async(AsyncTts.synthesize, SYNTHESIZE)
-    stream = raw_async_stream(AsyncTts.stream, SYNTHESIZE)
+    synthesize = raw_async(SYNTHESIZE)(AsyncTts.synthesize)
+    stream = raw_async_stream(SYNTHESIZE)(AsyncTts.stream)
 
     @signed
     async def synthesize_many(

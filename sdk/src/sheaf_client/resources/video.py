@@ -146,8 +146,8 @@ class Video(SyncResource):
 class RawVideo(RawResource):
     """Embed and classify video clips, with each answer as HTTP has it."""
 
-    infer = raw(Video.infer, INFER)
-    stream = raw_stream(Video.stream, INFER)
+    infer = raw(INFER)(Video.infer)
+    stream = raw_stream(INFER)(Video.stream)
 
     @signed
     def infer_many(
@@ -289,8 +289,8 @@ class AsyncVideo(AsyncResource):
 class AsyncRawVideo(AsyncRawResource):
     """Embed and classify video clips, with each answer as HTTP has it."""
 
-    infer = raw_async(AsyncVideo.infer, INFER)
-    stream = raw_async_stream(AsyncVideo.stream, INFER)
+    infer = raw_async(INFER)(AsyncVideo.infer)
+    stream = raw_async_stream(INFER)(AsyncVideo.stream)
 
     @signed
     async def infer_many(

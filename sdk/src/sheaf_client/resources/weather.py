@@ -189,8 +189,8 @@ class Weather(SyncResource):
 class RawWeather(RawResource):
     """Forecast the weather, with each answer as HTTP has it."""
 
-    forecast = raw(Weather.forecast, FORECAST)
-    stream = raw_stream(Weather.stream, FORECAST)
+    forecast = raw(FORECAST)(Weather.forecast)
+    stream = raw_stream(FORECAST)(Weather.stream)
 
     @signed
     def forecast_many(
@@ -376,8 +376,8 @@ class AsyncWeather(AsyncResource):
 class AsyncRawWeather(AsyncRawResource):
     """Forecast the weather, with each answer as HTTP has it."""
 
-    forecast = raw_async(AsyncWeather.forecast, FORECAST)
-    stream = raw_async_stream(AsyncWeather.stream, FORECAST)
+    forecast = raw_async(FORECAST)(AsyncWeather.forecast)
+    stream = raw_async_stream(FORECAST)(AsyncWeather.stream)
 
     @signed
     async def forecast_many(
