@@ -32,8 +32,8 @@ from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
-from sheaf_client._binary import MSGPACK_TYPE
 from sheaf_client._exchange import CallOptions, _acceptable, _encode, _read_response
+from sheaf_client._msgpack import MSGPACK_TYPE
 
 BANDS = 4
 FORMS: dict[str, Literal["never", "always"]] = {"JSON": "never", "MessagePack": "always"}

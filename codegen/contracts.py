@@ -133,7 +133,7 @@ def _refs(bundle: Bundle, node: Any, *, params: bool) -> Any:
     for key, value in node.items():
         if key == "$ref":
             if is_alias(bundle.schemas[value]):
-                out |= {"type": "string", "customTypePath": f"sheaf_client.contracts._types.{value}"}
+                out |= {"type": "string", "customTypePath": f"sheaf_client.contracts.types.{value}"}
             else:
                 out[key] = _target(bundle, value)
         elif key == "x-sheaf-default":
@@ -155,7 +155,7 @@ def render_contracts(bundle: Bundle, out: Path) -> None:
         if entry["wire"] != name
     }
     _generate(view(bundle, params=False), [*_MODELS, f"--aliases={json.dumps(renamed)}"], out)
-    (out / "_types.py").write_text(render_aliases(bundle, HEADER), encoding="utf-8")
+    (out / "types.py").write_text(render_aliases(bundle, HEADER), encoding="utf-8")
 
 
 def render_params(bundle: Bundle, out: Path) -> None:

@@ -86,7 +86,7 @@ class Contracts:
             return _ELSEWHERE[word]
         if word in self.bundle.schemas:
             schema = self.bundle.schemas[word]
-            return f"sheaf_client.contracts.{schema.module if word in self.classes else '_types'}"
+            return f"sheaf_client.contracts.{schema.module if word in self.classes else 'types'}"
         if word.endswith("Like") and word.removesuffix("Like") in self.bundle.schemas:
             body = self.bundle.schemas[word.removesuffix("Like")].body
             if "x-sheaf-type" in body:

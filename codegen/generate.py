@@ -36,6 +36,7 @@ REPOSITORY = Path(__file__).parent.parent
 #: Folders and files that belong to the generator alone.
 OWNED = (
     SDK / "contracts",
+    SDK / "operations",
     SDK / "params",
     SDK / "resources",
     SDK / "errors",
@@ -74,8 +75,10 @@ def generate(schema: Path, tree: Path, *, typescript: bool = True) -> None:
         environment, "errors.py", tree / SDK / "errors/__init__.py", problems=problems, faults=bundle.faults
     )
     _render(environment, "retries.py", tree / SDK / "errors/_retries.py", retries=bundle.retries)
+    _render(environment, "operations_init.py", tree / SDK / "operations/__init__.py", resources=resources)
     _render(environment, "resources_init.py", tree / SDK / "resources/__init__.py", resources=resources)
     for resource in resources:
+        _render(environment, "operation.py", tree / SDK / f"operations/{resource.name}.py", r=resource)
         _render(environment, "resource.py", tree / SDK / f"resources/{resource.name}.py", r=resource)
     _render_api(environment, bundle, tree / SERVER / "api")
 
@@ -109,7 +112,7 @@ def _render_api(environment: jinja2.Environment, bundle: Bundle, folder: Path) -
         imports: dict[str, list[str]] = {}
         for name in sorted(names):
             schema = bundle.schemas[name]
-            source = "_types" if is_alias(schema) else schema.module
+            source = "types" if is_alias(schema) else schema.module
             imports.setdefault(f"sheaf_client.contracts.{source}", []).append(name)
         _render(
             environment, "api.py", folder / f"{module}.py", module=module, imports=imports, all=sorted(names)

@@ -64,6 +64,8 @@ class Resource:
     class_name: str
     summary: str
     endpoints: tuple[Endpoint, ...]
+    #: Module → names that its operations and its signatures mention.
+    contracts: tuple[tuple[str, tuple[str, ...]], ...]
     imports: tuple[tuple[str, tuple[str, ...]], ...]
     extends: str | None
 
@@ -111,7 +113,8 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
                 )
             )
         endpoints.sort(key=lambda endpoint: names.index(endpoint.name))
-        used = {n for e in endpoints for n in (e.request, e.response, e.progress, e.whole.type or "")}
+        used = {n for e in endpoints for n in (e.request, e.response, e.progress)}
+        shown = {t for e in endpoints for t in (e.whole.type or "", *(field.type for field in e.fields))}
         resources.append(
             Resource(
                 name=task.resource,
@@ -120,7 +123,8 @@ def collect_resources(bundle: Bundle, document: JSON, contracts: Path, view: Pat
                 summary=task.summary,
                 endpoints=tuple(endpoints),
                 extends=task.extends,
-                imports=classes.imports([*used, *(f.type for e in endpoints for f in e.fields)]),
+                contracts=classes.imports(used),
+                imports=classes.imports(used | shown),
             )
         )
     return resources

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 
 from sheaf_client import SheafError
-from sheaf_client._binary import pack
 from sheaf_client._http import HTTPTransport
+from sheaf_client._msgpack import pack
 from sheaf_client._transport import Call, CallOptions, ManyCall
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import BY_CODE

@@ -30,7 +30,7 @@ from jsonschema import Draft202012Validator
 
 from sheaf.contract.operations import names_of
 from sheaf.embedded import EmbeddedServer
-from sheaf_client._binary import unpack, validate_unpacked
+from sheaf_client._msgpack import unpack, validate_unpacked
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import BY_CODE, FAULT_CODES

@@ -24,8 +24,8 @@ from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
 from sheaf.http.nesting import count_msgpack
 from sheaf_client import Sheaf
-from sheaf_client._binary import MSGPACK_TYPE
 from sheaf_client._faults import MAX_FAULTS
+from sheaf_client._msgpack import MSGPACK_TYPE
 from sheaf_client.errors import InvalidRequestError
 from tests.attack.floods import floods
 from tests.contract.echo import name_of

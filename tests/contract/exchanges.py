@@ -19,7 +19,7 @@ from hypothesis import Phase, given, settings
 from pydantic import ValidationError
 
 from sheaf.contract.operations import all_operations
-from sheaf_client._binary import each
+from sheaf_client._binary_fields import each
 from sheaf_client._faults import faults_of
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest, BaseResponse

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sheaf_client._base import Model
-from sheaf_client._binary import holders
+from sheaf_client._msgpack import holders
 from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
 from tests.contract.values import JSON, SPARE, WANTED, Builder, T, resolved, schemas, sizes

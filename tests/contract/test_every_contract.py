@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from sheaf_client import AsyncSheaf, ResultEvent, Sheaf
-from sheaf_client._binary import MSGPACK_TYPE, unpack, validate_unpacked
+from sheaf_client._msgpack import MSGPACK_TYPE, unpack, validate_unpacked
 from sheaf_client.errors import InvalidRequestError
 from tests.contract.echo import EchoBackend, specs
 from tests.contract.exchanges import (

@@ -17,7 +17,7 @@ from sheaf.cache import CacheConfig
 from sheaf.contract.operations import all_operations
 from sheaf.engine.cache import AnswerCache, request_key
 from sheaf.spec import ModelSpec
-from sheaf_client._binary import pack
+from sheaf_client._msgpack import pack
 from tests.backends import Echo
 from tests.conftest import MakeRequest
 from tests.contract.echo import EchoBackend

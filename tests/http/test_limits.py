@@ -24,7 +24,7 @@ from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
 from sheaf.http.nesting import count_msgpack, is_json_deeper
 from sheaf.spec import ModelSpec
-from sheaf_client._binary import BinaryField, each
+from sheaf_client._binary_fields import BinaryField, each
 from tests.contract.echo import EchoBackend
 from tests.contract.files import encoded, wav
 from tests.http.conftest import GOOD, Serve

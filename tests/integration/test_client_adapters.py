@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sheaf.embedded import EmbeddedServer
-from sheaf_client import AdaptersNotTakenError, AsyncSheaf, Sheaf
+from sheaf_client import AdaptersNotSupportedError, AsyncSheaf, Sheaf
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.time_series import TimeSeriesRequest
 from sheaf_client.errors import InvalidRequestError
@@ -160,11 +160,11 @@ def test_operations_without_adapters_say_so(client: Sheaf) -> None:
         lambda: selecting.time_series.forecast_many([request]),
         lambda: selecting.time_series.stream(**PLAIN),
     ):
-        with pytest.raises(AdaptersNotTakenError, match=r"time_series\.forecast takes no .* ink@0\.5"):
+        with pytest.raises(AdaptersNotSupportedError, match=r"time_series\.forecast takes no .* ink@0\.5"):
             call()
     assert told(selecting.with_adapters().time_series.forecast(request)) == digest(request)
     assert [model.name for model in selecting.models.list()] == [model.name for model in client.models.list()]
-    error = AdaptersNotTakenError("no")
+    error = AdaptersNotSupportedError("no")
     assert str(pickle.loads(pickle.dumps(error))) == "no"  # noqa: S301 - our own bytes
 
 
@@ -208,7 +208,7 @@ def test_a_selection_of_something_else_is_refused_by_its_type() -> None:
 
 
 SCRIPT = """
-import { AdaptersNotTakenError, Sheaf } from "%s";
+import { AdaptersNotSupportedError, Sheaf } from "%s";
 
 const [, , resource, operation, given] = process.argv;
 const request = JSON.parse(given);
@@ -221,7 +221,7 @@ const found = [
 ];
 const other = { model: "time_series", history: [1], horizon: 1, frequency: "1h" };
 const error = await client.timeSeries.forecast(other).catch((error) => error);
-console.log(JSON.stringify({ found, refused: error instanceof AdaptersNotTakenError && error.message }));
+console.log(JSON.stringify({ found, refused: error instanceof AdaptersNotSupportedError && error.message }));
 """
 
 

@@ -20,7 +20,7 @@ from sheaf_client import (
     Sheaf,
     UnknownEvent,
 )
-from sheaf_client._binary import pack
+from sheaf_client._msgpack import pack
 from sheaf_client.contracts.time_series import TimeSeriesResponse
 from sheaf_client.errors import InternalServerError, InvalidRequestError, OverloadedError
 from tests.integration.scripted import ANSWER, CALL, ID, answers, scripted

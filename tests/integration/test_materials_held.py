@@ -21,7 +21,7 @@ from sheaf import ModelSpec
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf.backends.mace import MACEBackend
 from sheaf_client import Sheaf
-from sheaf_client.resources.materials import MOLECULAR_DYNAMICS, RELAX
+from sheaf_client.operations.materials import MOLECULAR_DYNAMICS, RELAX
 from tests.integration.chronos_cases import fault_of
 from tests.integration.materials_cases import assert_close, shaken
 from tests.materials_checkpoints import make_mace

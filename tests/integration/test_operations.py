@@ -31,7 +31,7 @@ from sheaf.contract.decoding import decode_line
 from sheaf.contract.outcomes import read_response
 from sheaf.spec import ModelSpec
 from sheaf_client import ResultEvent, Sheaf
-from sheaf_client._binary import MSGPACK_TYPE, pack
+from sheaf_client._msgpack import MSGPACK_TYPE, pack
 from sheaf_client.errors import InvalidRequestError
 from tests.contract.targets import TARGETS
 

@@ -14,9 +14,12 @@ from sheaf.api.time_series import FeatureRef, Frequency, OutputMode, TimeSeriesR
 from sheaf.api.weather import WeatherProgress, WeatherRequest, WeatherResponse
 from sheaf_client import (
     AsyncSheaf,
+    AsyncStream,
     ConnectionFailedError,
     ProblemError,
     ProgressEvent,
+    RawResponse,
+    RawStream,
     ResultEvent,
     Sheaf,
     SheafError,
@@ -170,6 +173,27 @@ async def heard(client: AsyncSheaf, request: WeatherRequest) -> None:
     raw = Sheaf().with_raw_response.weather.stream(request)
     assert_type(raw.parse(), Stream[WeatherResponse, WeatherProgress])
     print(plain.final().mean)
+
+
+def raw_answers(client: Sheaf, request: TimeSeriesRequest) -> int:
+    raw = client.with_raw_response.time_series
+    answer = raw.forecast(model="chronos", history=[1.0], horizon=1, frequency="1h", timeout=3)
+    assert_type(answer, RawResponse[TimeSeriesResponse])
+    assert_type(answer.parse(), TimeSeriesResponse)
+    assert_type(raw.forecast(request), RawResponse[TimeSeriesResponse])
+    many = raw.forecast_many([request], timeout=1)
+    assert_type(many.parse(), list[TimeSeriesResponse | ProblemError])
+    with raw.stream(request) as stream:
+        assert_type(stream, RawStream[TimeSeriesResponse, ProgressEvent])
+        return answer.http_response.status_code + len(list(stream.iter_bytes()))
+
+
+async def raw_answers_awaited(client: AsyncSheaf, request: TimeSeriesRequest) -> None:
+    raw = client.with_raw_response.time_series
+    assert_type(await raw.forecast(history=[1.0], horizon=1, frequency="1h"), RawResponse[TimeSeriesResponse])
+    assert_type((await raw.forecast_many([request])).parse(), list[TimeSeriesResponse | ProblemError])
+    async with raw.stream(request) as stream:
+        assert_type(stream.parse(), AsyncStream[TimeSeriesResponse, ProgressEvent])
 
 
 def errors(client: Sheaf) -> float:

@@ -41,6 +41,17 @@ def calls(client: Sheaf, request: TimeSeriesRequest, other: object) -> None:
     TimeSeriesRequest(model_name="ets", history=history, horizon=1, frequency="1h")  # wrong: an array
 
 
+def raw_answers(client: Sheaf, request: TimeSeriesRequest) -> None:
+    raw = client.with_raw_response.time_series
+    raw.forecast(history=[1.0], frequency="1h")  # wrong: no horizon
+    raw.forecast(history=[1.0], horizn=1, frequency="1h")  # wrong: no such keyword
+    raw.forecast(request, horizon=1)  # wrong: a request and keywords
+    raw.forecast(request).mean  # noqa: B018  # wrong: not parsed
+    raw.forecast_many(request)  # wrong: one request for many
+    raw.stream(history=[1.0], frequency="1h")  # wrong: no horizon
+    print(raw.forecast_many([request]).parse().mean)  # wrong: a list
+
+
 def events(client: Sheaf, request: TimeSeriesRequest) -> None:
     for event in client.time_series.stream(request):
         if isinstance(event, ProgressEvent):

@@ -18,9 +18,9 @@ import xarray as xr
 from sheaf_client._inputs import as_body, plain
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import InvalidRequestError
-from sheaf_client.resources.point_cloud import INFER as INFER_POINTS
-from sheaf_client.resources.tabular import PREDICT
-from sheaf_client.resources.time_series import FORECAST
+from sheaf_client.operations.point_cloud import INFER as INFER_POINTS
+from sheaf_client.operations.tabular import PREDICT
+from sheaf_client.operations.time_series import FORECAST
 from tests.unit.built import build
 
 
@@ -178,7 +178,7 @@ def test_unknown_keywords_are_left_to_the_contract() -> None:
 
 def test_nothing_is_imported_to_recognise_what_is_not_there() -> None:
     code = (
-        "import sys; from sheaf_client.resources.time_series import FORECAST\n"
+        "import sys; from sheaf_client.operations.time_series import FORECAST\n"
         "from sheaf_client._resource import build_request\n"
         "build_request(FORECAST, 'm', dict(history=[1.0], horizon=1, frequency='1h'))\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"

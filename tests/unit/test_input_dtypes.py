@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sheaf_client.errors import InvalidRequestError
-from sheaf_client.resources.tabular import PREDICT
+from sheaf_client.operations.tabular import PREDICT
 from tests.unit.built import build
 
 LIBRARIES: dict[str, Any] = {

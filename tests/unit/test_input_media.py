@@ -14,10 +14,10 @@ from PIL import Image
 
 from sheaf_client._inputs.media import png_bytes
 from sheaf_client.errors import InvalidRequestError
-from sheaf_client.resources.audio import TRANSCRIBE
-from sheaf_client.resources.depth import ESTIMATE
-from sheaf_client.resources.embedding import EMBED as EMBED_TEXTS
-from sheaf_client.resources.video import INFER as INFER_VIDEO
+from sheaf_client.operations.audio import TRANSCRIBE
+from sheaf_client.operations.depth import ESTIMATE
+from sheaf_client.operations.embedding import EMBED as EMBED_TEXTS
+from sheaf_client.operations.video import INFER as INFER_VIDEO
 from tests.unit.built import build, taken
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

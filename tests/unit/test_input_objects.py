@@ -20,14 +20,14 @@ from rdkit import Chem
 
 from sheaf_client._inputs import expand
 from sheaf_client._operation import Operation
-from sheaf_client.resources.depth import ESTIMATE
-from sheaf_client.resources.materials import COMPUTE
-from sheaf_client.resources.molecular import EMBED as EMBED_PROTEINS
-from sheaf_client.resources.optical_flow import ESTIMATE as ESTIMATE_FLOW
-from sheaf_client.resources.small_molecule import EMBED as EMBED_SMILES
-from sheaf_client.resources.structure import FOLD
-from sheaf_client.resources.time_series import FORECAST
-from sheaf_client.resources.weather import FORECAST as FORECAST_WEATHER
+from sheaf_client.operations.depth import ESTIMATE
+from sheaf_client.operations.materials import COMPUTE
+from sheaf_client.operations.molecular import EMBED as EMBED_PROTEINS
+from sheaf_client.operations.optical_flow import ESTIMATE as ESTIMATE_FLOW
+from sheaf_client.operations.small_molecule import EMBED as EMBED_SMILES
+from sheaf_client.operations.structure import FOLD
+from sheaf_client.operations.time_series import FORECAST
+from sheaf_client.operations.weather import FORECAST as FORECAST_WEATHER
 from tests.unit.built import build, taken
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

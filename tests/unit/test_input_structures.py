@@ -28,7 +28,7 @@ from pymatgen.core import Element, IStructure, Lattice, Molecule, Structure
 from sheaf_client._inputs import expand
 from sheaf_client._operation import Operation
 from sheaf_client.errors import InvalidRequestError
-from sheaf_client.resources.materials import COMPUTE, MOLECULAR_DYNAMICS, RELAX
+from sheaf_client.operations.materials import COMPUTE, MOLECULAR_DYNAMICS, RELAX
 from tests.unit.built import build, taken
 
 Array = np.ndarray[Any, Any]

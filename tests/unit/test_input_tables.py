@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from sheaf_client.errors import InvalidRequestError
-from sheaf_client.resources.tabular import PREDICT
+from sheaf_client.operations.tabular import PREDICT
 from tests.unit.built import build
 
 COLUMNS = {"age": [31.0, 47.0], "city": ["Rome", "Oslo"], "income": [1.5, None]}

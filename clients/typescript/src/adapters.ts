@@ -1,5 +1,5 @@
 /** The LoRA adapters that a client selects for calls that name none of their own: `sketch@0.8`, `ink`. */
-import { AdaptersNotTakenError, ArgumentError } from './errors.js';
+import { AdaptersNotSupportedError, ArgumentError } from './errors.js';
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
 
@@ -34,7 +34,7 @@ export class Adapters {
   complete(operation: Taker, given: Record<string, unknown>): Record<string, unknown> {
     if (this.#adapters.length === 0) return given;
     if (!operation.takesAdapters) {
-      throw new AdaptersNotTakenError(
+      throw new AdaptersNotSupportedError(
         `${operation.name} takes no adapters, and this client selects ${this}; ` +
           'call it on a client without them: client.withAdapters()',
       );

@@ -52,22 +52,22 @@ type Eithers<T, Key extends keyof T> = (
   : never;
 
 /** A contract's type as callers may write its values. */
-export type Accepts<T> = T extends Bytes
+export type ValueInput<T> = T extends Bytes
   ? T | string
   : T extends Date
     ? T
     : T extends (infer Item)[]
-      ? Accepts<Item>[] | (number extends Item ? NumberArray : never)
+      ? ValueInput<Item>[] | (number extends Item ? NumberArray : never)
       : T extends object
-        ? AcceptsMembers<T>
+        ? MembersInput<T>
         : T;
 
-type AcceptsMembers<T> = string extends keyof T
-  ? { [Key in keyof T]: Accepts<T[Key]> }
-  : { [Key in keyof T as Exclude<Key, BinaryKey<T>>]: Accepts<T[Key]> } & Eithers<T, BinaryKey<T>>;
+type MembersInput<T> = string extends keyof T
+  ? { [Key in keyof T]: ValueInput<T[Key]> }
+  : { [Key in keyof T as Exclude<Key, BinaryKey<T>>]: ValueInput<T[Key]> } & Eithers<T, BinaryKey<T>>;
 
 /** A request as a caller writes it: `model` names the deployed model, the client fills in the rest. */
-export type Call<Q extends BaseRequest> = Accepts<Omit<Q, Constant | 'model_name'>> & Partial<
+export type RequestInput<Q extends BaseRequest> = ValueInput<Omit<Q, Constant | 'model_name'>> & Partial<
   Pick<Q, Constant & keyof Q>
 > & {
   /** Name of the deployed model; the client's `model` when absent. */

@@ -1,6 +1,6 @@
 /** The client: one object that knows where the server is, with a resource per model type. */
 import { Adapters } from './adapters.js';
-import { answer, type Answer } from './answer.js';
+import { answer, type APIPromise } from './answer.js';
 import {
   readAnswerBytes,
   readBaseUrl,
@@ -121,7 +121,7 @@ export class Sheaf extends Resources {
    * the others are 1. The last `@` counts.
    *
    * A call that has `adapters` of its own keeps them. Other operations than those with `adapters` reject with an
-   * `AdaptersNotTakenError`.
+   * `AdaptersNotSupportedError`.
    *
    * ```ts
    * const image = await client.withAdapters('sketch@0.8', 'ink').diffusion.generate({ prompt: 'a lighthouse' });
@@ -156,7 +156,7 @@ export class Models {
   }
 
   /** One entry a model, in order of their names. */
-  list(options?: CallOptions): Answer<ModelInfo[]> {
+  list(options?: CallOptions): APIPromise<ModelInfo[]> {
     const list = async () => {
       const { data, response } = await this.#transport.send({ path: '/models', requestId: newId() }, options);
       return { data: conform({ name: 'ModelList', schema: zModelList }, data).models, response };

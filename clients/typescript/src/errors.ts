@@ -17,7 +17,11 @@ export class SheafError extends Error {
 export class ArgumentError extends SheafError {}
 
 /** The client selects LoRA adapters, and the operation that was called takes none. */
-export class AdaptersNotTakenError extends SheafError {}
+export class AdaptersNotSupportedError extends SheafError {}
+/** @deprecated `AdaptersNotSupportedError` */
+export const AdaptersNotTakenError = AdaptersNotSupportedError;
+/** @deprecated `AdaptersNotSupportedError` */
+export type AdaptersNotTakenError = AdaptersNotSupportedError;
 
 /** No answer came: the server could not be reached, or the connection broke. */
 export class TransportError extends SheafError {

@@ -1,6 +1,6 @@
 /** The public names of the client. */
-export type { Answer, Answered } from './answer.js';
-export type { Accepts, Call, NumberArray } from './call.js';
+export type { APIPromise, WithResponse } from './answer.js';
+export type { NumberArray, RequestInput, ValueInput } from './call.js';
 export { Sheaf, type SheafOptions } from './client.js';
 export type { BinaryBodies } from './content.js';
 export * from './errors.js';
@@ -9,4 +9,5 @@ export type * from './generated/types.gen.js';
 export type { Log, LogEntry } from './logging.js';
 export { fromProblem } from './problem.js';
 export { Stream, type ResultEvent, type StreamEvent } from './streaming.js';
+export type { Accepts, Answer, Answered, Call } from './renamed.js';
 export type { CallOptions, Middleware } from './transport.js';

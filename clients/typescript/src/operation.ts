@@ -3,8 +3,8 @@
  * held to the contract.
  */
 import { Adapters } from './adapters.js';
-import { answer, type Answer, type Answered } from './answer.js';
-import { fromCall, type Call } from './call.js';
+import { answer, type APIPromise, type WithResponse } from './answer.js';
+import { fromCall, type RequestInput } from './call.js';
 import { EVENT_STREAM, JSON_TYPE, mediaOf, PACKED_OR_JSON, toContent, type BinaryBodies } from './content.js';
 import { conform, conformOpen, inspect, placesOf, type Contract } from './contract.js';
 import { BadResponseError, ProblemError } from './errors.js';
@@ -67,10 +67,10 @@ export class Caller {
 
   call<Q extends BaseRequest, A>(
     operation: Operation<Q, A>,
-    request: Call<Q>,
+    request: RequestInput<Q>,
     options?: CallOptions,
-  ): Answer<A> {
-    const run = async (): Promise<Answered<A>> => {
+  ): APIPromise<A> {
+    const run = async (): Promise<WithResponse<A>> => {
       const ready = await this.#prepare(operation, request);
       const exchange = this.#exchange(operation, operation.path, ready);
       const { data, response } = await this.#transport.send(exchange, options);
@@ -81,7 +81,7 @@ export class Caller {
 
   async callMany<Q extends BaseRequest, A>(
     operation: Operation<Q, A>,
-    requests: Call<Q>[],
+    requests: RequestInput<Q>[],
     options?: CallOptions,
   ): Promise<(A | ProblemError)[]> {
     const all = await Promise.all(requests.map((request) => this.#attempt(operation, request)));
@@ -106,7 +106,7 @@ export class Caller {
 
   stream<Q extends BaseRequest, A, P extends ProgressEvent>(
     operation: Operation<Q, A, P>,
-    request: Call<Q>,
+    request: RequestInput<Q>,
     options: CallOptions = {},
   ): Stream<A, P> {
     let requestId = '';
@@ -135,7 +135,7 @@ export class Caller {
   /** A request that is ready to be sent, or what is wrong with it. */
   async #attempt<Q extends BaseRequest>(
     operation: Operation<Q, unknown>,
-    request: Call<Q>,
+    request: RequestInput<Q>,
   ): Promise<Ready | InvalidRequestError> {
     try {
       return await this.#prepare(operation, request);
@@ -145,8 +145,8 @@ export class Caller {
     }
   }
 
-  async #prepare<Q extends BaseRequest>(operation: Operation<Q, unknown>, request: Call<Q>): Promise<Ready> {
-    const { model: named, model_name: wireNamed, ...fields } = request as Call<BaseRequest>;
+  async #prepare<Q extends BaseRequest>(operation: Operation<Q, unknown>, request: RequestInput<Q>): Promise<Ready> {
+    const { model: named, model_name: wireNamed, ...fields } = request as RequestInput<BaseRequest>;
     // Null is no name, yet it was given: it is refused as it would be by the server.
     const model = [named, wireNamed, this.#model].find((name) => name !== undefined);
     const { name } = operation.request;

@@ -2,7 +2,7 @@
  * Carries one exchange over fetch: headers, a deadline over all attempts, retries, middleware and the log.
  * Nothing here knows what a model is.
  */
-import type { Answered } from './answer.js';
+import type { WithResponse } from './answer.js';
 import { LONGEST_TIMEOUT, readHeaders, readOptions, readRetries } from './arguments.js';
 import { readBody } from './body.js';
 import { fromContent, JSON_TYPE, type Content } from './content.js';
@@ -76,7 +76,7 @@ export class Transport {
   }
 
   /** Send an exchange and read its answer. */
-  async send(exchange: Exchange, options: CallOptions = {}): Promise<Answered<unknown>> {
+  async send(exchange: Exchange, options: CallOptions = {}): Promise<WithResponse<unknown>> {
     const deadline = this.deadline(options);
     try {
       const response = await this.open(exchange, options, deadline);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { AdaptersNotTakenError, Sheaf, SheafError } from '../src/index.js';
+import { AdaptersNotSupportedError, Sheaf, SheafError } from '../src/index.js';
 import { OPERATIONS } from '../src/generated/resources.gen.js';
 import { PNG } from './png.js';
 import { events, json, serve, type Answer, type Received } from './server.js';
@@ -70,7 +70,7 @@ describe('a client with adapters', () => {
     const client = new Sheaf({ baseUrl: url }).withAdapters('ink@0.5');
     const forecast = { model: 'm', history: [1], horizon: 1, frequency: '1h' as const };
     const refused = (error: unknown) =>
-      error instanceof AdaptersNotTakenError &&
+      error instanceof AdaptersNotSupportedError &&
       error.message.startsWith('time_series.forecast takes no adapters, and this client selects ink@0.5;');
     await assert.rejects(client.timeSeries.forecast(forecast), refused);
     await assert.rejects(client.timeSeries.forecastMany([forecast]), refused);

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sheaf_client._client import AsyncSheaf, Sheaf
-    from sheaf_client._errors import (
+    from sheaf_client._middleware import AsyncMiddleware, Middleware, Send
+    from sheaf_client._raw import AsyncRawStream, RawResponse, RawStream
+    from sheaf_client._streaming import AsyncStream, ResultEvent, Stream, UnknownEvent
+    from sheaf_client.contracts.events import ProgressEvent
+    from sheaf_client.errors import (
+        AdaptersNotSupportedError,
         AdaptersNotTakenError,
         ArgumentError,
         BadResponseError,
@@ -23,42 +28,43 @@ if TYPE_CHECKING:
         SheafError,
         TransportError,
     )
-    from sheaf_client._middleware import AsyncMiddleware, Middleware, Send
-    from sheaf_client._raw import RawResponse
-    from sheaf_client._streaming import AsyncStream, ResultEvent, Stream, UnknownEvent
-    from sheaf_client.contracts.events import ProgressEvent
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AdaptersNotTakenError": "_errors",
-    "ArgumentError": "_errors",
+    "AdaptersNotSupportedError": "errors",
+    "AdaptersNotTakenError": "errors",
+    "ArgumentError": "errors",
     "AsyncMiddleware": "_middleware",
+    "AsyncRawStream": "_raw",
     "AsyncSheaf": "_client",
     "AsyncStream": "_streaming",
-    "BadResponseError": "_errors",
-    "CallTimeoutError": "_errors",
-    "ClientClosedError": "_errors",
-    "ConnectionFailedError": "_errors",
-    "ForkedError": "_errors",
-    "InvalidFrameError": "_errors",
+    "BadResponseError": "errors",
+    "CallTimeoutError": "errors",
+    "ClientClosedError": "errors",
+    "ConnectionFailedError": "errors",
+    "ForkedError": "errors",
+    "InvalidFrameError": "errors",
     "Middleware": "_middleware",
-    "ProblemError": "_errors",
+    "ProblemError": "errors",
     "ProgressEvent": "contracts.events",
     "RawResponse": "_raw",
+    "RawStream": "_raw",
     "ResultEvent": "_streaming",
     "Send": "_middleware",
     "Sheaf": "_client",
-    "SheafError": "_errors",
+    "SheafError": "errors",
     "Stream": "_streaming",
-    "TransportError": "_errors",
+    "TransportError": "errors",
     "UnknownEvent": "_streaming",
 }
 
 __all__ = [
+    "AdaptersNotSupportedError",
     "AdaptersNotTakenError",
     "ArgumentError",
     "AsyncMiddleware",
+    "AsyncRawStream",
     "AsyncSheaf",
     "AsyncStream",
     "BadResponseError",
@@ -71,6 +77,7 @@ __all__ = [
     "ProblemError",
     "ProgressEvent",
     "RawResponse",
+    "RawStream",
     "ResultEvent",
     "Send",
     "Sheaf",

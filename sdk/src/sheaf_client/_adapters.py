@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sheaf_client._errors import AdaptersNotTakenError, ArgumentError
+from sheaf_client._errors import AdaptersNotSupportedError, ArgumentError
 from sheaf_client._operation import Operation
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -42,12 +42,12 @@ class Adapters:
         """What a call of `operation` lacks of `adapters` and `adapter_weights`, having the fields `given`.
 
         Raises:
-            AdaptersNotTakenError: The operation takes no adapters.
+            AdaptersNotSupportedError: The operation takes no adapters.
         """
         if not self.names:
             return {}
         if not operation.takes_adapters:
-            raise AdaptersNotTakenError(
+            raise AdaptersNotSupportedError(
                 f"{operation.model_type}.{operation.name} takes no adapters, and this client selects {self}; "
                 "call it on a client without them: client.with_adapters()"
             )

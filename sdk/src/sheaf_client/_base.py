@@ -8,7 +8,8 @@ from typing import Any, ClassVar, cast
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from sheaf_client._binary import BinaryField, base64_of, binary_equal, read_table, shape_tensors
+from sheaf_client._binary import base64_of, binary_equal, shape_tensors
+from sheaf_client._binary_fields import BinaryField, read_table
 from sheaf_client._bounded import stop_at_first
 from sheaf_client._rules import Rule, breaches, compile_rules
 

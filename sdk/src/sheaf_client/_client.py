@@ -18,7 +18,8 @@ from sheaf_client._arguments import (
 from sheaf_client._errors import ArgumentError
 from sheaf_client._middleware import log_as_told
 from sheaf_client._settings import DEFAULT_ANSWER_BYTES, DEFAULT_TIMEOUT, ClientSettings, Settings
-from sheaf_client._transport import AsyncTransport, CallOptions, Transport
+from sheaf_client._signatures import signed
+from sheaf_client._transport import AsyncTransport, CallOptions, Transport, no_raw_responses
 from sheaf_client.resources import AsyncRawResources, AsyncResources, RawResources, Resources
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class _Client:
         """The options of one call: the client's, with the call's own over them."""
         return self._settings.call(timeout, headers)
 
+    @signed
     def with_options(self, **changes: Unpack[ClientSettings]) -> Self:
         """The same client, over the same connections, with other settings.
 
@@ -68,7 +70,7 @@ class _Client:
             sketched.diffusion.generate(prompt="a lighthouse")
 
         A call or a contract that has `adapters` of its own keeps them. Other operations than those with
-        `adapters` raise `AdaptersNotTakenError`.
+        `adapters` raise `AdaptersNotSupportedError`.
 
         Args:
             adapters: Names as the deployment has them, `name` or `name@weight`, in place of those that this
@@ -80,10 +82,9 @@ class _Client:
         """
         return self.with_options(adapters=adapters)
 
-    def _raw(self) -> Self:
+    def _check_raw(self) -> None:
         if not self.transport.over_http:
-            raise ArgumentError("a local client has no raw responses: nothing goes over HTTP")
-        return self._make(self.transport, self._target, replace(self._settings, raw=True))
+            raise no_raw_responses()
 
     @classmethod
     def _make(cls, transport: Any, target: str, settings: Settings) -> Self:
@@ -200,6 +201,7 @@ class Sheaf(_Client, Resources):
         self._connect(HTTPTransport, base_url, http_client, httpx.Client)
 
     @classmethod
+    @signed
     def local(
         cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Unpack[ClientSettings]
     ) -> Self:
@@ -217,6 +219,7 @@ class Sheaf(_Client, Resources):
         return cls._make(LocalTransport(held, own=True), repr(held), chosen)
 
     @classmethod
+    @signed
     def asgi(cls, app: ASGIApp, **settings: Unpack[ClientSettings]) -> Self:
         """A client of an ASGI app in this process: all of HTTP but the socket."""
         import httpx
@@ -233,7 +236,8 @@ class Sheaf(_Client, Resources):
     @cached_property
     def with_raw_response(self) -> RawResources:
         """The same operations, each answered by a `RawResponse`: status, headers, body, and `parse()`."""
-        return RawResources(self._raw())
+        self._check_raw()
+        return RawResources(self)
 
     @cached_property
     def models(self) -> Models:
@@ -297,6 +301,7 @@ class AsyncSheaf(_Client, AsyncResources):
         self._connect(AsyncHTTPTransport, base_url, http_client, httpx.AsyncClient)
 
     @classmethod
+    @signed
     def local(
         cls, models: Iterable[ModelSpec | str] | ModelSpec | str, **settings: Unpack[ClientSettings]
     ) -> Self:
@@ -309,6 +314,7 @@ class AsyncSheaf(_Client, AsyncResources):
         return cls._make(AsyncLocalTransport(held, own=True), repr(held), chosen)
 
     @classmethod
+    @signed
     def asgi(cls, app: ASGIApp, **settings: Unpack[ClientSettings]) -> Self:
         """A client of an ASGI app in this process and event loop."""
         import httpx
@@ -325,7 +331,8 @@ class AsyncSheaf(_Client, AsyncResources):
     @cached_property
     def with_raw_response(self) -> AsyncRawResources:
         """The same operations, each answered by a `RawResponse`: status, headers, body, and `parse()`."""
-        return AsyncRawResources(self._raw())
+        self._check_raw()
+        return AsyncRawResources(self)
 
     @cached_property
     def models(self) -> AsyncModels:

@@ -1,4 +1,4 @@
-"""The roots of the exception tree; one class per problem code is generated into `errors/`.
+"""The roots of the exception tree; one class per problem code is generated into `errors/`, their public home.
 
 The engine, every host and every client raise the same classes, so an error reads the same wherever the
 model runs. Constructing one needs nothing beyond the standard library.
@@ -42,9 +42,12 @@ class ArgumentError(SheafError, ValueError, TypeError):
     """An argument of a client or of a call that cannot be used; the text says which, and shows no secret."""
 
 
-class AdaptersNotTakenError(SheafError, TypeError):
+class AdaptersNotSupportedError(SheafError, TypeError):
     """The client selects LoRA adapters, and the operation that was called takes none."""
 
+
+#: Its name until 0.2.
+AdaptersNotTakenError = AdaptersNotSupportedError
 
 #: Most faults that the text of an error shows.
 _MAX_FAULTS = 20
@@ -150,8 +153,6 @@ class ProblemError(SheafError):
     @staticmethod
     def from_problem(problem: Problem) -> ProblemError:
         """The exception for a problem document; an unknown code keeps the nearest class by status."""
-        from sheaf_client.errors import BY_CODE
-
         kind = BY_CODE.get(problem.code) or _nearest(BY_CODE.values(), problem.status)
         return kind(
             problem.detail,
@@ -159,6 +160,10 @@ class ProblemError(SheafError):
             request_id=problem.request_id,
             retry_after=problem.retry_after,
         )
+
+
+#: The class of each problem code: `sheaf_client.errors` fills it in, where those classes are.
+BY_CODE: dict[str, type[ProblemError]] = {}
 
 
 def _nearest(kinds: Any, status: int) -> type[ProblemError]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 import httpx
@@ -20,17 +20,9 @@ import pydantic_core
 from pydantic import ValidationError
 
 from sheaf_client import _sse
-from sheaf_client._binary import MSGPACK_TYPE, binary_size, pack, unpack, validate_unpacked
 from sheaf_client._bodies import acceptable_encodings, too_large
-from sheaf_client._errors import (
-    ArgumentError,
-    BadResponseError,
-    CallTimeoutError,
-    ConnectionFailedError,
-    ProblemError,
-    SheafError,
-)
 from sheaf_client._middleware import Line, Send
+from sheaf_client._msgpack import MSGPACK_TYPE, binary_size, pack, unpack, validate_unpacked
 from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._raw import RawResponse
 from sheaf_client._refusals import EVENT_STREAM, JSON_TYPE, is_stream, media_of, named, raise_for_problem
@@ -42,7 +34,15 @@ from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ErrorEvent
 from sheaf_client.contracts.models import ModelList
 from sheaf_client.contracts.problem import Problem
-from sheaf_client.errors import InternalServerError
+from sheaf_client.errors import (
+    ArgumentError,
+    BadResponseError,
+    CallTimeoutError,
+    ConnectionFailedError,
+    InternalServerError,
+    ProblemError,
+    SheafError,
+)
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
@@ -67,26 +67,62 @@ class HangUp:
 
 
 Exchange: TypeAlias = Generator[Send | Pause | HangUp, httpx.Response | None, T]
+Reader: TypeAlias = Callable[[httpx.Response], T]
 
 
 def predict(call: Call[ResponseT]) -> Exchange[ResponseT]:
     """One request, one response."""
-    kind, asked = call.operation.response, call.request.request_id
-    content, media = _encode(call.request, call.options)
-    headers = _headers(call.options, str(asked), _acceptable(kind, call.options), media)
-    return _exchange(
-        "POST", call.path, headers, content, call.options, lambda r: _read_response(r, kind, asked)
-    )
+    return _predict(call, _reader(call))
+
+
+def predict_raw(call: Call[ResponseT]) -> Exchange[RawResponse[ResponseT]]:
+    """The same, with the response as HTTP has it."""
+    return _predict(call, _unread(_reader(call)))
 
 
 def predict_many(call: ManyCall[ResponseT]) -> Exchange[list[ResponseT | ProblemError]]:
     """Many requests for one model, each answered or refused by itself."""
-    kind, first = call.operation.response, call.requests[0]
-    asked = [request.request_id for request in call.requests]
+    return _predict_many(call, _reader_of_many(call))
+
+
+def predict_many_raw(call: ManyCall[ResponseT]) -> Exchange[RawResponse[list[ResponseT | ProblemError]]]:
+    """The same, with the responses as HTTP has them."""
+    return _predict_many(call, _unread(_reader_of_many(call)))
+
+
+def _predict(call: Call[Any], read: Reader[T]) -> Exchange[T]:
+    content, media = _encode(call.request, call.options)
+    accept = _acceptable(call.operation.response, call.options)
+    headers = _headers(call.options, str(call.request.request_id), accept, media)
+    return _exchange("POST", call.path, headers, content, call.options, read)
+
+
+def _predict_many(call: ManyCall[Any], read: Reader[T]) -> Exchange[T]:
+    first = call.requests[0]
     content, media = _encode(call.requests, call.options)
-    headers = _headers(call.options, str(first.request_id), _acceptable(kind, call.options), media)
-    path = f"/{first.model_name}/batch"
-    return _exchange("POST", path, headers, content, call.options, lambda r: _read_many(r, kind, asked))
+    accept = _acceptable(call.operation.response, call.options)
+    headers = _headers(call.options, str(first.request_id), accept, media)
+    return _exchange("POST", f"/{first.model_name}/batch", headers, content, call.options, read)
+
+
+def _reader(call: Call[ResponseT]) -> Reader[ResponseT]:
+    kind, asked = call.operation.response, call.request.request_id
+    return lambda response: _read_response(response, kind, asked)
+
+
+def _reader_of_many(call: ManyCall[ResponseT]) -> Reader[list[ResponseT | ProblemError]]:
+    kind, asked = call.operation.response, [request.request_id for request in call.requests]
+    return lambda response: _read_many(response, kind, asked)
+
+
+def _unread(read: Reader[T]) -> Reader[RawResponse[T]]:
+    """A reader that leaves the reading of a success to the caller."""
+
+    def keep(response: httpx.Response) -> RawResponse[T]:
+        raise_for_problem(response)
+        return RawResponse(response, read)
+
+    return keep
 
 
 def open_stream(call: Call[Any]) -> Exchange[httpx.Response]:
@@ -108,7 +144,7 @@ def _exchange(
     headers: dict[str, str],
     content: bytes | None,
     options: CallOptions,
-    read: Callable[[httpx.Response], T],
+    read: Reader[T],
     *,
     stream: bool = False,
 ) -> Exchange[T]:
@@ -120,9 +156,6 @@ def _exchange(
         try:
             response = yield Send(method, path, dict(headers), content, timeout, stream, attempt + 1)
             assert response is not None  # noqa: S101 - a `Send` is always answered or thrown at
-            if options.raw:
-                raise_for_problem(response)
-                return cast(T, RawResponse(response, read))
             try:
                 return read(response)
             except BadResponseError:

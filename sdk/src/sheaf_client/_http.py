@@ -18,7 +18,7 @@ from sheaf_client._connections import AsyncConnections, Connections, Mark
 from sheaf_client._errors import ProblemError, SheafError
 from sheaf_client._middleware import Send, logged, through, through_async
 from sheaf_client._operation import ProgressT_co
-from sheaf_client._raw import AsyncRawStream, RawStream
+from sheaf_client._raw import AsyncRawStream, RawResponse, RawStream
 from sheaf_client._refusals import is_stream
 from sheaf_client._streaming import Event
 from sheaf_client._transport import Call, CallOptions, ManyCall
@@ -46,6 +46,12 @@ class HTTPTransport:
 
     def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]:
         return self._drive(ex.predict_many(call), call.options)
+
+    def raw_call(self, call: Call[ResponseT]) -> RawResponse[ResponseT]:
+        return self._drive(ex.predict_raw(call), call.options)
+
+    def raw_call_many(self, call: ManyCall[ResponseT]) -> RawResponse[list[ResponseT | ProblemError]]:
+        return self._drive(ex.predict_many_raw(call), call.options)
 
     def models(self, options: CallOptions) -> ModelList:
         return self._drive(ex.list_models(options), options)
@@ -142,6 +148,12 @@ class AsyncHTTPTransport:
 
     async def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]:
         return await self._drive(ex.predict_many(call), call.options)
+
+    async def raw_call(self, call: Call[ResponseT]) -> RawResponse[ResponseT]:
+        return await self._drive(ex.predict_raw(call), call.options)
+
+    async def raw_call_many(self, call: ManyCall[ResponseT]) -> RawResponse[list[ResponseT | ProblemError]]:
+        return await self._drive(ex.predict_many_raw(call), call.options)
 
     async def models(self, options: CallOptions) -> ModelList:
         return await self._drive(ex.list_models(options), options)

@@ -10,12 +10,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar, cast
 
 from sheaf_client._errors import ProblemError
 from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._streaming import Event, ResultEvent
-from sheaf_client._transport import Call, CallOptions, ManyCall, check_open
+from sheaf_client._transport import Call, CallOptions, ManyCall, check_open, no_raw_responses
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.models import ModelList
@@ -82,6 +82,15 @@ class LocalTransport:
             for event in events:
                 yield _of(call.operation, event)
 
+    def raw_call(self, _: Call[Any], /) -> Never:
+        raise no_raw_responses()
+
+    def raw_call_many(self, _: ManyCall[Any], /) -> Never:
+        raise no_raw_responses()
+
+    def raw_stream(self, _: Call[Any, Any], /) -> Never:
+        raise no_raw_responses()
+
     def models(self, options: CallOptions) -> ModelList:  # noqa: ARG002 - nothing to wait for here
         return self._models.list()
 
@@ -121,6 +130,15 @@ class AsyncLocalTransport:
         async with aclosing(runtime.stream(call.request, timeout=call.options.timeout)) as events:
             async for event in events:
                 yield _of(call.operation, event)
+
+    async def raw_call(self, _: Call[Any], /) -> Never:
+        raise no_raw_responses()
+
+    async def raw_call_many(self, _: ManyCall[Any], /) -> Never:
+        raise no_raw_responses()
+
+    def raw_stream(self, _: Call[Any, Any], /) -> Never:
+        raise no_raw_responses()
 
     async def models(self, options: CallOptions) -> ModelList:  # noqa: ARG002 - nothing to wait for here
         return self._models.list()

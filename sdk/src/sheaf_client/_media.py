@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from sheaf_client._binary import read_bytes
+from sheaf_client._binary_fields import read_bytes
 from sheaf_client._context import WIRE
 from sheaf_client._formats import BrokenFileError, image_size, sound_size
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from sheaf_client._operation import ProgressT_co
 from sheaf_client._streaming import AsyncStream, Event, Stream
@@ -13,7 +13,6 @@ from sheaf_client.contracts.base import BaseResponse
 if TYPE_CHECKING:
     import httpx
 
-P = ParamSpec("P")
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 
@@ -143,32 +142,3 @@ def request_id_of(response: httpx.Response) -> str | None:
     """The identifier that the answer's headers carry."""
     found: str | None = response.headers.get("x-request-id")
     return found
-
-
-# The resources of a raw client return these kinds already; what is left is to tell the type checker.
-
-
-def raw(method: Callable[P, T]) -> Callable[P, RawResponse[T]]:
-    """A method of a raw client, under its true type."""
-    return cast("Callable[P, RawResponse[T]]", method)
-
-
-def raw_async(
-    method: Callable[P, Coroutine[Any, Any, T]],
-) -> Callable[P, Coroutine[Any, Any, RawResponse[T]]]:
-    """A coroutine method of a raw client, under its true type."""
-    return cast("Callable[P, Coroutine[Any, Any, RawResponse[T]]]", method)
-
-
-def raw_stream(
-    method: Callable[P, Stream[ResponseT, ProgressT_co]],
-) -> Callable[P, RawStream[ResponseT, ProgressT_co]]:
-    """A streaming method of a raw client, under its true type."""
-    return cast("Callable[P, RawStream[ResponseT, ProgressT_co]]", method)
-
-
-def raw_async_stream(
-    method: Callable[P, AsyncStream[ResponseT, ProgressT_co]],
-) -> Callable[P, AsyncRawStream[ResponseT, ProgressT_co]]:
-    """A streaming method of a raw asynchronous client, under its true type."""
-    return cast("Callable[P, AsyncRawStream[ResponseT, ProgressT_co]]", method)

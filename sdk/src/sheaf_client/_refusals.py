@@ -8,11 +8,11 @@ import httpx
 from pydantic import ValidationError
 
 from sheaf_client._arguments import without_secrets
-from sheaf_client._binary import MSGPACK_TYPE
-from sheaf_client._errors import BadResponseError, ProblemError
+from sheaf_client._msgpack import MSGPACK_TYPE
 from sheaf_client._printable import printable
 from sheaf_client._retry import retry_after
 from sheaf_client.contracts.problem import Problem
+from sheaf_client.errors import BadResponseError, ProblemError
 
 JSON_TYPE = "application/json"
 EVENT_STREAM = "text/event-stream"

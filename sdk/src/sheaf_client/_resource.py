@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol, TypeVar, cast
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -70,33 +70,52 @@ def build_request(operation: Operation[RequestT, Any], model: str | None, fields
         raise invalid_request(error, body) from None
 
 
-def _prepare(
+def prepare(
     caller: Caller | AsyncCaller,
     operation: Operation[Any, ResponseT, ProgressT_co],
-    whole: object,
-    given: dict[str, Any],
+    request: object,
+    fields: dict[str, Any],
 ) -> Call[ResponseT, ProgressT_co]:
-    options = caller.options(given.pop("timeout", None), given.pop("extra_headers", None))
-    if isinstance(whole, BaseRequest):
-        if not isinstance(whole, operation.request):
-            raise ArgumentError(f"this takes a {operation.request.__name__}, not a {type(whole).__name__}")
-        if given:
-            raise ArgumentError(f"give a request or keywords, not both: {', '.join(sorted(given))}")
-        return Call(operation, _completed(operation, whole, caller.adapters), options)
-    model = given.pop("model", None) or caller.model
-    if whole is not None:
-        fields = _expanded(operation, whole, given)
-        if both := (fields.keys() & given.keys()) - REPLACEABLE:
-            raise ArgumentError(f"{type(whole).__name__} gives {', '.join(sorted(both))}; give them once")
-        given = {**fields, **given}
-    given |= caller.adapters.fields(operation, given)
-    return Call(operation, build_request(operation, model, given), options)
+    """The call for a request, or for an object that stands for some fields, or for fields alone.
+
+    Raises:
+        ArgumentError: The request is of another operation, or there are fields beside it, or fields twice.
+        InvalidRequestError: The fields break the contract.
+    """
+    options = caller.options(fields.pop("timeout", None), fields.pop("extra_headers", None))
+    if isinstance(request, BaseRequest):
+        if not isinstance(request, operation.request):
+            raise ArgumentError(f"this takes a {operation.request.__name__}, not a {type(request).__name__}")
+        if fields:
+            raise ArgumentError(f"give a request or keywords, not both: {', '.join(sorted(fields))}")
+        return Call(operation, _completed(operation, request, caller.adapters), options)
+    model = fields.pop("model", None) or caller.model
+    if request is not None:
+        expanded = _expanded(operation, request, fields)
+        if both := (expanded.keys() & fields.keys()) - REPLACEABLE:
+            raise ArgumentError(f"{type(request).__name__} gives {', '.join(sorted(both))}; give them once")
+        fields = {**expanded, **fields}
+    fields |= caller.adapters.fields(operation, fields)
+    return Call(operation, build_request(operation, model, fields), options)
 
 
-def _expanded(operation: Operation[Any, Any], whole: object, given: Mapping[str, Any]) -> dict[str, Any]:
+def prepare_many(
+    caller: Caller | AsyncCaller,
+    operation: Operation[Any, ResponseT],
+    requests: Sequence[BaseRequest],
+    timeout: float | None,
+    headers: Mapping[str, str] | None,
+) -> ManyCall[ResponseT]:
+    """The call for many requests, which are all of this operation and for one model."""
+    _check_many(operation, requests)
+    completed = [_completed(operation, request, caller.adapters) for request in requests]
+    return ManyCall(operation, completed, caller.options(timeout, headers))
+
+
+def _expanded(operation: Operation[Any, Any], stands: object, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that an object stands for, but for those that are given in their place."""
     try:
-        return dict(expand(operation.request, whole, given.keys() & REPLACEABLE))
+        return dict(expand(operation.request, stands, fields.keys() & REPLACEABLE))
     except SheafError:
         raise
     except (TypeError, ValueError) as error:
@@ -142,12 +161,27 @@ def _with_limit(error: LateT, options: CallOptions) -> LateT:
     return made
 
 
+class TimeLimit:
+    """A context in which an error of a passed time limit is raised as one that says what the limit was."""
+
+    __slots__ = ("_options",)
+
+    def __init__(self, options: CallOptions) -> None:
+        self._options = options
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, CallTimeoutError | DeadlineExceededError):
+            raise _with_limit(error, self._options) from error
+
+
 def _with_limits(
     answers: list[ResponseT | ProblemError], options: CallOptions
 ) -> list[ResponseT | ProblemError]:
-    """The answers, those whose time ran out as above; an answer as it came over the wire stays as it is."""
-    if not isinstance(answers, list):  # pyright: ignore[reportUnnecessaryIsInstance] - of `with_raw_response`
-        return answers
     return [
         _with_limit(answer, options) if isinstance(answer, DeadlineExceededError) else answer
         for answer in answers
@@ -160,12 +194,12 @@ class SyncResource:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    def _call(self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]) -> ResponseT:
-        call = _prepare(self._caller, operation, whole, given)
-        try:
+    def _call(
+        self, operation: Operation[Any, ResponseT], request: object, fields: dict[str, Any]
+    ) -> ResponseT:
+        call = prepare(self._caller, operation, request, fields)
+        with TimeLimit(call.options):
             return self._caller.transport.call(call)
-        except (CallTimeoutError, DeadlineExceededError) as error:
-            raise _with_limit(error, call.options) from error
 
     def _call_many(
         self,
@@ -174,24 +208,14 @@ class SyncResource:
         timeout: float | None,
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
-        _check_many(operation, requests)
-        completed = [_completed(operation, request, self._caller.adapters) for request in requests]
-        call = ManyCall(operation, completed, self._caller.options(timeout, headers))
-        try:
-            answers = self._caller.transport.call_many(call)
-        except (CallTimeoutError, DeadlineExceededError) as error:
-            raise _with_limit(error, call.options) from error
-        return _with_limits(answers, call.options)
+        call = prepare_many(self._caller, operation, requests, timeout, headers)
+        with TimeLimit(call.options):
+            return _with_limits(self._caller.transport.call_many(call), call.options)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
+        self, operation: Operation[Any, ResponseT, ProgressT_co], request: object, fields: dict[str, Any]
     ) -> Stream[ResponseT, ProgressT_co]:
-        call = _prepare(self._caller, operation, whole, given)
-        if call.options.raw:
-            call = replace(call, options=replace(call.options, raw=False))
-            return cast(
-                "Stream[ResponseT, ProgressT_co]", cast("Any", self._caller.transport).raw_stream(call)
-            )
+        call = prepare(self._caller, operation, request, fields)
         return Stream(lambda: self._caller.transport.stream(call))
 
 
@@ -202,13 +226,11 @@ class AsyncResource:
         self._caller = caller
 
     async def _call(
-        self, operation: Operation[Any, ResponseT], whole: object, given: dict[str, Any]
+        self, operation: Operation[Any, ResponseT], request: object, fields: dict[str, Any]
     ) -> ResponseT:
-        call = _prepare(self._caller, operation, whole, given)
-        try:
+        call = prepare(self._caller, operation, request, fields)
+        with TimeLimit(call.options):
             return await self._caller.transport.call(call)
-        except (CallTimeoutError, DeadlineExceededError) as error:
-            raise _with_limit(error, call.options) from error
 
     async def _call_many(
         self,
@@ -217,22 +239,12 @@ class AsyncResource:
         timeout: float | None,
         headers: Mapping[str, str] | None,
     ) -> list[ResponseT | ProblemError]:
-        _check_many(operation, requests)
-        completed = [_completed(operation, request, self._caller.adapters) for request in requests]
-        call = ManyCall(operation, completed, self._caller.options(timeout, headers))
-        try:
-            answers = await self._caller.transport.call_many(call)
-        except (CallTimeoutError, DeadlineExceededError) as error:
-            raise _with_limit(error, call.options) from error
-        return _with_limits(answers, call.options)
+        call = prepare_many(self._caller, operation, requests, timeout, headers)
+        with TimeLimit(call.options):
+            return _with_limits(await self._caller.transport.call_many(call), call.options)
 
     def _stream(
-        self, operation: Operation[Any, ResponseT, ProgressT_co], whole: object, given: dict[str, Any]
+        self, operation: Operation[Any, ResponseT, ProgressT_co], request: object, fields: dict[str, Any]
     ) -> AsyncStream[ResponseT, ProgressT_co]:
-        call = _prepare(self._caller, operation, whole, given)
-        if call.options.raw:
-            call = replace(call, options=replace(call.options, raw=False))
-            return cast(
-                "AsyncStream[ResponseT, ProgressT_co]", cast("Any", self._caller.transport).raw_stream(call)
-            )
+        call = prepare(self._caller, operation, request, fields)
         return AsyncStream(lambda: self._caller.transport.stream(call))

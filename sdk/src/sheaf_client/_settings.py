@@ -51,7 +51,6 @@ class Settings:
     binary: Literal["auto", "always", "never"] = "auto"
     middleware: Sequence[Callable[..., Any]] = ()
     adapters: Sequence[str] = ()
-    raw: bool = False
 
     def __post_init__(self) -> None:
         # Refused before anything is connected or loaded; `vars` because the class is frozen.
@@ -83,5 +82,4 @@ class Settings:
             headers={**key, **self.headers, **own},
             binary=self.binary,
             middleware=self.middleware,
-            raw=self.raw,
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from sheaf_client._binary import read_bytes
+from sheaf_client._binary_fields import read_bytes
 from sheaf_client._context import WIRE
 
 

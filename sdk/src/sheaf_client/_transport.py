@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from sheaf_client._errors import ClientClosedError, ProblemError
+from sheaf_client._errors import ArgumentError, ClientClosedError, ProblemError
 from sheaf_client._operation import Operation, ProgressT_co
+from sheaf_client._raw import AsyncRawStream, RawResponse, RawStream
 from sheaf_client._streaming import Event
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.models import ModelList
@@ -27,7 +28,6 @@ class CallOptions:
     #: When bodies go as MessagePack: by their size, always, or never.
     binary: Literal["auto", "always", "never"] = "auto"
     middleware: Sequence[Callable[..., Any]] = ()
-    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ class ManyCall(Generic[ResponseT]):
 
 
 class Transport(Protocol):
-    """Answers calls, waiting in the calling thread. Raises the classes of `sheaf_client.errors`."""
+    """Answers calls, waiting in the calling thread. Raises the classes of `sheaf_client.errors`.
+
+    Those over HTTP have raw responses; the others refuse to give them.
+    """
 
     #: Whether calls go over HTTP, so that there are raw responses and middleware.
     over_http: ClassVar[bool]
@@ -63,6 +66,12 @@ class Transport(Protocol):
     def call_many(self, call: ManyCall[ResponseT]) -> list[ResponseT | ProblemError]: ...
 
     def stream(self, call: Call[ResponseT, ProgressT_co]) -> Iterator[Event[ResponseT, ProgressT_co]]: ...
+
+    def raw_call(self, call: Call[ResponseT], /) -> RawResponse[ResponseT]: ...
+
+    def raw_call_many(self, call: ManyCall[ResponseT], /) -> RawResponse[list[ResponseT | ProblemError]]: ...
+
+    def raw_stream(self, call: Call[ResponseT, ProgressT_co], /) -> RawStream[ResponseT, ProgressT_co]: ...
 
     def models(self, options: CallOptions) -> ModelList: ...
 
@@ -82,6 +91,16 @@ class AsyncTransport(Protocol):
         self, call: Call[ResponseT, ProgressT_co]
     ) -> AsyncIterator[Event[ResponseT, ProgressT_co]]: ...
 
+    async def raw_call(self, call: Call[ResponseT], /) -> RawResponse[ResponseT]: ...
+
+    async def raw_call_many(
+        self, call: ManyCall[ResponseT], /
+    ) -> RawResponse[list[ResponseT | ProblemError]]: ...
+
+    def raw_stream(
+        self, call: Call[ResponseT, ProgressT_co], /
+    ) -> AsyncRawStream[ResponseT, ProgressT_co]: ...
+
     async def models(self, options: CallOptions) -> ModelList: ...
 
     async def close(self) -> None: ...
@@ -91,3 +110,8 @@ def check_open(*, closed: bool) -> None:
     """Raise `ClientClosedError` where a client has been closed."""
     if closed:
         raise ClientClosedError("This client is closed; make another.")
+
+
+def no_raw_responses() -> ArgumentError:
+    """What is raised where raw responses are asked of a transport that has none."""
+    return ArgumentError("a local client has no raw responses: nothing goes over HTTP")

@@ -18,7 +18,7 @@ from sheaf.lora import LoRAConfig
 from sheaf.registry import find_backend, is_backend
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.settings import read_yaml, validated
-from sheaf_client.contracts._types import ModelName
+from sheaf_client.contracts.types import ModelName
 
 #: Names that would hide the server's own routes.
 _RESERVED = frozenset(

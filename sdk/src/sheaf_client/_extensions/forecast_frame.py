@@ -23,13 +23,13 @@ from sheaf_client._errors import ArgumentError, SheafError
 from sheaf_client._extensions.frame_work import Chunk, FrameForecast, FrameWork, Outcome, Step, Steps
 from sheaf_client._extensions.frames import FrameColumns, SeriesFrame
 from sheaf_client._resource import AsyncCaller, AsyncResource, Caller, SyncResource, build_request
+from sheaf_client._signatures import signed
+from sheaf_client.operations.time_series import FORECAST
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client._operation import Operation
-    from sheaf_client.contracts.time_series import TimeSeriesRequest, TimeSeriesResponse
     from sheaf_client.params._enums import FrequencyLike
 
 FrameT = TypeVar("FrameT")
@@ -66,7 +66,7 @@ def _begin_work(
     call = caller.options(options.get("timeout"), options.get("extra_headers"))
     more = _in_common(options)
     checked = build_request(
-        _operation(),
+        FORECAST,
         options.get("model") or caller.model,
         {"history": [0.0], "frequency": "1d", "horizon": options["horizon"], **more},
     )
@@ -104,13 +104,6 @@ def _columns(options: FrameOptions) -> FrameColumns:
     if isinstance(static, str):
         raise ArgumentError(f"static_cols is a list of columns, as in [{static!r}], not text")
     return FrameColumns(options.get("id_col"), options["time_col"], options["target_col"], static)
-
-
-def _operation() -> Operation[TimeSeriesRequest, TimeSeriesResponse]:
-    # The resource is made of this module, so it can be named only once both are there.
-    from sheaf_client.resources.time_series import FORECAST
-
-    return FORECAST
 
 
 def _advance(steps: Steps, outcome: Outcome | None) -> Step | None:
@@ -167,6 +160,7 @@ class ForecastFrame(SyncResource):
         errors: Literal["return"],
         **options: Unpack[FrameOptions],
     ) -> FrameForecast: ...
+    @signed
     def forecast_frame(
         self, frame: Any, *, future_df: Any = None, errors: str = "raise", **options: Unpack[FrameOptions]
     ) -> Any:
@@ -223,9 +217,7 @@ class ForecastFrame(SyncResource):
         def call(chunk: Chunk) -> Outcome:
             begun = time.monotonic()
             try:
-                return self._call_many(
-                    _operation(), chunk.requests, chunk.timeout, options.get("extra_headers")
-                )
+                return self._call_many(FORECAST, chunk.requests, chunk.timeout, options.get("extra_headers"))
             except SheafError as error:
                 return error
             finally:
@@ -271,6 +263,7 @@ class AsyncForecastFrame(AsyncResource):
         errors: Literal["return"],
         **options: Unpack[FrameOptions],
     ) -> FrameForecast: ...
+    @signed
     async def forecast_frame(
         self, frame: Any, *, future_df: Any = None, errors: str = "raise", **options: Unpack[FrameOptions]
     ) -> Any:
@@ -282,7 +275,7 @@ class AsyncForecastFrame(AsyncResource):
             begun = time.monotonic()
             try:
                 return await self._call_many(
-                    _operation(), chunk.requests, chunk.timeout, options.get("extra_headers")
+                    FORECAST, chunk.requests, chunk.timeout, options.get("extra_headers")
                 )
             except SheafError as error:
                 return error

@@ -19,6 +19,7 @@ from sheaf_client._extensions.frames import Series, SeriesFrame
 from sheaf_client._resource import build_request
 from sheaf_client.contracts.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf_client.errors import DeadlineExceededError, InternalServerError, RequestTooLargeError
+from sheaf_client.operations.time_series import FORECAST
 
 Answer: TypeAlias = TimeSeriesResponse | ProblemError
 #: Series of the first call.
@@ -161,9 +162,6 @@ class FrameWork:
         return chunk if chunk.places else None
 
     def _request(self, series: Series) -> TimeSeriesRequest:
-        # The resource is made of this package, so it can be named only once both are there.
-        from sheaf_client.resources.time_series import FORECAST
-
         return build_request(FORECAST, self._model, self._frame.fields(series) | self._more)
 
     def _receive(self, chunk: Chunk, outcome: Outcome) -> None:

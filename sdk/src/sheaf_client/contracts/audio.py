@@ -14,12 +14,12 @@ from .events import ProgressEvent
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class AudioRequest(BaseRequest):

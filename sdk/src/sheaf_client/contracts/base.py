@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model, OpenModel
 from sheaf_client._results import Results
-from sheaf_client.contracts._types import ModelName
+from sheaf_client.contracts.types import ModelName
 
 
 class ModelType(StrEnum):

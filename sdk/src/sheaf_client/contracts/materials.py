@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ConfigDict, Field
 from sheaf_client._base import Model
 from sheaf_client._tensor import Float32, Float64
-from sheaf_client.contracts._types import AtomicMass, AtomicNumber, Cell, FixedAtoms, Periodicity
+from sheaf_client.contracts.types import AtomicMass, AtomicNumber, Cell, FixedAtoms, Periodicity
 
 from .base import BaseRequest, BaseResponse
 from .events import ProgressEvent
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
     from sheaf_client.params._enums import EnsembleLike, OptimizerLike
     from sheaf_client.params.materials import AtomicStructureParams
 

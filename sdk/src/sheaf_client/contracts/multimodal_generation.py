@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._media import ImageFile
-from sheaf_client.contracts._types import AdapterName
+from sheaf_client.contracts.types import AdapterName
 
 from .base import BaseRequest, BaseResponse
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class MultimodalGenerationRequest(BaseRequest):

@@ -13,7 +13,7 @@ from .base import BaseRequest, BaseResponse
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class OpticalFlowRequest(BaseRequest):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class PointCloudRequest(BaseRequest):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
-from sheaf_client.contracts._types import BandName, IsoTime, Wavelength
+from sheaf_client.contracts.types import BandName, IsoTime, Wavelength
 
 from .base import BaseRequest, BaseResponse
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sheaf_client._inputs import ArrayLike
     from sheaf_client._wire import IsoTimeLike
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class SatelliteRequest(BaseRequest):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ConfigDict, Field
 from sheaf_client._media import ImageFile
 from sheaf_client._tensor import UInt8
-from sheaf_client.contracts._types import ImagePoint, PointLabel
+from sheaf_client.contracts.types import ImagePoint, PointLabel
 
 from .base import BaseRequest, BaseResponse
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class SegmentationRequest(BaseRequest):

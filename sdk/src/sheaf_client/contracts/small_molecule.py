@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client.contracts._types import Smiles
+from sheaf_client.contracts.types import Smiles
 
 from .base import BaseRequest, BaseResponse
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class SmallMoleculeRequest(BaseRequest):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client.contracts._types import (
+from sheaf_client.contracts.types import (
     FeatureIndex,
     FeatureName,
     QuantileLevel,
@@ -20,7 +20,7 @@ from .base import BaseRequest, BaseResponse
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class TabularRequest(BaseRequest):

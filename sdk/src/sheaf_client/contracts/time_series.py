@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
-from sheaf_client.contracts._types import Covariates, QuantileLevel, Series, StaticCovariates, Timestamp
+from sheaf_client.contracts.types import Covariates, QuantileLevel, Series, StaticCovariates, Timestamp
 
 from .base import BaseRequest, BaseResponse
 from .features import FeatureRef
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sheaf_client._wire import TimestampLike
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
     from sheaf_client.params._enums import FrequencyLike, OutputModeLike
     from sheaf_client.params.features import FeatureRefParams
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 from sheaf_client._tensor import Float32
-from sheaf_client.contracts._types import GridLatitude, GridLongitude, IsoTime, PressureLevel
+from sheaf_client.contracts.types import GridLatitude, GridLongitude, IsoTime, PressureLevel
 
 from .base import BaseRequest, BaseResponse
 from .events import ProgressEvent
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sheaf_client._inputs import ArrayLike
     from sheaf_client._wire import IsoTimeLike
-    from sheaf_client.contracts._types import ModelName
+    from sheaf_client.contracts.types import ModelName
 
 
 class WeatherRequest(BaseRequest):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 from sheaf_client._inputs import ArrayLike
-from sheaf_client.contracts._types import AtomicNumber, Cell, Periodicity
+from sheaf_client.contracts.types import AtomicNumber, Cell, Periodicity
 
 
 class AtomicStructureParams(TypedDict):

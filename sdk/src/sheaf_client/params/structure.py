@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from sheaf_client.contracts._types import ChainSequence
+from sheaf_client.contracts.types import ChainSequence
 
 
 class ChainInputParams(TypedDict):

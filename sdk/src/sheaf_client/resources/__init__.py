@@ -337,170 +337,170 @@ class RawResources:
     @cached_property
     def audio(self) -> RawAudio:
         """Transcribe or translate speech."""
-        from sheaf_client.resources.audio import Audio, RawAudio
+        from sheaf_client.resources.audio import RawAudio
 
-        return RawAudio(Audio(self._caller))
+        return RawAudio(self._caller)
 
     @cached_property
     def audio_generation(self) -> RawAudioGeneration:
         """Make music or sound from text."""
-        from sheaf_client.resources.audio_generation import AudioGeneration, RawAudioGeneration
+        from sheaf_client.resources.audio_generation import RawAudioGeneration
 
-        return RawAudioGeneration(AudioGeneration(self._caller))
+        return RawAudioGeneration(self._caller)
 
     @cached_property
     def depth(self) -> RawDepth:
         """Estimate depth from single images."""
-        from sheaf_client.resources.depth import Depth, RawDepth
+        from sheaf_client.resources.depth import RawDepth
 
-        return RawDepth(Depth(self._caller))
+        return RawDepth(self._caller)
 
     @cached_property
     def detection(self) -> RawDetection:
         """Detect objects in images."""
-        from sheaf_client.resources.detection import Detection, RawDetection
+        from sheaf_client.resources.detection import RawDetection
 
-        return RawDetection(Detection(self._caller))
+        return RawDetection(self._caller)
 
     @cached_property
     def diffusion(self) -> RawDiffusion:
         """Generate images from text."""
-        from sheaf_client.resources.diffusion import Diffusion, RawDiffusion
+        from sheaf_client.resources.diffusion import RawDiffusion
 
-        return RawDiffusion(Diffusion(self._caller))
+        return RawDiffusion(self._caller)
 
     @cached_property
     def embedding(self) -> RawEmbedding:
         """Embed texts or images."""
-        from sheaf_client.resources.embedding import Embedding, RawEmbedding
+        from sheaf_client.resources.embedding import RawEmbedding
 
-        return RawEmbedding(Embedding(self._caller))
+        return RawEmbedding(self._caller)
 
     @cached_property
     def genomic(self) -> RawGenomic:
         """Embed DNA or RNA sequences."""
-        from sheaf_client.resources.genomic import Genomic, RawGenomic
+        from sheaf_client.resources.genomic import RawGenomic
 
-        return RawGenomic(Genomic(self._caller))
+        return RawGenomic(self._caller)
 
     @cached_property
     def geospatial(self) -> RawGeospatial:
         """Embed satellite scenes."""
-        from sheaf_client.resources.geospatial import Geospatial, RawGeospatial
+        from sheaf_client.resources.geospatial import RawGeospatial
 
-        return RawGeospatial(Geospatial(self._caller))
+        return RawGeospatial(self._caller)
 
     @cached_property
     def materials(self) -> RawMaterials:
         """Compute energies and forces of atoms, relax and simulate them."""
-        from sheaf_client.resources.materials import Materials, RawMaterials
+        from sheaf_client.resources.materials import RawMaterials
 
-        return RawMaterials(Materials(self._caller))
+        return RawMaterials(self._caller)
 
     @cached_property
     def molecular(self) -> RawMolecular:
         """Embed protein sequences."""
-        from sheaf_client.resources.molecular import Molecular, RawMolecular
+        from sheaf_client.resources.molecular import RawMolecular
 
-        return RawMolecular(Molecular(self._caller))
+        return RawMolecular(self._caller)
 
     @cached_property
     def multimodal_embedding(self) -> RawMultimodalEmbedding:
         """Embed any of several modalities into one space."""
-        from sheaf_client.resources.multimodal_embedding import MultimodalEmbedding, RawMultimodalEmbedding
+        from sheaf_client.resources.multimodal_embedding import RawMultimodalEmbedding
 
-        return RawMultimodalEmbedding(MultimodalEmbedding(self._caller))
+        return RawMultimodalEmbedding(self._caller)
 
     @cached_property
     def multimodal_generation(self) -> RawMultimodalGeneration:
         """Generate images from images and text."""
-        from sheaf_client.resources.multimodal_generation import MultimodalGeneration, RawMultimodalGeneration
+        from sheaf_client.resources.multimodal_generation import RawMultimodalGeneration
 
-        return RawMultimodalGeneration(MultimodalGeneration(self._caller))
+        return RawMultimodalGeneration(self._caller)
 
     @cached_property
     def optical_flow(self) -> RawOpticalFlow:
         """Estimate motion between frames."""
-        from sheaf_client.resources.optical_flow import OpticalFlow, RawOpticalFlow
+        from sheaf_client.resources.optical_flow import RawOpticalFlow
 
-        return RawOpticalFlow(OpticalFlow(self._caller))
+        return RawOpticalFlow(self._caller)
 
     @cached_property
     def point_cloud(self) -> RawPointCloud:
         """Embed and classify point clouds."""
-        from sheaf_client.resources.point_cloud import PointCloud, RawPointCloud
+        from sheaf_client.resources.point_cloud import RawPointCloud
 
-        return RawPointCloud(PointCloud(self._caller))
+        return RawPointCloud(self._caller)
 
     @cached_property
     def pose(self) -> RawPose:
         """Estimate body poses."""
-        from sheaf_client.resources.pose import Pose, RawPose
+        from sheaf_client.resources.pose import RawPose
 
-        return RawPose(Pose(self._caller))
+        return RawPose(self._caller)
 
     @cached_property
     def protein_language(self) -> RawProteinLanguage:
         """Run a protein language model."""
-        from sheaf_client.resources.protein_language import ProteinLanguage, RawProteinLanguage
+        from sheaf_client.resources.protein_language import RawProteinLanguage
 
-        return RawProteinLanguage(ProteinLanguage(self._caller))
+        return RawProteinLanguage(self._caller)
 
     @cached_property
     def segmentation(self) -> RawSegmentation:
         """Segment objects in images."""
-        from sheaf_client.resources.segmentation import RawSegmentation, Segmentation
+        from sheaf_client.resources.segmentation import RawSegmentation
 
-        return RawSegmentation(Segmentation(self._caller))
+        return RawSegmentation(self._caller)
 
     @cached_property
     def small_molecule(self) -> RawSmallMolecule:
         """Embed small molecules."""
-        from sheaf_client.resources.small_molecule import RawSmallMolecule, SmallMolecule
+        from sheaf_client.resources.small_molecule import RawSmallMolecule
 
-        return RawSmallMolecule(SmallMolecule(self._caller))
+        return RawSmallMolecule(self._caller)
 
     @cached_property
     def structure(self) -> RawStructure:
         """Predict protein structures."""
-        from sheaf_client.resources.structure import RawStructure, Structure
+        from sheaf_client.resources.structure import RawStructure
 
-        return RawStructure(Structure(self._caller))
+        return RawStructure(self._caller)
 
     @cached_property
     def tabular(self) -> RawTabular:
         """Predict labels of table rows."""
-        from sheaf_client.resources.tabular import RawTabular, Tabular
+        from sheaf_client.resources.tabular import RawTabular
 
-        return RawTabular(Tabular(self._caller))
+        return RawTabular(self._caller)
 
     @cached_property
     def time_series(self) -> RawTimeSeries:
         """Forecast time series."""
-        from sheaf_client.resources.time_series import RawTimeSeries, TimeSeries
+        from sheaf_client.resources.time_series import RawTimeSeries
 
-        return RawTimeSeries(TimeSeries(self._caller))
+        return RawTimeSeries(self._caller)
 
     @cached_property
     def tts(self) -> RawTts:
         """Turn text into speech."""
-        from sheaf_client.resources.tts import RawTts, Tts
+        from sheaf_client.resources.tts import RawTts
 
-        return RawTts(Tts(self._caller))
+        return RawTts(self._caller)
 
     @cached_property
     def video(self) -> RawVideo:
         """Embed and classify video clips."""
-        from sheaf_client.resources.video import RawVideo, Video
+        from sheaf_client.resources.video import RawVideo
 
-        return RawVideo(Video(self._caller))
+        return RawVideo(self._caller)
 
     @cached_property
     def weather(self) -> RawWeather:
         """Forecast the weather."""
-        from sheaf_client.resources.weather import RawWeather, Weather
+        from sheaf_client.resources.weather import RawWeather
 
-        return RawWeather(Weather(self._caller))
+        return RawWeather(self._caller)
 
 
 class AsyncResources:
@@ -684,173 +684,167 @@ class AsyncRawResources:
     @cached_property
     def audio(self) -> AsyncRawAudio:
         """Transcribe or translate speech."""
-        from sheaf_client.resources.audio import AsyncAudio, AsyncRawAudio
+        from sheaf_client.resources.audio import AsyncRawAudio
 
-        return AsyncRawAudio(AsyncAudio(self._caller))
+        return AsyncRawAudio(self._caller)
 
     @cached_property
     def audio_generation(self) -> AsyncRawAudioGeneration:
         """Make music or sound from text."""
-        from sheaf_client.resources.audio_generation import AsyncAudioGeneration, AsyncRawAudioGeneration
+        from sheaf_client.resources.audio_generation import AsyncRawAudioGeneration
 
-        return AsyncRawAudioGeneration(AsyncAudioGeneration(self._caller))
+        return AsyncRawAudioGeneration(self._caller)
 
     @cached_property
     def depth(self) -> AsyncRawDepth:
         """Estimate depth from single images."""
-        from sheaf_client.resources.depth import AsyncDepth, AsyncRawDepth
+        from sheaf_client.resources.depth import AsyncRawDepth
 
-        return AsyncRawDepth(AsyncDepth(self._caller))
+        return AsyncRawDepth(self._caller)
 
     @cached_property
     def detection(self) -> AsyncRawDetection:
         """Detect objects in images."""
-        from sheaf_client.resources.detection import AsyncDetection, AsyncRawDetection
+        from sheaf_client.resources.detection import AsyncRawDetection
 
-        return AsyncRawDetection(AsyncDetection(self._caller))
+        return AsyncRawDetection(self._caller)
 
     @cached_property
     def diffusion(self) -> AsyncRawDiffusion:
         """Generate images from text."""
-        from sheaf_client.resources.diffusion import AsyncDiffusion, AsyncRawDiffusion
+        from sheaf_client.resources.diffusion import AsyncRawDiffusion
 
-        return AsyncRawDiffusion(AsyncDiffusion(self._caller))
+        return AsyncRawDiffusion(self._caller)
 
     @cached_property
     def embedding(self) -> AsyncRawEmbedding:
         """Embed texts or images."""
-        from sheaf_client.resources.embedding import AsyncEmbedding, AsyncRawEmbedding
+        from sheaf_client.resources.embedding import AsyncRawEmbedding
 
-        return AsyncRawEmbedding(AsyncEmbedding(self._caller))
+        return AsyncRawEmbedding(self._caller)
 
     @cached_property
     def genomic(self) -> AsyncRawGenomic:
         """Embed DNA or RNA sequences."""
-        from sheaf_client.resources.genomic import AsyncGenomic, AsyncRawGenomic
+        from sheaf_client.resources.genomic import AsyncRawGenomic
 
-        return AsyncRawGenomic(AsyncGenomic(self._caller))
+        return AsyncRawGenomic(self._caller)
 
     @cached_property
     def geospatial(self) -> AsyncRawGeospatial:
         """Embed satellite scenes."""
-        from sheaf_client.resources.geospatial import AsyncGeospatial, AsyncRawGeospatial
+        from sheaf_client.resources.geospatial import AsyncRawGeospatial
 
-        return AsyncRawGeospatial(AsyncGeospatial(self._caller))
+        return AsyncRawGeospatial(self._caller)
 
     @cached_property
     def materials(self) -> AsyncRawMaterials:
         """Compute energies and forces of atoms, relax and simulate them."""
-        from sheaf_client.resources.materials import AsyncMaterials, AsyncRawMaterials
+        from sheaf_client.resources.materials import AsyncRawMaterials
 
-        return AsyncRawMaterials(AsyncMaterials(self._caller))
+        return AsyncRawMaterials(self._caller)
 
     @cached_property
     def molecular(self) -> AsyncRawMolecular:
         """Embed protein sequences."""
-        from sheaf_client.resources.molecular import AsyncMolecular, AsyncRawMolecular
+        from sheaf_client.resources.molecular import AsyncRawMolecular
 
-        return AsyncRawMolecular(AsyncMolecular(self._caller))
+        return AsyncRawMolecular(self._caller)
 
     @cached_property
     def multimodal_embedding(self) -> AsyncRawMultimodalEmbedding:
         """Embed any of several modalities into one space."""
-        from sheaf_client.resources.multimodal_embedding import (
-            AsyncMultimodalEmbedding,
-            AsyncRawMultimodalEmbedding,
-        )
+        from sheaf_client.resources.multimodal_embedding import AsyncRawMultimodalEmbedding
 
-        return AsyncRawMultimodalEmbedding(AsyncMultimodalEmbedding(self._caller))
+        return AsyncRawMultimodalEmbedding(self._caller)
 
     @cached_property
     def multimodal_generation(self) -> AsyncRawMultimodalGeneration:
         """Generate images from images and text."""
-        from sheaf_client.resources.multimodal_generation import (
-            AsyncMultimodalGeneration,
-            AsyncRawMultimodalGeneration,
-        )
+        from sheaf_client.resources.multimodal_generation import AsyncRawMultimodalGeneration
 
-        return AsyncRawMultimodalGeneration(AsyncMultimodalGeneration(self._caller))
+        return AsyncRawMultimodalGeneration(self._caller)
 
     @cached_property
     def optical_flow(self) -> AsyncRawOpticalFlow:
         """Estimate motion between frames."""
-        from sheaf_client.resources.optical_flow import AsyncOpticalFlow, AsyncRawOpticalFlow
+        from sheaf_client.resources.optical_flow import AsyncRawOpticalFlow
 
-        return AsyncRawOpticalFlow(AsyncOpticalFlow(self._caller))
+        return AsyncRawOpticalFlow(self._caller)
 
     @cached_property
     def point_cloud(self) -> AsyncRawPointCloud:
         """Embed and classify point clouds."""
-        from sheaf_client.resources.point_cloud import AsyncPointCloud, AsyncRawPointCloud
+        from sheaf_client.resources.point_cloud import AsyncRawPointCloud
 
-        return AsyncRawPointCloud(AsyncPointCloud(self._caller))
+        return AsyncRawPointCloud(self._caller)
 
     @cached_property
     def pose(self) -> AsyncRawPose:
         """Estimate body poses."""
-        from sheaf_client.resources.pose import AsyncPose, AsyncRawPose
+        from sheaf_client.resources.pose import AsyncRawPose
 
-        return AsyncRawPose(AsyncPose(self._caller))
+        return AsyncRawPose(self._caller)
 
     @cached_property
     def protein_language(self) -> AsyncRawProteinLanguage:
         """Run a protein language model."""
-        from sheaf_client.resources.protein_language import AsyncProteinLanguage, AsyncRawProteinLanguage
+        from sheaf_client.resources.protein_language import AsyncRawProteinLanguage
 
-        return AsyncRawProteinLanguage(AsyncProteinLanguage(self._caller))
+        return AsyncRawProteinLanguage(self._caller)
 
     @cached_property
     def segmentation(self) -> AsyncRawSegmentation:
         """Segment objects in images."""
-        from sheaf_client.resources.segmentation import AsyncRawSegmentation, AsyncSegmentation
+        from sheaf_client.resources.segmentation import AsyncRawSegmentation
 
-        return AsyncRawSegmentation(AsyncSegmentation(self._caller))
+        return AsyncRawSegmentation(self._caller)
 
     @cached_property
     def small_molecule(self) -> AsyncRawSmallMolecule:
         """Embed small molecules."""
-        from sheaf_client.resources.small_molecule import AsyncRawSmallMolecule, AsyncSmallMolecule
+        from sheaf_client.resources.small_molecule import AsyncRawSmallMolecule
 
-        return AsyncRawSmallMolecule(AsyncSmallMolecule(self._caller))
+        return AsyncRawSmallMolecule(self._caller)
 
     @cached_property
     def structure(self) -> AsyncRawStructure:
         """Predict protein structures."""
-        from sheaf_client.resources.structure import AsyncRawStructure, AsyncStructure
+        from sheaf_client.resources.structure import AsyncRawStructure
 
-        return AsyncRawStructure(AsyncStructure(self._caller))
+        return AsyncRawStructure(self._caller)
 
     @cached_property
     def tabular(self) -> AsyncRawTabular:
         """Predict labels of table rows."""
-        from sheaf_client.resources.tabular import AsyncRawTabular, AsyncTabular
+        from sheaf_client.resources.tabular import AsyncRawTabular
 
-        return AsyncRawTabular(AsyncTabular(self._caller))
+        return AsyncRawTabular(self._caller)
 
     @cached_property
     def time_series(self) -> AsyncRawTimeSeries:
         """Forecast time series."""
-        from sheaf_client.resources.time_series import AsyncRawTimeSeries, AsyncTimeSeries
+        from sheaf_client.resources.time_series import AsyncRawTimeSeries
 
-        return AsyncRawTimeSeries(AsyncTimeSeries(self._caller))
+        return AsyncRawTimeSeries(self._caller)
 
     @cached_property
     def tts(self) -> AsyncRawTts:
         """Turn text into speech."""
-        from sheaf_client.resources.tts import AsyncRawTts, AsyncTts
+        from sheaf_client.resources.tts import AsyncRawTts
 
-        return AsyncRawTts(AsyncTts(self._caller))
+        return AsyncRawTts(self._caller)
 
     @cached_property
     def video(self) -> AsyncRawVideo:
         """Embed and classify video clips."""
-        from sheaf_client.resources.video import AsyncRawVideo, AsyncVideo
+        from sheaf_client.resources.video import AsyncRawVideo
 
-        return AsyncRawVideo(AsyncVideo(self._caller))
+        return AsyncRawVideo(self._caller)
 
     @cached_property
     def weather(self) -> AsyncRawWeather:
         """Forecast the weather."""
-        from sheaf_client.resources.weather import AsyncRawWeather, AsyncWeather
+        from sheaf_client.resources.weather import AsyncRawWeather
 
-        return AsyncRawWeather(AsyncWeather(self._caller))
+        return AsyncRawWeather(self._caller)

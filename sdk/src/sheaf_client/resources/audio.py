@@ -7,24 +7,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.audio import AudioProgress, AudioRequest, AudioResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.audio import TRANSCRIBE
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import AudioFileLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
-
-TRANSCRIBE: Operation[AudioRequest, AudioResponse, AudioProgress] = Operation(
-    model_type="audio",
-    name="transcribe",
-    path="/{model_name}/audio/transcribe",
-    request=AudioRequest,
-    response=AudioResponse,
-    progress=AudioProgress,
-)
+    from sheaf_client.contracts.audio import AudioProgress, AudioRequest, AudioResponse
 
 
 class Audio(SyncResource):
@@ -59,7 +59,7 @@ class Audio(SyncResource):
     @overload
     def transcribe(
         self,
-        whole: AudioFileLike,
+        request: AudioFileLike,
         /,
         *,
         model: str | None = None,
@@ -73,11 +73,12 @@ class Audio(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioResponse: ...
-    def transcribe(self, whole: object = None, /, **given: Any) -> AudioResponse:
+    @signed
+    def transcribe(self, request: object = None, /, **fields: Any) -> AudioResponse:
         """Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
+            request: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -96,8 +97,9 @@ class Audio(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(TRANSCRIBE, whole, given)
+        return self._call(TRANSCRIBE, request, fields)
 
+    @signed
     def transcribe_many(
         self,
         requests: Sequence[AudioRequest],
@@ -115,6 +117,7 @@ class Audio(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(TRANSCRIBE, requests, timeout, extra_headers)
 
     @overload
@@ -146,7 +149,7 @@ class Audio(SyncResource):
     @overload
     def stream(
         self,
-        whole: AudioFileLike,
+        request: AudioFileLike,
         /,
         *,
         model: str | None = None,
@@ -160,13 +163,14 @@ class Audio(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[AudioResponse, AudioProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioResponse, AudioProgress]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> Stream[AudioResponse, AudioProgress]:
         """Transcribe speech and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
+            request: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -185,16 +189,35 @@ class Audio(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(TRANSCRIBE, whole, given)
+        return self._stream(TRANSCRIBE, request, fields)
 
 
-class RawAudio:
+class RawAudio(RawResource):
     """Transcribe or translate speech, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Audio) -> None:
-        self.transcribe = raw(resource.transcribe)
-        self.transcribe_many = raw(resource.transcribe_many)
-        self.stream = raw_stream(resource.stream)
+    transcribe = raw(TRANSCRIBE)(Audio.transcribe)
+    stream = raw_stream(TRANSCRIBE)(Audio.stream)
+
+    @signed
+    def transcribe_many(
+        self,
+        requests: Sequence[AudioRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[AudioResponse | ProblemError]]:
+        """Transcribe speech, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(TRANSCRIBE, requests, timeout, extra_headers)
 
 
 class AsyncAudio(AsyncResource):
@@ -229,7 +252,7 @@ class AsyncAudio(AsyncResource):
     @overload
     async def transcribe(
         self,
-        whole: AudioFileLike,
+        request: AudioFileLike,
         /,
         *,
         model: str | None = None,
@@ -243,11 +266,12 @@ class AsyncAudio(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioResponse: ...
-    async def transcribe(self, whole: object = None, /, **given: Any) -> AudioResponse:
+    @signed
+    async def transcribe(self, request: object = None, /, **fields: Any) -> AudioResponse:
         """Transcribe speech. Text of a recording in its own language, or in English for `task` `translate`, with times.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
+            request: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -266,8 +290,9 @@ class AsyncAudio(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(TRANSCRIBE, whole, given)
+        return await self._call(TRANSCRIBE, request, fields)
 
+    @signed
     async def transcribe_many(
         self,
         requests: Sequence[AudioRequest],
@@ -285,6 +310,7 @@ class AsyncAudio(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(TRANSCRIBE, requests, timeout, extra_headers)
 
     @overload
@@ -316,7 +342,7 @@ class AsyncAudio(AsyncResource):
     @overload
     def stream(
         self,
-        whole: AudioFileLike,
+        request: AudioFileLike,
         /,
         *,
         model: str | None = None,
@@ -330,13 +356,14 @@ class AsyncAudio(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[AudioResponse, AudioProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[AudioResponse, AudioProgress]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> AsyncStream[AudioResponse, AudioProgress]:
         """Transcribe speech and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
+            request: The whole request instead of the keywords below; or, instead of some, a sound (path, bytes, open file, samples with their rate).
             model: Name of the deployed model; the client's `model` when absent.
             audio: The recording as an encoded file (WAV, FLAC, MP3, OGG or another container that the server can read), at any sample rate; channels are averaged.
             language: Language spoken, as an ISO 639 code such as `en`; detected from the recording when absent.
@@ -355,13 +382,32 @@ class AsyncAudio(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(TRANSCRIBE, whole, given)
+        return self._stream(TRANSCRIBE, request, fields)
 
 
-class AsyncRawAudio:
+class AsyncRawAudio(AsyncRawResource):
     """Transcribe or translate speech, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncAudio) -> None:
-        self.transcribe = raw_async(resource.transcribe)
-        self.transcribe_many = raw_async(resource.transcribe_many)
-        self.stream = raw_async_stream(resource.stream)
+    transcribe = raw_async(TRANSCRIBE)(AsyncAudio.transcribe)
+    stream = raw_async_stream(TRANSCRIBE)(AsyncAudio.stream)
+
+    @signed
+    async def transcribe_many(
+        self,
+        requests: Sequence[AudioRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[AudioResponse | ProblemError]]:
+        """Transcribe speech, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(TRANSCRIBE, requests, timeout, extra_headers)

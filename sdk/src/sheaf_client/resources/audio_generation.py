@@ -7,24 +7,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.audio_generation import AudioGenerationRequest, AudioGenerationResponse
-from sheaf_client.contracts.events import SoundProgress
+from sheaf_client._signatures import signed
+from sheaf_client.operations.audio_generation import GENERATE
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
-
-GENERATE: Operation[AudioGenerationRequest, AudioGenerationResponse, SoundProgress] = Operation(
-    model_type="audio_generation",
-    name="generate",
-    path="/{model_name}/audio_generation/generate",
-    request=AudioGenerationRequest,
-    response=AudioGenerationResponse,
-    progress=SoundProgress,
-)
+    from sheaf_client.contracts.audio_generation import AudioGenerationRequest, AudioGenerationResponse
+    from sheaf_client.contracts.events import SoundProgress
 
 
 class AudioGeneration(SyncResource):
@@ -54,11 +54,12 @@ class AudioGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioGenerationResponse: ...
-    def generate(self, whole: object = None, /, **given: Any) -> AudioGenerationResponse:
+    @signed
+    def generate(self, request: object = None, /, **fields: Any) -> AudioGenerationResponse:
         """Make audio from a prompt. Music or sound that follows `prompt`, as a WAV file.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -75,8 +76,9 @@ class AudioGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(GENERATE, whole, given)
+        return self._call(GENERATE, request, fields)
 
+    @signed
     def generate_many(
         self,
         requests: Sequence[AudioGenerationRequest],
@@ -94,6 +96,7 @@ class AudioGeneration(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(GENERATE, requests, timeout, extra_headers)
 
     @overload
@@ -120,13 +123,16 @@ class AudioGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[AudioGenerationResponse, SoundProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[AudioGenerationResponse, SoundProgress]:
+    @signed
+    def stream(
+        self, request: object = None, /, **fields: Any
+    ) -> Stream[AudioGenerationResponse, SoundProgress]:
         """Make audio from a prompt and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -143,16 +149,35 @@ class AudioGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, whole, given)
+        return self._stream(GENERATE, request, fields)
 
 
-class RawAudioGeneration:
+class RawAudioGeneration(RawResource):
     """Make music or sound from text, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AudioGeneration) -> None:
-        self.generate = raw(resource.generate)
-        self.generate_many = raw(resource.generate_many)
-        self.stream = raw_stream(resource.stream)
+    generate = raw(GENERATE)(AudioGeneration.generate)
+    stream = raw_stream(GENERATE)(AudioGeneration.stream)
+
+    @signed
+    def generate_many(
+        self,
+        requests: Sequence[AudioGenerationRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[AudioGenerationResponse | ProblemError]]:
+        """Make audio from a prompt, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(GENERATE, requests, timeout, extra_headers)
 
 
 class AsyncAudioGeneration(AsyncResource):
@@ -182,11 +207,12 @@ class AsyncAudioGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AudioGenerationResponse: ...
-    async def generate(self, whole: object = None, /, **given: Any) -> AudioGenerationResponse:
+    @signed
+    async def generate(self, request: object = None, /, **fields: Any) -> AudioGenerationResponse:
         """Make audio from a prompt. Music or sound that follows `prompt`, as a WAV file.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -203,8 +229,9 @@ class AsyncAudioGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(GENERATE, whole, given)
+        return await self._call(GENERATE, request, fields)
 
+    @signed
     async def generate_many(
         self,
         requests: Sequence[AudioGenerationRequest],
@@ -222,6 +249,7 @@ class AsyncAudioGeneration(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(GENERATE, requests, timeout, extra_headers)
 
     @overload
@@ -248,15 +276,16 @@ class AsyncAudioGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[AudioGenerationResponse, SoundProgress]: ...
+    @signed
     def stream(
-        self, whole: object = None, /, **given: Any
+        self, request: object = None, /, **fields: Any
     ) -> AsyncStream[AudioGenerationResponse, SoundProgress]:
         """Make audio from a prompt and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: Description of the music or sound.
             duration_s: Length wanted, in seconds; a model refuses more than it can make. Default: `5.0`.
@@ -273,13 +302,32 @@ class AsyncAudioGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, whole, given)
+        return self._stream(GENERATE, request, fields)
 
 
-class AsyncRawAudioGeneration:
+class AsyncRawAudioGeneration(AsyncRawResource):
     """Make music or sound from text, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncAudioGeneration) -> None:
-        self.generate = raw_async(resource.generate)
-        self.generate_many = raw_async(resource.generate_many)
-        self.stream = raw_async_stream(resource.stream)
+    generate = raw_async(GENERATE)(AsyncAudioGeneration.generate)
+    stream = raw_async_stream(GENERATE)(AsyncAudioGeneration.stream)
+
+    @signed
+    async def generate_many(
+        self,
+        requests: Sequence[AudioGenerationRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[AudioGenerationResponse | ProblemError]]:
+        """Make audio from a prompt, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(GENERATE, requests, timeout, extra_headers)

@@ -7,24 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.depth import DepthRequest, DepthResponse
-from sheaf_client.contracts.events import ProgressEvent
+from sheaf_client._signatures import signed
+from sheaf_client.operations.depth import ESTIMATE
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ImageFileLike
-
-ESTIMATE: Operation[DepthRequest, DepthResponse, ProgressEvent] = Operation(
-    model_type="depth",
-    name="estimate",
-    path="/{model_name}/depth/estimate",
-    request=DepthRequest,
-    response=DepthResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.depth import DepthRequest, DepthResponse
 
 
 class Depth(SyncResource):
@@ -53,7 +50,7 @@ class Depth(SyncResource):
     @overload
     def estimate(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -61,11 +58,12 @@ class Depth(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DepthResponse: ...
-    def estimate(self, whole: object = None, /, **given: Any) -> DepthResponse:
+    @signed
+    def estimate(self, request: object = None, /, **fields: Any) -> DepthResponse:
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.
@@ -78,8 +76,9 @@ class Depth(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, whole, given)
+        return self._call(ESTIMATE, request, fields)
 
+    @signed
     def estimate_many(
         self,
         requests: Sequence[DepthRequest],
@@ -97,15 +96,35 @@ class Depth(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
-class RawDepth:
+class RawDepth(RawResource):
     """Estimate depth from single images, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Depth) -> None:
-        self.estimate = raw(resource.estimate)
-        self.estimate_many = raw(resource.estimate_many)
+    estimate = raw(ESTIMATE)(Depth.estimate)
+
+    @signed
+    def estimate_many(
+        self,
+        requests: Sequence[DepthRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[DepthResponse | ProblemError]]:
+        """Estimate depth, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
 class AsyncDepth(AsyncResource):
@@ -134,7 +153,7 @@ class AsyncDepth(AsyncResource):
     @overload
     async def estimate(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -142,11 +161,12 @@ class AsyncDepth(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DepthResponse: ...
-    async def estimate(self, whole: object = None, /, **given: Any) -> DepthResponse:
+    @signed
+    async def estimate(self, request: object = None, /, **fields: Any) -> DepthResponse:
         """Estimate depth. A depth map of the size of the image.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             normalize: Whether to map the smallest depth of the image to 0 and the largest to 1; otherwise the values are the model's own. Default: `True`.
@@ -159,8 +179,9 @@ class AsyncDepth(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, whole, given)
+        return await self._call(ESTIMATE, request, fields)
 
+    @signed
     async def estimate_many(
         self,
         requests: Sequence[DepthRequest],
@@ -178,12 +199,32 @@ class AsyncDepth(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
-class AsyncRawDepth:
+class AsyncRawDepth(AsyncRawResource):
     """Estimate depth from single images, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncDepth) -> None:
-        self.estimate = raw_async(resource.estimate)
-        self.estimate_many = raw_async(resource.estimate_many)
+    estimate = raw_async(ESTIMATE)(AsyncDepth.estimate)
+
+    @signed
+    async def estimate_many(
+        self,
+        requests: Sequence[DepthRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[DepthResponse | ProblemError]]:
+        """Estimate depth, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(ESTIMATE, requests, timeout, extra_headers)

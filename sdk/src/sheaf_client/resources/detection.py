@@ -7,24 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
-from sheaf_client.contracts.events import ProgressEvent
+from sheaf_client._signatures import signed
+from sheaf_client.operations.detection import DETECT
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ImageFileLike
-
-DETECT: Operation[DetectionRequest, DetectionResponse, ProgressEvent] = Operation(
-    model_type="detection",
-    name="detect",
-    path="/{model_name}/detection/detect",
-    request=DetectionRequest,
-    response=DetectionResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.detection import DetectionRequest, DetectionResponse
 
 
 class Detection(SyncResource):
@@ -53,7 +50,7 @@ class Detection(SyncResource):
     @overload
     def detect(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -61,11 +58,12 @@ class Detection(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DetectionResponse: ...
-    def detect(self, whole: object = None, /, **given: Any) -> DetectionResponse:
+    @signed
+    def detect(self, request: object = None, /, **fields: Any) -> DetectionResponse:
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.
@@ -78,8 +76,9 @@ class Detection(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(DETECT, whole, given)
+        return self._call(DETECT, request, fields)
 
+    @signed
     def detect_many(
         self,
         requests: Sequence[DetectionRequest],
@@ -97,15 +96,35 @@ class Detection(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(DETECT, requests, timeout, extra_headers)
 
 
-class RawDetection:
+class RawDetection(RawResource):
     """Detect objects in images, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Detection) -> None:
-        self.detect = raw(resource.detect)
-        self.detect_many = raw(resource.detect_many)
+    detect = raw(DETECT)(Detection.detect)
+
+    @signed
+    def detect_many(
+        self,
+        requests: Sequence[DetectionRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[DetectionResponse | ProblemError]]:
+        """Detect objects, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(DETECT, requests, timeout, extra_headers)
 
 
 class AsyncDetection(AsyncResource):
@@ -134,7 +153,7 @@ class AsyncDetection(AsyncResource):
     @overload
     async def detect(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -142,11 +161,12 @@ class AsyncDetection(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DetectionResponse: ...
-    async def detect(self, whole: object = None, /, **given: Any) -> DetectionResponse:
+    @signed
+    async def detect(self, request: object = None, /, **fields: Any) -> DetectionResponse:
         """Detect objects. A box, a label and a score for each object found, the highest score first.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             threshold: Least score of an object that is told, 0…1. Default: `0.5`.
@@ -159,8 +179,9 @@ class AsyncDetection(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(DETECT, whole, given)
+        return await self._call(DETECT, request, fields)
 
+    @signed
     async def detect_many(
         self,
         requests: Sequence[DetectionRequest],
@@ -178,12 +199,32 @@ class AsyncDetection(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(DETECT, requests, timeout, extra_headers)
 
 
-class AsyncRawDetection:
+class AsyncRawDetection(AsyncRawResource):
     """Detect objects in images, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncDetection) -> None:
-        self.detect = raw_async(resource.detect)
-        self.detect_many = raw_async(resource.detect_many)
+    detect = raw_async(DETECT)(AsyncDetection.detect)
+
+    @signed
+    async def detect_many(
+        self,
+        requests: Sequence[DetectionRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[DetectionResponse | ProblemError]]:
+        """Detect objects, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(DETECT, requests, timeout, extra_headers)

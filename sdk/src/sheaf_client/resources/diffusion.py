@@ -7,26 +7,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.diffusion import DiffusionRequest, DiffusionResponse
-from sheaf_client.contracts.events import ImageProgress
+from sheaf_client._signatures import signed
+from sheaf_client.operations.diffusion import GENERATE
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
-    from sheaf_client.contracts._types import AdapterName
-
-GENERATE: Operation[DiffusionRequest, DiffusionResponse, ImageProgress] = Operation(
-    model_type="diffusion",
-    name="generate",
-    path="/{model_name}/diffusion/generate",
-    request=DiffusionRequest,
-    response=DiffusionResponse,
-    progress=ImageProgress,
-)
+    from sheaf_client.contracts.diffusion import DiffusionRequest, DiffusionResponse
+    from sheaf_client.contracts.events import ImageProgress
+    from sheaf_client.contracts.types import AdapterName
 
 
 class Diffusion(SyncResource):
@@ -62,11 +62,12 @@ class Diffusion(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DiffusionResponse: ...
-    def generate(self, whole: object = None, /, **given: Any) -> DiffusionResponse:
+    @signed
+    def generate(self, request: object = None, /, **fields: Any) -> DiffusionResponse:
         """Generate images. One or more images from a prompt; a stream tells each denoising step.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the image shows, in words; not blank.
             negative_prompt: What the image must not show; needs a `guidance_scale` that guides, else it has no effect. Default: `''`.
@@ -89,8 +90,9 @@ class Diffusion(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(GENERATE, whole, given)
+        return self._call(GENERATE, request, fields)
 
+    @signed
     def generate_many(
         self,
         requests: Sequence[DiffusionRequest],
@@ -108,6 +110,7 @@ class Diffusion(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(GENERATE, requests, timeout, extra_headers)
 
     @overload
@@ -140,13 +143,14 @@ class Diffusion(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[DiffusionResponse, ImageProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[DiffusionResponse, ImageProgress]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> Stream[DiffusionResponse, ImageProgress]:
         """Generate images and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the image shows, in words; not blank.
             negative_prompt: What the image must not show; needs a `guidance_scale` that guides, else it has no effect. Default: `''`.
@@ -169,16 +173,35 @@ class Diffusion(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, whole, given)
+        return self._stream(GENERATE, request, fields)
 
 
-class RawDiffusion:
+class RawDiffusion(RawResource):
     """Generate images from text, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Diffusion) -> None:
-        self.generate = raw(resource.generate)
-        self.generate_many = raw(resource.generate_many)
-        self.stream = raw_stream(resource.stream)
+    generate = raw(GENERATE)(Diffusion.generate)
+    stream = raw_stream(GENERATE)(Diffusion.stream)
+
+    @signed
+    def generate_many(
+        self,
+        requests: Sequence[DiffusionRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[DiffusionResponse | ProblemError]]:
+        """Generate images, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(GENERATE, requests, timeout, extra_headers)
 
 
 class AsyncDiffusion(AsyncResource):
@@ -214,11 +237,12 @@ class AsyncDiffusion(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> DiffusionResponse: ...
-    async def generate(self, whole: object = None, /, **given: Any) -> DiffusionResponse:
+    @signed
+    async def generate(self, request: object = None, /, **fields: Any) -> DiffusionResponse:
         """Generate images. One or more images from a prompt; a stream tells each denoising step.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the image shows, in words; not blank.
             negative_prompt: What the image must not show; needs a `guidance_scale` that guides, else it has no effect. Default: `''`.
@@ -241,8 +265,9 @@ class AsyncDiffusion(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(GENERATE, whole, given)
+        return await self._call(GENERATE, request, fields)
 
+    @signed
     async def generate_many(
         self,
         requests: Sequence[DiffusionRequest],
@@ -260,6 +285,7 @@ class AsyncDiffusion(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(GENERATE, requests, timeout, extra_headers)
 
     @overload
@@ -292,13 +318,16 @@ class AsyncDiffusion(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[DiffusionResponse, ImageProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[DiffusionResponse, ImageProgress]:
+    @signed
+    def stream(
+        self, request: object = None, /, **fields: Any
+    ) -> AsyncStream[DiffusionResponse, ImageProgress]:
         """Generate images and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the image shows, in words; not blank.
             negative_prompt: What the image must not show; needs a `guidance_scale` that guides, else it has no effect. Default: `''`.
@@ -321,13 +350,32 @@ class AsyncDiffusion(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, whole, given)
+        return self._stream(GENERATE, request, fields)
 
 
-class AsyncRawDiffusion:
+class AsyncRawDiffusion(AsyncRawResource):
     """Generate images from text, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncDiffusion) -> None:
-        self.generate = raw_async(resource.generate)
-        self.generate_many = raw_async(resource.generate_many)
-        self.stream = raw_async_stream(resource.stream)
+    generate = raw_async(GENERATE)(AsyncDiffusion.generate)
+    stream = raw_async_stream(GENERATE)(AsyncDiffusion.stream)
+
+    @signed
+    async def generate_many(
+        self,
+        requests: Sequence[DiffusionRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[DiffusionResponse | ProblemError]]:
+        """Generate images, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(GENERATE, requests, timeout, extra_headers)

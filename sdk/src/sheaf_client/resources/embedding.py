@@ -7,25 +7,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
-from sheaf_client.contracts.events import ProgressEvent
+from sheaf_client._signatures import signed
+from sheaf_client.operations.embedding import EMBED
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, ImageFileLike
-    from sheaf_client.contracts._types import EmbeddingText
-
-EMBED: Operation[EmbeddingRequest, EmbeddingResponse, ProgressEvent] = Operation(
-    model_type="embedding",
-    name="embed",
-    path="/{model_name}/embedding/embed",
-    request=EmbeddingRequest,
-    response=EmbeddingResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
+    from sheaf_client.contracts.types import EmbeddingText
 
 
 class Embedding(SyncResource):
@@ -54,11 +51,12 @@ class Embedding(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> EmbeddingResponse: ...
-    def embed(self, whole: object = None, /, **given: Any) -> EmbeddingResponse:
+    @signed
+    def embed(self, request: object = None, /, **fields: Any) -> EmbeddingResponse:
         """Embed texts or images. One vector for each text or image; texts and images together where the model has a joint space.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts to embed, shape (n_texts,). Exactly one of `texts` and `images_b64` is given, or both with `joint`.
             images: Images to embed, each an encoded file (PNG, JPEG or WebP), shape (n_images,).
@@ -74,8 +72,9 @@ class Embedding(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, whole, given)
+        return self._call(EMBED, request, fields)
 
+    @signed
     def embed_many(
         self,
         requests: Sequence[EmbeddingRequest],
@@ -93,15 +92,35 @@ class Embedding(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class RawEmbedding:
+class RawEmbedding(RawResource):
     """Embed texts or images, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Embedding) -> None:
-        self.embed = raw(resource.embed)
-        self.embed_many = raw(resource.embed_many)
+    embed = raw(EMBED)(Embedding.embed)
+
+    @signed
+    def embed_many(
+        self,
+        requests: Sequence[EmbeddingRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[EmbeddingResponse | ProblemError]]:
+        """Embed texts or images, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
 class AsyncEmbedding(AsyncResource):
@@ -130,11 +149,12 @@ class AsyncEmbedding(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> EmbeddingResponse: ...
-    async def embed(self, whole: object = None, /, **given: Any) -> EmbeddingResponse:
+    @signed
+    async def embed(self, request: object = None, /, **fields: Any) -> EmbeddingResponse:
         """Embed texts or images. One vector for each text or image; texts and images together where the model has a joint space.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts to embed, shape (n_texts,). Exactly one of `texts` and `images_b64` is given, or both with `joint`.
             images: Images to embed, each an encoded file (PNG, JPEG or WebP), shape (n_images,).
@@ -150,8 +170,9 @@ class AsyncEmbedding(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, whole, given)
+        return await self._call(EMBED, request, fields)
 
+    @signed
     async def embed_many(
         self,
         requests: Sequence[EmbeddingRequest],
@@ -169,12 +190,32 @@ class AsyncEmbedding(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class AsyncRawEmbedding:
+class AsyncRawEmbedding(AsyncRawResource):
     """Embed texts or images, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncEmbedding) -> None:
-        self.embed = raw_async(resource.embed)
-        self.embed_many = raw_async(resource.embed_many)
+    embed = raw_async(EMBED)(AsyncEmbedding.embed)
+
+    @signed
+    async def embed_many(
+        self,
+        requests: Sequence[EmbeddingRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[EmbeddingResponse | ProblemError]]:
+        """Embed texts or images, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(EMBED, requests, timeout, extra_headers)

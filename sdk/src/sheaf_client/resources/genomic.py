@@ -7,25 +7,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.genomic import GenomicRequest, GenomicResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.genomic import EMBED
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, SequencesLike
-    from sheaf_client.contracts._types import NucleotideSequence
-
-EMBED: Operation[GenomicRequest, GenomicResponse, ProgressEvent] = Operation(
-    model_type="genomic",
-    name="embed",
-    path="/{model_name}/genomic/embed",
-    request=GenomicRequest,
-    response=GenomicResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.genomic import GenomicRequest, GenomicResponse
+    from sheaf_client.contracts.types import NucleotideSequence
 
 
 class Genomic(SyncResource):
@@ -55,7 +52,7 @@ class Genomic(SyncResource):
     @overload
     def embed(
         self,
-        whole: SequencesLike,
+        request: SequencesLike,
         /,
         *,
         model: str | None = None,
@@ -64,11 +61,12 @@ class Genomic(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> GenomicResponse: ...
-    def embed(self, whole: object = None, /, **given: Any) -> GenomicResponse:
+    @signed
+    def embed(self, request: object = None, /, **fields: Any) -> GenomicResponse:
         """Embed nucleotide sequences. One vector for each sequence, pooled over its tokens.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
+            request: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: DNA or RNA sequences, shape (n_sequences,), each up to 131,072 bases; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the sequence's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -82,8 +80,9 @@ class Genomic(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, whole, given)
+        return self._call(EMBED, request, fields)
 
+    @signed
     def embed_many(
         self,
         requests: Sequence[GenomicRequest],
@@ -101,15 +100,35 @@ class Genomic(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class RawGenomic:
+class RawGenomic(RawResource):
     """Embed DNA or RNA sequences, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Genomic) -> None:
-        self.embed = raw(resource.embed)
-        self.embed_many = raw(resource.embed_many)
+    embed = raw(EMBED)(Genomic.embed)
+
+    @signed
+    def embed_many(
+        self,
+        requests: Sequence[GenomicRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[GenomicResponse | ProblemError]]:
+        """Embed nucleotide sequences, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
 class AsyncGenomic(AsyncResource):
@@ -139,7 +158,7 @@ class AsyncGenomic(AsyncResource):
     @overload
     async def embed(
         self,
-        whole: SequencesLike,
+        request: SequencesLike,
         /,
         *,
         model: str | None = None,
@@ -148,11 +167,12 @@ class AsyncGenomic(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> GenomicResponse: ...
-    async def embed(self, whole: object = None, /, **given: Any) -> GenomicResponse:
+    @signed
+    async def embed(self, request: object = None, /, **fields: Any) -> GenomicResponse:
         """Embed nucleotide sequences. One vector for each sequence, pooled over its tokens.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
+            request: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: DNA or RNA sequences, shape (n_sequences,), each up to 131,072 bases; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the sequence's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -166,8 +186,9 @@ class AsyncGenomic(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, whole, given)
+        return await self._call(EMBED, request, fields)
 
+    @signed
     async def embed_many(
         self,
         requests: Sequence[GenomicRequest],
@@ -185,12 +206,32 @@ class AsyncGenomic(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class AsyncRawGenomic:
+class AsyncRawGenomic(AsyncRawResource):
     """Embed DNA or RNA sequences, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncGenomic) -> None:
-        self.embed = raw_async(resource.embed)
-        self.embed_many = raw_async(resource.embed_many)
+    embed = raw_async(EMBED)(AsyncGenomic.embed)
+
+    @signed
+    async def embed_many(
+        self,
+        requests: Sequence[GenomicRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[GenomicResponse | ProblemError]]:
+        """Embed nucleotide sequences, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(EMBED, requests, timeout, extra_headers)

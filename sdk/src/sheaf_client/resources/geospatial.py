@@ -7,26 +7,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.geospatial import EMBED
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._wire import IsoTimeLike
-    from sheaf_client.contracts._types import BandName, Wavelength
-
-EMBED: Operation[SatelliteRequest, SatelliteResponse, ProgressEvent] = Operation(
-    model_type="geospatial",
-    name="embed",
-    path="/{model_name}/geospatial/embed",
-    request=SatelliteRequest,
-    response=SatelliteResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
+    from sheaf_client.contracts.types import BandName, Wavelength
 
 
 class Geospatial(SyncResource):
@@ -63,11 +60,12 @@ class Geospatial(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SatelliteResponse: ...
-    def embed(self, whole: object = None, /, **given: Any) -> SatelliteResponse:
+    @signed
+    def embed(self, request: object = None, /, **fields: Any) -> SatelliteResponse:
         """Embed a scene. One vector for a scene of several bands, at one time or several.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             pixels: Reflectance, shape (n_time, n_bands, height, width), in the scale the model was trained on.
             n_bands: Number of spectral bands.
@@ -91,8 +89,9 @@ class Geospatial(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, whole, given)
+        return self._call(EMBED, request, fields)
 
+    @signed
     def embed_many(
         self,
         requests: Sequence[SatelliteRequest],
@@ -110,15 +109,35 @@ class Geospatial(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class RawGeospatial:
+class RawGeospatial(RawResource):
     """Embed satellite scenes, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Geospatial) -> None:
-        self.embed = raw(resource.embed)
-        self.embed_many = raw(resource.embed_many)
+    embed = raw(EMBED)(Geospatial.embed)
+
+    @signed
+    def embed_many(
+        self,
+        requests: Sequence[SatelliteRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[SatelliteResponse | ProblemError]]:
+        """Embed a scene, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
 class AsyncGeospatial(AsyncResource):
@@ -155,11 +174,12 @@ class AsyncGeospatial(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SatelliteResponse: ...
-    async def embed(self, whole: object = None, /, **given: Any) -> SatelliteResponse:
+    @signed
+    async def embed(self, request: object = None, /, **fields: Any) -> SatelliteResponse:
         """Embed a scene. One vector for a scene of several bands, at one time or several.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             pixels: Reflectance, shape (n_time, n_bands, height, width), in the scale the model was trained on.
             n_bands: Number of spectral bands.
@@ -183,8 +203,9 @@ class AsyncGeospatial(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, whole, given)
+        return await self._call(EMBED, request, fields)
 
+    @signed
     async def embed_many(
         self,
         requests: Sequence[SatelliteRequest],
@@ -202,12 +223,32 @@ class AsyncGeospatial(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class AsyncRawGeospatial:
+class AsyncRawGeospatial(AsyncRawResource):
     """Embed satellite scenes, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncGeospatial) -> None:
-        self.embed = raw_async(resource.embed)
-        self.embed_many = raw_async(resource.embed_many)
+    embed = raw_async(EMBED)(AsyncGeospatial.embed)
+
+    @signed
+    async def embed_many(
+        self,
+        requests: Sequence[SatelliteRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[SatelliteResponse | ProblemError]]:
+        """Embed a scene, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(EMBED, requests, timeout, extra_headers)

@@ -7,56 +7,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
-from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.materials import (
-    AtomicStructure,
-    AtomsProgress,
-    Ensemble,
-    MaterialsRequest,
-    MaterialsResponse,
-    MolecularDynamicsRequest,
-    MolecularDynamicsResponse,
-    Optimizer,
-    RelaxRequest,
-    RelaxResponse,
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
 )
+from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client._signatures import signed
+from sheaf_client.operations.materials import COMPUTE, MOLECULAR_DYNAMICS, RELAX
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, StructureLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
-    from sheaf_client.contracts._types import AtomicMass, AtomicNumber
+    from sheaf_client.contracts.events import ProgressEvent
+    from sheaf_client.contracts.materials import (
+        AtomicStructure,
+        AtomsProgress,
+        Ensemble,
+        MaterialsRequest,
+        MaterialsResponse,
+        MolecularDynamicsRequest,
+        MolecularDynamicsResponse,
+        Optimizer,
+        RelaxRequest,
+        RelaxResponse,
+    )
+    from sheaf_client.contracts.types import AtomicMass, AtomicNumber
     from sheaf_client.params._enums import EnsembleLike, OptimizerLike
     from sheaf_client.params._types import CellLike, FixedAtomsLike, PeriodicityLike
     from sheaf_client.params.materials import AtomicStructureParams
-
-COMPUTE: Operation[MaterialsRequest, MaterialsResponse, ProgressEvent] = Operation(
-    model_type="materials",
-    name="compute",
-    path="/{model_name}/materials/compute",
-    request=MaterialsRequest,
-    response=MaterialsResponse,
-    progress=ProgressEvent,
-)
-RELAX: Operation[RelaxRequest, RelaxResponse, AtomsProgress] = Operation(
-    model_type="materials",
-    name="relax",
-    path="/{model_name}/materials/relax",
-    request=RelaxRequest,
-    response=RelaxResponse,
-    progress=AtomsProgress,
-)
-MOLECULAR_DYNAMICS: Operation[MolecularDynamicsRequest, MolecularDynamicsResponse, AtomsProgress] = Operation(
-    model_type="materials",
-    name="molecular_dynamics",
-    path="/{model_name}/materials/molecular_dynamics",
-    request=MolecularDynamicsRequest,
-    response=MolecularDynamicsResponse,
-    progress=AtomsProgress,
-)
 
 
 class Materials(SyncResource):
@@ -90,7 +74,7 @@ class Materials(SyncResource):
     @overload
     def compute(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -100,11 +84,12 @@ class Materials(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MaterialsResponse: ...
-    def compute(self, whole: object = None, /, **given: Any) -> MaterialsResponse:
+    @signed
+    def compute(self, request: object = None, /, **fields: Any) -> MaterialsResponse:
         """Compute a structure. Potential energy of molecules and crystals, with forces and stress on request: of one structure, given by its fields, or of each in a list of `structures`.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused. Exactly one of `atomic_numbers` and `structures` is given.
             positions: Cartesian positions, shape (n_atoms, 3), in Å; given together with `atomic_numbers`.
@@ -122,8 +107,9 @@ class Materials(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(COMPUTE, whole, given)
+        return self._call(COMPUTE, request, fields)
 
+    @signed
     def compute_many(
         self,
         requests: Sequence[MaterialsRequest],
@@ -141,6 +127,7 @@ class Materials(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(COMPUTE, requests, timeout, extra_headers)
 
     @overload
@@ -171,7 +158,7 @@ class Materials(SyncResource):
     @overload
     def stream(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -181,13 +168,14 @@ class Materials(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[MaterialsResponse, ProgressEvent]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[MaterialsResponse, ProgressEvent]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> Stream[MaterialsResponse, ProgressEvent]:
         """Compute a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused. Exactly one of `atomic_numbers` and `structures` is given.
             positions: Cartesian positions, shape (n_atoms, 3), in Å; given together with `atomic_numbers`.
@@ -205,7 +193,7 @@ class Materials(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(COMPUTE, whole, given)
+        return self._stream(COMPUTE, request, fields)
 
     @overload
     def relax(
@@ -238,7 +226,7 @@ class Materials(SyncResource):
     @overload
     def relax(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -251,11 +239,12 @@ class Materials(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> RelaxResponse: ...
-    def relax(self, whole: object = None, /, **given: Any) -> RelaxResponse:
+    @signed
+    def relax(self, request: object = None, /, **fields: Any) -> RelaxResponse:
         """Relax a structure. Move the atoms downhill until no force is larger than `fmax`; a stream tells each step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -276,8 +265,9 @@ class Materials(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(RELAX, whole, given)
+        return self._call(RELAX, request, fields)
 
+    @signed
     def relax_many(
         self,
         requests: Sequence[RelaxRequest],
@@ -295,6 +285,7 @@ class Materials(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(RELAX, requests, timeout, extra_headers)
 
     @overload
@@ -328,7 +319,7 @@ class Materials(SyncResource):
     @overload
     def relax_stream(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -341,13 +332,14 @@ class Materials(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[RelaxResponse, AtomsProgress]: ...
-    def relax_stream(self, whole: object = None, /, **given: Any) -> Stream[RelaxResponse, AtomsProgress]:
+    @signed
+    def relax_stream(self, request: object = None, /, **fields: Any) -> Stream[RelaxResponse, AtomsProgress]:
         """Relax a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -368,7 +360,7 @@ class Materials(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(RELAX, whole, given)
+        return self._stream(RELAX, request, fields)
 
     @overload
     def molecular_dynamics(
@@ -405,7 +397,7 @@ class Materials(SyncResource):
     @overload
     def molecular_dynamics(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -422,11 +414,12 @@ class Materials(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MolecularDynamicsResponse: ...
-    def molecular_dynamics(self, whole: object = None, /, **given: Any) -> MolecularDynamicsResponse:
+    @signed
+    def molecular_dynamics(self, request: object = None, /, **fields: Any) -> MolecularDynamicsResponse:
         """Simulate molecular dynamics. Follow the motion of the atoms over time; a stream tells each step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -451,8 +444,9 @@ class Materials(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(MOLECULAR_DYNAMICS, whole, given)
+        return self._call(MOLECULAR_DYNAMICS, request, fields)
 
+    @signed
     def molecular_dynamics_many(
         self,
         requests: Sequence[MolecularDynamicsRequest],
@@ -470,6 +464,7 @@ class Materials(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(MOLECULAR_DYNAMICS, requests, timeout, extra_headers)
 
     @overload
@@ -507,7 +502,7 @@ class Materials(SyncResource):
     @overload
     def molecular_dynamics_stream(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -524,15 +519,16 @@ class Materials(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[MolecularDynamicsResponse, AtomsProgress]: ...
+    @signed
     def molecular_dynamics_stream(
-        self, whole: object = None, /, **given: Any
+        self, request: object = None, /, **fields: Any
     ) -> Stream[MolecularDynamicsResponse, AtomsProgress]:
         """Simulate molecular dynamics and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -557,22 +553,83 @@ class Materials(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(MOLECULAR_DYNAMICS, whole, given)
+        return self._stream(MOLECULAR_DYNAMICS, request, fields)
 
 
-class RawMaterials:
+class RawMaterials(RawResource):
     """Compute energies and forces of atoms, relax and simulate them, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Materials) -> None:
-        self.compute = raw(resource.compute)
-        self.compute_many = raw(resource.compute_many)
-        self.stream = raw_stream(resource.stream)
-        self.relax = raw(resource.relax)
-        self.relax_many = raw(resource.relax_many)
-        self.relax_stream = raw_stream(resource.relax_stream)
-        self.molecular_dynamics = raw(resource.molecular_dynamics)
-        self.molecular_dynamics_many = raw(resource.molecular_dynamics_many)
-        self.molecular_dynamics_stream = raw_stream(resource.molecular_dynamics_stream)
+    compute = raw(COMPUTE)(Materials.compute)
+    stream = raw_stream(COMPUTE)(Materials.stream)
+
+    @signed
+    def compute_many(
+        self,
+        requests: Sequence[MaterialsRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[MaterialsResponse | ProblemError]]:
+        """Compute a structure, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(COMPUTE, requests, timeout, extra_headers)
+
+    relax = raw(RELAX)(Materials.relax)
+    relax_stream = raw_stream(RELAX)(Materials.relax_stream)
+
+    @signed
+    def relax_many(
+        self,
+        requests: Sequence[RelaxRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[RelaxResponse | ProblemError]]:
+        """Relax a structure, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(RELAX, requests, timeout, extra_headers)
+
+    molecular_dynamics = raw(MOLECULAR_DYNAMICS)(Materials.molecular_dynamics)
+    molecular_dynamics_stream = raw_stream(MOLECULAR_DYNAMICS)(Materials.molecular_dynamics_stream)
+
+    @signed
+    def molecular_dynamics_many(
+        self,
+        requests: Sequence[MolecularDynamicsRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[MolecularDynamicsResponse | ProblemError]]:
+        """Simulate molecular dynamics, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(MOLECULAR_DYNAMICS, requests, timeout, extra_headers)
 
 
 class AsyncMaterials(AsyncResource):
@@ -606,7 +663,7 @@ class AsyncMaterials(AsyncResource):
     @overload
     async def compute(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -616,11 +673,12 @@ class AsyncMaterials(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MaterialsResponse: ...
-    async def compute(self, whole: object = None, /, **given: Any) -> MaterialsResponse:
+    @signed
+    async def compute(self, request: object = None, /, **fields: Any) -> MaterialsResponse:
         """Compute a structure. Potential energy of molecules and crystals, with forces and stress on request: of one structure, given by its fields, or of each in a list of `structures`.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused. Exactly one of `atomic_numbers` and `structures` is given.
             positions: Cartesian positions, shape (n_atoms, 3), in Å; given together with `atomic_numbers`.
@@ -638,8 +696,9 @@ class AsyncMaterials(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(COMPUTE, whole, given)
+        return await self._call(COMPUTE, request, fields)
 
+    @signed
     async def compute_many(
         self,
         requests: Sequence[MaterialsRequest],
@@ -657,6 +716,7 @@ class AsyncMaterials(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(COMPUTE, requests, timeout, extra_headers)
 
     @overload
@@ -687,7 +747,7 @@ class AsyncMaterials(AsyncResource):
     @overload
     def stream(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -697,13 +757,16 @@ class AsyncMaterials(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[MaterialsResponse, ProgressEvent]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[MaterialsResponse, ProgressEvent]:
+    @signed
+    def stream(
+        self, request: object = None, /, **fields: Any
+    ) -> AsyncStream[MaterialsResponse, ProgressEvent]:
         """Compute a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused. Exactly one of `atomic_numbers` and `structures` is given.
             positions: Cartesian positions, shape (n_atoms, 3), in Å; given together with `atomic_numbers`.
@@ -721,7 +784,7 @@ class AsyncMaterials(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(COMPUTE, whole, given)
+        return self._stream(COMPUTE, request, fields)
 
     @overload
     async def relax(
@@ -754,7 +817,7 @@ class AsyncMaterials(AsyncResource):
     @overload
     async def relax(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -767,11 +830,12 @@ class AsyncMaterials(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> RelaxResponse: ...
-    async def relax(self, whole: object = None, /, **given: Any) -> RelaxResponse:
+    @signed
+    async def relax(self, request: object = None, /, **fields: Any) -> RelaxResponse:
         """Relax a structure. Move the atoms downhill until no force is larger than `fmax`; a stream tells each step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -792,8 +856,9 @@ class AsyncMaterials(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(RELAX, whole, given)
+        return await self._call(RELAX, request, fields)
 
+    @signed
     async def relax_many(
         self,
         requests: Sequence[RelaxRequest],
@@ -811,6 +876,7 @@ class AsyncMaterials(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(RELAX, requests, timeout, extra_headers)
 
     @overload
@@ -844,7 +910,7 @@ class AsyncMaterials(AsyncResource):
     @overload
     def relax_stream(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -857,15 +923,16 @@ class AsyncMaterials(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[RelaxResponse, AtomsProgress]: ...
+    @signed
     def relax_stream(
-        self, whole: object = None, /, **given: Any
+        self, request: object = None, /, **fields: Any
     ) -> AsyncStream[RelaxResponse, AtomsProgress]:
         """Relax a structure and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -886,7 +953,7 @@ class AsyncMaterials(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(RELAX, whole, given)
+        return self._stream(RELAX, request, fields)
 
     @overload
     async def molecular_dynamics(
@@ -923,7 +990,7 @@ class AsyncMaterials(AsyncResource):
     @overload
     async def molecular_dynamics(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -940,11 +1007,12 @@ class AsyncMaterials(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MolecularDynamicsResponse: ...
-    async def molecular_dynamics(self, whole: object = None, /, **given: Any) -> MolecularDynamicsResponse:
+    @signed
+    async def molecular_dynamics(self, request: object = None, /, **fields: Any) -> MolecularDynamicsResponse:
         """Simulate molecular dynamics. Follow the motion of the atoms over time; a stream tells each step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -969,8 +1037,9 @@ class AsyncMaterials(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(MOLECULAR_DYNAMICS, whole, given)
+        return await self._call(MOLECULAR_DYNAMICS, request, fields)
 
+    @signed
     async def molecular_dynamics_many(
         self,
         requests: Sequence[MolecularDynamicsRequest],
@@ -988,6 +1057,7 @@ class AsyncMaterials(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(MOLECULAR_DYNAMICS, requests, timeout, extra_headers)
 
     @overload
@@ -1025,7 +1095,7 @@ class AsyncMaterials(AsyncResource):
     @overload
     def molecular_dynamics_stream(
         self,
-        whole: StructureLike,
+        request: StructureLike,
         /,
         *,
         model: str | None = None,
@@ -1042,15 +1112,16 @@ class AsyncMaterials(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[MolecularDynamicsResponse, AtomsProgress]: ...
+    @signed
     def molecular_dynamics_stream(
-        self, whole: object = None, /, **given: Any
+        self, request: object = None, /, **fields: Any
     ) -> AsyncStream[MolecularDynamicsResponse, AtomsProgress]:
         """Simulate molecular dynamics and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
+            request: The whole request instead of the keywords below; or, instead of some, an `ase.Atoms` or a pymatgen structure.
             model: Name of the deployed model; the client's `model` when absent.
             atomic_numbers: Atomic numbers, shape (n_atoms,); an element that the model does not know is refused.
             positions: Cartesian positions, shape (n_atoms, 3), in Å.
@@ -1075,19 +1146,80 @@ class AsyncMaterials(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(MOLECULAR_DYNAMICS, whole, given)
+        return self._stream(MOLECULAR_DYNAMICS, request, fields)
 
 
-class AsyncRawMaterials:
+class AsyncRawMaterials(AsyncRawResource):
     """Compute energies and forces of atoms, relax and simulate them, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncMaterials) -> None:
-        self.compute = raw_async(resource.compute)
-        self.compute_many = raw_async(resource.compute_many)
-        self.stream = raw_async_stream(resource.stream)
-        self.relax = raw_async(resource.relax)
-        self.relax_many = raw_async(resource.relax_many)
-        self.relax_stream = raw_async_stream(resource.relax_stream)
-        self.molecular_dynamics = raw_async(resource.molecular_dynamics)
-        self.molecular_dynamics_many = raw_async(resource.molecular_dynamics_many)
-        self.molecular_dynamics_stream = raw_async_stream(resource.molecular_dynamics_stream)
+    compute = raw_async(COMPUTE)(AsyncMaterials.compute)
+    stream = raw_async_stream(COMPUTE)(AsyncMaterials.stream)
+
+    @signed
+    async def compute_many(
+        self,
+        requests: Sequence[MaterialsRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[MaterialsResponse | ProblemError]]:
+        """Compute a structure, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(COMPUTE, requests, timeout, extra_headers)
+
+    relax = raw_async(RELAX)(AsyncMaterials.relax)
+    relax_stream = raw_async_stream(RELAX)(AsyncMaterials.relax_stream)
+
+    @signed
+    async def relax_many(
+        self,
+        requests: Sequence[RelaxRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[RelaxResponse | ProblemError]]:
+        """Relax a structure, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(RELAX, requests, timeout, extra_headers)
+
+    molecular_dynamics = raw_async(MOLECULAR_DYNAMICS)(AsyncMaterials.molecular_dynamics)
+    molecular_dynamics_stream = raw_async_stream(MOLECULAR_DYNAMICS)(AsyncMaterials.molecular_dynamics_stream)
+
+    @signed
+    async def molecular_dynamics_many(
+        self,
+        requests: Sequence[MolecularDynamicsRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[MolecularDynamicsResponse | ProblemError]]:
+        """Simulate molecular dynamics, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(MOLECULAR_DYNAMICS, requests, timeout, extra_headers)

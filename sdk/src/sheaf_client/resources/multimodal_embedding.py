@@ -7,28 +7,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
-from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.multimodal_embedding import (
-    MultimodalEmbeddingRequest,
-    MultimodalEmbeddingResponse,
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
 )
+from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client._signatures import signed
+from sheaf_client.operations.multimodal_embedding import EMBED
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, AudioFileLike, ImageFileLike
-    from sheaf_client.contracts._types import EmbeddingText
-
-EMBED: Operation[MultimodalEmbeddingRequest, MultimodalEmbeddingResponse, ProgressEvent] = Operation(
-    model_type="multimodal_embedding",
-    name="embed",
-    path="/{model_name}/multimodal_embedding/embed",
-    request=MultimodalEmbeddingRequest,
-    response=MultimodalEmbeddingResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.multimodal_embedding import (
+        MultimodalEmbeddingRequest,
+        MultimodalEmbeddingResponse,
+    )
+    from sheaf_client.contracts.types import EmbeddingText
 
 
 class MultimodalEmbedding(SyncResource):
@@ -59,11 +56,12 @@ class MultimodalEmbedding(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalEmbeddingResponse: ...
-    def embed(self, whole: object = None, /, **given: Any) -> MultimodalEmbeddingResponse:
+    @signed
+    def embed(self, request: object = None, /, **fields: Any) -> MultimodalEmbeddingResponse:
         """Embed inputs of one modality. One vector for each input; vectors of all modalities lie in one space and can be compared.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts, shape (n_inputs,). Exactly one modality is given.
             images: Colour images, each an encoded file (PNG, JPEG or WebP), shape (n_inputs,).
@@ -81,8 +79,9 @@ class MultimodalEmbedding(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, whole, given)
+        return self._call(EMBED, request, fields)
 
+    @signed
     def embed_many(
         self,
         requests: Sequence[MultimodalEmbeddingRequest],
@@ -100,15 +99,35 @@ class MultimodalEmbedding(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class RawMultimodalEmbedding:
+class RawMultimodalEmbedding(RawResource):
     """Embed any of several modalities into one space, with each answer as HTTP has it."""
 
-    def __init__(self, resource: MultimodalEmbedding) -> None:
-        self.embed = raw(resource.embed)
-        self.embed_many = raw(resource.embed_many)
+    embed = raw(EMBED)(MultimodalEmbedding.embed)
+
+    @signed
+    def embed_many(
+        self,
+        requests: Sequence[MultimodalEmbeddingRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[MultimodalEmbeddingResponse | ProblemError]]:
+        """Embed inputs of one modality, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
 class AsyncMultimodalEmbedding(AsyncResource):
@@ -139,11 +158,12 @@ class AsyncMultimodalEmbedding(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalEmbeddingResponse: ...
-    async def embed(self, whole: object = None, /, **given: Any) -> MultimodalEmbeddingResponse:
+    @signed
+    async def embed(self, request: object = None, /, **fields: Any) -> MultimodalEmbeddingResponse:
         """Embed inputs of one modality. One vector for each input; vectors of all modalities lie in one space and can be compared.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             texts: Texts, shape (n_inputs,). Exactly one modality is given.
             images: Colour images, each an encoded file (PNG, JPEG or WebP), shape (n_inputs,).
@@ -161,8 +181,9 @@ class AsyncMultimodalEmbedding(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, whole, given)
+        return await self._call(EMBED, request, fields)
 
+    @signed
     async def embed_many(
         self,
         requests: Sequence[MultimodalEmbeddingRequest],
@@ -180,12 +201,32 @@ class AsyncMultimodalEmbedding(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class AsyncRawMultimodalEmbedding:
+class AsyncRawMultimodalEmbedding(AsyncRawResource):
     """Embed any of several modalities into one space, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncMultimodalEmbedding) -> None:
-        self.embed = raw_async(resource.embed)
-        self.embed_many = raw_async(resource.embed_many)
+    embed = raw_async(EMBED)(AsyncMultimodalEmbedding.embed)
+
+    @signed
+    async def embed_many(
+        self,
+        requests: Sequence[MultimodalEmbeddingRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[MultimodalEmbeddingResponse | ProblemError]]:
+        """Embed inputs of one modality, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(EMBED, requests, timeout, extra_headers)

@@ -7,29 +7,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
-from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ImageProgress
-from sheaf_client.contracts.multimodal_generation import (
-    MultimodalGenerationRequest,
-    MultimodalGenerationResponse,
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
 )
+from sheaf_client._resource import AsyncResource, SyncResource
+from sheaf_client._signatures import signed
+from sheaf_client.operations.multimodal_generation import GENERATE
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, ImageFileLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
-    from sheaf_client.contracts._types import AdapterName
-
-GENERATE: Operation[MultimodalGenerationRequest, MultimodalGenerationResponse, ImageProgress] = Operation(
-    model_type="multimodal_generation",
-    name="generate",
-    path="/{model_name}/multimodal_generation/generate",
-    request=MultimodalGenerationRequest,
-    response=MultimodalGenerationResponse,
-    progress=ImageProgress,
-)
+    from sheaf_client.contracts.events import ImageProgress
+    from sheaf_client.contracts.multimodal_generation import (
+        MultimodalGenerationRequest,
+        MultimodalGenerationResponse,
+    )
+    from sheaf_client.contracts.types import AdapterName
 
 
 class MultimodalGeneration(SyncResource):
@@ -69,7 +69,7 @@ class MultimodalGeneration(SyncResource):
     @overload
     def generate(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -88,11 +88,12 @@ class MultimodalGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalGenerationResponse: ...
-    def generate(self, whole: object = None, /, **given: Any) -> MultimodalGenerationResponse:
+    @signed
+    def generate(self, request: object = None, /, **fields: Any) -> MultimodalGenerationResponse:
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -116,8 +117,9 @@ class MultimodalGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(GENERATE, whole, given)
+        return self._call(GENERATE, request, fields)
 
+    @signed
     def generate_many(
         self,
         requests: Sequence[MultimodalGenerationRequest],
@@ -135,6 +137,7 @@ class MultimodalGeneration(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(GENERATE, requests, timeout, extra_headers)
 
     @overload
@@ -171,7 +174,7 @@ class MultimodalGeneration(SyncResource):
     @overload
     def stream(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -190,15 +193,16 @@ class MultimodalGeneration(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[MultimodalGenerationResponse, ImageProgress]: ...
+    @signed
     def stream(
-        self, whole: object = None, /, **given: Any
+        self, request: object = None, /, **fields: Any
     ) -> Stream[MultimodalGenerationResponse, ImageProgress]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -222,16 +226,35 @@ class MultimodalGeneration(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, whole, given)
+        return self._stream(GENERATE, request, fields)
 
 
-class RawMultimodalGeneration:
+class RawMultimodalGeneration(RawResource):
     """Generate images from images and text, with each answer as HTTP has it."""
 
-    def __init__(self, resource: MultimodalGeneration) -> None:
-        self.generate = raw(resource.generate)
-        self.generate_many = raw(resource.generate_many)
-        self.stream = raw_stream(resource.stream)
+    generate = raw(GENERATE)(MultimodalGeneration.generate)
+    stream = raw_stream(GENERATE)(MultimodalGeneration.stream)
+
+    @signed
+    def generate_many(
+        self,
+        requests: Sequence[MultimodalGenerationRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[MultimodalGenerationResponse | ProblemError]]:
+        """Redraw an image, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(GENERATE, requests, timeout, extra_headers)
 
 
 class AsyncMultimodalGeneration(AsyncResource):
@@ -271,7 +294,7 @@ class AsyncMultimodalGeneration(AsyncResource):
     @overload
     async def generate(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -290,11 +313,12 @@ class AsyncMultimodalGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> MultimodalGenerationResponse: ...
-    async def generate(self, whole: object = None, /, **given: Any) -> MultimodalGenerationResponse:
+    @signed
+    async def generate(self, request: object = None, /, **fields: Any) -> MultimodalGenerationResponse:
         """Redraw an image. The image redrawn after a prompt, as a whole or under a mask; a stream tells each denoising step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -318,8 +342,9 @@ class AsyncMultimodalGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(GENERATE, whole, given)
+        return await self._call(GENERATE, request, fields)
 
+    @signed
     async def generate_many(
         self,
         requests: Sequence[MultimodalGenerationRequest],
@@ -337,6 +362,7 @@ class AsyncMultimodalGeneration(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(GENERATE, requests, timeout, extra_headers)
 
     @overload
@@ -373,7 +399,7 @@ class AsyncMultimodalGeneration(AsyncResource):
     @overload
     def stream(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -392,15 +418,16 @@ class AsyncMultimodalGeneration(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[MultimodalGenerationResponse, ImageProgress]: ...
+    @signed
     def stream(
-        self, whole: object = None, /, **given: Any
+        self, request: object = None, /, **fields: Any
     ) -> AsyncStream[MultimodalGenerationResponse, ImageProgress]:
         """Redraw an image and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             prompt: What the new image shows, in words; not blank.
             image: The image to start from, a PNG, JPEG or WebP file.
@@ -424,13 +451,32 @@ class AsyncMultimodalGeneration(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(GENERATE, whole, given)
+        return self._stream(GENERATE, request, fields)
 
 
-class AsyncRawMultimodalGeneration:
+class AsyncRawMultimodalGeneration(AsyncRawResource):
     """Generate images from images and text, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncMultimodalGeneration) -> None:
-        self.generate = raw_async(resource.generate)
-        self.generate_many = raw_async(resource.generate_many)
-        self.stream = raw_async_stream(resource.stream)
+    generate = raw_async(GENERATE)(AsyncMultimodalGeneration.generate)
+    stream = raw_async_stream(GENERATE)(AsyncMultimodalGeneration.stream)
+
+    @signed
+    async def generate_many(
+        self,
+        requests: Sequence[MultimodalGenerationRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[MultimodalGenerationResponse | ProblemError]]:
+        """Redraw an image, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(GENERATE, requests, timeout, extra_headers)

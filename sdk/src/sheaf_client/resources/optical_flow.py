@@ -7,24 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.optical_flow import ESTIMATE
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ImageFileLike
-
-ESTIMATE: Operation[OpticalFlowRequest, OpticalFlowResponse, ProgressEvent] = Operation(
-    model_type="optical_flow",
-    name="estimate",
-    path="/{model_name}/optical_flow/estimate",
-    request=OpticalFlowRequest,
-    response=OpticalFlowResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.optical_flow import OpticalFlowRequest, OpticalFlowResponse
 
 
 class OpticalFlow(SyncResource):
@@ -50,11 +47,12 @@ class OpticalFlow(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...
-    def estimate(self, whole: object = None, /, **given: Any) -> OpticalFlowResponse:
+    @signed
+    def estimate(self, request: object = None, /, **fields: Any) -> OpticalFlowResponse:
         """Estimate optical flow. The displacement of every pixel from the first frame to the second.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frame1: The earlier frame as a PNG, JPEG or WebP file.
             frame2: The later frame as a PNG, JPEG or WebP file, of the size of `frame1_b64`.
@@ -67,8 +65,9 @@ class OpticalFlow(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, whole, given)
+        return self._call(ESTIMATE, request, fields)
 
+    @signed
     def estimate_many(
         self,
         requests: Sequence[OpticalFlowRequest],
@@ -86,15 +85,35 @@ class OpticalFlow(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
-class RawOpticalFlow:
+class RawOpticalFlow(RawResource):
     """Estimate motion between frames, with each answer as HTTP has it."""
 
-    def __init__(self, resource: OpticalFlow) -> None:
-        self.estimate = raw(resource.estimate)
-        self.estimate_many = raw(resource.estimate_many)
+    estimate = raw(ESTIMATE)(OpticalFlow.estimate)
+
+    @signed
+    def estimate_many(
+        self,
+        requests: Sequence[OpticalFlowRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[OpticalFlowResponse | ProblemError]]:
+        """Estimate optical flow, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
 class AsyncOpticalFlow(AsyncResource):
@@ -120,11 +139,12 @@ class AsyncOpticalFlow(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> OpticalFlowResponse: ...
-    async def estimate(self, whole: object = None, /, **given: Any) -> OpticalFlowResponse:
+    @signed
+    async def estimate(self, request: object = None, /, **fields: Any) -> OpticalFlowResponse:
         """Estimate optical flow. The displacement of every pixel from the first frame to the second.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frame1: The earlier frame as a PNG, JPEG or WebP file.
             frame2: The later frame as a PNG, JPEG or WebP file, of the size of `frame1_b64`.
@@ -137,8 +157,9 @@ class AsyncOpticalFlow(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, whole, given)
+        return await self._call(ESTIMATE, request, fields)
 
+    @signed
     async def estimate_many(
         self,
         requests: Sequence[OpticalFlowRequest],
@@ -156,12 +177,32 @@ class AsyncOpticalFlow(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
-class AsyncRawOpticalFlow:
+class AsyncRawOpticalFlow(AsyncRawResource):
     """Estimate motion between frames, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncOpticalFlow) -> None:
-        self.estimate = raw_async(resource.estimate)
-        self.estimate_many = raw_async(resource.estimate_many)
+    estimate = raw_async(ESTIMATE)(AsyncOpticalFlow.estimate)
+
+    @signed
+    async def estimate_many(
+        self,
+        requests: Sequence[OpticalFlowRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[OpticalFlowResponse | ProblemError]]:
+        """Estimate optical flow, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(ESTIMATE, requests, timeout, extra_headers)

@@ -7,24 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.point_cloud import PointCloudRequest, PointCloudResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.point_cloud import INFER
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
-
-INFER: Operation[PointCloudRequest, PointCloudResponse, ProgressEvent] = Operation(
-    model_type="point_cloud",
-    name="infer",
-    path="/{model_name}/point_cloud/infer",
-    request=PointCloudRequest,
-    response=PointCloudResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.point_cloud import PointCloudRequest, PointCloudResponse
 
 
 class PointCloud(SyncResource):
@@ -51,11 +48,12 @@ class PointCloud(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PointCloudResponse: ...
-    def infer(self, whole: object = None, /, **given: Any) -> PointCloudResponse:
+    @signed
+    def infer(self, request: object = None, /, **fields: Any) -> PointCloudResponse:
         """Embed or classify a point cloud. One vector for the shape, or its class with the probability of each.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             points: Points, shape (n_points, 3), as x, y, z scaled into the unit sphere about the origin.
             n_points: Number of points.
@@ -69,8 +67,9 @@ class PointCloud(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(INFER, whole, given)
+        return self._call(INFER, request, fields)
 
+    @signed
     def infer_many(
         self,
         requests: Sequence[PointCloudRequest],
@@ -88,15 +87,35 @@ class PointCloud(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(INFER, requests, timeout, extra_headers)
 
 
-class RawPointCloud:
+class RawPointCloud(RawResource):
     """Embed and classify point clouds, with each answer as HTTP has it."""
 
-    def __init__(self, resource: PointCloud) -> None:
-        self.infer = raw(resource.infer)
-        self.infer_many = raw(resource.infer_many)
+    infer = raw(INFER)(PointCloud.infer)
+
+    @signed
+    def infer_many(
+        self,
+        requests: Sequence[PointCloudRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[PointCloudResponse | ProblemError]]:
+        """Embed or classify a point cloud, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(INFER, requests, timeout, extra_headers)
 
 
 class AsyncPointCloud(AsyncResource):
@@ -123,11 +142,12 @@ class AsyncPointCloud(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PointCloudResponse: ...
-    async def infer(self, whole: object = None, /, **given: Any) -> PointCloudResponse:
+    @signed
+    async def infer(self, request: object = None, /, **fields: Any) -> PointCloudResponse:
         """Embed or classify a point cloud. One vector for the shape, or its class with the probability of each.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             points: Points, shape (n_points, 3), as x, y, z scaled into the unit sphere about the origin.
             n_points: Number of points.
@@ -141,8 +161,9 @@ class AsyncPointCloud(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(INFER, whole, given)
+        return await self._call(INFER, request, fields)
 
+    @signed
     async def infer_many(
         self,
         requests: Sequence[PointCloudRequest],
@@ -160,12 +181,32 @@ class AsyncPointCloud(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(INFER, requests, timeout, extra_headers)
 
 
-class AsyncRawPointCloud:
+class AsyncRawPointCloud(AsyncRawResource):
     """Embed and classify point clouds, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncPointCloud) -> None:
-        self.infer = raw_async(resource.infer)
-        self.infer_many = raw_async(resource.infer_many)
+    infer = raw_async(INFER)(AsyncPointCloud.infer)
+
+    @signed
+    async def infer_many(
+        self,
+        requests: Sequence[PointCloudRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[PointCloudResponse | ProblemError]]:
+        """Embed or classify a point cloud, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(INFER, requests, timeout, extra_headers)

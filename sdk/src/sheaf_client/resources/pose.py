@@ -7,25 +7,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.pose import PoseRequest, PoseResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.pose import ESTIMATE
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, ImageFileLike
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.pose import PoseRequest, PoseResponse
     from sheaf_client.params._types import PersonBoxLike
-
-ESTIMATE: Operation[PoseRequest, PoseResponse, ProgressEvent] = Operation(
-    model_type="pose",
-    name="estimate",
-    path="/{model_name}/pose/estimate",
-    request=PoseRequest,
-    response=PoseResponse,
-    progress=ProgressEvent,
-)
 
 
 class Pose(SyncResource):
@@ -55,7 +52,7 @@ class Pose(SyncResource):
     @overload
     def estimate(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -64,11 +61,12 @@ class Pose(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PoseResponse: ...
-    def estimate(self, whole: object = None, /, **given: Any) -> PoseResponse:
+    @signed
+    def estimate(self, request: object = None, /, **fields: Any) -> PoseResponse:
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
@@ -82,8 +80,9 @@ class Pose(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(ESTIMATE, whole, given)
+        return self._call(ESTIMATE, request, fields)
 
+    @signed
     def estimate_many(
         self,
         requests: Sequence[PoseRequest],
@@ -101,15 +100,35 @@ class Pose(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
-class RawPose:
+class RawPose(RawResource):
     """Estimate body poses, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Pose) -> None:
-        self.estimate = raw(resource.estimate)
-        self.estimate_many = raw(resource.estimate_many)
+    estimate = raw(ESTIMATE)(Pose.estimate)
+
+    @signed
+    def estimate_many(
+        self,
+        requests: Sequence[PoseRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[PoseResponse | ProblemError]]:
+        """Estimate poses, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
 class AsyncPose(AsyncResource):
@@ -139,7 +158,7 @@ class AsyncPose(AsyncResource):
     @overload
     async def estimate(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -148,11 +167,12 @@ class AsyncPose(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> PoseResponse: ...
-    async def estimate(self, whole: object = None, /, **given: Any) -> PoseResponse:
+    @signed
+    async def estimate(self, request: object = None, /, **fields: Any) -> PoseResponse:
         """Estimate poses. Keypoints of each person, in the boxes given or in the whole image.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             bboxes: Boxes of the persons, shape (n_persons, 4); the whole image is one person's box where there are none.
@@ -166,8 +186,9 @@ class AsyncPose(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(ESTIMATE, whole, given)
+        return await self._call(ESTIMATE, request, fields)
 
+    @signed
     async def estimate_many(
         self,
         requests: Sequence[PoseRequest],
@@ -185,12 +206,32 @@ class AsyncPose(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(ESTIMATE, requests, timeout, extra_headers)
 
 
-class AsyncRawPose:
+class AsyncRawPose(AsyncRawResource):
     """Estimate body poses, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncPose) -> None:
-        self.estimate = raw_async(resource.estimate)
-        self.estimate_many = raw_async(resource.estimate_many)
+    estimate = raw_async(ESTIMATE)(AsyncPose.estimate)
+
+    @signed
+    async def estimate_many(
+        self,
+        requests: Sequence[PoseRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[PoseResponse | ProblemError]]:
+        """Estimate poses, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(ESTIMATE, requests, timeout, extra_headers)

@@ -7,25 +7,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.protein_language import INFER
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, SequencesLike
-    from sheaf_client.contracts._types import ProteinSequence
-
-INFER: Operation[ProteinLanguageRequest, ProteinLanguageResponse, ProgressEvent] = Operation(
-    model_type="protein_language",
-    name="infer",
-    path="/{model_name}/protein_language/infer",
-    request=ProteinLanguageRequest,
-    response=ProteinLanguageResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
+    from sheaf_client.contracts.types import ProteinSequence
 
 
 class ProteinLanguage(SyncResource):
@@ -56,7 +53,7 @@ class ProteinLanguage(SyncResource):
     @overload
     def infer(
         self,
-        whole: SequencesLike,
+        request: SequencesLike,
         /,
         *,
         model: str | None = None,
@@ -66,11 +63,12 @@ class ProteinLanguage(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> ProteinLanguageResponse: ...
-    def infer(self, whole: object = None, /, **given: Any) -> ProteinLanguageResponse:
+    @signed
+    def infer(self, request: object = None, /, **fields: Any) -> ProteinLanguageResponse:
         """Logits and vectors of each residue. Token logits, residue vectors or all layers' states of each protein, padding removed.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
+            request: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: Protein sequences in one-letter codes, `<mask>` for a masked residue, shape (n_sequences,).
             return_logits: Whether the answer holds `logits`. Default: `True`.
@@ -85,8 +83,9 @@ class ProteinLanguage(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(INFER, whole, given)
+        return self._call(INFER, request, fields)
 
+    @signed
     def infer_many(
         self,
         requests: Sequence[ProteinLanguageRequest],
@@ -104,15 +103,35 @@ class ProteinLanguage(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(INFER, requests, timeout, extra_headers)
 
 
-class RawProteinLanguage:
+class RawProteinLanguage(RawResource):
     """Run a protein language model, with each answer as HTTP has it."""
 
-    def __init__(self, resource: ProteinLanguage) -> None:
-        self.infer = raw(resource.infer)
-        self.infer_many = raw(resource.infer_many)
+    infer = raw(INFER)(ProteinLanguage.infer)
+
+    @signed
+    def infer_many(
+        self,
+        requests: Sequence[ProteinLanguageRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[ProteinLanguageResponse | ProblemError]]:
+        """Logits and vectors of each residue, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(INFER, requests, timeout, extra_headers)
 
 
 class AsyncProteinLanguage(AsyncResource):
@@ -143,7 +162,7 @@ class AsyncProteinLanguage(AsyncResource):
     @overload
     async def infer(
         self,
-        whole: SequencesLike,
+        request: SequencesLike,
         /,
         *,
         model: str | None = None,
@@ -153,11 +172,12 @@ class AsyncProteinLanguage(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> ProteinLanguageResponse: ...
-    async def infer(self, whole: object = None, /, **given: Any) -> ProteinLanguageResponse:
+    @signed
+    async def infer(self, request: object = None, /, **fields: Any) -> ProteinLanguageResponse:
         """Logits and vectors of each residue. Token logits, residue vectors or all layers' states of each protein, padding removed.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
+            request: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             sequences: Protein sequences in one-letter codes, `<mask>` for a masked residue, shape (n_sequences,).
             return_logits: Whether the answer holds `logits`. Default: `True`.
@@ -172,8 +192,9 @@ class AsyncProteinLanguage(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(INFER, whole, given)
+        return await self._call(INFER, request, fields)
 
+    @signed
     async def infer_many(
         self,
         requests: Sequence[ProteinLanguageRequest],
@@ -191,12 +212,32 @@ class AsyncProteinLanguage(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(INFER, requests, timeout, extra_headers)
 
 
-class AsyncRawProteinLanguage:
+class AsyncRawProteinLanguage(AsyncRawResource):
     """Run a protein language model, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncProteinLanguage) -> None:
-        self.infer = raw_async(resource.infer)
-        self.infer_many = raw_async(resource.infer_many)
+    infer = raw_async(INFER)(AsyncProteinLanguage.infer)
+
+    @signed
+    async def infer_many(
+        self,
+        requests: Sequence[ProteinLanguageRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[ProteinLanguageResponse | ProblemError]]:
+        """Logits and vectors of each residue, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(INFER, requests, timeout, extra_headers)

@@ -7,26 +7,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.segmentation import SegmentationRequest, SegmentationResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.segmentation import SEGMENT
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, ImageFileLike
-    from sheaf_client.contracts._types import PointLabel
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.segmentation import SegmentationRequest, SegmentationResponse
+    from sheaf_client.contracts.types import PointLabel
     from sheaf_client.params._types import ImagePointLike
-
-SEGMENT: Operation[SegmentationRequest, SegmentationResponse, ProgressEvent] = Operation(
-    model_type="segmentation",
-    name="segment",
-    path="/{model_name}/segmentation/segment",
-    request=SegmentationRequest,
-    response=SegmentationResponse,
-    progress=ProgressEvent,
-)
 
 
 class Segmentation(SyncResource):
@@ -58,7 +55,7 @@ class Segmentation(SyncResource):
     @overload
     def segment(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -69,11 +66,12 @@ class Segmentation(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SegmentationResponse: ...
-    def segment(self, whole: object = None, /, **given: Any) -> SegmentationResponse:
+    @signed
+    def segment(self, request: object = None, /, **fields: Any) -> SegmentationResponse:
         """Segment an object. Masks of the object that points, a box or both point out, best first.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             point_coords: Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.
@@ -89,8 +87,9 @@ class Segmentation(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(SEGMENT, whole, given)
+        return self._call(SEGMENT, request, fields)
 
+    @signed
     def segment_many(
         self,
         requests: Sequence[SegmentationRequest],
@@ -108,15 +107,35 @@ class Segmentation(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(SEGMENT, requests, timeout, extra_headers)
 
 
-class RawSegmentation:
+class RawSegmentation(RawResource):
     """Segment objects in images, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Segmentation) -> None:
-        self.segment = raw(resource.segment)
-        self.segment_many = raw(resource.segment_many)
+    segment = raw(SEGMENT)(Segmentation.segment)
+
+    @signed
+    def segment_many(
+        self,
+        requests: Sequence[SegmentationRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[SegmentationResponse | ProblemError]]:
+        """Segment an object, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(SEGMENT, requests, timeout, extra_headers)
 
 
 class AsyncSegmentation(AsyncResource):
@@ -148,7 +167,7 @@ class AsyncSegmentation(AsyncResource):
     @overload
     async def segment(
         self,
-        whole: ImageFileLike,
+        request: ImageFileLike,
         /,
         *,
         model: str | None = None,
@@ -159,11 +178,12 @@ class AsyncSegmentation(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SegmentationResponse: ...
-    async def segment(self, whole: object = None, /, **given: Any) -> SegmentationResponse:
+    @signed
+    async def segment(self, request: object = None, /, **fields: Any) -> SegmentationResponse:
         """Segment an object. Masks of the object that points, a box or both point out, best first.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
+            request: The whole request instead of the keywords below; or, instead of some, an image (path, bytes, open file, Pillow image, RGB array).
             model: Name of the deployed model; the client's `model` when absent.
             image: The image as a PNG, JPEG or WebP file.
             point_coords: Points on or beside the object, shape (n_points, 2), each x then y in pixels from the top left corner.
@@ -179,8 +199,9 @@ class AsyncSegmentation(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(SEGMENT, whole, given)
+        return await self._call(SEGMENT, request, fields)
 
+    @signed
     async def segment_many(
         self,
         requests: Sequence[SegmentationRequest],
@@ -198,12 +219,32 @@ class AsyncSegmentation(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(SEGMENT, requests, timeout, extra_headers)
 
 
-class AsyncRawSegmentation:
+class AsyncRawSegmentation(AsyncRawResource):
     """Segment objects in images, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncSegmentation) -> None:
-        self.segment = raw_async(resource.segment)
-        self.segment_many = raw_async(resource.segment_many)
+    segment = raw_async(SEGMENT)(AsyncSegmentation.segment)
+
+    @signed
+    async def segment_many(
+        self,
+        requests: Sequence[SegmentationRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[SegmentationResponse | ProblemError]]:
+        """Segment an object, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(SEGMENT, requests, timeout, extra_headers)

@@ -7,25 +7,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.small_molecule import SmallMoleculeRequest, SmallMoleculeResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.small_molecule import EMBED
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, MoleculesLike
-    from sheaf_client.contracts._types import Smiles
-
-EMBED: Operation[SmallMoleculeRequest, SmallMoleculeResponse, ProgressEvent] = Operation(
-    model_type="small_molecule",
-    name="embed",
-    path="/{model_name}/small_molecule/embed",
-    request=SmallMoleculeRequest,
-    response=SmallMoleculeResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.small_molecule import SmallMoleculeRequest, SmallMoleculeResponse
+    from sheaf_client.contracts.types import Smiles
 
 
 class SmallMolecule(SyncResource):
@@ -55,7 +52,7 @@ class SmallMolecule(SyncResource):
     @overload
     def embed(
         self,
-        whole: MoleculesLike,
+        request: MoleculesLike,
         /,
         *,
         model: str | None = None,
@@ -64,11 +61,12 @@ class SmallMolecule(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SmallMoleculeResponse: ...
-    def embed(self, whole: object = None, /, **given: Any) -> SmallMoleculeResponse:
+    @signed
+    def embed(self, request: object = None, /, **fields: Any) -> SmallMoleculeResponse:
         """Embed molecules. One vector for each molecule, pooled over the tokens of its SMILES.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, RDKit molecules.
+            request: The whole request instead of the keywords below; or, instead of some, RDKit molecules.
             model: Name of the deployed model; the client's `model` when absent.
             smiles: Molecules as SMILES, shape (n_molecules,), each up to 4,096 characters; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the molecule's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -82,8 +80,9 @@ class SmallMolecule(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(EMBED, whole, given)
+        return self._call(EMBED, request, fields)
 
+    @signed
     def embed_many(
         self,
         requests: Sequence[SmallMoleculeRequest],
@@ -101,15 +100,35 @@ class SmallMolecule(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class RawSmallMolecule:
+class RawSmallMolecule(RawResource):
     """Embed small molecules, with each answer as HTTP has it."""
 
-    def __init__(self, resource: SmallMolecule) -> None:
-        self.embed = raw(resource.embed)
-        self.embed_many = raw(resource.embed_many)
+    embed = raw(EMBED)(SmallMolecule.embed)
+
+    @signed
+    def embed_many(
+        self,
+        requests: Sequence[SmallMoleculeRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[SmallMoleculeResponse | ProblemError]]:
+        """Embed molecules, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(EMBED, requests, timeout, extra_headers)
 
 
 class AsyncSmallMolecule(AsyncResource):
@@ -139,7 +158,7 @@ class AsyncSmallMolecule(AsyncResource):
     @overload
     async def embed(
         self,
-        whole: MoleculesLike,
+        request: MoleculesLike,
         /,
         *,
         model: str | None = None,
@@ -148,11 +167,12 @@ class AsyncSmallMolecule(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> SmallMoleculeResponse: ...
-    async def embed(self, whole: object = None, /, **given: Any) -> SmallMoleculeResponse:
+    @signed
+    async def embed(self, request: object = None, /, **fields: Any) -> SmallMoleculeResponse:
         """Embed molecules. One vector for each molecule, pooled over the tokens of its SMILES.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, RDKit molecules.
+            request: The whole request instead of the keywords below; or, instead of some, RDKit molecules.
             model: Name of the deployed model; the client's `model` when absent.
             smiles: Molecules as SMILES, shape (n_molecules,), each up to 4,096 characters; a model refuses longer ones than it reads.
             pooling: How tokens become one vector: `mean` over the molecule's own tokens, `cls` the vector of the model's start token. A model without such a token refuses `cls`. Default: `'mean'`.
@@ -166,8 +186,9 @@ class AsyncSmallMolecule(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(EMBED, whole, given)
+        return await self._call(EMBED, request, fields)
 
+    @signed
     async def embed_many(
         self,
         requests: Sequence[SmallMoleculeRequest],
@@ -185,12 +206,32 @@ class AsyncSmallMolecule(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(EMBED, requests, timeout, extra_headers)
 
 
-class AsyncRawSmallMolecule:
+class AsyncRawSmallMolecule(AsyncRawResource):
     """Embed small molecules, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncSmallMolecule) -> None:
-        self.embed = raw_async(resource.embed)
-        self.embed_many = raw_async(resource.embed_many)
+    embed = raw_async(EMBED)(AsyncSmallMolecule.embed)
+
+    @signed
+    async def embed_many(
+        self,
+        requests: Sequence[SmallMoleculeRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[SmallMoleculeResponse | ProblemError]]:
+        """Embed molecules, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(EMBED, requests, timeout, extra_headers)

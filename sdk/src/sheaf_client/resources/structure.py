@@ -7,27 +7,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.structure import ChainInput, StructureRequest, StructureResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.structure import FOLD
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, SequencesLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
+    from sheaf_client.contracts.events import ProgressEvent
+    from sheaf_client.contracts.structure import ChainInput, StructureRequest, StructureResponse
     from sheaf_client.params._types import AlignmentLike
     from sheaf_client.params.structure import ChainInputParams
-
-FOLD: Operation[StructureRequest, StructureResponse, ProgressEvent] = Operation(
-    model_type="structure",
-    name="fold",
-    path="/{model_name}/structure/fold",
-    request=StructureRequest,
-    response=StructureResponse,
-    progress=ProgressEvent,
-)
 
 
 class Structure(SyncResource):
@@ -61,7 +61,7 @@ class Structure(SyncResource):
     @overload
     def fold(
         self,
-        whole: SequencesLike,
+        request: SequencesLike,
         /,
         *,
         model: str | None = None,
@@ -74,11 +74,12 @@ class Structure(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> StructureResponse: ...
-    def fold(self, whole: object = None, /, **given: Any) -> StructureResponse:
+    @signed
+    def fold(self, request: object = None, /, **fields: Any) -> StructureResponse:
         """Fold a protein or a complex. Atom positions of the chains with the model's confidence in them.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
+            request: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             chains: The chains, shape (n_chains,); a chain that occurs twice is given twice, under two names.
             msa: Alignments of related sequences (A3M rows), one for each chain in the order of `chains`, shape (n_chains, depth). A model that reads none refuses it.
@@ -96,8 +97,9 @@ class Structure(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(FOLD, whole, given)
+        return self._call(FOLD, request, fields)
 
+    @signed
     def fold_many(
         self,
         requests: Sequence[StructureRequest],
@@ -115,6 +117,7 @@ class Structure(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(FOLD, requests, timeout, extra_headers)
 
     @overload
@@ -145,7 +148,7 @@ class Structure(SyncResource):
     @overload
     def stream(
         self,
-        whole: SequencesLike,
+        request: SequencesLike,
         /,
         *,
         model: str | None = None,
@@ -158,13 +161,14 @@ class Structure(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[StructureResponse, ProgressEvent]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[StructureResponse, ProgressEvent]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> Stream[StructureResponse, ProgressEvent]:
         """Fold a protein or a complex and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
+            request: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             chains: The chains, shape (n_chains,); a chain that occurs twice is given twice, under two names.
             msa: Alignments of related sequences (A3M rows), one for each chain in the order of `chains`, shape (n_chains, depth). A model that reads none refuses it.
@@ -182,16 +186,35 @@ class Structure(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FOLD, whole, given)
+        return self._stream(FOLD, request, fields)
 
 
-class RawStructure:
+class RawStructure(RawResource):
     """Predict protein structures, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Structure) -> None:
-        self.fold = raw(resource.fold)
-        self.fold_many = raw(resource.fold_many)
-        self.stream = raw_stream(resource.stream)
+    fold = raw(FOLD)(Structure.fold)
+    stream = raw_stream(FOLD)(Structure.stream)
+
+    @signed
+    def fold_many(
+        self,
+        requests: Sequence[StructureRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[StructureResponse | ProblemError]]:
+        """Fold a protein or a complex, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(FOLD, requests, timeout, extra_headers)
 
 
 class AsyncStructure(AsyncResource):
@@ -225,7 +248,7 @@ class AsyncStructure(AsyncResource):
     @overload
     async def fold(
         self,
-        whole: SequencesLike,
+        request: SequencesLike,
         /,
         *,
         model: str | None = None,
@@ -238,11 +261,12 @@ class AsyncStructure(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> StructureResponse: ...
-    async def fold(self, whole: object = None, /, **given: Any) -> StructureResponse:
+    @signed
+    async def fold(self, request: object = None, /, **fields: Any) -> StructureResponse:
         """Fold a protein or a complex. Atom positions of the chains with the model's confidence in them.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
+            request: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             chains: The chains, shape (n_chains,); a chain that occurs twice is given twice, under two names.
             msa: Alignments of related sequences (A3M rows), one for each chain in the order of `chains`, shape (n_chains, depth). A model that reads none refuses it.
@@ -260,8 +284,9 @@ class AsyncStructure(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(FOLD, whole, given)
+        return await self._call(FOLD, request, fields)
 
+    @signed
     async def fold_many(
         self,
         requests: Sequence[StructureRequest],
@@ -279,6 +304,7 @@ class AsyncStructure(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(FOLD, requests, timeout, extra_headers)
 
     @overload
@@ -309,7 +335,7 @@ class AsyncStructure(AsyncResource):
     @overload
     def stream(
         self,
-        whole: SequencesLike,
+        request: SequencesLike,
         /,
         *,
         model: str | None = None,
@@ -322,13 +348,16 @@ class AsyncStructure(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[StructureResponse, ProgressEvent]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[StructureResponse, ProgressEvent]:
+    @signed
+    def stream(
+        self, request: object = None, /, **fields: Any
+    ) -> AsyncStream[StructureResponse, ProgressEvent]:
         """Fold a protein or a complex and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
+            request: The whole request instead of the keywords below; or, instead of some, Biopython sequences or the path of a FASTA file.
             model: Name of the deployed model; the client's `model` when absent.
             chains: The chains, shape (n_chains,); a chain that occurs twice is given twice, under two names.
             msa: Alignments of related sequences (A3M rows), one for each chain in the order of `chains`, shape (n_chains, depth). A model that reads none refuses it.
@@ -346,13 +375,32 @@ class AsyncStructure(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FOLD, whole, given)
+        return self._stream(FOLD, request, fields)
 
 
-class AsyncRawStructure:
+class AsyncRawStructure(AsyncRawResource):
     """Predict protein structures, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncStructure) -> None:
-        self.fold = raw_async(resource.fold)
-        self.fold_many = raw_async(resource.fold_many)
-        self.stream = raw_async_stream(resource.stream)
+    fold = raw_async(FOLD)(AsyncStructure.fold)
+    stream = raw_async_stream(FOLD)(AsyncStructure.stream)
+
+    @signed
+    async def fold_many(
+        self,
+        requests: Sequence[StructureRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[StructureResponse | ProblemError]]:
+        """Fold a protein or a complex, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(FOLD, requests, timeout, extra_headers)

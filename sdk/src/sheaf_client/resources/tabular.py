@@ -7,26 +7,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.tabular import TabularRequest, TabularResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.tabular import PREDICT
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
-    from sheaf_client.contracts._types import FeatureIndex, FeatureName, QuantileLevel, TabularLabel
+    from sheaf_client._raw import RawResponse
+    from sheaf_client.contracts.tabular import TabularRequest, TabularResponse
+    from sheaf_client.contracts.types import FeatureIndex, FeatureName, QuantileLevel, TabularLabel
     from sheaf_client.params._types import TabularRowLike
-
-PREDICT: Operation[TabularRequest, TabularResponse, ProgressEvent] = Operation(
-    model_type="tabular",
-    name="predict",
-    path="/{model_name}/tabular/predict",
-    request=TabularRequest,
-    response=TabularResponse,
-    progress=ProgressEvent,
-)
 
 
 class Tabular(SyncResource):
@@ -59,11 +56,12 @@ class Tabular(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TabularResponse: ...
-    def predict(self, whole: object = None, /, **given: Any) -> TabularResponse:
+    @signed
+    def predict(self, request: object = None, /, **fields: Any) -> TabularResponse:
         """Predict labels of rows. Classes or values of the rows of `query_X`, learned from `context_X` and `context_y` in one pass.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             query_X: Rows to predict, shape (n_query, n_features), columns as in `context_X`.
             context_X: Labelled rows, shape (n_context, n_features), all of equal length, each column in its own unit; text is a category, `null` marks a missing value. Exactly one of `context_X` and `context_id` is given.
@@ -83,8 +81,9 @@ class Tabular(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(PREDICT, whole, given)
+        return self._call(PREDICT, request, fields)
 
+    @signed
     def predict_many(
         self,
         requests: Sequence[TabularRequest],
@@ -102,15 +101,35 @@ class Tabular(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(PREDICT, requests, timeout, extra_headers)
 
 
-class RawTabular:
+class RawTabular(RawResource):
     """Predict labels of table rows, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Tabular) -> None:
-        self.predict = raw(resource.predict)
-        self.predict_many = raw(resource.predict_many)
+    predict = raw(PREDICT)(Tabular.predict)
+
+    @signed
+    def predict_many(
+        self,
+        requests: Sequence[TabularRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[TabularResponse | ProblemError]]:
+        """Predict labels of rows, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(PREDICT, requests, timeout, extra_headers)
 
 
 class AsyncTabular(AsyncResource):
@@ -143,11 +162,12 @@ class AsyncTabular(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TabularResponse: ...
-    async def predict(self, whole: object = None, /, **given: Any) -> TabularResponse:
+    @signed
+    async def predict(self, request: object = None, /, **fields: Any) -> TabularResponse:
         """Predict labels of rows. Classes or values of the rows of `query_X`, learned from `context_X` and `context_y` in one pass.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             query_X: Rows to predict, shape (n_query, n_features), columns as in `context_X`.
             context_X: Labelled rows, shape (n_context, n_features), all of equal length, each column in its own unit; text is a category, `null` marks a missing value. Exactly one of `context_X` and `context_id` is given.
@@ -167,8 +187,9 @@ class AsyncTabular(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(PREDICT, whole, given)
+        return await self._call(PREDICT, request, fields)
 
+    @signed
     async def predict_many(
         self,
         requests: Sequence[TabularRequest],
@@ -186,12 +207,32 @@ class AsyncTabular(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(PREDICT, requests, timeout, extra_headers)
 
 
-class AsyncRawTabular:
+class AsyncRawTabular(AsyncRawResource):
     """Predict labels of table rows, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncTabular) -> None:
-        self.predict = raw_async(resource.predict)
-        self.predict_many = raw_async(resource.predict_many)
+    predict = raw_async(PREDICT)(AsyncTabular.predict)
+
+    @signed
+    async def predict_many(
+        self,
+        requests: Sequence[TabularRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[TabularResponse | ProblemError]]:
+        """Predict labels of rows, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(PREDICT, requests, timeout, extra_headers)

@@ -8,30 +8,35 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from sheaf_client._extensions.forecast_frame import AsyncForecastFrame, ForecastFrame
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.features import FeatureRef
-from sheaf_client.contracts.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
+)
+from sheaf_client._signatures import signed
+from sheaf_client.operations.time_series import FORECAST
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client._wire import TimestampLike
-    from sheaf_client.contracts._types import QuantileLevel
+    from sheaf_client.contracts.events import ProgressEvent
+    from sheaf_client.contracts.features import FeatureRef
+    from sheaf_client.contracts.time_series import (
+        Frequency,
+        OutputMode,
+        TimeSeriesRequest,
+        TimeSeriesResponse,
+    )
+    from sheaf_client.contracts.types import QuantileLevel
     from sheaf_client.params._enums import FrequencyLike, OutputModeLike
     from sheaf_client.params._types import CovariatesLike, SeriesLike, StaticCovariatesLike
     from sheaf_client.params.features import FeatureRefParams
-
-FORECAST: Operation[TimeSeriesRequest, TimeSeriesResponse, ProgressEvent] = Operation(
-    model_type="time_series",
-    name="forecast",
-    path="/{model_name}/time_series/forecast",
-    request=TimeSeriesRequest,
-    response=TimeSeriesResponse,
-    progress=ProgressEvent,
-)
 
 
 class TimeSeries(ForecastFrame):
@@ -70,11 +75,12 @@ class TimeSeries(ForecastFrame):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TimeSeriesResponse: ...
-    def forecast(self, whole: object = None, /, **given: Any) -> TimeSeriesResponse:
+    @signed
+    def forecast(self, request: object = None, /, **fields: Any) -> TimeSeriesResponse:
         """Forecast a series. Point forecast, quantiles or sample paths of the steps after `history`.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -100,8 +106,9 @@ class TimeSeries(ForecastFrame):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(FORECAST, whole, given)
+        return self._call(FORECAST, request, fields)
 
+    @signed
     def forecast_many(
         self,
         requests: Sequence[TimeSeriesRequest],
@@ -119,6 +126,7 @@ class TimeSeries(ForecastFrame):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(FORECAST, requests, timeout, extra_headers)
 
     @overload
@@ -154,13 +162,14 @@ class TimeSeries(ForecastFrame):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[TimeSeriesResponse, ProgressEvent]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[TimeSeriesResponse, ProgressEvent]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> Stream[TimeSeriesResponse, ProgressEvent]:
         """Forecast a series and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -186,16 +195,35 @@ class TimeSeries(ForecastFrame):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, whole, given)
+        return self._stream(FORECAST, request, fields)
 
 
-class RawTimeSeries:
+class RawTimeSeries(RawResource):
     """Forecast time series, with each answer as HTTP has it."""
 
-    def __init__(self, resource: TimeSeries) -> None:
-        self.forecast = raw(resource.forecast)
-        self.forecast_many = raw(resource.forecast_many)
-        self.stream = raw_stream(resource.stream)
+    forecast = raw(FORECAST)(TimeSeries.forecast)
+    stream = raw_stream(FORECAST)(TimeSeries.stream)
+
+    @signed
+    def forecast_many(
+        self,
+        requests: Sequence[TimeSeriesRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[TimeSeriesResponse | ProblemError]]:
+        """Forecast a series, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(FORECAST, requests, timeout, extra_headers)
 
 
 class AsyncTimeSeries(AsyncForecastFrame):
@@ -234,11 +262,12 @@ class AsyncTimeSeries(AsyncForecastFrame):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TimeSeriesResponse: ...
-    async def forecast(self, whole: object = None, /, **given: Any) -> TimeSeriesResponse:
+    @signed
+    async def forecast(self, request: object = None, /, **fields: Any) -> TimeSeriesResponse:
         """Forecast a series. Point forecast, quantiles or sample paths of the steps after `history`.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -264,8 +293,9 @@ class AsyncTimeSeries(AsyncForecastFrame):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(FORECAST, whole, given)
+        return await self._call(FORECAST, request, fields)
 
+    @signed
     async def forecast_many(
         self,
         requests: Sequence[TimeSeriesRequest],
@@ -283,6 +313,7 @@ class AsyncTimeSeries(AsyncForecastFrame):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(FORECAST, requests, timeout, extra_headers)
 
     @overload
@@ -318,13 +349,16 @@ class AsyncTimeSeries(AsyncForecastFrame):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[TimeSeriesResponse, ProgressEvent]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TimeSeriesResponse, ProgressEvent]:
+    @signed
+    def stream(
+        self, request: object = None, /, **fields: Any
+    ) -> AsyncStream[TimeSeriesResponse, ProgressEvent]:
         """Forecast a series and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             horizon: Steps to forecast, each one `frequency` long.
             frequency: Spacing of the observations, for example `1h`, `1d` or `1M` (months).
@@ -350,13 +384,32 @@ class AsyncTimeSeries(AsyncForecastFrame):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, whole, given)
+        return self._stream(FORECAST, request, fields)
 
 
-class AsyncRawTimeSeries:
+class AsyncRawTimeSeries(AsyncRawResource):
     """Forecast time series, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncTimeSeries) -> None:
-        self.forecast = raw_async(resource.forecast)
-        self.forecast_many = raw_async(resource.forecast_many)
-        self.stream = raw_async_stream(resource.stream)
+    forecast = raw_async(FORECAST)(AsyncTimeSeries.forecast)
+    stream = raw_async_stream(FORECAST)(AsyncTimeSeries.stream)
+
+    @signed
+    async def forecast_many(
+        self,
+        requests: Sequence[TimeSeriesRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[TimeSeriesResponse | ProblemError]]:
+        """Forecast a series, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(FORECAST, requests, timeout, extra_headers)

@@ -7,24 +7,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.audio import TTSRequest, TTSResponse
-from sheaf_client.contracts.events import SoundProgress
+from sheaf_client._signatures import signed
+from sheaf_client.operations.tts import SYNTHESIZE
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
-
-SYNTHESIZE: Operation[TTSRequest, TTSResponse, SoundProgress] = Operation(
-    model_type="tts",
-    name="synthesize",
-    path="/{model_name}/tts/synthesize",
-    request=TTSRequest,
-    response=TTSResponse,
-    progress=SoundProgress,
-)
+    from sheaf_client.contracts.audio import TTSRequest, TTSResponse
+    from sheaf_client.contracts.events import SoundProgress
 
 
 class Tts(SyncResource):
@@ -52,11 +52,12 @@ class Tts(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TTSResponse: ...
-    def synthesize(self, whole: object = None, /, **given: Any) -> TTSResponse:
+    @signed
+    def synthesize(self, request: object = None, /, **fields: Any) -> TTSResponse:
         """Speak a text. Speech of `text` in the chosen voice, as a WAV file.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -71,8 +72,9 @@ class Tts(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(SYNTHESIZE, whole, given)
+        return self._call(SYNTHESIZE, request, fields)
 
+    @signed
     def synthesize_many(
         self,
         requests: Sequence[TTSRequest],
@@ -90,6 +92,7 @@ class Tts(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(SYNTHESIZE, requests, timeout, extra_headers)
 
     @overload
@@ -114,13 +117,14 @@ class Tts(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[TTSResponse, SoundProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[TTSResponse, SoundProgress]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> Stream[TTSResponse, SoundProgress]:
         """Speak a text and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -135,16 +139,35 @@ class Tts(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(SYNTHESIZE, whole, given)
+        return self._stream(SYNTHESIZE, request, fields)
 
 
-class RawTts:
+class RawTts(RawResource):
     """Turn text into speech, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Tts) -> None:
-        self.synthesize = raw(resource.synthesize)
-        self.synthesize_many = raw(resource.synthesize_many)
-        self.stream = raw_stream(resource.stream)
+    synthesize = raw(SYNTHESIZE)(Tts.synthesize)
+    stream = raw_stream(SYNTHESIZE)(Tts.stream)
+
+    @signed
+    def synthesize_many(
+        self,
+        requests: Sequence[TTSRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[TTSResponse | ProblemError]]:
+        """Speak a text, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(SYNTHESIZE, requests, timeout, extra_headers)
 
 
 class AsyncTts(AsyncResource):
@@ -172,11 +195,12 @@ class AsyncTts(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> TTSResponse: ...
-    async def synthesize(self, whole: object = None, /, **given: Any) -> TTSResponse:
+    @signed
+    async def synthesize(self, request: object = None, /, **fields: Any) -> TTSResponse:
         """Speak a text. Speech of `text` in the chosen voice, as a WAV file.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -191,8 +215,9 @@ class AsyncTts(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(SYNTHESIZE, whole, given)
+        return await self._call(SYNTHESIZE, request, fields)
 
+    @signed
     async def synthesize_many(
         self,
         requests: Sequence[TTSRequest],
@@ -210,6 +235,7 @@ class AsyncTts(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(SYNTHESIZE, requests, timeout, extra_headers)
 
     @overload
@@ -234,13 +260,14 @@ class AsyncTts(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[TTSResponse, SoundProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[TTSResponse, SoundProgress]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> AsyncStream[TTSResponse, SoundProgress]:
         """Speak a text and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             text: What to say, up to 10,000 characters.
             voice_preset: One of the model's voices, such as `v2/en_speaker_6` or `af_heart`; the model's own default when absent.
@@ -255,13 +282,32 @@ class AsyncTts(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(SYNTHESIZE, whole, given)
+        return self._stream(SYNTHESIZE, request, fields)
 
 
-class AsyncRawTts:
+class AsyncRawTts(AsyncRawResource):
     """Turn text into speech, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncTts) -> None:
-        self.synthesize = raw_async(resource.synthesize)
-        self.synthesize_many = raw_async(resource.synthesize_many)
-        self.stream = raw_async_stream(resource.stream)
+    synthesize = raw_async(SYNTHESIZE)(AsyncTts.synthesize)
+    stream = raw_async_stream(SYNTHESIZE)(AsyncTts.stream)
+
+    @signed
+    async def synthesize_many(
+        self,
+        requests: Sequence[TTSRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[TTSResponse | ProblemError]]:
+        """Speak a text, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(SYNTHESIZE, requests, timeout, extra_headers)

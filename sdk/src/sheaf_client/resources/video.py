@@ -7,25 +7,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.contracts.video import VideoRequest, VideoResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.video import INFER
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, ImageFileLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
-
-INFER: Operation[VideoRequest, VideoResponse, ProgressEvent] = Operation(
-    model_type="video",
-    name="infer",
-    path="/{model_name}/video/infer",
-    request=VideoRequest,
-    response=VideoResponse,
-    progress=ProgressEvent,
-)
+    from sheaf_client.contracts.events import ProgressEvent
+    from sheaf_client.contracts.video import VideoRequest, VideoResponse
 
 
 class Video(SyncResource):
@@ -53,11 +53,12 @@ class Video(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> VideoResponse: ...
-    def infer(self, whole: object = None, /, **given: Any) -> VideoResponse:
+    @signed
+    def infer(self, request: object = None, /, **fields: Any) -> VideoResponse:
         """Embed or classify a clip. One vector for the clip, or its classes with their probabilities.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frames: The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants another number of frames takes as many at equal steps.
             task: `embedding` gives a vector, `classification` the labels of a model that was trained for them. Default: `'embedding'`.
@@ -72,8 +73,9 @@ class Video(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(INFER, whole, given)
+        return self._call(INFER, request, fields)
 
+    @signed
     def infer_many(
         self,
         requests: Sequence[VideoRequest],
@@ -91,6 +93,7 @@ class Video(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(INFER, requests, timeout, extra_headers)
 
     @overload
@@ -115,13 +118,14 @@ class Video(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[VideoResponse, ProgressEvent]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[VideoResponse, ProgressEvent]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> Stream[VideoResponse, ProgressEvent]:
         """Embed or classify a clip and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frames: The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants another number of frames takes as many at equal steps.
             task: `embedding` gives a vector, `classification` the labels of a model that was trained for them. Default: `'embedding'`.
@@ -136,16 +140,35 @@ class Video(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(INFER, whole, given)
+        return self._stream(INFER, request, fields)
 
 
-class RawVideo:
+class RawVideo(RawResource):
     """Embed and classify video clips, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Video) -> None:
-        self.infer = raw(resource.infer)
-        self.infer_many = raw(resource.infer_many)
-        self.stream = raw_stream(resource.stream)
+    infer = raw(INFER)(Video.infer)
+    stream = raw_stream(INFER)(Video.stream)
+
+    @signed
+    def infer_many(
+        self,
+        requests: Sequence[VideoRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[VideoResponse | ProblemError]]:
+        """Embed or classify a clip, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(INFER, requests, timeout, extra_headers)
 
 
 class AsyncVideo(AsyncResource):
@@ -173,11 +196,12 @@ class AsyncVideo(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> VideoResponse: ...
-    async def infer(self, whole: object = None, /, **given: Any) -> VideoResponse:
+    @signed
+    async def infer(self, request: object = None, /, **fields: Any) -> VideoResponse:
         """Embed or classify a clip. One vector for the clip, or its classes with their probabilities.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frames: The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants another number of frames takes as many at equal steps.
             task: `embedding` gives a vector, `classification` the labels of a model that was trained for them. Default: `'embedding'`.
@@ -192,8 +216,9 @@ class AsyncVideo(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(INFER, whole, given)
+        return await self._call(INFER, request, fields)
 
+    @signed
     async def infer_many(
         self,
         requests: Sequence[VideoRequest],
@@ -211,6 +236,7 @@ class AsyncVideo(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(INFER, requests, timeout, extra_headers)
 
     @overload
@@ -235,13 +261,14 @@ class AsyncVideo(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[VideoResponse, ProgressEvent]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[VideoResponse, ProgressEvent]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> AsyncStream[VideoResponse, ProgressEvent]:
         """Embed or classify a clip and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below.
+            request: The whole request instead of the keywords below.
             model: Name of the deployed model; the client's `model` when absent.
             frames: The frames in order of time, each a PNG, JPEG or WebP file, all of one size. A model that wants another number of frames takes as many at equal steps.
             task: `embedding` gives a vector, `classification` the labels of a model that was trained for them. Default: `'embedding'`.
@@ -256,13 +283,32 @@ class AsyncVideo(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(INFER, whole, given)
+        return self._stream(INFER, request, fields)
 
 
-class AsyncRawVideo:
+class AsyncRawVideo(AsyncRawResource):
     """Embed and classify video clips, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncVideo) -> None:
-        self.infer = raw_async(resource.infer)
-        self.infer_many = raw_async(resource.infer_many)
-        self.stream = raw_async_stream(resource.stream)
+    infer = raw_async(INFER)(AsyncVideo.infer)
+    stream = raw_async_stream(INFER)(AsyncVideo.stream)
+
+    @signed
+    async def infer_many(
+        self,
+        requests: Sequence[VideoRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[VideoResponse | ProblemError]]:
+        """Embed or classify a clip, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(INFER, requests, timeout, extra_headers)

@@ -7,26 +7,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from sheaf_client._operation import Operation
-from sheaf_client._raw import raw, raw_async, raw_async_stream, raw_stream
+from sheaf_client._raw_resource import (
+    AsyncRawResource,
+    RawResource,
+    raw,
+    raw_async,
+    raw_async_stream,
+    raw_stream,
+)
 from sheaf_client._resource import AsyncResource, SyncResource
-from sheaf_client.contracts.weather import WeatherProgress, WeatherRequest, WeatherResponse
+from sheaf_client._signatures import signed
+from sheaf_client.operations.weather import FORECAST
 
 if TYPE_CHECKING:
     from sheaf_client._errors import ProblemError
     from sheaf_client._inputs import ArrayLike, GridLike
+    from sheaf_client._raw import RawResponse
     from sheaf_client._streaming import AsyncStream, Stream
     from sheaf_client._wire import IsoTimeLike
-    from sheaf_client.contracts._types import GridLatitude, GridLongitude, PressureLevel
-
-FORECAST: Operation[WeatherRequest, WeatherResponse, WeatherProgress] = Operation(
-    model_type="weather",
-    name="forecast",
-    path="/{model_name}/weather/forecast",
-    request=WeatherRequest,
-    response=WeatherResponse,
-    progress=WeatherProgress,
-)
+    from sheaf_client.contracts.types import GridLatitude, GridLongitude, PressureLevel
+    from sheaf_client.contracts.weather import WeatherProgress, WeatherRequest, WeatherResponse
 
 
 class Weather(SyncResource):
@@ -62,7 +62,7 @@ class Weather(SyncResource):
     @overload
     def forecast(
         self,
-        whole: GridLike,
+        request: GridLike,
         /,
         *,
         model: str | None = None,
@@ -70,11 +70,12 @@ class Weather(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> WeatherResponse: ...
-    def forecast(self, whole: object = None, /, **given: Any) -> WeatherResponse:
+    @signed
+    def forecast(self, request: object = None, /, **fields: Any) -> WeatherResponse:
         """Forecast the atmosphere. States of the atmosphere after each step of the model; a stream tells each step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
+            request: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
             surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
@@ -94,8 +95,9 @@ class Weather(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._call(FORECAST, whole, given)
+        return self._call(FORECAST, request, fields)
 
+    @signed
     def forecast_many(
         self,
         requests: Sequence[WeatherRequest],
@@ -113,6 +115,7 @@ class Weather(SyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return self._call_many(FORECAST, requests, timeout, extra_headers)
 
     @overload
@@ -145,7 +148,7 @@ class Weather(SyncResource):
     @overload
     def stream(
         self,
-        whole: GridLike,
+        request: GridLike,
         /,
         *,
         model: str | None = None,
@@ -153,13 +156,14 @@ class Weather(SyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Stream[WeatherResponse, WeatherProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> Stream[WeatherResponse, WeatherProgress]:
+    @signed
+    def stream(self, request: object = None, /, **fields: Any) -> Stream[WeatherResponse, WeatherProgress]:
         """Forecast the atmosphere and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
+            request: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
             surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
@@ -179,16 +183,35 @@ class Weather(SyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, whole, given)
+        return self._stream(FORECAST, request, fields)
 
 
-class RawWeather:
+class RawWeather(RawResource):
     """Forecast the weather, with each answer as HTTP has it."""
 
-    def __init__(self, resource: Weather) -> None:
-        self.forecast = raw(resource.forecast)
-        self.forecast_many = raw(resource.forecast_many)
-        self.stream = raw_stream(resource.stream)
+    forecast = raw(FORECAST)(Weather.forecast)
+    stream = raw_stream(FORECAST)(Weather.stream)
+
+    @signed
+    def forecast_many(
+        self,
+        requests: Sequence[WeatherRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[WeatherResponse | ProblemError]]:
+        """Forecast the atmosphere, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return self._call_many(FORECAST, requests, timeout, extra_headers)
 
 
 class AsyncWeather(AsyncResource):
@@ -224,7 +247,7 @@ class AsyncWeather(AsyncResource):
     @overload
     async def forecast(
         self,
-        whole: GridLike,
+        request: GridLike,
         /,
         *,
         model: str | None = None,
@@ -232,11 +255,12 @@ class AsyncWeather(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> WeatherResponse: ...
-    async def forecast(self, whole: object = None, /, **given: Any) -> WeatherResponse:
+    @signed
+    async def forecast(self, request: object = None, /, **fields: Any) -> WeatherResponse:
         """Forecast the atmosphere. States of the atmosphere after each step of the model; a stream tells each step.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
+            request: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
             surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
@@ -256,8 +280,9 @@ class AsyncWeather(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return await self._call(FORECAST, whole, given)
+        return await self._call(FORECAST, request, fields)
 
+    @signed
     async def forecast_many(
         self,
         requests: Sequence[WeatherRequest],
@@ -275,6 +300,7 @@ class AsyncWeather(AsyncResource):
         Returns:
             A response or an exception for each request, in their order.
         """
+
         return await self._call_many(FORECAST, requests, timeout, extra_headers)
 
     @overload
@@ -307,7 +333,7 @@ class AsyncWeather(AsyncResource):
     @overload
     def stream(
         self,
-        whole: GridLike,
+        request: GridLike,
         /,
         *,
         model: str | None = None,
@@ -315,13 +341,16 @@ class AsyncWeather(AsyncResource):
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncStream[WeatherResponse, WeatherProgress]: ...
-    def stream(self, whole: object = None, /, **given: Any) -> AsyncStream[WeatherResponse, WeatherProgress]:
+    @signed
+    def stream(
+        self, request: object = None, /, **fields: Any
+    ) -> AsyncStream[WeatherResponse, WeatherProgress]:
         """Forecast the atmosphere and follow its progress.
 
         Use it as a context manager and iterate over its events; `final()` gives the response.
 
         Args:
-            whole: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
+            request: The whole request instead of the keywords below; or, instead of some, an `xarray.Dataset` whose last two times are the state now and the one before.
             model: Name of the deployed model; the client's `model` when absent.
             surface_vars: Surface variables at `current_time` by name, each of shape (n_lat, n_lon), in the variable's own unit; NaN where there is no value, such as of the sea over land.
             atmospheric_vars: Variables on pressure levels at `current_time` by name, each of shape (n_levels, n_lat, n_lon), in the variable's own unit.
@@ -341,13 +370,32 @@ class AsyncWeather(AsyncResource):
             SheafError: Any other refusal or failure.
 
         """
-        return self._stream(FORECAST, whole, given)
+        return self._stream(FORECAST, request, fields)
 
 
-class AsyncRawWeather:
+class AsyncRawWeather(AsyncRawResource):
     """Forecast the weather, with each answer as HTTP has it."""
 
-    def __init__(self, resource: AsyncWeather) -> None:
-        self.forecast = raw_async(resource.forecast)
-        self.forecast_many = raw_async(resource.forecast_many)
-        self.stream = raw_async_stream(resource.stream)
+    forecast = raw_async(FORECAST)(AsyncWeather.forecast)
+    stream = raw_async_stream(FORECAST)(AsyncWeather.stream)
+
+    @signed
+    async def forecast_many(
+        self,
+        requests: Sequence[WeatherRequest],
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> RawResponse[list[WeatherResponse | ProblemError]]:
+        """Forecast the atmosphere, many at once: each request is answered or refused by itself.
+
+        Args:
+            requests: Requests for one model, at most 1024.
+            timeout: Seconds to wait for this call.
+            extra_headers: Headers for this call alone.
+
+        Returns:
+            A response or an exception for each request, in their order, by `parse()`.
+        """
+
+        return await self._call_many(FORECAST, requests, timeout, extra_headers)

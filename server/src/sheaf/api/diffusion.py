@@ -2,9 +2,9 @@
 
 """The public names of the contracts in `diffusion`."""
 
-from sheaf_client.contracts._types import AdapterName
 from sheaf_client.contracts.diffusion import DiffusionRequest, DiffusionResponse
 from sheaf_client.contracts.events import ImageProgress
+from sheaf_client.contracts.types import AdapterName
 
 __all__ = [
     "AdapterName",

@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `embedding`."""
 
-from sheaf_client.contracts._types import EmbeddingText
 from sheaf_client.contracts.embedding import EmbeddingRequest, EmbeddingResponse
+from sheaf_client.contracts.types import EmbeddingText
 
 __all__ = [
     "EmbeddingRequest",

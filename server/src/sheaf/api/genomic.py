@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `genomic`."""
 
-from sheaf_client.contracts._types import NucleotideSequence
 from sheaf_client.contracts.genomic import GenomicRequest, GenomicResponse
+from sheaf_client.contracts.types import NucleotideSequence
 
 __all__ = [
     "GenomicRequest",

@@ -2,7 +2,6 @@
 
 """The public names of the contracts in `materials`."""
 
-from sheaf_client.contracts._types import AtomicMass, AtomicNumber, Cell, FixedAtoms, Periodicity
 from sheaf_client.contracts.materials import (
     AtomicStructure,
     AtomsProgress,
@@ -16,6 +15,7 @@ from sheaf_client.contracts.materials import (
     RelaxResponse,
     StructureResult,
 )
+from sheaf_client.contracts.types import AtomicMass, AtomicNumber, Cell, FixedAtoms, Periodicity
 
 __all__ = [
     "AtomicMass",

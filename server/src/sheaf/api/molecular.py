@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `molecular`."""
 
-from sheaf_client.contracts._types import ProteinSequence
 from sheaf_client.contracts.molecular import MolecularRequest, MolecularResponse
+from sheaf_client.contracts.types import ProteinSequence
 
 __all__ = [
     "MolecularRequest",

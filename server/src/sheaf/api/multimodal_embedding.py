@@ -2,11 +2,11 @@
 
 """The public names of the contracts in `multimodal_embedding`."""
 
-from sheaf_client.contracts._types import EmbeddingText
 from sheaf_client.contracts.multimodal_embedding import (
     MultimodalEmbeddingRequest,
     MultimodalEmbeddingResponse,
 )
+from sheaf_client.contracts.types import EmbeddingText
 
 __all__ = [
     "EmbeddingText",

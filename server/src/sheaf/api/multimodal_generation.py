@@ -2,12 +2,12 @@
 
 """The public names of the contracts in `multimodal_generation`."""
 
-from sheaf_client.contracts._types import AdapterName
 from sheaf_client.contracts.events import ImageProgress
 from sheaf_client.contracts.multimodal_generation import (
     MultimodalGenerationRequest,
     MultimodalGenerationResponse,
 )
+from sheaf_client.contracts.types import AdapterName
 
 __all__ = [
     "AdapterName",

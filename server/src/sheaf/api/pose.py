@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `pose`."""
 
-from sheaf_client.contracts._types import PersonBox
 from sheaf_client.contracts.pose import PoseRequest, PoseResponse
+from sheaf_client.contracts.types import PersonBox
 
 __all__ = [
     "PersonBox",

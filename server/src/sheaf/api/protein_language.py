@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `protein_language`."""
 
-from sheaf_client.contracts._types import ProteinSequence
 from sheaf_client.contracts.protein_language import ProteinLanguageRequest, ProteinLanguageResponse
+from sheaf_client.contracts.types import ProteinSequence
 
 __all__ = [
     "ProteinLanguageRequest",

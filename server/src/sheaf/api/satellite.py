@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `satellite`."""
 
-from sheaf_client.contracts._types import BandName, IsoTime, Wavelength
 from sheaf_client.contracts.satellite import SatelliteRequest, SatelliteResponse
+from sheaf_client.contracts.types import BandName, IsoTime, Wavelength
 
 __all__ = [
     "BandName",

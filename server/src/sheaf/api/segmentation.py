@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `segmentation`."""
 
-from sheaf_client.contracts._types import ImagePoint, PointLabel
 from sheaf_client.contracts.segmentation import SegmentationRequest, SegmentationResponse
+from sheaf_client.contracts.types import ImagePoint, PointLabel
 
 __all__ = [
     "ImagePoint",

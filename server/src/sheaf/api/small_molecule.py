@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `small_molecule`."""
 
-from sheaf_client.contracts._types import Smiles
 from sheaf_client.contracts.small_molecule import SmallMoleculeRequest, SmallMoleculeResponse
+from sheaf_client.contracts.types import Smiles
 
 __all__ = [
     "SmallMoleculeRequest",

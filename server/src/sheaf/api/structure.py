@@ -2,8 +2,8 @@
 
 """The public names of the contracts in `structure`."""
 
-from sheaf_client.contracts._types import Alignment, ChainSequence
 from sheaf_client.contracts.structure import ChainInput, StructureRequest, StructureResponse
+from sheaf_client.contracts.types import Alignment, ChainSequence
 
 __all__ = [
     "Alignment",

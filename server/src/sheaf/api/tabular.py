@@ -2,7 +2,8 @@
 
 """The public names of the contracts in `tabular`."""
 
-from sheaf_client.contracts._types import (
+from sheaf_client.contracts.tabular import TabularRequest, TabularResponse
+from sheaf_client.contracts.types import (
     FeatureIndex,
     FeatureName,
     QuantileLevel,
@@ -10,7 +11,6 @@ from sheaf_client.contracts._types import (
     TabularLabel,
     TabularRow,
 )
-from sheaf_client.contracts.tabular import TabularRequest, TabularResponse
 
 __all__ = [
     "FeatureIndex",

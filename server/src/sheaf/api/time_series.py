@@ -2,9 +2,9 @@
 
 """The public names of the contracts in `time_series`."""
 
-from sheaf_client.contracts._types import Covariates, QuantileLevel, Series, StaticCovariates, Timestamp
 from sheaf_client.contracts.features import FeatureRef
 from sheaf_client.contracts.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
+from sheaf_client.contracts.types import Covariates, QuantileLevel, Series, StaticCovariates, Timestamp
 
 __all__ = [
     "Covariates",

@@ -2,7 +2,7 @@
 
 """The public names of the contracts in `weather`."""
 
-from sheaf_client.contracts._types import GridLatitude, GridLongitude, IsoTime, PressureLevel
+from sheaf_client.contracts.types import GridLatitude, GridLongitude, IsoTime, PressureLevel
 from sheaf_client.contracts.weather import WeatherProgress, WeatherRequest, WeatherResponse
 
 __all__ = [

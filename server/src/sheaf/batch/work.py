@@ -23,9 +23,8 @@ from sheaf.contract.outcomes import outcome_members
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.observability.ray_export import export_to_ray
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
-from sheaf_client.errors import InternalServerError, RequestTooLargeError, UnavailableError
+from sheaf_client.errors import InternalServerError, ProblemError, RequestTooLargeError, UnavailableError
 
 log = logging.getLogger("sheaf.batch")
 

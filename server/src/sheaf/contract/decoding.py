@@ -14,11 +14,9 @@ import pydantic_core
 from pydantic import ValidationError
 
 from sheaf.contract.operations import operations_of
-from sheaf_client._binary import unpack, validate_unpacked
-from sheaf_client._bounded import read_text
-from sheaf_client._faults import invalid_request
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import MalformedRequestError
+from sheaf_client.protocol import invalid_request, read_text, unpack, validate_unpacked
 
 RequestT = TypeVar("RequestT", bound=BaseRequest)
 

@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import Any, TypeAlias, cast
 
 from sheaf.api.operations import OPERATIONS
-from sheaf_client._operation import Operation
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
+from sheaf_client.protocol import Operation
 
 AnyOperation: TypeAlias = Operation[Any, Any]
 

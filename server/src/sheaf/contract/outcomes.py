@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sheaf.contract.operations import operations_of
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
-from sheaf_client.errors import BackendError
+from sheaf_client.errors import BackendError, ProblemError
 
 
 def outcome_members(outcome: BaseResponse | BaseException) -> bytes:

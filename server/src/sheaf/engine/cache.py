@@ -15,9 +15,8 @@ import msgspec
 
 from sheaf.cache import CacheConfig
 from sheaf.lru import SizedLRU
-from sheaf_client._binary import unpack, validate_unpacked
-from sheaf_client._context import WIRE
 from sheaf_client.contracts.base import BaseRequest, BaseResponse, Usage
+from sheaf_client.protocol import WIRE, unpack, validate_unpacked
 
 #: Bytes that an entry costs besides what it holds.
 _OVERHEAD = 256

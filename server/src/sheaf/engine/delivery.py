@@ -16,8 +16,8 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
+from sheaf_client.errors import ProblemError
 
 #: A response, or why there is none.
 Outcome: TypeAlias = BaseResponse | ProblemError

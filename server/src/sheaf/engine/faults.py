@@ -8,9 +8,8 @@ from pydantic import ValidationError
 
 from sheaf.backends.base import BackendDiedError, ModelBackend
 from sheaf.interrupts import INTERRUPTS
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest
-from sheaf_client.errors import BackendError
+from sheaf_client.errors import BackendError, ProblemError
 
 log = logging.getLogger("sheaf.engine")
 

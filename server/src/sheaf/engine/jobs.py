@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sheaf.engine.delivery import Outcome, Sink
-from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
+from sheaf_client.errors import ProblemError
+from sheaf_client.protocol import ResultEvent
 
 if TYPE_CHECKING:
     from sheaf.backends.stepwise import StepwiseBackend

@@ -37,10 +37,10 @@ from sheaf.engine.tracker import Cancel, RequestTracker, SinkT
 from sheaf.lora import ActiveAdapters
 from sheaf.scheduling.queue import Entry
 from sheaf.spec import ModelSpec
-from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.errors import DeadlineExceededError, UnavailableError
+from sheaf_client.errors import DeadlineExceededError, ProblemError, UnavailableError
+from sheaf_client.protocol import ResultEvent
 
 
 def _given(reply: Reply) -> Reply:

@@ -14,9 +14,9 @@ from sheaf.engine.faults import problem_for, readdressed
 from sheaf.engine.jobs import Job
 from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf.scheduling.queue import Entry
-from sheaf_client import ProblemError
-from sheaf_client._binary import pack
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.errors import ProblemError
+from sheaf_client.protocol import pack
 
 log = logging.getLogger("sheaf.engine")
 

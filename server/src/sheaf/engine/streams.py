@@ -14,10 +14,9 @@ from typing import Any, TypeAlias
 from sheaf.engine.aside import aside
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.tracker import Cancel
-from sheaf_client import ProblemError, ResultEvent
-from sheaf_client._binary import binary_size
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.errors import DeadlineExceededError
+from sheaf_client.errors import DeadlineExceededError, ProblemError
+from sheaf_client.protocol import ResultEvent, binary_size
 
 #: Starts a stream that calls back with its events; returns what cancels it.
 Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Cancel]

@@ -10,9 +10,9 @@ from sheaf.engine.faults import problem_for
 from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.observer import Observer
 from sheaf.interrupts import INTERRUPTS, as_error
-from sheaf_client import ProblemError, ResultEvent
 from sheaf_client.contracts.base import BaseRequest
-from sheaf_client.errors import DeadlineExceededError, InternalServerError
+from sheaf_client.errors import DeadlineExceededError, InternalServerError, ProblemError
+from sheaf_client.protocol import ResultEvent
 
 SinkT = TypeVar("SinkT", bound=Sink)
 

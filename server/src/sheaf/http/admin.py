@@ -24,16 +24,16 @@ from sheaf.http.threads import in_thread
 from sheaf.interrupts import BrokeOutError, contained
 from sheaf.registry import backend_names, is_backend
 from sheaf.spec import ModelSpec
-from sheaf_client import ProblemError
-from sheaf_client._faults import invalid_request, pointer
 from sheaf_client.contracts.models import ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     BackendError,
     DeadlineExceededError,
     InvalidRequestError,
+    ProblemError,
     UnavailableError,
 )
+from sheaf_client.protocol import invalid_request, pointer
 
 log = logging.getLogger("sheaf.http")
 #: Seconds that a load which was given up, and its thread, may take to say so.

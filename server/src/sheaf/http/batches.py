@@ -15,8 +15,8 @@ import zstandard
 from sheaf.http.memory import Memory
 from sheaf.http.problems import as_problem
 from sheaf.http.writing import encode_document
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
+from sheaf_client.errors import ProblemError
 
 #: Bytes that a part has at least, but for the last.
 PART = 256 * 1024

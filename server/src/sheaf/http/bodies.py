@@ -18,8 +18,6 @@ from sheaf.http.memory import Memory, Share
 from sheaf.http.nesting import MAX_STEPS, count_msgpack, is_json_deeper
 from sheaf.http.patience import Patience
 from sheaf.http.weights import NOTHING, Weight, json_weight, packed_weight
-from sheaf_client._binary import MSGPACK_TYPE
-from sheaf_client._faults import MAX_TEXT, pointer
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
     InvalidRequestError,
@@ -27,6 +25,11 @@ from sheaf_client.errors import (
     SlowRequestError,
     UnavailableError,
     UnsupportedMediaTypeError,
+)
+from sheaf_client.protocol import (
+    MAX_TEXT,
+    MSGPACK_TYPE,
+    pointer,
 )
 
 T = TypeVar("T")

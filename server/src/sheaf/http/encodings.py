@@ -11,9 +11,9 @@ import zstandard
 
 from sheaf.http.limits import Limits
 from sheaf.http.writing import encode_document, encode_short
-from sheaf_client._binary import MSGPACK_TYPE
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import MalformedRequestError, RequestTooLargeError, UnsupportedMediaTypeError
+from sheaf_client.protocol import MSGPACK_TYPE
 
 JSON_TYPE = "application/json"
 _JSON, _MSGPACK = JSON_TYPE.encode(), MSGPACK_TYPE.encode()

@@ -51,11 +51,16 @@ from sheaf.http.memory import LARGE, Memory, Share
 from sheaf.http.problems import as_problem
 from sheaf.http.writing import size_of
 from sheaf.observability import Telemetry
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.models import Health, ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
-from sheaf_client.errors import InvalidRequestError, ModelNotFoundError, NotFoundError, UnavailableError
+from sheaf_client.errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+    ProblemError,
+    UnavailableError,
+)
 
 MAX_TIMEOUT = 86400.0
 #: Most models that a refusal names.

@@ -14,9 +14,8 @@ from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory
 from sheaf.http.problems import as_problem
 from sheaf.http.writing import encode_document, size_of
-from sheaf_client import ResultEvent
-from sheaf_client._base import Model
 from sheaf_client.contracts.events import ErrorEvent
+from sheaf_client.protocol import Model, ResultEvent
 
 #: What ends a line to `str.splitlines`, and neither in JSON nor in Server-Sent Events; JSON escapes the rest.
 _LINE_ENDS = {end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}

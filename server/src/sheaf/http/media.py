@@ -8,13 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from sheaf.http.limits import Limits
-from sheaf_client._binary import each
-from sheaf_client._faults import pointer
-from sheaf_client._formats import image_size, sound_size
-from sheaf_client._media import AudioFile, ImageFile
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
+from sheaf_client.protocol import AudioFile, ImageFile, each, image_size, pointer, sound_size
 
 
 def check_media(request: BaseRequest, limits: Limits) -> None:

@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sheaf.observability.context import CURRENT
-from sheaf_client import ProblemError
-from sheaf_client.errors import BY_CODE, InternalServerError
+from sheaf_client.errors import BY_CODE, InternalServerError, ProblemError
 
 log = logging.getLogger("sheaf.http")
 

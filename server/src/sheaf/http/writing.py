@@ -16,9 +16,7 @@ import msgspec
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
-from sheaf_client._base import Model
-from sheaf_client._binary import binary_size, holders, pack
-from sheaf_client._context import WIRE
+from sheaf_client.protocol import WIRE, Model, binary_size, holders, pack
 
 #: Values that are written at once, and bytes that each takes.
 _PIECE, _VALUE = 8192, 20

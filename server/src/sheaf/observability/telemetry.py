@@ -21,8 +21,8 @@ from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.observability import metrics as m
 from sheaf.observability import tracing
 from sheaf.observability.context import CURRENT, CurrentRequest
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.errors import ProblemError
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer

@@ -27,10 +27,15 @@ from uuid import uuid4
 import pydantic_core
 
 from sheaf.contract.outcomes import outcome_members, read_response
-from sheaf_client import ProblemError, SheafError
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.problem import Problem
-from sheaf_client.errors import DeadlineExceededError, InternalServerError, MalformedRequestError
+from sheaf_client.errors import (
+    DeadlineExceededError,
+    InternalServerError,
+    MalformedRequestError,
+    ProblemError,
+    SheafError,
+)
 
 
 class QueueUnavailableError(SheafError):

@@ -32,9 +32,8 @@ from sheaf.worker.queue import (
     outcome_of,
 )
 from sheaf.worker.urls import open_queue
-from sheaf_client import ProblemError
 from sheaf_client.contracts.base import BaseResponse
-from sheaf_client.errors import InternalServerError, MalformedRequestError, UnavailableError
+from sheaf_client.errors import InternalServerError, MalformedRequestError, ProblemError, UnavailableError
 
 log = logging.getLogger("sheaf.worker")
 

@@ -33,9 +33,9 @@ from sheaf.backends._shared.loading import loaded
 from sheaf.backends._shared.passes import cut_by_rows
 from sheaf.backends._shared.refusals import answer_each, check_finite, compute_together, refuse
 from sheaf.backends.base import ModelBackend, respond
-from sheaf_client._atoms import held_axes
 from sheaf_client.contracts.base import Metadata
 from sheaf_client.errors import InvalidRequestError
+from sheaf_client.protocol.atoms import held_axes
 
 if TYPE_CHECKING:
     from sheaf.backends._families.atoms.motion import Evaluate

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from sheaf.api.time_series import Frequency, OutputMode, TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._shared.refusals import check_finite, refuse
 from sheaf.backends.base import respond
-from sheaf_client._extensions.calendar import MONTHS, STEPS
 from sheaf_client.contracts.base import Metadata
+from sheaf_client.protocol.calendar import MONTHS, STEPS
 
 Array = npt.NDArray[np.floating]
 

@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from sheaf.backends._shared.files import file_at
 from sheaf.extras import needs
-from sheaf_client._decoding.sounds import SoundLimits, of_one_width, open_sound
-from sheaf_client._inputs.media import wav_bytes
-from sheaf_client._media import AudioFile
+from sheaf_client.protocol import AudioFile
+from sheaf_client.protocol.media import SoundLimits, of_one_width, open_sound, wav_bytes
 
 __all__ = ["SoundLimits", "encoded", "read", "resample"]
 

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from sheaf.backends._shared.refusals import refuse
-from sheaf_client._formats import BrokenFileError
+from sheaf_client.protocol.media import BrokenFileError
 
 
 @contextmanager

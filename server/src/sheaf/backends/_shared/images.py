@@ -1,6 +1,6 @@
 """Pictures in and out: what a request's image files show, and files of what a model drew.
 
-The reading is that of the client's `ImageFile.to_numpy()` (`sheaf_client._decoding.images` has its rules), so
+The reading is that of the client's `ImageFile.to_numpy()` (`sheaf_client.protocol.media`), so
 that what a caller sees of a file is what a model sees of it.
 """
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from sheaf.backends._shared.files import file_at
-from sheaf_client._decoding.images import MAX_PIXELS, Mode, decode_image, decode_pixels, seen_size
-from sheaf_client._media import ImageFile
+from sheaf_client.protocol import ImageFile
+from sheaf_client.protocol.media import MAX_PIXELS, Mode, decode_image, decode_pixels, seen_size
 
 Format = Literal["png", "jpeg", "webp"]
 

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from sheaf.backends._shared.files import file_at
 from sheaf.backends._shared.refusals import refuse
 from sheaf.extras import needs
-from sheaf_client._decoding.ffmpeg import opened
-from sheaf_client._formats import BrokenFileError
-from sheaf_client._media import ImageFile
+from sheaf_client.protocol import ImageFile
+from sheaf_client.protocol.media import BrokenFileError, opened
 
 #: What video comes in, by FFmpeg's names.
 _CONTAINERS = "mov,matroska,avi,mpegts,flv,ogg"

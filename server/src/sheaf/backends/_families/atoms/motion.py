@@ -17,7 +17,7 @@ from ase.optimize import BFGS, FIRE, LBFGS
 
 from sheaf.api.materials import MolecularDynamicsRequest, RelaxRequest
 from sheaf.backends._families.atoms.structures import Floats, Properties, Structure, structure_of
-from sheaf_client._atoms import constraints
+from sheaf_client.protocol.atoms import constraints
 
 #: Asks the potential about one structure.
 Evaluate = Callable[[Structure], Properties]

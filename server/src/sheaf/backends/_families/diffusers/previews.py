@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sheaf.backends._shared.images import encoded, to_pillow
-from sheaf_client._media import ImageFile
+from sheaf_client.protocol import ImageFile
 
 #: Longest side of a preview in pixels.
 SIDE = 256

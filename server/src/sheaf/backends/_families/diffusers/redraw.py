@@ -13,7 +13,7 @@ from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf.backends._families.diffusers.backend import DiffusersBackend, Response
 from sheaf.backends._families.diffusers.numbers import Request
 from sheaf.backends._shared.refusals import refuse
-from sheaf_client._media import ImageFile
+from sheaf_client.protocol import ImageFile
 
 #: Longest side of an image in pixels, as the contract of text to image has it.
 MAX_SIDE = 4096

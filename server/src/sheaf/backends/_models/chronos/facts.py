@@ -25,7 +25,7 @@ from sheaf.backends._families.time_series import (
     wants_samples,
 )
 from sheaf.backends._shared.refusals import refuse
-from sheaf_client._faults import pointer
+from sheaf_client.protocol import pointer
 
 #: The models scale by sums of squares in float32, which must hold those of a whole context; below the least a
 #: series vanishes beside the constants that are added to its scale.
