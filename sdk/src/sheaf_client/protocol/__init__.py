@@ -6,7 +6,8 @@ The contracts are in `sheaf_client.contracts`, the operations in `sheaf_client.o
 * contracts and operations as such: `Model`, `Operation`, `ResultEvent`;
 * bodies: `read_text` (JSON), `unpack`, `validate_unpacked`, `pack` (MessagePack), `WIRE`, `MSGPACK_TYPE`;
 * what is wrong with one: `invalid_request`, `pointer`, `MAX_TEXT`;
-* tensors and files in one: `binary_size`, `each`, `holders`, `AudioFile`, `ImageFile`, `image_size`, `sound_size`.
+* tensors and files in one: `binary_size`, `each`, `holders`, `AudioFile`, `ImageFile`, `image_size`,
+  `sound_size`.
 
 `protocol.atoms`, `protocol.calendar` and `protocol.media` have what backends share with the client about
 structures, times and files.
@@ -16,13 +17,13 @@ The server's package asks for exactly this version of this one, so these names m
 from __future__ import annotations
 
 from sheaf_client._base import Model
-from sheaf_client._binary_fields import each, holders
+from sheaf_client._binary_fields import each
 from sheaf_client._bounded import read_text
 from sheaf_client._context import WIRE
 from sheaf_client._faults import MAX_TEXT, invalid_request, pointer
 from sheaf_client._formats import image_size, sound_size
 from sheaf_client._media import AudioFile, ImageFile
-from sheaf_client._msgpack import MSGPACK_TYPE, binary_size, pack, unpack, validate_unpacked
+from sheaf_client._msgpack import MSGPACK_TYPE, binary_size, holders, pack, unpack, validate_unpacked
 from sheaf_client._operation import Operation
 from sheaf_client._streaming import ResultEvent
 
