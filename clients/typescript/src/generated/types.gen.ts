@@ -1022,6 +1022,10 @@ export type Metadata = {
      * What the caller should know about this answer, one sentence each.
      */
     warnings: Array<string>;
+    /**
+     * Whether what the answer rests on, such as a fitted table, was kept from a request before; null of models that keep nothing.
+     */
+    context_hit: boolean | null;
     [key: string]: unknown;
 };
 

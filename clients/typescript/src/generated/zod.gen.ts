@@ -766,7 +766,8 @@ export const zUsage = z.object({
  */
 export const zMetadata = z.looseObject({
     usage: zUsage.nullable().default(null),
-    warnings: z.array(z.string()).default([])
+    warnings: z.array(z.string()).default([]),
+    context_hit: z.boolean().nullable().default(null)
 });
 
 /**
@@ -776,7 +777,11 @@ export const zAudioGenerationResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('audio_generation').default('audio_generation'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     audio: media('audio'),
     sampling_rate: z.int().gte(1),
     duration_s: z.number().gte(0),
@@ -790,7 +795,11 @@ export const zBaseResponse = z.object({
     request_id: z.guid(),
     model_type: z.string(),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] })
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    })
 });
 
 /**
@@ -801,7 +810,11 @@ export const zDepthResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('depth').default('depth'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     depth: tensor('float32'),
     height: z.int().gte(1),
     width: z.int().gte(1),
@@ -816,7 +829,11 @@ export const zDetectionResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('detection').default('detection'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     boxes: z.array(z.array(z.number())),
     scores: z.array(z.number()),
     labels: z.array(z.string()),
@@ -831,7 +848,11 @@ export const zDiffusionResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('diffusion').default('diffusion'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     image: media('image'),
     height: z.int().gte(1),
     width: z.int().gte(1),
@@ -851,7 +872,11 @@ export const zEmbeddingResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('embedding').default('embedding'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     embeddings: z.array(z.array(z.number())),
     dim: z.int().gte(1)
 });
@@ -863,7 +888,11 @@ export const zGenomicResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('genomic').default('genomic'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     embeddings: z.array(z.array(z.number())),
     dim: z.int().gte(1)
 });
@@ -875,7 +904,11 @@ export const zMaterialsResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('materials').default('materials'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     energy: z.number(),
     forces: tensor('float32').nullable().default(null),
     stress: tensor('float32').nullable().default(null),
@@ -890,7 +923,11 @@ export const zMolecularDynamicsResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('materials').default('materials'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     operation: z.literal('molecular_dynamics').default('molecular_dynamics'),
     energy: z.number(),
     positions: tensor('float32'),
@@ -914,7 +951,11 @@ export const zMolecularResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('molecular').default('molecular'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     embeddings: z.array(z.array(z.number())),
     dim: z.int().gte(1)
 });
@@ -926,7 +967,11 @@ export const zMultimodalEmbeddingResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('multimodal_embedding').default('multimodal_embedding'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     embeddings: z.array(z.array(z.number())),
     dim: z.int().gte(1),
     modality: z.string()
@@ -939,7 +984,11 @@ export const zMultimodalGenerationResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('multimodal_generation').default('multimodal_generation'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     image: media('image'),
     width: z.int().gte(1),
     height: z.int().gte(1),
@@ -959,7 +1008,11 @@ export const zOpticalFlowResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('optical_flow').default('optical_flow'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     flow: tensor('float32'),
     width: z.int().gte(1),
     height: z.int().gte(1)
@@ -972,7 +1025,11 @@ export const zPointCloudResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('point_cloud').default('point_cloud'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     embedding: z.array(z.number()).nullable().default(null),
     label: z.string().nullable().default(null),
     scores: z.array(z.number()).nullable().default(null),
@@ -986,7 +1043,11 @@ export const zPoseResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('pose').default('pose'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     poses: z.array(z.array(z.array(z.number()))),
     keypoint_names: z.array(z.string()),
     width: z.int().gte(1),
@@ -1000,7 +1061,11 @@ export const zProteinLanguageResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('protein_language').default('protein_language'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     logits: z.array(z.array(z.array(z.number()))).nullable().default(null),
     embeddings: z.array(z.array(z.array(z.number()))).nullable().default(null),
     hidden_states: z.array(z.array(z.array(z.array(z.number())))).nullable().default(null),
@@ -1016,7 +1081,11 @@ export const zRelaxResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('materials').default('materials'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     operation: z.literal('relax').default('relax'),
     energy: z.number(),
     positions: tensor('float32'),
@@ -1041,7 +1110,11 @@ export const zSatelliteResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('geospatial').default('geospatial'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     embedding: z.array(z.number()),
     dim: z.int().gte(1),
     n_time: z.int().gte(1)
@@ -1054,7 +1127,11 @@ export const zSegmentationResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('segmentation').default('segmentation'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     masks: z.array(tensor('uint8')),
     scores: z.array(z.number()),
     height: z.int().gte(1),
@@ -1068,7 +1145,11 @@ export const zSmallMoleculeResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('small_molecule').default('small_molecule'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     embeddings: z.array(z.array(z.number())),
     dim: z.int().gte(1)
 });
@@ -1080,7 +1161,11 @@ export const zStructureResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('structure').default('structure'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     structure: z.string(),
     structure_format: z.enum(['mmcif', 'pdb']),
     plddt: z.array(z.number()),
@@ -1097,7 +1182,11 @@ export const zTTSResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('tts').default('tts'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     audio: media('audio'),
     sample_rate: z.int().gte(1),
     seed: z.int().nullable().default(null)
@@ -1110,7 +1199,11 @@ export const zTabularResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('tabular').default('tabular'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     predictions: z.array(zTabularLabel),
     probabilities: z.array(z.array(z.number())).nullable().default(null),
     quantiles: z.record(z.string(), z.array(z.number())).nullable().default(null),
@@ -1128,7 +1221,11 @@ export const zTimeSeriesResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('time_series').default('time_series'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     mean: z.array(z.number()),
     point: z.enum(['mean', 'median']).default('mean'),
     quantiles: z.record(z.string(), z.array(z.number())).nullable().default(null),
@@ -1159,7 +1256,11 @@ export const zVideoResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('video').default('video'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     task: z.string(),
     embedding: z.array(z.number()).nullable().default(null),
     dim: z.int().gte(1).nullable().default(null),
@@ -1195,7 +1296,11 @@ export const zWeatherResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('weather').default('weather'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     surface_forecasts: z.array(z.record(z.string(), tensor('float32'))),
     atmospheric_forecasts: z.array(z.record(z.string(), tensor('float32'))),
     lat: z.array(z.number()),
@@ -1247,7 +1352,11 @@ export const zAudioResponse = z.object({
     request_id: z.guid(),
     model_type: z.literal('audio').default('audio'),
     model_name: z.string(),
-    metadata: zMetadata.default({ usage: null, warnings: [] }),
+    metadata: zMetadata.default({
+        usage: null,
+        warnings: [],
+        context_hit: null
+    }),
     text: z.string(),
     language: z.string(),
     segments: z.array(zAudioSegment).default([]),

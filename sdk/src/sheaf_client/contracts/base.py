@@ -75,6 +75,8 @@ class Metadata(OpenModel):
     """What the answer cost."""
     warnings: list[str] = Field(default_factory=lambda: [])
     """What the caller should know about this answer, one sentence each."""
+    context_hit: bool | None = None
+    """Whether what the answer rests on, such as a fitted table, was kept from a request before; null of models that keep nothing."""
 
 
 class BaseResponse(Results):
