@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, TypeVar
+
+from typing_extensions import ParamSpec
 
 from sheaf_client._errors import ProblemError
 from sheaf_client._operation import Operation, ProgressT_co
@@ -13,7 +15,7 @@ from sheaf_client._signatures import like
 from sheaf_client._streaming import AsyncStream, Stream
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 
-P = ParamSpec("P")
+P = ParamSpec("P", default=...)
 ResponseT = TypeVar("ResponseT", bound=BaseResponse)
 
 

@@ -49,20 +49,22 @@ def wav_header(data: bytes, start: int = 0) -> WavHeader:
         BrokenFileError: The file has no sound, or not all that it says.
         struct.error: It ends within the header.
     """
-    place, form = start + 12, None
+    place = start + 12
+    form: tuple[int, int, int, int, int] | None = None
     for _ in repeat(None, MOST_PARTS):
         name, size = struct.unpack_from("<4sI", data, place)
         if name == b"fmt ":
-            form = _FORMAT.unpack_from(data, place + 8)
-            if not (form[1] and form[2]):
+            coding, channels, rate, _, align, bits = _FORMAT.unpack_from(data, place + 8)
+            if not (channels and rate):
                 raise BrokenFileError("The WAV file's header states no channels or no sample rate.")
-            coding, channels, rate, _, align, bits = form
             if coding == _EXTENSIBLE and size >= 26:
                 coding = struct.unpack_from("<H", data, place + 32)[0]
+            form = coding, channels, rate, bits, align
         elif name == b"data":
             there = len(data) - place - 8
             if form is None:
                 break
+            coding, channels, rate, bits, align = form
             # Of packed formats the header says no bits; a byte is the least a frame can be taken for.
             frame = max(1, channels * bits // 8)
             if size == 0 or size >= UNKNOWN:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ _TOLD = 3
 
 
 @contextmanager
-def libraries_of(backend: ModelBackend, extra: str | None = None) -> Iterator[None]:
+def libraries_of(backend: ModelBackend, extra: str | None = None) -> Generator[None]:
     """Imports of a backend: a library that is missing is told with the command that installs it.
 
     Args:
