@@ -157,7 +157,7 @@ def _numbers(dtype: str, scale: float) -> Callable[[bytes], NDArray[np.float32]]
 
 
 def _bytes(raw: bytes) -> NDArray[np.float32]:
-    return (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
+    return (np.frombuffer(raw, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
 
 
 def _three_bytes(raw: bytes) -> NDArray[np.float32]:
@@ -226,5 +226,5 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     if not frame.format.is_planar:
         array = array.reshape(frame.samples, -1).T
     if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128) / 128
+        return (array.astype(np.float32) - np.float32(128)) / np.float32(128)
     return np.divide(array, _SCALES.get(array.dtype.name, 1.0), dtype=np.float64).astype(np.float32)

@@ -130,8 +130,9 @@ def _flac(wav: bytes) -> bytes:
     held = io.BytesIO()
     with av.open(io.BytesIO(wav), "r", format="wav") as source, av.open(held, "w", format="flac") as target:
         sound = source.streams.audio[0]
-        stream = target.add_stream("flac", rate=sound.rate, layout=sound.layout.name)
+        writing: Any = target
+        stream = writing.add_stream("flac", rate=sound.rate, layout=sound.layout.name)
         for frame in source.decode(sound):
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode(None))
+            writing.mux(stream.encode(frame))
+        writing.mux(stream.encode(None))
     return held.getvalue()
