@@ -227,4 +227,5 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
         array = array.reshape(frame.samples, -1).T
     if array.dtype == np.uint8:
         return (array.astype(np.float32) - np.float32(128)) / np.float32(128)
-    return np.divide(array, _SCALES.get(array.dtype.name, 1.0), dtype=np.float64).astype(np.float32)
+    scaled: NDArray[np.float64] = np.divide(array, _SCALES.get(array.dtype.name, 1.0), dtype=np.float64)
+    return scaled.astype(np.float32)

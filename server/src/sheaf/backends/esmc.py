@@ -101,8 +101,8 @@ class ESMCBackend(ProteinBackend[ProteinLanguageRequest, ProteinLanguageResponse
                         if _wants(asked[index], name)
                     }
         ordered = iter([read[index] for index in range(len(sequences))])
-        found = [[next(ordered) for _ in request.sequences] for request in requests]
-        return [*answer_each(_answer, requests, found)]
+        of_requests = [[next(ordered) for _ in request.sequences] for request in requests]
+        return [*answer_each(_answer, requests, of_requests)]
 
     def _run(self, inputs: dict[str, torch.Tensor], *, hidden: bool) -> dict[str, torch.Tensor]:
         """Fields of the answer for each row, float32 on the CPU: shape (rows, …, tokens, width)."""

@@ -210,7 +210,7 @@ def _check_kept(frames: int, width: int, height: int, limits: VideoLimits) -> No
 
 def _upright(frame: Any) -> npt.NDArray[np.uint8]:
     """The pixels as they are to be shown, shape (height, width, 3)."""
-    pixels: Any = frame.to_ndarray(format="rgb24")
+    pixels: npt.NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return pixels
