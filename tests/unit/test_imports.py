@@ -94,6 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"backends", "settings"},
     "spec": {"backends", "cache", "contract", "lora", "registry", "scheduling", "settings"},
     "carried": {"registry", "spec"},
+    "catalogue": {"backends", "registry"},
     "openapi": {"backends", "document", "spec"},
     # Running them.
     "engine": {"backends", "cache", "contract", "engine", "interrupts", "lora", "lru", "scheduling", "spec"},
@@ -117,8 +118,8 @@ ALLOWED: dict[str, set[str]] = {
         *("observability", "ray_cluster", "ray_proxy", "spec"),
     },
     "cli": {
-        *("backends", "batch", "embedded", "http", "observability"),
-        *("openapi", "registry", "settings", "spec", "worker"),
+        *("batch", "catalogue", "embedded", "http", "observability"),
+        *("openapi", "settings", "spec", "worker"),
     },
     "__main__": {"cli"},
     "__init__": {"modal_server", "server", "spec"},
