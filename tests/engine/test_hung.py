@@ -43,13 +43,19 @@ class Hanging(World):
                 raise self.after
 
 
+#: Threads of models that other tests keep running.
+EARLIER: set[threading.Thread] = set()
+
+
 def zombies(name: str = "sheaf-echo") -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == name]
+    """Threads of models that began in this file."""
+    return [thread for thread in threading.enumerate() if thread.name == name and thread not in EARLIER]
 
 
 @pytest.fixture
 def told() -> Iterator[Watching]:
     """An observer; afterwards no thread of a model is left."""
+    EARLIER.update(zombies())
     yield Watching()
     wait_until(lambda: not zombies())
 
