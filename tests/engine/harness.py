@@ -229,6 +229,15 @@ def hold_first(world: World) -> Callable[[Values], None]:
     return hook
 
 
+#: Threads of models that other tests of this process keep running, or left hanging.
+OF_OTHERS: set[threading.Thread] = set()
+
+
+def lanes() -> set[threading.Thread]:
+    """The threads of models that a test has begun."""
+    return {thread for thread in threading.enumerate() if thread.name == "sheaf-echo"} - OF_OTHERS
+
+
 def outcome(future: Future[Any]) -> Any:
     """What a future ended with: a response or its exception."""
     return future.exception(20) or future.result(0)

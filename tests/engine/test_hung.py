@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from tests.engine.harness import (
     Values,
     Watching,
     World,
+    lanes,
     outcome,
     steered,
     wait_until,
@@ -41,17 +41,6 @@ class Hanging(World):
             self.returned.set()
             if self.after is not None:
                 raise self.after
-
-
-def zombies(name: str = "sheaf-echo") -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == name]
-
-
-@pytest.fixture
-def told() -> Iterator[Watching]:
-    """An observer; afterwards no thread of a model is left."""
-    yield Watching()
-    wait_until(lambda: not zombies())
 
 
 AFTER = [None, RuntimeError("late"), BackendDiedError("late"), MemoryError()]
@@ -81,7 +70,7 @@ def test_others_go_on_and_what_comes_late_counts_no_more(
         world.gate.set()
         assert world.returned.wait(10)
         if backend is Steered:
-            wait_until(lambda: len(zombies()) == 1)
+            wait_until(lambda: len(lanes()) == 1)
         answers = [runtime.submit(make_request(float(i))).result(10).mean[0] for i in range(5)]
         assert answers == [0, 1, 2, 3, 4]
         assert (world.loads, told.reloads) == (2, ["hung"])
@@ -143,7 +132,7 @@ def test_a_step_that_hangs_ends_its_stream_alone(make_request: MakeRequest, told
         with pytest.raises(BackendError, match="did not come back"):
             next(stream)
         world.gate.set()
-        wait_until(lambda: len(zombies()) == 1)
+        wait_until(lambda: len(lanes()) == 1)
         events = list(runtime.iter_stream(make_request(2.0, horizon=3), timeout=20))
         assert [e.type for e in events] == ["progress"] * 3 + ["result"]
         assert (world.loads, told.reloads) == (2, ["hung"])

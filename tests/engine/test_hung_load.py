@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,6 +16,7 @@ from tests.engine.harness import (
     Values,
     Watching,
     World,
+    lanes,
     outcome,
     steered,
     wait_until,
@@ -44,22 +44,6 @@ class Stuck(World):
             self.came_back.set()
             if self.after is not None:
                 raise self.after
-
-
-#: Threads of models that other tests of this process left hanging.
-OF_OTHERS: set[threading.Thread] = set()
-
-
-def lanes() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == "sheaf-echo"} - OF_OTHERS
-
-
-@pytest.fixture
-def told() -> Iterator[Watching]:
-    """An observer; afterwards no thread of a model is left."""
-    OF_OTHERS.update(lanes())
-    yield Watching()
-    wait_until(lambda: not lanes())
 
 
 @pytest.fixture(autouse=True)

@@ -97,8 +97,9 @@ class SklearnBackend(TabularBackend):
             raise refuse("/quantile_levels", f"At most {most} levels at once: `max_trees` bounds them.")
 
     def check_context(self, request: TabularRequest, n_classes: int) -> None:  # noqa: ARG002
-        if n_classes > max(2, self.max_per_round):
-            message = f"At most {self.max_per_round} classes, not {n_classes}: `max_trees` bounds them."
+        most = max(2, self.max_per_round)  # two classes share a tree
+        if n_classes > most:
+            message = f"At most {most} classes, not {n_classes}: `max_trees` bounds them."
             raise refuse("/context_y", message)
 
     def fit(self, table: Table) -> Fitted:

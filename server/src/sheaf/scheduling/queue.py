@@ -81,11 +81,8 @@ class Entry(Generic[T]):
 
 def book(batch: Sequence[Entry[Any]], seconds: float) -> None:
     """Bill a batch's time to whoever asked, by their shares of its cost, whether they are answered or not."""
-    for payer in batch:
-        if payer.bill is not None:
-            break
-    else:
-        return
+    if not [entry for entry in batch if entry.bill is not None]:
+        return  # most batches: no shares are worked out
     for entry, share in _shares(batch, seconds):
         if entry.bill is not None:
             entry.bill(share)
