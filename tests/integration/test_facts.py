@@ -86,7 +86,7 @@ def structures() -> list[Any]:
         (one, {"compute_stress": True}),
         (one, {"compute_forces": False}),
         ([one, bulk("Si", cubic=True)], {}),
-        (bulk("Po", "sc", a=3.35), {}),
+        (bulk("Cm", "sc", a=3.35), {}),
     ]
     return [materials_cases.ask(atoms, **fields) for atoms, fields in asked]
 
@@ -170,4 +170,4 @@ def test_a_process_without_the_library_checks_and_weighs_as_the_model_does(name:
         assert msgspec.json.decode(msgspec.json.encode(facts), type=known) == facts
         backend.unload()
         with pytest.raises(RuntimeError, match=r"load\(\) has not been called"):
-            backend.check(asked[0])
+            [told(backend, request) for request in asked]

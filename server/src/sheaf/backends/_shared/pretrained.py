@@ -104,6 +104,8 @@ class PretrainedBackend(ModelBackend[RequestT, ResponseT]):
         source: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
         # Before any class is asked for: of a model that the library lacks it would look for code.
         told, _ = library.PreTrainedConfig.get_config_dict(self.model_id, **source)
+        if not told:
+            raise OSError(f"the checkpoint {self.model_id} has no config.json")
         if (architecture := told.get("model_type")) not in self.architectures:
             known = " or ".join(self.architectures)
             raise ValueError(f"{self.model_id} is a checkpoint of {architecture}, not of {known}")
