@@ -20,7 +20,7 @@ from sheaf.contract.operations import all_operations
 from sheaf.http.encodings import encode_response
 from sheaf.http.writing import _JSON, _PACKED, _count, _document, _kind, encode_document, size_of
 from sheaf.spec import ModelSpec
-from sheaf_client._binary import pack
+from sheaf_client._msgpack import pack
 from sheaf_client.contracts.base import BaseResponse
 from tests.attack.conftest import Serve
 from tests.backends import Echo
