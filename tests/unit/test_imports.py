@@ -38,6 +38,7 @@ def loaded_by(statement: str) -> set[str]:
         ("from sheaf.local import LocalModels", {"ray", "torch", "httpx", "uvicorn", "opentelemetry"}),
         ("from sheaf.batch import BatchRunner", {"ray", "torch", "uvicorn"}),
         ("from sheaf.worker import SheafWorker", {"redis", "ray", "torch", "uvicorn"}),
+        ("from sheaf.embedded import EmbeddedServer", {"modal", "ray", "torch"}),
         ("from sheaf.modal_server import ModalServer", {"modal", "ray", "torch"}),
     ],
 )
@@ -70,10 +71,8 @@ ALLOWED: dict[str, set[str]] = {
     "lora": set(),
     "lru": set(),
     "ray_errors": set(),
-    "ray_proxy": set(),
     "settings": set(),
     "cache": {"environment"},
-    "ray_cluster": {"ray_errors"},
     # The policies are pure, so backends may cut what they are given by them.
     "scheduling": {"scheduling"},
     # The contract: what the schema gives, and how requests are read and outcomes written.
@@ -99,7 +98,6 @@ ALLOWED: dict[str, set[str]] = {
     # Running them.
     "engine": {"backends", "cache", "contract", "engine", "interrupts", "lora", "lru", "scheduling", "spec"},
     "observability": {"engine", "environment", "extras", "observability"},
-    "ending": {"observability"},
     "local": {"backends", "contract", "engine", "observability", "spec"},
     # Ways to them. Batches and workers are hosts of models in this process.
     "http": {
@@ -111,18 +109,20 @@ ALLOWED: dict[str, set[str]] = {
         *("observability", "ray_errors", "settings", "spec"),
     },
     "worker": {"contract", "extras", "local", "spec", "worker"},
-    "embedded": {"ending", "engine", "http", "local", "observability", "spec"},
-    "modal_server": {"carried", "extras", "http", "local", "observability", "spec"},
-    "server": {
-        *("carried", "engine", "extras", "http", "local"),
-        *("observability", "ray_cluster", "ray_proxy", "spec"),
+    "hosts": {
+        *("carried", "engine", "extras", "hosts", "http", "local"),
+        *("observability", "ray_errors", "spec"),
     },
+    # Where programs import the hosts from.
+    "embedded": {"hosts"},
+    "modal_server": {"hosts"},
+    "server": {"hosts"},
     "cli": {
-        *("batch", "catalogue", "embedded", "http", "observability"),
+        *("batch", "catalogue", "hosts", "http", "observability"),
         *("openapi", "settings", "spec", "worker"),
     },
     "__main__": {"cli"},
-    "__init__": {"modal_server", "server", "spec"},
+    "__init__": {"hosts", "spec"},
 }
 #: Every module of `sheaf` by its dotted name; a package's is that of its `__init__`.
 MODULES = {
@@ -226,6 +226,15 @@ def test_older_names_of_the_loops_are_the_same_classes() -> None:
     assert rendezvous.RendezvousBackend is loops.LoopBackend
     assert rendezvous.Course is loops.LibraryLoop
     assert rendezvous.CourseCancelled is loops.LoopCancelled
+
+
+def test_hosts_are_the_same_classes_under_the_names_that_programs_import() -> None:
+    from sheaf import embedded, hosts, modal_server, server
+
+    assert embedded.EmbeddedServer is hosts.embedded.EmbeddedServer
+    assert modal_server.ModalServer is hosts.modal.ModalServer
+    assert server.ModelServer is hosts.ray.ModelServer
+    assert server.UpdateFailedError is hosts.ray.UpdateFailedError
 
 
 def imported_modules(path: Path) -> set[str]:

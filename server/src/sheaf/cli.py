@@ -54,7 +54,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve models in this process: `sheaf serve statsforecast`, `sheaf serve models.yaml`."""
-    from sheaf.embedded import EmbeddedServer
+    from sheaf.hosts.embedded import EmbeddedServer
     from sheaf.http.hosts import is_loopback
     from sheaf.http.keys import Access
 

@@ -15,8 +15,8 @@ from typing import Self
 
 import uvicorn
 
-from sheaf.ending import MARGIN, Ending
 from sheaf.engine.gc_tuning import freeze_heap
+from sheaf.hosts.ending import MARGIN, Ending
 from sheaf.http import create_app
 from sheaf.http.draining import DrainingServer
 from sheaf.http.keys import Access

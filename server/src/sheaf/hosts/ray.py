@@ -21,13 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sheaf.carried import pack, unpack, with_class
 from sheaf.engine.gc_tuning import freeze_heap
 from sheaf.extras import needs
+from sheaf.hosts.ray_proxy import HTTPMode, check_mode, start_ray
 from sheaf.http import create_app
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.local import LocalModels, describe
 from sheaf.observability import Telemetry, configure_logging, start_tracing
 from sheaf.observability.ray_export import export_to_ray
-from sheaf.ray_proxy import HTTPMode, check_mode, start_ray
 from sheaf.spec import ModelSpec, SpecLike, as_specs, hosted_specs
 from sheaf_client.contracts.models import ModelList
 from sheaf_client.errors import ModelNotFoundError
@@ -37,8 +37,8 @@ with needs("ModelServer", "ray"):
     from ray import serve as ray_serve
     from ray.serve.exceptions import RayServeException
 
-    from sheaf import ray_cluster as cluster
-    from sheaf.ray_cluster import INDEX, Mark
+    from sheaf.hosts import ray_cluster as cluster
+    from sheaf.hosts.ray_cluster import INDEX, Mark
 
 if TYPE_CHECKING:
     from ray.serve import Application
