@@ -53,7 +53,8 @@ BEYOND_LOWEST = (
     *("tests/integration/test_ray.py", "tests/integration/test_ray_clusters.py"),
     *("tests/observability/test_ray.py", "tests/integration/test_materials_held.py"),
     *("tests/integration/test_diffusers_prompts.py", "tests/integration/test_diffusers_served.py"),
-    *("tests/integration/test_diffusers.py", "tests/unit/test_codegen.py"),
+    *("tests/integration/test_diffusers.py", "tests/integration/test_diffusers_loading.py"),
+    "tests/unit/test_codegen.py",
     "tests/unit/test_codegen_typescript.py",
 )
 #: The tests of a few minutes.

@@ -6,16 +6,20 @@ request is seen in it. A request takes as many steps as its horizon.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf.backends.base import respond
+from sheaf.backends.base import ModelBackend, respond
 from sheaf.backends.loops import LibraryLoop, LoopBackend
 from sheaf.backends.stepwise import StepwiseBackend
-from tests.engine.harness import Values, World, value_of
+from sheaf.engine import ModelRuntime
+from tests.engine.harness import Values, World, hold_first, outcome, value_of
 
 State = list[Any]
+Form = type[ModelBackend[Any, Any]]
 Request, Response = TimeSeriesRequest, TimeSeriesResponse
 
 
@@ -128,3 +132,28 @@ class Library(LoopBackend[Request, Response, float, float]):
 
     def progress(self, request: Request, state: LibraryLoop[float, float, Response]) -> Any:
         return StepwiseBackend.progress(self, request, state)
+
+
+def held(world: World | None = None) -> World:
+    """A world whose first step waits for the gate, while a line forms."""
+    world = world or World()
+    world.hooks.setdefault("step", hold_first(world))
+    return world
+
+
+def behind(runtime: ModelRuntime, world: World, first: Any, *rest: Any) -> list[Future[Any]]:
+    """Submit one request, the others while its first step is held; then let all go."""
+    futures = [runtime.submit(first)]
+    assert world.entered.wait(10)
+    futures += [runtime.submit(request) for request in rest]
+    world.gate.set()
+    return futures
+
+
+def pause(_: float) -> None:
+    """A step takes a moment, so that many of them are not over before the test looks."""
+    threading.Event().wait(0.01)
+
+
+def ends(futures: list[Future[Any]]) -> list[Any]:
+    return [e if isinstance(e := outcome(f), Exception) else e.mean[0] for f in futures]

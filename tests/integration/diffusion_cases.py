@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sheaf import ModelSpec
 from sheaf.api.diffusion import DiffusionRequest
 from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf_client._media import ImageFile
@@ -18,6 +19,13 @@ Pixels = npt.NDArray[np.float32]
 #: Most difference of pixels in 0…1 by the order of sums.
 CLOSE = 2e-5
 TEXT_TOKENS = 32
+SETTINGS: dict[str, Any] = {"device": "cpu", "dtype": "float32"}
+
+
+def spec_of(kind: str, checkpoints: dict[str, str], **settings: Any) -> ModelSpec:
+    more = {"max_sequence_length": TEXT_TOKENS} if kind == "flux" else {}
+    given = {"model_id": checkpoints[kind], **SETTINGS, **more, **settings}
+    return ModelSpec(name=kind, backend=kind, backend_kwargs=given)
 
 
 def draw(prompt: str = "a cat", seed: int | None = 1, **fields: Any) -> DiffusionRequest:
