@@ -47,11 +47,6 @@ class Caller:
         """Whether the key allows that model."""
         return self.account is None or self.account.key.models is None or model in self.account.key.models
 
-    def check_model(self, model: str) -> None:
-        """Raise `PermissionDeniedError` where the key does not allow that model."""
-        if not self.may_call(model):
-            raise PermissionDeniedError("This key may not call that model.")
-
     def priority(self, exchange: Exchange) -> int:
         """The urgency that the header asks for, lowered to what is allowed."""
         given = exchange.header(b"x-sheaf-priority")
