@@ -115,8 +115,8 @@ class App:
         account: Account | None = None
         with observed:
             try:
-                if self._hosts is not None:
-                    self._hosts.check(exchange.header(b"host"))
+                if self._hosts is not None and (host := exchange.header(b"host")) not in self._hosts.seen:
+                    self._hosts.check(host)
                 if self._origins is not None and is_preflight(exchange):
                     rest = answer_preflight(exchange)
                 else:
@@ -151,11 +151,11 @@ class Begun:
     def finish(self) -> bool:
         """Answer where that takes no waiting; False where it does."""
         answering = self._rest
-        if not isinstance(answering, Answering) or not answering.ready:
+        if not isinstance(answering, Answering) or (outcome := answering.outcome()) is None:
             return False
         with self._observed:
             try:
-                rest = answering.answer()
+                rest = answering.answer(outcome)
             except Exception as error:
                 if self._exchange.started:
                     raise

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from sheaf.http.quotas import Account
 from sheaf_client.contracts.problem import Fault
-from sheaf_client.errors import InvalidRequestError, PermissionDeniedError
+from sheaf_client.errors import InvalidRequestError
 
 #: Bounds of `X-Sheaf-Priority`.
 LOWEST, HIGHEST = -10, 10
@@ -34,11 +34,6 @@ class Caller:
     def may_call(self, model: str) -> bool:
         """Whether the key allows that model."""
         return self.account is None or self.account.key.models is None or model in self.account.key.models
-
-    def check_model(self, model: str) -> None:
-        """Raise `PermissionDeniedError` where the key does not allow that model."""
-        if not self.may_call(model):
-            raise PermissionDeniedError("This key may not call that model.")
 
     def priority(self, given: str) -> int:
         """The urgency that `X-Sheaf-Priority` asks for, if anything, lowered to what is allowed."""

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from sheaf.contract.decoding import decode_value
 from sheaf.contract.operations import AnyOperation, Operations
 from sheaf.engine import ModelRuntime
-from sheaf.engine.delivery import unwrap
+from sheaf.engine.delivery import Outcome, unwrap
 from sheaf.engine.malloc_tuning import give_back
 from sheaf.engine.pending import PendingRequest
 from sheaf.engine.terms import CallOptions
@@ -58,6 +58,7 @@ from sheaf_client.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     NotFoundError,
+    PermissionDeniedError,
     ProblemError,
     UnavailableError,
 )
@@ -141,7 +142,8 @@ class Endpoints:
             return self._decode_and_ask(exchange, runtime, body, operation, terms)
         contract = self._checked(contract, exchange)
         body.settle()
-        _expect(share, runtime.answer_size(contract))
+        if (size := runtime.answer_size(contract)) > FREE:
+            share.expect(size)
         return Answering(exchange, runtime.ask(contract, **terms), self._memory)
 
     async def _decode_and_ask(
@@ -288,10 +290,13 @@ class Endpoints:
     def _call(self, exchange: Exchange, model_name: str, route: str) -> tuple[ModelRuntime, CallOptions]:
         """The model that is called, where the caller may, and the terms of the call."""
         caller = _caller(exchange)
-        # Before the model is looked up, so that a key does not tell which others there are.
-        caller.check_model(model_name)
+        if not caller.may_call(model_name):
+            # Before the model is looked up, so that a key does not tell which others there are.
+            raise PermissionDeniedError("This key may not call that model.")
         tenant = caller.tenant
-        exchange.share = Share(self._memory, tenant or _address(exchange))
+        # Without a key, requests share what their client's address may hold; names are no tuples.
+        client = exchange.scope.get("client")
+        exchange.share = Share(self._memory, tenant or (client and (client[0],)))
         runtime = self._runtime(exchange, model_name, route)
         timeout, priority = self._timeout(exchange), caller.priority(exchange.header(b"x-sheaf-priority"))
         return runtime, CallOptions(timeout=timeout, priority=priority, tenant=tenant, bill=caller.bill)
@@ -339,31 +344,26 @@ class Answering(Awaitable[None]):
         self._exchange, self._memory = exchange, memory
         self._asked: PendingRequest | None = asked
 
-    @property
-    def ready(self) -> bool:
-        """Whether there is an outcome by now, to `answer` with."""
-        return self._asked is not None and self._asked.outcome is not None
+    def outcome(self) -> Outcome | None:
+        """What came by now, to `answer` with."""
+        return None if self._asked is None else self._asked.outcome
 
-    def answer(self) -> Awaitable[None] | None:
-        """Answer with the outcome that is there; an error is raised. What has to wait is given back."""
-        asked = self._let_go()
-        assert asked.outcome is not None  # noqa: S101 - asked once it is `ready`
-        return self._answer(unwrap(asked.outcome))
+    def answer(self, outcome: Outcome) -> Awaitable[None] | None:
+        """Answer with the outcome that came; an error is raised. What has to wait is given back."""
+        self._asked = None  # it holds the request and its answer: nobody else has it while the client reads
+        return self._answer(unwrap(outcome))
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._wait_and_answer().__await__()
 
     async def _wait_and_answer(self) -> None:
-        rest = self._answer(await while_connected(self._exchange.receive, self._let_go().answer()))
+        asked, self._asked = self._asked, None
+        assert asked is not None  # noqa: S101 - answered once
+        answering = asked.answer()
+        del asked
+        rest = self._answer(await while_connected(self._exchange.receive, answering))
         if rest is not None:
             await rest
-
-    def _let_go(self) -> PendingRequest:
-        """The call, which holds the request and its answer: nobody else has it while the client reads."""
-        asked = self._asked
-        assert asked is not None  # noqa: S101 - answered once
-        self._asked = None
-        return asked
 
     def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
         if size_of(answer) > OFFLOAD:
@@ -387,12 +387,6 @@ class Answering(Awaitable[None]):
 def _caller(exchange: Exchange) -> Caller:
     assert exchange.caller is not None  # noqa: S101 - the gate has let the request in
     return exchange.caller
-
-
-def _address(exchange: Exchange) -> str:
-    """Whose share of the memory a request without a key has: that of its client's address."""
-    client = exchange.scope.get("client")
-    return f"from {client[0]}" if client else ""
 
 
 def _share(exchange: Exchange) -> Share:

@@ -52,7 +52,7 @@ class FastProtocol(HttpToolsProtocol):
         self._whole: RequestResponseCycle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        scope = cast("dict[str, Any]", cycle.scope)
+        scope: Any = cycle.scope
         # Weak, since the cycle has the scope: with every request in a circle, the collector frees them all.
         own = ref(cycle)
         scope["extensions"] = {"sheaf.body": partial(_body, own), "sheaf.answer": partial(_answer, own)}

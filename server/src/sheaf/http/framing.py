@@ -46,7 +46,7 @@ class Framing:
         self._place += size
 
     def keep(self, *, in_head: bool) -> None:
-        """Keep of the data what belongs to a head whose end has not come."""
+        """Keep of the data what belongs to a head whose end has not come, and let go of the rest."""
         self._data, self._place = self._data[self._place :] if in_head else b"", 0
 
     def is_known(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TypeVar
 
@@ -43,7 +43,7 @@ class Memory:
     def __init__(self, limits: Limits) -> None:
         self._all = max(limits.max_memory, _BODIES * limits.max_body)
         self._left = self._all
-        self._held: dict[str, int] = {}
+        self._held: dict[Hashable, int] = {}
         self._lock = threading.Lock()
         self._tidying = False
         self._turns = asyncio.Semaphore(_AT_ONCE)
@@ -81,7 +81,7 @@ class Memory:
         self._tidying = False
         give_back()
 
-    def take(self, caller: str, own: int, more: int) -> None:
+    def take(self, caller: Hashable, own: int, more: int) -> None:
         """Give `more` bytes to a request that has its `own`; raises `OverloadedError` for too many."""
         with self._lock:
             held = self._held.get(caller, 0)
@@ -94,7 +94,7 @@ class Memory:
         whose = "" if fair else " of yours"
         raise OverloadedError(f"The requests{whose} that are under way hold too much memory.", retry_after=1)
 
-    def change(self, caller: str, by: int) -> None:
+    def change(self, caller: Hashable, by: int) -> None:
         """Book what cannot be refused: what is given back, or is there already."""
         with self._lock:
             self._left -= by
@@ -110,7 +110,7 @@ class Share:
 
     __slots__ = ("_caller", "_memory", "most", "size")
 
-    def __init__(self, memory: Memory, caller: str) -> None:
+    def __init__(self, memory: Memory, caller: Hashable) -> None:
         self._memory, self._caller = memory, caller
         #: Bytes that it holds, and held at most.
         self.size = self.most = 0

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 #: A JSON string, closed or not: one pass over any bytes, whatever quotes are in them.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BLOCK = 2**20
+#: Texts up to this size are copied rather than read twice.
+_SHORT = 4096
 #: Each list takes twenty times the memory that its brackets take in a body.
 _MAX_LISTS = 1_000_000
 #: Runs of scalars of one width count as one step; a body of more steps than this is made to be slow.
@@ -33,7 +35,11 @@ def is_json_deeper(content: bytes, limit: int) -> bool:
 
     Of broken JSON it says what its brackets say.
     """
-    if content.count(b"[") + content.count(b"{") <= limit:
+    if len(content) <= _SHORT:
+        brackets = len(content) - len(content.translate(None, b"[{"))  # one pass is half the time of two
+    else:
+        brackets = content.count(b"[") + content.count(b"{")
+    if brackets <= limit:
         return False
     plain = _STRING.sub(b"", content) if b'"' in content else content
     if plain.count(b"[") + plain.count(b"{") > _MAX_LISTS:

@@ -124,7 +124,8 @@ class BoundedProtocol(FastProtocol):
         self._feeding, self._content = True, False
         super().data_received(data)
         self._feeding = False
-        self._framing.keep(in_head=self._in_head)
+        if self._in_head or len(data) > SMALL:
+            self._framing.keep(in_head=self._in_head)
         cycle, self._whole = self._whole, None
         if self.transport.is_closing():
             return
@@ -172,14 +173,14 @@ class BoundedProtocol(FastProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         headers = self.headers
-        size = len(self.url) + sum([len(name) + len(value) for name, value in headers])
-        lines = len(headers)
-        if size > self._limits.max_head or lines > self._limits.max_headers or len(self.url) > _LONGEST_URL:
-            self._refusal = _HEAD_TOO_LARGE
-            raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
         parser: Any = self.parser
         upgrade = parser.should_upgrade()
         if not self._framing.is_known():
+            size = len(self.url) + sum([len(name) + len(value) for name, value in headers])
+            most, lines = self._limits.max_head, self._limits.max_headers
+            if size > most or len(headers) > lines or len(self.url) > _LONGEST_URL:
+                self._refusal = _HEAD_TOO_LARGE
+                raise ValueError(_HEAD_TOO_LARGE[2])  # ends the parser, which ends in `send_400_response`
             fault = self._framing.fault(parser.get_http_version(), parser.get_method(), self.url, headers)
             if fault is None and upgrade and has_body(headers):
                 # The parser would take the body for the next request.

@@ -22,7 +22,7 @@ access = logging.getLogger("sheaf.access")
 
 #: The status of a request whose client left before its answer was whole; it is in the counts alone.
 CLIENT_LEFT = 499
-#: PendingRequest again and again by machines.
+#: Asked again and again, by machines.
 _POLLED = frozenset({"health", "ready", "metrics", "preflight"})
 
 
@@ -43,14 +43,13 @@ class Observed:
         self._inside: Any = None if exchange.span is None else tracing.enter(exchange.span)
 
     def __exit__(self, *_: object) -> None:
-        tracing.leave(self._inside)
+        if self._inside is not None:
+            tracing.leave(self._inside)
         CURRENT.reset(self._token)
 
     def end(self) -> None:
         """Count, log and trace it; once, inside of it."""
-        self._count(self._exchange, time.perf_counter() - self._started)
-
-    def _count(self, exchange: Exchange, seconds: float) -> None:
+        exchange, seconds = self._exchange, time.perf_counter() - self._started
         # Names come from the routes, so that a stranger's URLs cannot make new time series.
         model, route, method = exchange.model, exchange.route, exchange.method
         status = CLIENT_LEFT if exchange.left else exchange.failed or exchange.status

@@ -20,8 +20,8 @@ _READ_VALUE, _READ_LIST = 170, 400
 _UNPACKED = 60
 _COUNTED = b',[{"'
 _BLOCK = 2**20
-#: Bodies up to this size are not counted through: they weigh so many times their size.
-_SMALL, _KEPT, _READ = 1024, 60, 240
+#: Bodies up to this size are not counted through: each weighs what the heaviest of them does.
+_SMALL = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -37,14 +37,14 @@ class Weight:
     read: int
 
 
-NOTHING = Weight(0, 0)
+NOTHING, _LIGHT = Weight(0, 0), Weight(60 * _SMALL, 240 * _SMALL)
 
 
 def json_weight(content: bytes) -> Weight:
     """What a JSON text weighs, broken or not."""
     size = len(content)
     if size <= _SMALL:
-        return Weight(_KEPT * size, _READ * size)
+        return _LIGHT
     values, lists, objects, quotes = _count(content)
     # Each value is two bytes at least; what is left may be long texts.
     text = max(0, size - 2 * values)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from itertools import chain
+from typing import Final, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -13,6 +14,9 @@ from sheaf.observability.counters import Cells, Metric
 from sheaf_client.errors import BY_CODE
 
 T = TypeVar("T")
+NotedT = TypeVar("NotedT")
+#: Of one call of a model: its size, seconds, cost and padded cost, and how long each member had waited.
+_Executed: TypeAlias = tuple[int, float, float, float, Sequence[float]]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -138,7 +142,7 @@ class Metrics:
         self._contexts = counts[CONTEXT_REQUESTS.name]
         self._answered: deque[tuple[tuple[str, str, int], float]] = deque()
         self._predicted: deque[tuple[tuple[str, str, str], float]] = deque()
-        self._executed: deque[tuple[str, int, float, float, float, Sequence[float]]] = deque()
+        self._executed: deque[tuple[str, _Executed]] = deque()
         registry.register(cells)  # last: it may be read at once
 
     def expect(self, model: str, *, cached: bool) -> None:
@@ -175,7 +179,7 @@ class Metrics:
         # Not the record itself, which holds the requests.
         cost, padded_cost = batch.cost, batch.padded_cost
         self._executed.append(
-            (batch.model, batch.size, batch.seconds, cost, padded_cost, batch.queue_seconds)
+            (batch.model, (batch.size, batch.seconds, cost, padded_cost, batch.queue_seconds))
         )
         if len(self._executed) >= _NOTED:
             self._count()
@@ -192,13 +196,13 @@ class Metrics:
                 self._prediction_seconds.observe((model, mode), times)
                 if ending in _FAILED:
                     self._failures.add((model,), len(times))
-            for model, size, seconds, cost, padded_cost, queue_seconds in _taken(self._executed):
-                own = (model,)
-                self._sizes.observe(own, (size,))
-                self._device_seconds.add(own, seconds)
-                self._cost.add(own, cost)
-                self._padded_cost.add(own, padded_cost)
-                self._waited.observe(own, queue_seconds)
+            for model, batches in _grouped(self._executed).items():
+                sizes, seconds, costs, padded_costs, waited = zip(*batches, strict=True)
+                self._sizes.observe((model,), sizes)
+                self._device_seconds.add((model,), sum(seconds))
+                self._cost.add((model,), sum(costs))
+                self._padded_cost.add((model,), sum(padded_costs))
+                self._waited.observe((model,), [*chain.from_iterable(waited)])
 
     def cached(self, model: str, *, hit: bool) -> None:
         """The cache was asked."""
@@ -216,15 +220,10 @@ class Metrics:
             self._reloads.add((model,))
 
 
-def _taken(notes: deque[T]) -> Iterator[T]:
-    """What was noted so far, taken out."""
+def _grouped(notes: deque[tuple[T, NotedT]]) -> dict[T, list[NotedT]]:
+    """What was noted so far, taken out, by what it is of."""
+    found: dict[T, list[NotedT]] = {}
     for _ in range(len(notes)):
-        yield notes.popleft()
-
-
-def _grouped(notes: deque[tuple[T, float]]) -> dict[T, list[float]]:
-    """The times that were noted so far, taken out, by what they are times of."""
-    found: dict[T, list[float]] = {}
-    for key, seconds in _taken(notes):
-        found.setdefault(key, []).append(seconds)
+        key, noted = notes.popleft()
+        found.setdefault(key, []).append(noted)
     return found

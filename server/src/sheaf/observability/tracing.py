@@ -85,12 +85,11 @@ def enter(span: Span) -> Token[Context]:
     return context.attach(trace.set_span_in_context(span))
 
 
-def leave(token: Token[Context] | None) -> None:
+def leave(token: Token[Context]) -> None:
     """The span that was current before is current again."""
-    if token is not None:
-        from opentelemetry import context
+    from opentelemetry import context
 
-        context.detach(token)
+    context.detach(token)
 
 
 @contextmanager
