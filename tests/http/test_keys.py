@@ -223,14 +223,14 @@ def test_tokens_come_back_with_time() -> None:
 
 
 def test_strangers_keys_leave_no_state(serve: Serve) -> None:
-    from sheaf.http.gate import Gate
+    from sheaf.http.auth import Authentication
 
-    gate = Gate(Access(keys=(key(),)))
-    before = len(gate._callers)
+    authentication = Authentication(Access(keys=(key(),)))
+    before = len(authentication._callers)
     for number in range(100):
         with pytest.raises(AuthenticationError):
-            gate._find(f"sheaf_{number}")
-    assert len(gate._callers) == before == 1
+            authentication._find(f"sheaf_{number}")
+    assert len(authentication._callers) == before == 1
 
 
 def test_keys_weigh_as_tenants(serve: Serve) -> None:

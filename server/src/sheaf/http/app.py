@@ -17,11 +17,11 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from sheaf.http.admin import ChangeableModels, admin_routes
-from sheaf.http.calls import Calls, call_routes
+from sheaf.http.auth import Authentication
+from sheaf.http.dispatch import Dispatcher, call_routes
 from sheaf.http.docs import docs_routes
 from sheaf.http.endpoints import Answering, Endpoints, Models
 from sheaf.http.exchange import Exchange
-from sheaf.http.gate import Gate
 from sheaf.http.heads import Origins
 from sheaf.http.hosts import Hosts
 from sheaf.http.keys import Access
@@ -72,7 +72,7 @@ def create_app(
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     origins = Origins(limits.origins) if limits.origins else None
     hosts = Hosts(limits.allowed_hosts) if limits.allowed_hosts else None
-    return App(models, Gate(access), Calls(endpoints), router, origins, hosts)
+    return App(models, Authentication(access), Dispatcher(endpoints), router, origins, hosts)
 
 
 class App:
@@ -81,13 +81,14 @@ class App:
     def __init__(
         self,
         models: Models,
-        gate: Gate,
-        calls: Calls,
+        authentication: Authentication,
+        dispatcher: Dispatcher,
         router: Router,
         origins: Origins | None,
         hosts: Hosts | None,
     ) -> None:
-        self._telemetry, self._gate, self._calls = models.telemetry, gate, calls
+        self._telemetry = models.telemetry
+        self._authentication, self._dispatcher = authentication, dispatcher
         self._router, self._origins, self._hosts = router, origins, hosts
         self._routed = ExceptionMiddleware(router, handlers={HTTPException: on_http_exception})
         #: Whether the host ends: it cancels what is not answered then, and that is told so.
@@ -105,7 +106,7 @@ class App:
         if not begun.finish():
             await begun.rest()
 
-    def begin(self, scope: Scope, receive: Receive, send: Send) -> Begun:
+    def begin(self, scope: Scope, receive: Receive, send: Send) -> InFlightRequest:
         """Do what a request needs as far as that takes no waiting, up to its model's line; raises nothing.
 
         Servers that have the whole of a small request may call this before there is a task for it.
@@ -120,11 +121,11 @@ class App:
                 if self._origins is not None and is_preflight(exchange):
                     rest = answer_preflight(exchange)
                 else:
-                    account = self._gate.let_in(exchange)
-                    rest = self._calls.begin(exchange, self._route)
+                    account = self._authentication.authenticate(exchange)
+                    rest = self._dispatcher.begin(exchange, self._route)
             except Exception as error:  # noqa: BLE001 - told to the client
                 rest = _refuse(exchange, error)
-        return Begun(self, exchange, observed, account, rest)
+        return InFlightRequest(self, exchange, observed, account, rest)
 
     async def _route(self, exchange: Exchange) -> None:
         # Starlette's own refusals are raised only where it knows of an app around it.
@@ -132,7 +133,7 @@ class App:
         await self._routed(scope, exchange.receive, exchange.send)
 
 
-class Begun:
+class InFlightRequest:
     """A request under way: `finish` what takes no waiting, and have a task do the `rest`, if any."""
 
     __slots__ = ("_account", "_app", "_exchange", "_observed", "_rest")

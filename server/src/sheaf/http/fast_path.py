@@ -21,7 +21,7 @@ from sheaf.engine.coalescing import coalesced
 log = logging.getLogger("sheaf.http")
 
 
-class Begun(Protocol):
+class EarlyRequest(Protocol):
     """A request that an app has begun with before there is a task for it."""
 
     def finish(self) -> bool:
@@ -47,7 +47,7 @@ class FastProtocol(HttpToolsProtocol):
         self._current: RequestResponseCycle | None = None
         self._app = cast("Any", self).app  # whatever uvicorn has wrapped around it
         #: What an app can do with a request before there is a task for it.
-        self._begin: Callable[..., Begun] | None = getattr(self._app, "begin", None)
+        self._begin: Callable[..., EarlyRequest] | None = getattr(self._app, "begin", None)
         self._feeding = False
         self._whole: RequestResponseCycle | None = None
 
@@ -73,7 +73,7 @@ class FastProtocol(HttpToolsProtocol):
         """Have a task answer a request."""
         super()._start_asgi_task(cycle, app)
 
-    def begin(self, cycle: RequestResponseCycle) -> Begun | None:
+    def begin(self, cycle: RequestResponseCycle) -> EarlyRequest | None:
         """Have the app begin with a request; None where that failed, and its connection is closed."""
         assert self._begin is not None  # noqa: S101 - only such requests are gathered
         try:
@@ -82,7 +82,7 @@ class FastProtocol(HttpToolsProtocol):
             self._break()
             return None
 
-    def finish(self, cycle: RequestResponseCycle, begun: Begun) -> None:
+    def finish(self, cycle: RequestResponseCycle, begun: EarlyRequest) -> None:
         """Have the app answer a request, or go on with it in a task."""
         try:
             done = begun.finish()

@@ -15,7 +15,7 @@ from sheaf_client.errors import AuthenticationError, NotFoundError, PermissionDe
 _DOCS = ("/", "/openapi.json", "/openapi-3.2.json")
 
 
-class Gate:
+class Authentication:
     """Finds out who sends a request, and refuses who may not."""
 
     def __init__(self, access: Access) -> None:
@@ -24,7 +24,7 @@ class Gate:
         self._callers = {key.name: Caller(key.max_priority, accounts[key.name]) for key in access.keys}
         self._anybody = Caller(max_priority=access.max_priority)
 
-    def let_in(self, exchange: Exchange) -> Account | None:
+    def authenticate(self, exchange: Exchange) -> Account | None:
         """Name the caller of an exchange, or raise. An account that is returned is to `end` the call."""
         path = exchange.path
         if path.startswith("/admin") and path[6:7] in ("", "/"):

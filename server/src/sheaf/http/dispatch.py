@@ -15,7 +15,7 @@ from sheaf.http.exchange import Exchange
 _Endpoint: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
 
 
-class Calls:
+class Dispatcher:
     """The calls of models among all requests; everything else is the router's."""
 
     def __init__(self, endpoints: Endpoints) -> None:
