@@ -9,6 +9,8 @@ import shutil
 import sys
 import time
 import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,8 +50,10 @@ HELD = (
 #: Pinned too: another version finds other things.
 CHECKERS = ("mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAML>=6.0", "nox>=2024.10.9")
 PLOTS = ("matplotlib>=3.8",)
-#: Files of tests run on two cores at a time; a cluster of Ray wants both for itself.
+#: Files of tests run on two cores at a time; a cluster of Ray often wants both.
 PARALLEL = ("--numprocesses", "2", "--dist", "loadfile")
+#: Before what is run beside Ray: Ray waits much, and gets a core back where it wants both.
+PATIENTLY = ("nice", "-n", "10") if shutil.which("nice") else ()
 #: Files of tests that need what the lowest versions are run without: Ray, diffusers, generators of code.
 BEYOND_LOWEST = (
     *("tests/integration/test_benchmarks.py", "tests/integration/test_published_samples.py"),
@@ -148,9 +152,10 @@ def build_typescript(session: nox.Session) -> None:
     """Install the TypeScript client's tools and build it; Node.js 20 or newer does the work."""
     if shutil.which("npm") is None:
         session.error("npm is missing: install Node.js 20 or newer")
-    session.run(
-        "npm", "ci", "--prefix", str(TYPESCRIPT), "--no-audit", "--no-fund", "--silent", external=True
-    )
+    wanted, installed = TYPESCRIPT / "package-lock.json", TYPESCRIPT / "node_modules/.package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+        options = ("--no-audit", "--no-fund", "--silent")
+        session.run("npm", "ci", "--prefix", str(TYPESCRIPT), *options, external=True)
     session.run("npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "build", external=True)
 
 
@@ -173,8 +178,16 @@ def tests(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", *session.posargs)
     else:
         session.run("python", "-m", "pytest", *PARALLEL, "-m", "not ray and not serial")
-        session.run("python", "-m", "pytest", "-m", "ray or serial")
-        session.run("npm", "test", "--prefix", str(TYPESCRIPT), "--silent", external=True)
+
+        def on_ray() -> str:
+            session.run("python", "-m", "pytest", "-m", "ray")
+            return ""
+
+        def beside() -> str:
+            pytest = held(session, *PATIENTLY, "python", "-m", "pytest", "-m", "serial and not ray")
+            return pytest + held(session, *PATIENTLY, "npm", "test", "--prefix", str(TYPESCRIPT), "--silent")
+
+        side_by_side(session, on_ray, beside)
 
 
 @nox.session
@@ -281,16 +294,33 @@ def lint(session: nox.Session) -> None:
     programs = environment_of(session, "tests")  # types are those of the libraries that tests use
     # pyright takes the libraries of the `python` that it finds first.
     path = {"PATH": os.pathsep.join([str(programs), os.environ["PATH"]])}
-    for command in (
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["pyright"],
-        ["mypy", "sdk/src", "server/src"],
-    ):
+
+    def check(program: str, *arguments: str) -> str:
         # nox looks for a program on its own PATH, not on the one given: hence the whole name.
-        session.run(str(programs / command[0]), *command[1:], env=path, external=True)
-    build_typescript(session)
-    session.run("npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "typecheck", external=True)
+        return held(session, str(programs / program), *arguments, env=path)
+
+    def mypy_and_typescript() -> str:
+        said = check("mypy", "sdk/src", "server/src")
+        build_typescript(session)
+        return said + held(session, "npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "typecheck")
+
+    check("ruff", "check", ".")
+    check("ruff", "format", "--check", ".")
+    side_by_side(session, lambda: check("pyright"), mypy_and_typescript)
+
+
+def held(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> str:
+    """Run a command and give back what it says; where it fails, nox prints that."""
+    return str(session.run(*command, env=env, external=True, silent=True) or "")
+
+
+def side_by_side(session: nox.Session, *tasks: Callable[[], str]) -> None:
+    """Do these at the same time, each to its end; print what they give back, fail where one has failed."""
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        running = [pool.submit(task) for task in tasks]
+    for task in sorted(running, key=lambda task: task.exception() is not None):
+        if said := task.result().strip():
+            session.log(said)
 
 
 @nox.session
