@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,30 +165,26 @@ def ensure_system(session: nox.Session, *programs: tuple[str, str]) -> None:
     missing = [package for program, package in programs if shutil.which(program) is None]
     if not missing or not shutil.which("apt-get") or os.geteuid() != 0:
         return
-    session.run("apt-get", "update", "-qq", external=True, silent=True)
-    session.run("apt-get", "install", "-y", "-qq", *missing, external=True, silent=True)
+    session.run_install("apt-get", "update", "-qq", external=True, silent=True)
+    session.run_install("apt-get", "install", "-y", "-qq", *missing, external=True, silent=True)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests, Python and TypeScript. Arguments go to pytest: `nox -s tests -- -k engine`."""
-    install(session, "tests")
+    system = partial(ensure_system, session, CHROMIUM, REDIS)
+    side_by_side(session, partial(install, session, "tests"), system)
     build_typescript(session)
-    ensure_system(session, CHROMIUM, REDIS)
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
     else:
         session.run("python", "-m", "pytest", *PARALLEL, "-m", "not ray and not serial")
 
-        def on_ray() -> str:
-            session.run("python", "-m", "pytest", "-m", "ray")
-            return ""
+        def beside_ray() -> str:
+            said = held(session, *PATIENTLY, "python", "-m", "pytest", "-m", "serial and not ray")
+            return said + held(session, *PATIENTLY, "npm", "test", "--prefix", str(TYPESCRIPT), "--silent")
 
-        def beside() -> str:
-            pytest = held(session, *PATIENTLY, "python", "-m", "pytest", "-m", "serial and not ray")
-            return pytest + held(session, *PATIENTLY, "npm", "test", "--prefix", str(TYPESCRIPT), "--silent")
-
-        side_by_side(session, on_ray, beside)
+        side_by_side(session, partial(session.run, "python", "-m", "pytest", "-m", "ray"), beside_ray)
 
 
 @nox.session
@@ -306,7 +303,7 @@ def lint(session: nox.Session) -> None:
 
     check("ruff", "check", ".")
     check("ruff", "format", "--check", ".")
-    side_by_side(session, lambda: check("pyright"), mypy_and_typescript)
+    side_by_side(session, partial(check, "pyright"), mypy_and_typescript)
 
 
 def held(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> str:
@@ -314,13 +311,14 @@ def held(session: nox.Session, *command: str, env: dict[str, str] | None = None)
     return str(session.run(*command, env=env, external=True, silent=True) or "")
 
 
-def side_by_side(session: nox.Session, *tasks: Callable[[], str]) -> None:
-    """Do these at the same time, each to its end; print what they give back, fail where one has failed."""
+def side_by_side(session: nox.Session, *tasks: Callable[[], object]) -> None:
+    """Do these at the same time, each to its end; print texts that they give, fail where one has failed."""
     with ThreadPoolExecutor(len(tasks)) as pool:
         running = [pool.submit(task) for task in tasks]
     for task in sorted(running, key=lambda task: task.exception() is not None):
-        if said := task.result().strip():
-            session.log(said)
+        said = task.result()
+        if isinstance(said, str) and said.strip():
+            session.log(said.strip())
 
 
 @nox.session
