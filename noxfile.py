@@ -9,10 +9,14 @@ import shutil
 import sys
 import time
 import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["tests"]
@@ -25,8 +29,10 @@ TYPESCRIPT = Path("clients/typescript")
 TORCH = "torch==2.13.0"
 #: Programs that tests drive, with the packages of Debian that hold them.
 CHROMIUM, REDIS = ("chromium", "chromium"), ("redis-server", "redis-server")
-#: What builds both packages: pip takes these versions from the lock, too.
+#: What builds both packages: its versions are taken from the lock, too.
 BUILD = ("editables", "hatchling>=1.27", "setuptools", "wheel")
+#: Installs what is locked.
+UV = "uv>=0.13"
 
 #: Tools that generate code are pinned exactly: another version writes other code.
 CODEGEN = (
@@ -45,8 +51,10 @@ HELD = (
 #: Pinned too: another version finds other things.
 CHECKERS = ("mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAML>=6.0", "nox>=2024.10.9")
 PLOTS = ("matplotlib>=3.8",)
-#: Files of tests run on two cores at a time; a cluster of Ray wants both for itself.
+#: Files of tests run on two cores at a time; a cluster of Ray often wants both.
 PARALLEL = ("--numprocesses", "2", "--dist", "loadfile")
+#: Before what is run beside Ray: Ray waits much, and gets a core back where it wants both.
+PATIENTLY = ("nice", "-n", "10") if shutil.which("nice") else ()
 #: Files of tests that need what the lowest versions are run without: Ray, diffusers, generators of code.
 BEYOND_LOWEST = (
     *("tests/integration/test_benchmarks.py", "tests/integration/test_published_samples.py"),
@@ -110,21 +118,46 @@ def install(session: nox.Session, name: str, *, locked: bool = True) -> None:
     lock = str((LOCKS / f"{name}.txt").resolve())
     options = ["--constraint", lock] if locked else ["--upgrade", "--upgrade-strategy", "eager"]
     settings = {"PIP_BUILD_CONSTRAINT": lock} if locked else {}
+    # Modules are compiled once, when they are first imported; most never are.
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     started = time.monotonic()
     if environment.torch:
-        session.install(*options, TORCH, env=settings)
-    session.install(*options, *environment.requirements, env=settings)
+        # By pip, whose settings may name a place that has it without CUDA; uv leaves what it finds.
+        session.install("--no-compile", *options, TORCH, env=settings)
+    if not locked or not install_by_uv(session, lock, environment.requirements):
+        session.install(*options, *environment.requirements, env=settings)
     size = sum(file.lstat().st_size for file in Path(session.virtualenv.location).rglob("*"))
     session.log(f"environment {name}: {time.monotonic() - started:.0f} s, {size / 2**20:.0f} MiB")
+
+
+def install_by_uv(session: nox.Session, lock: str, requirements: list[str]) -> bool:
+    """Install these in a sixth of pip's time; `False` where uv cannot be had, fails, or would go elsewhere.
+
+    Elsewhere than pip is told to: uv does not read pip's settings.
+    """
+    settings = str(session.run_install("python", "-m", "pip", "config", "list", silent=True, log=False))
+    if re.search(r"\.(index-url|no-index)=", settings):
+        return False
+    try:
+        session.install("--constraint", lock, UV)
+        build = ("--build-constraint", lock)
+        session.run_install(
+            "uv", "pip", "install", "--constraint", lock, *build, *requirements, external="error", silent=True
+        )
+    except CommandFailed:
+        session.warn("pip installs in the place of uv")
+        return False
+    return True
 
 
 def build_typescript(session: nox.Session) -> None:
     """Install the TypeScript client's tools and build it; Node.js 20 or newer does the work."""
     if shutil.which("npm") is None:
         session.error("npm is missing: install Node.js 20 or newer")
-    session.run(
-        "npm", "ci", "--prefix", str(TYPESCRIPT), "--no-audit", "--no-fund", "--silent", external=True
-    )
+    wanted, installed = TYPESCRIPT / "package-lock.json", TYPESCRIPT / "node_modules/.package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+        options = ("--no-audit", "--no-fund", "--silent")
+        session.run("npm", "ci", "--prefix", str(TYPESCRIPT), *options, external=True)
     session.run("npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "build", external=True)
 
 
@@ -133,22 +166,26 @@ def ensure_system(session: nox.Session, *programs: tuple[str, str]) -> None:
     missing = [package for program, package in programs if shutil.which(program) is None]
     if not missing or not shutil.which("apt-get") or os.geteuid() != 0:
         return
-    session.run("apt-get", "update", "-qq", external=True, silent=True)
-    session.run("apt-get", "install", "-y", "-qq", *missing, external=True, silent=True)
+    session.run_install("apt-get", "update", "-qq", external=True, silent=True)
+    session.run_install("apt-get", "install", "-y", "-qq", *missing, external=True, silent=True)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests, Python and TypeScript. Arguments go to pytest: `nox -s tests -- -k engine`."""
-    install(session, "tests")
+    system = partial(ensure_system, session, CHROMIUM, REDIS)
+    side_by_side(session, partial(install, session, "tests"), system)
     build_typescript(session)
-    ensure_system(session, CHROMIUM, REDIS)
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
     else:
         session.run("python", "-m", "pytest", *PARALLEL, "-m", "not ray and not serial")
-        session.run("python", "-m", "pytest", "-m", "ray or serial")
-        session.run("npm", "test", "--prefix", str(TYPESCRIPT), "--silent", external=True)
+
+        def beside_ray() -> str:
+            said = held(session, *PATIENTLY, "python", "-m", "pytest", "-m", "serial and not ray")
+            return said + held(session, *PATIENTLY, "npm", "test", "--prefix", str(TYPESCRIPT), "--silent")
+
+        side_by_side(session, partial(session.run, "python", "-m", "pytest", "-m", "ray"), beside_ray)
 
 
 @nox.session
@@ -213,7 +250,7 @@ def lock(session: nox.Session) -> None:
             options = ("--constraint", str(bounds))
         if environment.torch:
             session.run(*pip, "install", *options, TORCH, external=True)
-        session.run(*pip, "install", *options, *BUILD, *environment.requirements, external=True)
+        session.run(*pip, "install", *options, *BUILD, UV, *environment.requirements, external=True)
         frozen = str(session.run(*pip, "freeze", "--all", "--exclude-editable", silent=True, external=True))
         (LOCKS / f"{name}.txt").write_text(constraints(frozen), encoding="utf-8")
 
@@ -255,16 +292,34 @@ def lint(session: nox.Session) -> None:
     programs = environment_of(session, "tests")  # types are those of the libraries that tests use
     # pyright takes the libraries of the `python` that it finds first.
     path = {"PATH": os.pathsep.join([str(programs), os.environ["PATH"]])}
-    for command in (
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["pyright"],
-        ["mypy", "sdk/src", "server/src"],
-    ):
+
+    def check(program: str, *arguments: str) -> str:
         # nox looks for a program on its own PATH, not on the one given: hence the whole name.
-        session.run(str(programs / command[0]), *command[1:], env=path, external=True)
-    build_typescript(session)
-    session.run("npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "typecheck", external=True)
+        return held(session, str(programs / program), *arguments, env=path)
+
+    def mypy_and_typescript() -> str:
+        said = check("mypy", "sdk/src", "server/src")
+        build_typescript(session)
+        return said + held(session, "npm", "run", "--prefix", str(TYPESCRIPT), "--silent", "typecheck")
+
+    check("ruff", "check", ".")
+    check("ruff", "format", "--check", ".")
+    side_by_side(session, partial(check, "pyright"), mypy_and_typescript)
+
+
+def held(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> str:
+    """Run a command and give back what it says; where it fails, nox prints that."""
+    return str(session.run(*command, env=env, external=True, silent=True) or "")
+
+
+def side_by_side(session: nox.Session, *tasks: Callable[[], object]) -> None:
+    """Do these at the same time, each to its end; print texts that they give, fail where one has failed."""
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        running = [pool.submit(task) for task in tasks]
+    for task in sorted(running, key=lambda task: task.exception() is not None):
+        said = task.result()
+        if isinstance(said, str) and said.strip():
+            session.log(said.strip())
 
 
 @nox.session

@@ -238,7 +238,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few structures, a tiny MACE, one round")
     given = parser.parse_args()
-    count, rounds = (8, 1) if given.quick else (COUNT, given.rounds)
+    count, rounds = (4, 1) if given.quick else (COUNT, given.rounds)
     MACE.channels = 8 if given.quick else given.channels
     warnings.filterwarnings("ignore")
 
