@@ -57,23 +57,21 @@ def test_images_of_any_sizes_together_equal_the_librarys_single_calls(checkpoint
         asked = [DepthRequest(image=encoded(image, "png"), **given) for image in pictures]
         together = client.depth.estimate_many(asked)
         scaled = client.depth.estimate(model="d", image=encoded(pictures[0], "png"))
-    assert {answer.metadata.usage.batch_size for answer in together if answer.metadata.usage} > {1}
+    assert any(answer.metadata.usage and answer.metadata.usage.batch_size > 1 for answer in together)
     for image, answer in zip(pictures, together, strict=True):
         expected = direct(checkpoint, image)
         assert (answer.height, answer.width) == expected.shape
         np.testing.assert_allclose(answer.to_numpy(), expected, atol=2e-5 * np.abs(expected).max())
         assert (answer.min_depth, answer.max_depth) == (answer.to_numpy().min(), answer.to_numpy().max())
-        assert np.ptp(expected) > 0.01 * np.abs(expected).max(), "a flat map proves nothing"
+        assert np.ptp(expected) > 0.05 * np.abs(expected).max(), "a flat map proves nothing"
     assert (scaled.to_numpy().min(), scaled.to_numpy().max()) == (0, 1)
     assert scaled.max_depth == together[0].max_depth
 
 
-def test_long_and_narrow_images_and_broken_ones_are_refused_and_the_next_is_answered(
-    checkpoint: Path,
-) -> None:
+def test_what_is_long_and_narrow_is_refused_and_the_next_is_answered(checkpoint: Path) -> None:
     backend = DepthAnythingBackend(checkpoint)
     backend.load()
-    for width, height, said in ((600, 20, "600 × 20 pixels"), (2, 900, "2 × 900 pixels")):
+    for width, height, said in ((600, 20, "600 by 20 pixels"), (2, 900, "2 by 900 pixels")):
         with pytest.raises(InvalidRequestError) as refused:
             backend.check(DepthRequest(model_name="d", image=encoded(picture(width, height), "png")))
         (fault,) = refused.value.errors

@@ -17,7 +17,7 @@ _V2 = "depth-anything/depth-anything-v2-"
 
 @register_backend("depth-anything")
 class DepthAnythingBackend(DepthBackend):
-    """Maps equal to the library's own call for each image alone. The settings are those of `PretrainedBackend`."""
+    """Maps equal to the library's own call for each image alone; settings as of `PretrainedBackend`."""
 
     info: ClassVar[BackendInfo | None] = BackendInfo(
         title="Depth Anything",

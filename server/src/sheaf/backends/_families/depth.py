@@ -31,7 +31,7 @@ class Scaling(NamedTuple):
         height: Pixels that images are scaled to.
         width: The same across.
         multiple: What both are rounded to a multiple of.
-        keeps_ratio: Whether one side alone is scaled to its pixels, that which changes less, and the other with it.
+        keeps_ratio: Whether one side alone has its pixels, that which changes less, and the other follows.
     """
 
     height: int
@@ -72,10 +72,9 @@ class DepthBackend(PretrainedBackend[DepthRequest, DepthResponse]):
         scaling: Scaling = loaded(self.facts)
         height, width = self._scaled(request)
         if not 0 < height * width <= _MOST * scaling.height * scaling.width:
-            given = "{} × {}".format(*images.size_of(request.image, _PATH))
-            raise refuse(
-                _PATH, f"The image is too long and narrow for this model: {given} pixels.", "out_of_range"
-            )
+            given = "{} by {}".format(*images.size_of(request.image, _PATH))
+            message = f"The image is too long and narrow for this model: {given} pixels."
+            raise refuse(_PATH, message, "out_of_range")
 
     def batch_key(self, request: DepthRequest) -> Hashable:
         return self._scaled(request)
