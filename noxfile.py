@@ -95,7 +95,7 @@ ENVIRONMENTS = {
         (*CODEGEN, *TESTING, *HELD, *CHECKERS, *PLOTS),
         (
             *("diffusion", "materials", "mace-dispersion", "media", "proteins", "tabular", "time-series"),
-            *("ray", "batch", "jobs", "modal", "otel"),
+            *("vision", "ray", "batch", "jobs", "modal", "otel"),
         ),
         torch=True,
     ),
