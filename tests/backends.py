@@ -143,3 +143,13 @@ class Mortal(Echo):
             self.grave.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().batch_predict(requests)
+
+
+class Unwritable(Echo):
+    """Answers 13 with what is no JSON, and refuses 12 by it."""
+
+    def answer(self, request: TimeSeriesRequest) -> TimeSeriesResponse:
+        response = super().answer(request)
+        if response.mean[0] == 12.0:
+            raise InvalidRequestError("\ud800")
+        return response.model_copy(update={"mean": [object()]}) if response.mean[0] == 13.0 else response

@@ -19,7 +19,7 @@ from sheaf import ModelSpec
 from sheaf.observability import METRICS
 from sheaf.worker import JobQueue, JobStatus, SheafWorker, open_queue
 from sheaf_client.errors import BackendError, InvalidRequestError, MalformedRequestError
-from tests.backends import Echo, Fragile, Gated
+from tests.backends import Echo, Fragile, Gated, Unwritable
 from tests.conftest import MakeRequest
 from tests.integration.queues import Queues, RedisServer, until
 from tests.observability.readings import scrape
@@ -84,6 +84,38 @@ def test_each_job_gets_its_own_end(queues: Queues, make_request: MakeRequest) ->
     del letters[crashing]
     (strange,) = letters.values()
     assert isinstance(strange.problem, MalformedRequestError)
+
+
+def test_an_answer_that_cannot_be_written_is_its_jobs_alone(
+    queues: Queues, make_request: MakeRequest
+) -> None:
+    queue = queues(max_attempts=2, backoff=0.05)
+    with working(queue, echo(Unwritable)):
+        refused, lost, good = [queue.enqueue(make_request(value)) for value in (12.0, 13.0, 5.0)]
+        assert queue.wait(good, SECONDS).result().mean == [5.0, 5.0]
+        end = queue.wait(lost, SECONDS)
+        assert (end.status, end.attempts) == (JobStatus.DEAD, 2)
+        assert isinstance(end.problem, BackendError)
+        assert isinstance(queue.wait(refused, SECONDS).problem, BackendError)
+        later = queue.enqueue(make_request(6.0))
+        assert queue.wait(later, SECONDS).result().mean == [6.0, 6.0]
+
+
+def test_what_is_too_large_for_a_queue_is_refused_and_stops_nobody(
+    queues: Queues, make_request: MakeRequest
+) -> None:
+    queue = queues()
+    queue.most_bytes = 1000
+    with pytest.raises(ValueError, match="takes 1000 at most"):
+        queue.enqueue({"model_name": "echo", "history": [1.0] * 1000})
+    with working(queue):
+        large = queue.enqueue(make_request(5.0, horizon=1000))
+        end = queue.wait(large, SECONDS)
+        assert (end.status, end.attempts) == (JobStatus.DEAD, 1)
+        assert isinstance(end.problem, BackendError)
+        assert "keeps 1000 at most" in end.problem.detail
+        good = queue.enqueue(make_request(6.0))
+        assert queue.wait(good, SECONDS).result().mean == [6.0, 6.0]
 
 
 #: A worker whose model never comes to an end; it says so when it has begun.

@@ -98,10 +98,18 @@ def _is_uuid(value: Any) -> bool:
 def outcome_members(outcome: BaseResponse | BaseException) -> bytes:
     """`"response": {…}` or `"problem": {…}` as JSON text, to be put between the braces of a line.
 
-    What is no `ProblemError` becomes an opaque `backend_failed`: its text may tell of the inside.
+    What is no `ProblemError` becomes an opaque `backend_failed`: its text may tell of the inside. Raises
+    `ValueError` for a response that JSON cannot hold.
     """
     if isinstance(outcome, BaseResponse):
         return b'"response":' + outcome.model_dump_json().encode()
-    if not isinstance(outcome, ProblemError):
-        outcome = BackendError("The model failed on this request.")
-    return b'"problem":' + outcome.to_problem().model_dump_json(exclude_none=True).encode()
+    return b'"problem":' + _problem_text(outcome)
+
+
+def _problem_text(error: BaseException) -> bytes:
+    if not isinstance(error, ProblemError):
+        error = BackendError("The model failed on this request.")
+    try:
+        return error.to_problem().model_dump_json(exclude_none=True).encode()
+    except ValueError:  # half a character, as in names of files that are no text
+        return _problem_text(BackendError("The model refused this request by a text that is none."))

@@ -172,6 +172,9 @@ class Job:
 class JobQueue(ABC):
     """A queue of requests. All methods may be called from any thread, and raise `QueueUnavailableError`."""
 
+    #: Most bytes of a request and of an outcome: beyond what Redis takes, it hangs up like one that is away.
+    most_bytes = 512 * 2**20
+
     def __init__(self, policy: JobPolicy | None) -> None:
         self.policy = policy or JobPolicy()
 
@@ -192,7 +195,7 @@ class JobQueue(ABC):
 
         Raises:
             IdempotencyKeyReusedError: The key's job, which is still known, has another request.
-            ValueError: The request names no model.
+            ValueError: The request names no model or is too large.
         """
         job = str(uuid4())
         if isinstance(request, BaseRequest):
@@ -202,6 +205,8 @@ class JobQueue(ABC):
             if not isinstance(named, str) or not named:
                 raise ValueError("the request names no model: give `model_name`")
             model, body = named, pydantic_core.to_json({"request_id": job, **request}, bytes_mode="base64")
+        if len(body) > self.most_bytes:
+            raise ValueError(f"the request has {len(body)} bytes; a queue takes {self.most_bytes} at most")
         if timeout is not None and not timeout > 0:
             raise ValueError("timeout must be more than 0 seconds")
         if idempotency_key is None:
