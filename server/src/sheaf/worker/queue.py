@@ -32,6 +32,9 @@ from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.problem import Problem
 from sheaf_client.errors import DeadlineExceededError, InternalServerError, MalformedRequestError
 
+#: Most characters of an idempotency key, which is kept with its job and looked for with each other key.
+_LONGEST_KEY = 1024
+
 
 class QueueUnavailableError(SheafError):
     """The queue cannot be reached now; the call may be repeated."""
@@ -189,14 +192,17 @@ class JobQueue(ABC):
 
         Args:
             request: A contract, or its members as JSON has them; the worker checks those.
-            idempotency_key: A second call with the same key, while the first job is known, gives that job.
-                The key belongs to this queue. Requests are compared without their `request_id`.
+            idempotency_key: Text of 1 to 1024 characters. A second call with the same key, while the first
+                job is known, gives that job. The key belongs to this queue. Requests are compared without
+                their `request_id`.
             timeout: Seconds within which the answer must be there; after them the job has failed.
 
         Raises:
             IdempotencyKeyReusedError: The key's job, which is still known, has another request.
-            ValueError: The request names no model or is too large.
+            ValueError: The request names no model or is too large, or the key is none.
         """
+        if idempotency_key is not None:
+            _check_key(idempotency_key)
         job = str(uuid4())
         if isinstance(request, BaseRequest):
             model, body = request.model_name, request.model_dump_json().encode()
@@ -287,6 +293,12 @@ class JobQueue(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_key(key: Any) -> None:
+    if not isinstance(key, str) or not 1 <= len(key) <= _LONGEST_KEY:
+        raise ValueError(f"idempotency_key must be text of 1 to {_LONGEST_KEY} characters")
+    key.encode()  # raises a `ValueError` too
 
 
 def _digest(model: str, body: bytes) -> bytes:
