@@ -255,6 +255,44 @@ def test_the_command_works_tells_its_metrics_and_ends_when_it_is_told_to(queues:
         running.communicate()
 
 
+HANGING = """
+import sys, threading
+from sheaf import registry
+from sheaf.cli import app
+from tests.backends import Echo
+
+class Hanging(Echo):
+    def batch_predict(self, requests):
+        print("begun", flush=True)
+        threading.Event().wait()
+
+registry._registered["hanging"] = Hanging
+app(["worker", "hanging", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("drain", "signals", "status"),
+    [("0.1", [signal.SIGTERM], 1), ("600", [signal.SIGINT, signal.SIGTERM], -signal.SIGTERM)],
+    ids=["by its time", "by a second signal"],
+)
+def test_the_command_ends_when_it_is_told_to_whatever_hangs(
+    tmp_path: Path, drain: str, signals: list[signal.Signals], status: int
+) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    command = [sys.executable, "-c", HANGING, "--queue", url, "--drain-timeout", drain]
+    with open_queue(url) as queue, subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        try:
+            queue.enqueue({"model_name": "hanging", "history": [1.0, 2.0], "horizon": 1, "frequency": "1h"})
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"begun\n"
+            for number in signals:
+                running.send_signal(number)
+            assert running.wait(SECONDS) == status
+        finally:
+            running.kill()
+
+
 def test_the_page_about_jobs_says_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs/jobs.md").read_text(encoding="utf-8")
     (sample,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
