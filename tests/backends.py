@@ -151,5 +151,6 @@ class Unwritable(Echo):
     def answer(self, request: TimeSeriesRequest) -> TimeSeriesResponse:
         response = super().answer(request)
         if response.mean[0] == 12.0:
-            raise InvalidRequestError("\ud800")
+            fault = Fault(code="\ud800", path="/\ud800", message="\ud800")
+            raise InvalidRequestError("\ud800", errors=[fault])
         return response.model_copy(update={"mean": [object()]}) if response.mean[0] == 13.0 else response

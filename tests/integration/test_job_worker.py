@@ -96,7 +96,7 @@ def test_an_answer_that_cannot_be_written_is_its_jobs_alone(
         end = queue.wait(lost, SECONDS)
         assert (end.status, end.attempts) == (JobStatus.DEAD, 2)
         assert isinstance(end.problem, BackendError)
-        assert isinstance(queue.wait(refused, SECONDS).problem, BackendError)
+        assert isinstance(queue.wait(refused, SECONDS).problem, InvalidRequestError)
         later = queue.enqueue(make_request(6.0))
         assert queue.wait(later, SECONDS).result().mean == [6.0, 6.0]
 

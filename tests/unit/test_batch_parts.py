@@ -365,4 +365,4 @@ def test_an_answer_that_cannot_be_written_is_a_problem_of_its_row_alone(tmp_path
     spec = ModelSpec(name="m", backend_cls=Unwritable)
     lines = work(tmp_path, source, spec=spec)
     assert [line.get("response", {}).get("mean") for line in lines] == [[1.0], None, None, [2.0]]
-    assert [line["problem"]["code"] for line in lines[1:3]] == ["backend_failed"] * 2
+    assert [line["problem"]["code"] for line in lines[1:3]] == ["backend_failed", "invalid"]

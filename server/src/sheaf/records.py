@@ -103,13 +103,6 @@ def outcome_members(outcome: BaseResponse | BaseException) -> bytes:
     """
     if isinstance(outcome, BaseResponse):
         return b'"response":' + outcome.model_dump_json().encode()
-    return b'"problem":' + _problem_text(outcome)
-
-
-def _problem_text(error: BaseException) -> bytes:
-    if not isinstance(error, ProblemError):
-        error = BackendError("The model failed on this request.")
-    try:
-        return error.to_problem().model_dump_json(exclude_none=True).encode()
-    except ValueError:  # half a character, as in names of files that are no text
-        return _problem_text(BackendError("The model refused this request by a text that is none."))
+    if not isinstance(outcome, ProblemError):
+        outcome = BackendError("The model failed on this request.")
+    return b'"problem":' + outcome.to_problem().model_dump_json(exclude_none=True).encode()
