@@ -143,3 +143,14 @@ class Mortal(Echo):
             self.grave.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().batch_predict(requests)
+
+
+class Unwritable(Echo):
+    """Answers 13 with what is no JSON, and refuses 12 by it."""
+
+    def answer(self, request: TimeSeriesRequest) -> TimeSeriesResponse:
+        response = super().answer(request)
+        if response.mean[0] == 12.0:
+            fault = Fault(code="\ud800", path="/\ud800", message="\ud800")
+            raise InvalidRequestError("\ud800", errors=[fault])
+        return response.model_copy(update={"mean": [object()]}) if response.mean[0] == 13.0 else response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -183,6 +184,33 @@ def test_a_trickle_ends_with_the_time_of_the_call(ask: Ask) -> None:
         )
         assert "time" in text
     assert "time" in refused(ask, lambda _: iter(()), kind=CallTimeoutError, timeout=0.3)
+
+
+@each
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        (head(transfer_encoding="chunked") + b"2;", b"a"),
+        (head(transfer_encoding="chunked", content_type=EVENTS) + b"1\r\n:\r\n0\r\n", b"a: b\r\n"),
+    ],
+    ids=["a head", "interim answers", "a chunk's extension", "trailers"],
+)
+def test_a_trickle_between_the_parts_of_an_answer_ends_with_the_time_of_the_call(
+    ask: Ask, first: bytes, piece: bytes
+) -> None:
+    pause = threading.Event()  # pieces within the limit of each
+
+    def pieces(_: bytes) -> Iterator[bytes]:
+        yield first
+        while not pause.wait(0.05):
+            yield piece
+
+    try:
+        assert "time" in refused(ask, pieces, kind=CallTimeoutError, timeout=0.3)
+    finally:
+        pause.set()
 
 
 def sends(data: bytes) -> Answer:

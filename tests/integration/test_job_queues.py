@@ -20,7 +20,12 @@ from sheaf.worker import (
     open_queue,
 )
 from sheaf.worker.queue import outcome_of
-from sheaf_client.errors import BackendError, DeadlineExceededError, InternalServerError
+from sheaf_client.errors import (
+    BackendError,
+    DeadlineExceededError,
+    InternalServerError,
+    MalformedRequestError,
+)
 from tests.conftest import MakeRequest
 from tests.integration.queues import Queues, RedisServer, until
 
@@ -266,7 +271,13 @@ def test_what_cannot_be_a_job_is_refused(queues: Queues, make_request: MakeReque
         queue.enqueue({"history": [1.0]})
     with pytest.raises(ValueError, match="timeout"):
         queue.enqueue(make_request(), timeout=0)
+    keys: list[Any] = ["", "k" * 1025, "\ud800", b"k", 7]
+    for key in keys:
+        with pytest.raises(ValueError, match=r"idempotency_key|surrogates"):
+            queue.enqueue(make_request(), idempotency_key=key)
     assert queue.depth() == 0
+    kept = [queue.enqueue(make_request(), idempotency_key=key) for key in ("k" * 1024, "a\0b", "a", "\u202e")]
+    assert len({*kept}) == 4
 
 
 def test_redis_holds_nothing_of_finished_jobs_but_their_outcomes(
@@ -285,6 +296,30 @@ def test_redis_holds_nothing_of_finished_jobs_but_their_outcomes(
         assert all(0 < client.pttl(f"sheaf:job:{job}") <= 86_400_000 for job in jobs)
         assert not any(client.hexists(f"sheaf:job:{job}", "body") for job in jobs)
     assert client.xinfo_consumers("sheaf:jobs:echo", "workers") == [], "a closed queue leaves its group"
+
+
+def test_a_hash_of_redis_that_nobody_can_read_stops_nobody(
+    redis_server: RedisServer, make_request: MakeRequest
+) -> None:
+    import redis
+
+    redis_server.clear()
+    client: Any = redis.Redis(port=redis_server.port)
+    with open_queue(redis_server.url) as queue:
+        jobs = [queue.enqueue(make_request()) for _ in range(6)]
+        keys = [f"sheaf:job:{job}" for job in jobs]
+        client.hset(keys[0], "attempts", "many")
+        client.hset(keys[1], "expires", "soon")
+        client.hdel(keys[2], "attempts")
+        client.set(keys[3], "no hash")
+        client.zadd("sheaf:later:echo", {jobs[3]: 0})
+        leases = take(queue, 6)
+        assert [lease.id for lease in leases] == jobs[4:]
+        assert all(queue.finish(lease, JobStatus.COMPLETED, GOOD) for lease in leases)
+        letters = queue.dead_letters()
+        assert {letter.id for letter in letters} == {*jobs[:3]}
+        assert {type(letter.problem) for letter in letters} == {MalformedRequestError}
+        assert client.xlen("sheaf:jobs:echo") == 0
 
 
 def test_redis_lets_lost_consumers_go_that_hold_nothing(

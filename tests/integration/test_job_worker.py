@@ -19,7 +19,7 @@ from sheaf import ModelSpec
 from sheaf.observability import METRICS
 from sheaf.worker import JobQueue, JobStatus, SheafWorker, open_queue
 from sheaf_client.errors import BackendError, InvalidRequestError, MalformedRequestError
-from tests.backends import Echo, Fragile, Gated
+from tests.backends import Echo, Fragile, Gated, Unwritable
 from tests.conftest import MakeRequest
 from tests.integration.queues import Queues, RedisServer, until
 from tests.observability.readings import scrape
@@ -84,6 +84,38 @@ def test_each_job_gets_its_own_end(queues: Queues, make_request: MakeRequest) ->
     del letters[crashing]
     (strange,) = letters.values()
     assert isinstance(strange.problem, MalformedRequestError)
+
+
+def test_an_answer_that_cannot_be_written_is_its_jobs_alone(
+    queues: Queues, make_request: MakeRequest
+) -> None:
+    queue = queues(max_attempts=2, backoff=0.05)
+    with working(queue, echo(Unwritable)):
+        refused, lost, good = [queue.enqueue(make_request(value)) for value in (12.0, 13.0, 5.0)]
+        assert queue.wait(good, SECONDS).result().mean == [5.0, 5.0]
+        end = queue.wait(lost, SECONDS)
+        assert (end.status, end.attempts) == (JobStatus.DEAD, 2)
+        assert isinstance(end.problem, BackendError)
+        assert isinstance(queue.wait(refused, SECONDS).problem, InvalidRequestError)
+        later = queue.enqueue(make_request(6.0))
+        assert queue.wait(later, SECONDS).result().mean == [6.0, 6.0]
+
+
+def test_what_is_too_large_for_a_queue_is_refused_and_stops_nobody(
+    queues: Queues, make_request: MakeRequest
+) -> None:
+    queue = queues()
+    queue.most_bytes = 1000
+    with pytest.raises(ValueError, match="takes 1000 at most"):
+        queue.enqueue({"model_name": "echo", "history": [1.0] * 1000})
+    with working(queue):
+        large = queue.enqueue(make_request(5.0, horizon=1000))
+        end = queue.wait(large, SECONDS)
+        assert (end.status, end.attempts) == (JobStatus.DEAD, 1)
+        assert isinstance(end.problem, BackendError)
+        assert "keeps 1000 at most" in end.problem.detail
+        good = queue.enqueue(make_request(6.0))
+        assert queue.wait(good, SECONDS).result().mean == [6.0, 6.0]
 
 
 #: A worker whose model never comes to an end; it says so when it has begun.
@@ -221,6 +253,44 @@ def test_the_command_works_tells_its_metrics_and_ends_when_it_is_told_to(queues:
     finally:
         running.kill()
         running.communicate()
+
+
+HANGING = """
+import sys, threading
+from sheaf import registry
+from sheaf.cli import app
+from tests.backends import Echo
+
+class Hanging(Echo):
+    def batch_predict(self, requests):
+        print("begun", flush=True)
+        threading.Event().wait()
+
+registry._registered["hanging"] = Hanging
+app(["worker", "hanging", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("drain", "signals", "status"),
+    [("0.1", [signal.SIGTERM], 1), ("600", [signal.SIGINT, signal.SIGTERM], -signal.SIGTERM)],
+    ids=["by its time", "by a second signal"],
+)
+def test_the_command_ends_when_it_is_told_to_whatever_hangs(
+    tmp_path: Path, drain: str, signals: list[signal.Signals], status: int
+) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    command = [sys.executable, "-c", HANGING, "--queue", url, "--drain-timeout", drain]
+    with open_queue(url) as queue, subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        try:
+            queue.enqueue({"model_name": "hanging", "history": [1.0, 2.0], "horizon": 1, "frequency": "1h"})
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"begun\n"
+            for number in signals:
+                running.send_signal(number)
+            assert running.wait(SECONDS) == status
+        finally:
+            running.kill()
 
 
 def test_the_page_about_jobs_says_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

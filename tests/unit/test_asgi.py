@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -52,6 +57,65 @@ def client(app: ASGIApp) -> httpx.AsyncClient:
 def test_synchronous_calls_are_answered() -> None:
     with httpx.Client(transport=ASGITransport(echo), base_url="http://app") as sync:
         assert [sync.post("/a", content=text).text for text in ("x", "y")] == ["/a x", "/a y"]
+
+
+UNCLOSED = """
+import os, sys
+import httpx
+from sheaf_client._asgi import ASGITransport
+from tests.unit.test_asgi import Patient, echo
+
+held = httpx.Client(transport=ASGITransport(echo), base_url="http://app")
+assert held.post("/a", content="x").text == "/a x"
+"""
+IN_A_STREAM = """
+response = httpx.Client(transport=ASGITransport(Patient(answers=True))).send(
+    httpx.Request("POST", "http://app"), stream=True
+)
+assert next(response.iter_bytes()) == b"first"
+
+def read():
+    try:
+        yield
+    finally:
+        response.close()
+
+reading = read()
+next(reading)
+"""
+IN_A_FORK = """
+child = os.fork()
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+held = None
+"""
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        IN_A_STREAM,
+        pytest.param(IN_A_FORK, marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")),
+    ],
+    ids=["idle", "in a stream", "in a fork"],
+)
+def test_a_client_that_nobody_closes_keeps_no_program_from_its_end(rest: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNCLOSED + rest], check=False, capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_thread_of_a_client_ends_with_its_last_user() -> None:
+    before = set(threading.enumerate())
+    sync = httpx.Client(transport=ASGITransport(echo), base_url="http://app")
+    assert sync.post("/a").text == "/a "
+    (thread,) = set(threading.enumerate()) - before
+    del sync
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_calls_and_the_close_may_come_from_different_tasks() -> None:

@@ -19,7 +19,7 @@ from sheaf.batch.files import SourceChangedError, find, is_whole, plan, read, re
 from sheaf.batch.work import PartWorker
 from sheaf.contract.decoding import decode_line
 from sheaf_client.errors import UnavailableError
-from tests.backends import Echo, Fragile
+from tests.backends import Echo, Fragile, Unwritable
 from tests.observability.readings import Readings
 
 LIMIT = 2**20
@@ -358,3 +358,11 @@ def test_rows_are_counted_like_requests(tmp_path: Path) -> None:
     assert told.of("sheaf_model_ready", model="m") == 1
     assert told.total("sheaf_batch_size_count", model="m") >= 1
     worker._runtime.stop()
+
+
+def test_an_answer_that_cannot_be_written_is_a_problem_of_its_row_alone(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", *map(request, (1.0, 13.0, 12.0, 2.0)))
+    spec = ModelSpec(name="m", backend_cls=Unwritable)
+    lines = work(tmp_path, source, spec=spec)
+    assert [line.get("response", {}).get("mean") for line in lines] == [[1.0], None, None, [2.0]]
+    assert [line["problem"]["code"] for line in lines[1:3]] == ["backend_failed", "invalid"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,6 +161,14 @@ def test_local_adapters_lie_in_their_folder_where_one_is_named(tmp_path: Path) -
     for source in ("../a.safetensors", "/etc/a.safetensors", "out/a.safetensors"):
         with pytest.raises(ValidationError, match="outside"):
             LoRAConfig(adapters={"a": LoRAAdapter(source=source)}, root=tmp_path / "in")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="a path into a circle is one like others there")
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for source in ("round", "round/a.safetensors"):
+        with pytest.raises(ValidationError, match="leads nowhere"):
+            LoRAConfig(adapters={"a": LoRAAdapter(source=source)}, root=tmp_path)
 
 
 def test_a_default_must_be_declared() -> None:

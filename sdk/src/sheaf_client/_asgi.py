@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from typing import Any, TypeAlias
+import threading
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from concurrent.futures import Future
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import httpx
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 from anyio.streams.memory import MemoryObjectReceiveStream
+
+T = TypeVar("T")
 
 Message: TypeAlias = MutableMapping[str, Any]
 ASGIApp: TypeAlias = Callable[
@@ -33,6 +37,9 @@ class _Body(httpx.AsyncByteStream):
             yield chunk
 
     async def aclose(self) -> None:
+        self.leave()
+
+    def leave(self) -> None:
         self._gone.set()
         self._chunks.close()
 
@@ -102,36 +109,76 @@ class AsyncASGITransport(httpx.AsyncBaseTransport):
         await asyncio.gather(*running, return_exceptions=True)
 
 
+class _LoopThread:
+    """An event loop on a thread of its own, for one transport; nothing waits for it when the program ends."""
+
+    def __init__(self) -> None:
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        self._ended = asyncio.Event()
+        run = _until(self._ended, started)
+        self._thread = threading.Thread(target=asyncio.run, args=(run,), name="sheaf-asgi", daemon=True)
+        self._thread.start()
+        self._loop = started.result()
+        # One that nobody closed ends with its last user. To wait for that here could be to wait for a thread
+        # that runs no more: at the end of the program, and in a fork.
+        self._end = weakref.finalize(self, self._loop.call_soon_threadsafe, self._ended.set)
+        self._end.atexit = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not been closed."""
+        return self._end.alive
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the coroutine returns or raises, waiting for it in the calling thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def tell(self, what: Callable[[], None]) -> None:
+        """Have it called soon, without waiting; not at all where the loop has ended."""
+        if self.open:
+            self._loop.call_soon_threadsafe(what)
+
+    def close(self) -> None:
+        """End the loop, and wait for it."""
+        self._end()
+        self._thread.join()
+
+
+async def _until(ended: asyncio.Event, started: Future[asyncio.AbstractEventLoop]) -> None:
+    started.set_result(asyncio.get_running_loop())
+    await ended.wait()
+
+
 class ASGITransport(httpx.BaseTransport):
     """Calls an ASGI app from synchronous code, in an event loop on a thread of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._exit = contextlib.ExitStack()
-        self._portal: BlockingPortal = self._exit.enter_context(start_blocking_portal())
         self._inner = AsyncASGITransport(app)
-        self._exit.callback(self._portal.call, self._inner.aclose)
+        self._loop = _LoopThread()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        response = self._portal.call(self._inner.handle_async_request, request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - made by the inner transport
-        body = _SyncBody(response.stream, self._portal)
+        response = self._loop.call(self._inner.handle_async_request(request))
+        assert isinstance(response.stream, _Body)  # noqa: S101 - made by the inner transport
+        body = _SyncBody(response.stream, self._loop)
         return httpx.Response(response.status_code, headers=response.headers, stream=body, request=request)
 
     def close(self) -> None:
-        self._exit.close()
+        if self._loop.open:
+            self._loop.call(self._inner.aclose())
+            self._loop.close()
 
 
 class _SyncBody(httpx.SyncByteStream):
-    def __init__(self, body: httpx.AsyncByteStream, portal: BlockingPortal) -> None:
-        self._body, self._portal = body, portal
+    def __init__(self, body: _Body, loop: _LoopThread) -> None:
+        self._body, self._loop = body, loop
 
     def __iter__(self) -> Iterator[bytes]:
         chunks = aiter(self._body)
-        while (chunk := self._portal.call(_next_chunk, chunks)) is not None:
+        while (chunk := self._loop.call(_next_chunk(chunks))) is not None:
             yield chunk
 
     def close(self) -> None:
-        self._portal.call(self._body.aclose)
+        self._loop.tell(self._body.leave)
 
 
 async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes | None:

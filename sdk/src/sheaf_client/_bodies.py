@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import anyio
 import httpx
 
+from sheaf_client._deadlines import until
 from sheaf_client._errors import BadResponseError, CallTimeoutError
 
 #: Most bytes that are unpacked at once.
@@ -214,7 +215,12 @@ class _Bounded(httpx.SyncByteStream):
         self._inner, self._body = inner, body
 
     def __iter__(self) -> Iterator[bytes]:
-        for data in self._inner:
+        chunks = iter(self._inner)
+        while True:
+            with until(self._body.ends):
+                data = next(chunks, None)
+            if data is None:
+                break
             self._body.check_time()
             yield from self._body.take(data)
         if rest := self._body.end():

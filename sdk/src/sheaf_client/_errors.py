@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sheaf_client._printable import printable
+from sheaf_client._printable import printable, writable
 
 if TYPE_CHECKING:
     from sheaf_client._extensions.frame_work import FrameForecast
@@ -137,16 +137,20 @@ class ProblemError(SheafError):
 
     def to_problem(self) -> Problem:
         """The RFC 9457 document for this error."""
-        from sheaf_client.contracts.problem import Problem
+        from sheaf_client.contracts.problem import Fault, Problem
 
+        errors = [
+            Fault(code=writable(fault.code), path=writable(fault.path), message=writable(fault.message))
+            for fault in self.errors
+        ]
         return Problem(
             type=f"/problems/{self.code}",
             title=self.title,
             status=self.status,
             code=self.code,
-            detail=self.detail,
+            detail=writable(self.detail),
             request_id=self.request_id,
-            errors=self.errors,
+            errors=errors,
             retry_after=self.retry_after,
         )
 

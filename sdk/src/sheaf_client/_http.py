@@ -15,6 +15,7 @@ from sheaf_client import _exchange as ex
 from sheaf_client._arguments import without_secrets
 from sheaf_client._bodies import bound_body, in_time
 from sheaf_client._connections import AsyncConnections, Connections, Mark
+from sheaf_client._deadlines import until, watched
 from sheaf_client._errors import ProblemError, SheafError
 from sheaf_client._middleware import Send, logged, through, through_async
 from sheaf_client._operation import ProgressT_co
@@ -116,7 +117,8 @@ class HTTPTransport:
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
             )
             # The head by itself, so that an answer that breaks off is told from one that never began.
-            line.response = response = client.send(request, stream=True, follow_redirects=False)
+            with until(ends):
+                line.response = response = client.send(watched(request), stream=True, follow_redirects=False)
             stream = step.stream and is_stream(response)
             with ExitStack() as opened:
                 opened.callback(response.close)

@@ -23,3 +23,8 @@ def _escaped(character: str) -> str:
     if unicodedata.category(character) not in _STEERING:
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def writable(text: str) -> str:
+    """The text with halves of characters, which no document holds, as escapes; names of files have them."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -119,12 +119,14 @@ def worker(
         typer.Option(help="Port that tells Prometheus of the models; none where absent.", min=0, max=65535),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="Address of that port.")] = "127.0.0.1",
+    drain_timeout: Annotated[
+        float, typer.Option(help="Seconds after a signal for jobs that run to end; others take those left.")
+    ] = 900,
 ) -> None:
     """Answer the jobs of a queue until a signal comes: `sheaf worker models.yaml --queue sqlite:///jobs.db`."""
-    import signal
-
     import prometheus_client
 
+    from sheaf.ending import Ending
     from sheaf.observability import configure_logging, start_tracing
     from sheaf.worker import JobPolicy, QueueBrokenError, QueueUnavailableError, SheafWorker, open_queue
 
@@ -136,9 +138,9 @@ def worker(
             running = SheafWorker(_read(models), jobs)
             if metrics_port is not None:
                 prometheus_client.start_http_server(metrics_port, metrics_host)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda _number, _frame: running.stop())
-            running.run()
+            with Ending(drain_timeout) as ending:
+                ending.by(running.stop)
+                running.run()
 
 
 @app.command()

@@ -129,8 +129,14 @@ class LoRAConfig(BaseModel):
         return self.confined(name, self.root.resolve() / source.path)
 
     def confined(self, name: str, path: Path) -> Path:
-        """A local path of an adapter, links followed; raises `ValueError` where that leads out of `root`."""
-        path = path.resolve()
+        """A local path of an adapter, links followed.
+
+        Raises `ValueError` where they lead out of `root`, or nowhere.
+        """
+        try:
+            path = path.resolve()
+        except (OSError, RuntimeError) as error:  # links in a circle, by the version of Python
+            raise ValueError(f"adapter {name!r}: {path} leads nowhere: {error}") from error
         if self.root is not None and not path.is_relative_to(self.root.resolve()):
             raise ValueError(f"adapter {name!r} lies outside of {self.root}")
         return path

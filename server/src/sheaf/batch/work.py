@@ -108,10 +108,10 @@ class PartWorker:
         with filesystem.open_output_stream(unfinished, compression=None) as file:
             out = io.BufferedWriter(file, CHUNK)
             for row in self._answered_alone(part, attempts) if attempts.lost else self._answered(part):
-                outcome = _outcome(row)
-                line = _line(row, outcome)
+                answered, members = _members(row)
+                line = _line(row, members)
                 rows += 1
-                if isinstance(outcome, Exception):
+                if not answered:
                     refused += 1
                     if self._job.on_error == "fail":
                         failure = line
@@ -198,18 +198,20 @@ class PackedWorker(PartWorker):
         super().__init__(unpack(job))
 
 
-def _outcome(row: _Row) -> BaseResponse | Exception:
-    if isinstance(row.answer, Exception):
-        return row.answer
-    try:
-        response: BaseResponse = row.answer.result()
-    except Exception as error:  # noqa: BLE001 - whatever befell this row, the others go on
-        return error
-    return response
+def _members(row: _Row) -> tuple[bool, bytes]:
+    """Whether a row has an answer, and that or its problem as members of its line."""
+    error = row.answer
+    if isinstance(error, Future):
+        try:
+            response: BaseResponse = error.result()
+            return True, outcome_members(response)  # or it cannot be written
+        except Exception as raised:  # noqa: BLE001 - whatever befell this row, the others go on
+            error = raised
+    if isinstance(error, ProblemError):
+        error.request_id = str(row.request_id)
+    return False, outcome_members(error)
 
 
-def _line(row: _Row, outcome: BaseResponse | Exception) -> bytes:
-    if isinstance(outcome, ProblemError):
-        outcome.request_id = str(row.request_id)
+def _line(row: _Row, members: bytes) -> bytes:
     head = f'{{"index":{row.index},"request_id":"{row.request_id}",'
-    return b"".join((head.encode(), outcome_members(outcome), b"}\n"))
+    return b"".join((head.encode(), members, b"}\n"))

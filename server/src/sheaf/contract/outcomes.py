@@ -13,7 +13,8 @@ from sheaf_client.errors import BackendError, ProblemError
 def outcome_members(outcome: BaseResponse | BaseException) -> bytes:
     """`"response": {…}` or `"problem": {…}` as JSON text, to be put between the braces of a line.
 
-    What is no `ProblemError` becomes an opaque `backend_failed`: its text may tell of the inside.
+    What is no `ProblemError` becomes an opaque `backend_failed`: its text may tell of the inside. Raises
+    `ValueError` for a response that JSON cannot hold.
     """
     if isinstance(outcome, BaseResponse):
         return b'"response":' + outcome.model_dump_json().encode()

@@ -49,7 +49,8 @@ def _written(outcome: BaseResponse | ProblemError, *, packed: bool) -> bytes:
         try:
             return encode_document(outcome, packed=packed)
         except Exception as error:  # noqa: BLE001 - the others' answers are whole, and the head may be sent
-            outcome = as_problem(error)
+            asked, outcome = outcome.request_id, as_problem(error)
+            outcome.request_id = str(asked)
     return encode_document(outcome.to_problem(), packed=packed)
 
 

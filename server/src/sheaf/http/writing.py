@@ -44,7 +44,8 @@ def size_of(document: Model) -> int:
     values = 0
     for name in kind.plain:
         value = fields[name]
-        if type(value) is list and value and type(value[0]) is float:  # most are, and need no call
+        form = type(value)
+        if form is list and value and type(value[0]) is float:  # most are, and need no call
             values += len(value)
         elif value:
             values += _count(value)

@@ -37,6 +37,9 @@ from sheaf_client.errors import (
     SheafError,
 )
 
+#: Most characters of an idempotency key, which is kept with its job and looked for with each other key.
+_LONGEST_KEY = 1024
+
 
 class QueueUnavailableError(SheafError):
     """The queue cannot be reached now; the call may be repeated."""
@@ -174,6 +177,9 @@ class Job:
 class JobQueue(ABC):
     """A queue of requests. All methods may be called from any thread, and raise `QueueUnavailableError`."""
 
+    #: Most bytes of a request and of an outcome: beyond what Redis takes, it hangs up like one that is away.
+    most_bytes = 512 * 2**20
+
     def __init__(self, policy: JobPolicy | None) -> None:
         self.policy = policy or JobPolicy()
 
@@ -188,14 +194,17 @@ class JobQueue(ABC):
 
         Args:
             request: A contract, or its members as JSON has them; the worker checks those.
-            idempotency_key: A second call with the same key, while the first job is known, gives that job.
-                The key belongs to this queue. Requests are compared without their `request_id`.
+            idempotency_key: Text of 1 to 1024 characters. A second call with the same key, while the first
+                job is known, gives that job. The key belongs to this queue. Requests are compared without
+                their `request_id`.
             timeout: Seconds within which the answer must be there; after them the job has failed.
 
         Raises:
             IdempotencyKeyReusedError: The key's job, which is still known, has another request.
-            ValueError: The request names no model.
+            ValueError: The request names no model or is too large, or the key is none.
         """
+        if idempotency_key is not None:
+            _check_key(idempotency_key)
         job = str(uuid4())
         if isinstance(request, BaseRequest):
             model, body = request.model_name, request.model_dump_json().encode()
@@ -204,6 +213,8 @@ class JobQueue(ABC):
             if not isinstance(named, str) or not named:
                 raise ValueError("the request names no model: give `model_name`")
             model, body = named, pydantic_core.to_json({"request_id": job, **request}, bytes_mode="base64")
+        if len(body) > self.most_bytes:
+            raise ValueError(f"the request has {len(body)} bytes; a queue takes {self.most_bytes} at most")
         if timeout is not None and not timeout > 0:
             raise ValueError("timeout must be more than 0 seconds")
         if idempotency_key is None:
@@ -284,6 +295,12 @@ class JobQueue(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_key(key: Any) -> None:
+    if not isinstance(key, str) or not 1 <= len(key) <= _LONGEST_KEY:
+        raise ValueError(f"idempotency_key must be text of 1 to {_LONGEST_KEY} characters")
+    key.encode()  # raises a `ValueError` too
 
 
 def _digest(model: str, body: bytes) -> bytes:

@@ -108,29 +108,35 @@ local later = prefix .. ':later:' .. model
 local ids = redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)
 for _, id in ipairs(ids) do
   redis.call('ZREM', later, id)
-  if redis.call('HGET', job_key(id), 'status') == 'queued' then join_stream(id, model) end
+  -- of a key that is no hash, this is an error, and no status
+  if redis.pcall('HGET', job_key(id), 'status') == 'queued' then join_stream(id, model) end
 end
 return #ids
 """
 )
 
-#: model, consumer, token, max_attempts, outcome where lost, outcome where expired, then entry and id of each
-#: delivery → {id, entry, attempt, body, seconds left or ''} of those that this consumer shall run
+#: model, consumer, token, max_attempts, outcomes where lost, expired and unreadable, then entry and id of
+#: each delivery → {id, entry, attempt, body, seconds left or ''} of those that this consumer shall run
 BEGIN = (
     _COMMON
     + """
 local model, consumer, token, max_attempts = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local begun = {}
-for i = 10, #ARGV, 2 do
+for i = 11, #ARGV, 2 do
   local entry, id = ARGV[i], ARGV[i + 1]
   local job = job_key(id)
-  local at = redis.call('HMGET', job, 'status', 'entry', 'token', 'attempts', 'expires', 'body')
-  local attempts, left = tonumber(at[4]), at[5] and tonumber(at[5]) - now
+  -- of a key that is no hash, an error, in which nothing is found
+  local at = redis.pcall('HMGET', job, 'status', 'entry', 'token', 'attempts', 'expires', 'body')
+  local attempts, expires = tonumber(at[4] or ''), tonumber(at[5] or '')
+  local left = expires and expires - now
   local mine = redis.call('XPENDING', stream_key(model), 'workers', entry, entry, 1, consumer)
   if #mine == 0 then
     -- another has it by now
   elseif at[2] ~= entry or (at[1] ~= 'queued' and at[1] ~= 'running') then
     leave_stream(model, entry)
+  elseif not attempts or (at[5] and not expires) then
+    redis.call('HSET', job, 'attempts', attempts or 0)
+    finish(id, model, entry, 'dead', ARGV[10])
   elseif at[1] == 'running' and at[3] == token then
     begun[#begun + 1] = {id, entry, attempts, at[6] or '', left and tostring(left) or ''}
   elseif left and left <= 0 then

@@ -23,6 +23,7 @@ from sheaf.worker import redis_scripts as scripts
 from sheaf.worker.queue import (
     EXPIRED,
     LOST,
+    UNREADABLE,
     Ended,
     Job,
     JobNotFoundError,
@@ -199,7 +200,7 @@ class RedisQueue(JobQueue):
         if not pairs:
             return []
         token = uuid4().hex
-        limits = (self.policy.max_attempts, LOST, EXPIRED)
+        limits = (self.policy.max_attempts, LOST, EXPIRED, UNREADABLE)
         begun = self._run(scripts.BEGIN, model, self._consumer, token, *limits, *pairs)
         return [
             Lease(

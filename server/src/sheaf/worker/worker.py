@@ -33,7 +33,13 @@ from sheaf.worker.queue import (
 )
 from sheaf.worker.urls import open_queue
 from sheaf_client.contracts.base import BaseResponse
-from sheaf_client.errors import InternalServerError, MalformedRequestError, ProblemError, UnavailableError
+from sheaf_client.errors import (
+    BackendError,
+    InternalServerError,
+    MalformedRequestError,
+    ProblemError,
+    UnavailableError,
+)
 
 log = logging.getLogger("sheaf.worker")
 
@@ -217,6 +223,7 @@ class SheafWorker:
         lease = held.lease
         try:
             response: BaseResponse = held.answer.result()
+            return self._completed(lease, outcome_of(response))  # or it cannot be written
         except CancelledError:
             return partial(self._queue.give_back, lease)
         except MalformedRequestError as error:
@@ -230,7 +237,14 @@ class SheafWorker:
         except Exception as error:
             log.exception("job %s could not be run", lease.id)
             return partial(self._queue.retry, lease, outcome_of(error))
-        return Ended(lease, JobStatus.COMPLETED, outcome_of(response))
+
+    def _completed(self, lease: Lease, outcome: bytes) -> Ended:
+        """A response's outcome; it would be as large the next time, so one that is too large is not tried."""
+        most = self._queue.most_bytes
+        if len(outcome) <= most:
+            return Ended(lease, JobStatus.COMPLETED, outcome)
+        error = BackendError(f"The answer has {len(outcome)} bytes; a queue keeps {most} at most.")
+        return Ended(lease, JobStatus.DEAD, outcome_of(error))
 
     def _finish(self, ended: list[Ended]) -> None:
         self._say([end.lease for end in ended], partial(self._finish_all, ended))
