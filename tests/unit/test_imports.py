@@ -118,7 +118,7 @@ ALLOWED: dict[str, set[str]] = {
     "modal_server": {"hosts"},
     "server": {"hosts"},
     "cli": {
-        *("batch", "catalogue", "ending", "hosts", "http", "observability"),
+        *("batch", "catalogue", "hosts", "http", "observability"),
         *("openapi", "settings", "spec", "worker"),
     },
     "__main__": {"cli"},

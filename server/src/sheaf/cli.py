@@ -126,7 +126,7 @@ def worker(
     """Answer the jobs of a queue until a signal comes: `sheaf worker models.yaml --queue sqlite:///jobs.db`."""
     import prometheus_client
 
-    from sheaf.ending import Ending
+    from sheaf.hosts.ending import Ending
     from sheaf.observability import configure_logging, start_tracing
     from sheaf.worker import JobPolicy, QueueBrokenError, QueueUnavailableError, SheafWorker, open_queue
 

@@ -43,12 +43,10 @@ def size_of(document: Model) -> int:
     kind, fields = _kind(type(document)), document.__dict__
     values = 0
     for name in kind.plain:
-        value = fields[name]
-        form = type(value)
-        if form is list and value and type(value[0]) is float:  # most are, and need no call
-            values += len(value)
-        elif value:
-            values += _count(value)
+        if value := fields[name]:
+            # Most are lists of numbers, which need no call.
+            of_numbers = value.__class__ is list and value[0].__class__ is float
+            values += len(value) if of_numbers else _count(value)
     return _VALUE * values + (binary_size(document) if kind.binary else 0)
 
 
