@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sheaf.lru import SizedLRU
@@ -51,6 +51,7 @@ def test_the_bound_may_be_in_number_too() -> None:
     assert list(kept) == [2, 3]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine it is
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12))), st.integers(1, 20))
 def test_its_size_is_that_of_what_it_keeps_and_within_the_bound(
     puts: list[tuple[int, int]], bound: int
