@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
@@ -145,8 +146,16 @@ class _LoopThread:
 
 
 async def _until(ended: asyncio.Event, started: Future[asyncio.AbstractEventLoop]) -> None:
-    started.set_result(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_tell)
+    started.set_result(loop)
     await ended.wait()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what went wrong in the loop; that tasks are let go of at the end of the program is no fault."""
+    if not sys.is_finalizing():
+        loop.default_exception_handler(context)
 
 
 class ASGITransport(httpx.BaseTransport):
