@@ -192,4 +192,4 @@ def test_ports_without_end_are_not_all_remembered() -> None:
     hosts = Hosts(("localhost",))
     for port in range(5000):
         hosts.check(f"localhost:{port}")
-    assert len(hosts.seen) <= 1024
+    assert len(hosts._seen) <= 1024

@@ -204,8 +204,7 @@ class ModelRuntime:
 
     def ask(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> PendingRequest:
         """Put a request to the model from an event loop; raises as `submit` does. Await its `answer`."""
-        own = CallTerms(**terms)
-        return PendingRequest(self._track(request, Reply, own, here=self._model.backend.inline), own.timeout)
+        return self._asked(request, CallTerms(**terms))
 
     async def ask_aside(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> PendingRequest:
         """`ask` for a large request: the backend's checks of it run on a thread, and the loop goes on."""
@@ -230,10 +229,7 @@ class ModelRuntime:
 
         async def one(place: int) -> Any | ProblemError:
             try:
-                if not large:
-                    tracker = self._track(requests[place], Reply, own, here=self._model.backend.inline)
-                    return await PendingRequest(tracker, own.timeout).answer()
-                there = asked[place]
+                there = asked[place] if large else self._asked(requests[place], own)
                 return there if isinstance(there, ProblemError) else await there.answer()
             except ProblemError as error:
                 return error
@@ -290,6 +286,11 @@ class ModelRuntime:
         own = CallTerms(**terms)
         return iterate(
             lambda emit: self._open_stream(request, emit, own), own.timeout, str(request.request_id)
+        )
+
+    def _asked(self, request: BaseRequest, terms: CallTerms) -> PendingRequest:
+        return PendingRequest(
+            self._track(request, Reply, terms, here=self._model.backend.inline), terms.timeout
         )
 
     def _track(

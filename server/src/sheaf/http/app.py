@@ -116,8 +116,8 @@ class App:
         account: Account | None = None
         with observed:
             try:
-                if self._hosts is not None and (host := exchange.header(b"host")) not in self._hosts.seen:
-                    self._hosts.check(host)
+                if self._hosts is not None:
+                    self._hosts.check(exchange.header(b"host"))
                 if self._origins is not None and is_preflight(exchange):
                     rest = answer_preflight(exchange)
                 else:

@@ -61,9 +61,9 @@ def takes(accept_encoding: str, name: str) -> bool:
 
 def encode_response(answer: BaseResponse, accept: str, *, short: bool = False) -> tuple[bytes, bytes]:
     """An answer as the Accept header asks for it, and its content type; one that is `short` in one go."""
-    packed = MSGPACK_TYPE in accept and wants_msgpack(accept)
+    packed = wants_msgpack(accept)
     encode = encode_short if short else encode_document
-    return encode(answer, packed=packed), _MSGPACK if packed else _JSON
+    return encode(answer, packed=packed), content_type(packed=packed)
 
 
 def content_type(*, packed: bool) -> bytes:

@@ -39,18 +39,19 @@ class Hosts:
                 self._ends.append(name[1:])
             else:
                 self._names.add(name)
-        #: Spellings that were allowed, which need no `check` again.
-        self.seen: set[str] = set()
+        self._seen: set[str] = set()
 
     def check(self, host: str) -> None:
         """Raise `MisdirectedError` for a `Host` that is not allowed; none at all is no page's."""
+        if host in self._seen:
+            return
         if not self._any and host and not self._is_allowed(host):
             raise MisdirectedError(
                 f"This server does not answer to {host[:100]!r}: `limits.allowed_hosts` or `--allow-host` "
                 "names further hosts."
             )
-        if len(self.seen) < _MAX_SEEN:
-            self.seen.add(host)
+        if len(self._seen) < _MAX_SEEN:
+            self._seen.add(host)
 
     def _is_allowed(self, host: str) -> bool:
         parts = _HOST.fullmatch(host)

@@ -43,10 +43,8 @@ def size_of(document: Model) -> int:
     kind, fields = _kind(type(document)), document.__dict__
     values = 0
     for name in kind.plain:
-        if value := fields[name]:
-            # Most are lists of numbers, which need no call.
-            of_numbers = value.__class__ is list and value[0].__class__ is float
-            values += len(value) if of_numbers else _count(value)
+        if fields[name]:
+            values += _count(fields[name])
     return _VALUE * values + (binary_size(document) if kind.binary else 0)
 
 
@@ -92,7 +90,7 @@ def _count(value: Any) -> int:
     """About how many values there are, taking the first of several lists for all."""
     if isinstance(value, list):
         items = cast("Sequence[Any]", value)
-        return len(items) * (_count(items[0]) if items else 1)
+        return len(items) * (_count(items[0]) if items and type(items[0]) is not float else 1)
     if isinstance(value, dict):
         members = cast("Mapping[str, Any]", value)
         return len(members) * _count(next(iter(members.values()), None))

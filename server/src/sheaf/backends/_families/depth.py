@@ -64,14 +64,18 @@ class DepthBackend(PretrainedBackend[DepthRequest, DepthResponse]):
         keeps_ratio = bool(processor.keep_aspect_ratio)
         return Scaling(size["height"], size["width"], processor.ensure_multiple_of, keeps_ratio)
 
+    @property
+    def scaling(self) -> Scaling:
+        """How images are scaled, once the model is loaded."""
+        facts: Scaling | None = self.facts
+        return loaded(facts)
+
     def smallest(self) -> DepthRequest:
         return DepthRequest(model_name="warm-up", image=images.encoded(np.zeros((32, 32), np.uint8), "png"))
 
     def check(self, request: DepthRequest) -> None:
         """Refuse what is no image, and one so narrow that it is nothing, or very long, once it is scaled."""
-        scaling: Scaling = loaded(self.facts)
-        height, width = self._scaled(request)
-        if not 0 < height * width <= _MOST * scaling.height * scaling.width:
+        if not 0 < self.cost(request) <= _MOST:
             given = "{} by {}".format(*images.size_of(request.image, _PATH))
             message = f"The image is too long and narrow for this model: {given} pixels."
             raise refuse(_PATH, message, "out_of_range")
@@ -82,8 +86,7 @@ class DepthBackend(PretrainedBackend[DepthRequest, DepthResponse]):
     def cost(self, request: DepthRequest) -> float:
         """Pixels that the model sees, in those of a square image."""
         height, width = self._scaled(request)
-        scaling: Scaling = loaded(self.facts)
-        return height * width / (scaling.height * scaling.width)
+        return height * width / (self.scaling.height * self.scaling.width)
 
     def answer_size(self, request: DepthRequest) -> int:
         width, height = images.size_of(request.image, _PATH)
@@ -102,8 +105,7 @@ class DepthBackend(PretrainedBackend[DepthRequest, DepthResponse]):
         return [*answer_each(_answer, requests, [each["predicted_depth"].cpu() for each in maps])]
 
     def _scaled(self, request: DepthRequest) -> tuple[int, int]:
-        scaling: Scaling = loaded(self.facts)
-        return scaling.scaled(*images.size_of(request.image, _PATH))
+        return self.scaling.scaled(*images.size_of(request.image, _PATH))
 
 
 def _answer(request: DepthRequest, depth: Any) -> DepthResponse:
