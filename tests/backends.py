@@ -145,6 +145,18 @@ class Mortal(Echo):
         return super().batch_predict(requests)
 
 
+class Measured(Echo):
+    """Refuses 13, which has no size either."""
+
+    def check(self, request: TimeSeriesRequest) -> None:
+        if request.history is not None and request.history[-1] == 13.0:
+            raise InvalidRequestError("13 is refused.")
+
+    def answer_size(self, request: TimeSeriesRequest) -> int:
+        self.check(request)
+        return 20 * request.horizon
+
+
 class Unwritable(Echo):
     """Answers 13 with what is no JSON, and refuses 12 by it."""
 

@@ -1,4 +1,4 @@
-"""What a model answers or refuses by and nothing can write down costs its own request alone."""
+"""What nothing can write down or measure, of an answer or a refusal, costs its own request alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sheaf.spec import ModelSpec
-from tests.backends import Unwritable
+from tests.backends import Measured, Unwritable
 from tests.http.conftest import GOOD, Serve
 
 
@@ -25,3 +25,13 @@ def test_an_answer_that_cannot_be_written_is_an_error_of_its_own_item(serve: Ser
         assert (alone.status_code, alone.json()["code"]) == (status, code)
         assert f'"code":"{code}"' in httpx.post(f"{server.url}/echo/stream", json=item).text
     assert httpx.post(f"{server.url}/echo/predict", json=GOOD).status_code == 200
+
+
+def test_a_request_whose_answer_has_no_size_is_refused_alone(serve: Serve) -> None:
+    server = serve(ModelSpec(name="echo", backend_cls=Measured))
+    items = [{**GOOD, "history": [1.0, last]} for last in (5.0, 13.0, 6.0)]
+    answer = httpx.post(f"{server.url}/echo/batch", json={"requests": items})
+    assert answer.status_code == 200
+    assert [item.get("code") for item in answer.json()["responses"]] == [None, "invalid", None]
+    alone = httpx.post(f"{server.url}/echo/predict", json=items[1])
+    assert (alone.status_code, alone.json()["detail"]) == (422, "13 is refused.")

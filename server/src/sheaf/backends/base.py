@@ -190,7 +190,8 @@ class ModelBackend(ABC, Generic[RequestT, ResponseT]):
         """About how many bytes the answer takes as JSON, as far as the request tells; 0 where it is small.
 
         Where a small request can ask for a large answer, a server sets memory aside for it in advance, or
-        refuses it. A number takes about 20 bytes, raw bytes four thirds of theirs.
+        refuses it. A number takes about 20 bytes, raw bytes four thirds of theirs. Asked before `check`,
+        so it may raise `InvalidRequestError` for what that refuses.
         """
         return 0
 

@@ -39,7 +39,7 @@ from sheaf.scheduling.queue import Entry
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
-from sheaf_client.errors import DeadlineExceededError, ProblemError, UnavailableError
+from sheaf_client.errors import DeadlineExceededError, InvalidRequestError, ProblemError, UnavailableError
 from sheaf_client.protocol import ResultEvent
 
 
@@ -172,7 +172,10 @@ class ModelRuntime:
 
     def answer_size(self, request: BaseRequest) -> int:
         """About how many bytes the answer takes as JSON, for hosts that bound what they hold."""
-        return self._model.backend.answer_size(request)
+        try:
+            return self._model.backend.answer_size(request)
+        except InvalidRequestError:
+            return 0  # there will be none: it is refused in its own place, as others may be asked for with it
 
     def submit(self, request: BaseRequest, **terms: Unpack[CallOptions]) -> Future[Any]:
         """Put a request in line; its future holds the response. Cancelling it frees the place.
