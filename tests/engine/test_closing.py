@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from sheaf.engine import ModelRuntime
 from sheaf.engine.lane_model import LaneState
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
-from sheaf_client.errors import DeadlineExceededError
+from sheaf_client.errors import DeadlineExceededError, UnavailableError
 from tests.conftest import MakeRequest
 from tests.engine.harness import Inline, Steered, World, hold_first, outcome, steered, wait_until
 
@@ -151,3 +152,20 @@ def test_ctrl_c_leaves_the_block(host: str) -> None:
     world.gate.set()
     wait_until(lambda: seen)
     assert seen == [0]
+
+
+def test_ctrl_c_waits_for_no_other_thread() -> None:
+    world = World(predict=lambda _: world.hold())
+    seen = unloads(world)
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(KeyboardInterrupt), Sheaf.local([spec_of(world)]) as client:
+            other = pool.submit(
+                lambda: client.time_series.forecast(model="m", history=[1.0], horizon=1, frequency="1d")
+            )
+            assert world.entered.wait(10)
+            raise KeyboardInterrupt
+        assert (world.inside, seen) == (1, [])
+        with pytest.raises(UnavailableError):
+            other.result(10)
+    world.gate.set()
+    wait_until(lambda: seen)

@@ -6,6 +6,7 @@ The engine is imported when a local client is made; it is the one place where th
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
@@ -96,8 +97,11 @@ class LocalTransport:
 
     def close(self) -> None:
         self._closed = True
-        if self._own:
-            self._held.stop()
+        if not self._own:
+            return
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            self._held.refuse()  # who pressed Ctrl-C waits for no call, whoever asked for it
+        self._held.stop()
 
 
 class AsyncLocalTransport:
