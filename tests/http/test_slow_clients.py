@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,25 @@ def test_a_head_that_dribbles_ends_however_steadily_it_comes(serve: Serve) -> No
         with dribbling(connection, b"a"):
             answer = read_all(connection)
     assert parsed(answer)[0] == 408
+
+
+class Quick(Echo):
+    """Answers as its requests are read."""
+
+    inline = True
+
+
+def test_a_connection_in_use_is_kept_and_one_that_is_not_let_go(serve: Serve) -> None:
+    limits = Limits(head_timeout=0.3)
+    server = serve(ModelSpec(name="echo", backend_cls=Quick), limits)
+    until = time.monotonic() + 3 * limits.head_timeout
+    with connect(server) as connection:
+        while time.monotonic() < until:
+            connection.sendall(whole())
+            assert read_answer(connection)[0] == 200
+        connection.sendall(b"GET /models HTTP/1.1\r\nx: ")
+        with dribbling(connection, b"a"):
+            assert parsed(read_all(connection))[0] == 408
 
 
 def test_a_body_that_dribbles_ends_however_steadily_it_comes(serve: Serve) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeAlias, cast
 from weakref import ref
@@ -124,21 +123,31 @@ class Gathering:
         if self._count == 1:
             protocol.loop.call_soon(self._end)
             if self._alone:
-                self._answer([(protocol, cycle)])
+                _answer_alone(protocol, cycle)
                 return
         self._cycles.append((protocol, cycle))
 
     def _end(self) -> None:
         cycles, self._cycles = self._cycles, []
         self._alone, self._count = self._count == 1, 0
-        self._answer(cycles)
+        if len(cycles) > 1:
+            _answer_together(cycles)
+        elif cycles:
+            _answer_alone(*cycles[0])
 
-    def _answer(self, cycles: Sequence[Taken]) -> None:
-        with coalesced() if len(cycles) > 1 else nullcontext():
-            begun = [protocol.begin(cycle) for protocol, cycle in cycles]
-        for (protocol, cycle), request in zip(cycles, begun, strict=True):
-            if request is not None:
-                protocol.finish(cycle, request)
+
+def _answer_alone(protocol: FastProtocol, cycle: RequestResponseCycle) -> None:
+    begun = protocol.begin(cycle)
+    if begun is not None:
+        protocol.finish(cycle, begun)
+
+
+def _answer_together(cycles: Sequence[Taken]) -> None:
+    with coalesced():
+        begun = [protocol.begin(cycle) for protocol, cycle in cycles]
+    for (protocol, cycle), request in zip(cycles, begun, strict=True):
+        if request is not None:
+            protocol.finish(cycle, request)
 
 
 def _body(own: ref[RequestResponseCycle], most: int) -> bytes | None:
@@ -146,7 +155,8 @@ def _body(own: ref[RequestResponseCycle], most: int) -> bytes | None:
     cycle = own()
     if cycle is None or cycle.more_body or len(cycle.body) > most or cycle.disconnected:
         return None
-    cycle.flow.resume_reading()
+    if cycle.flow.read_paused:
+        cycle.flow.resume_reading()
     body, cycle.body = bytes(cycle.body), bytearray()
     return body
 

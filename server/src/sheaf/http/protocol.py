@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from time import monotonic
 from typing import Any, TypeAlias, cast
 from uuid import uuid4
 
@@ -64,6 +65,7 @@ class BoundedProtocol(FastProtocol):
         #: What came and is not read yet, since enough requests wait.
         self._held, self._due = bytearray(), False
         self._overdue: asyncio.TimerHandle | None = None
+        self._taken = 0.0  # when the last head of a request was complete
         self._reading: asyncio.TimerHandle | None = None
 
     @property
@@ -130,6 +132,7 @@ class BoundedProtocol(FastProtocol):
         if self.transport.is_closing():
             return
         if cycle is not None:
+            self._taken = monotonic()
             self._take(cycle)
         if self._unheard is not None:
             return
@@ -316,6 +319,11 @@ class BoundedProtocol(FastProtocol):
 
     def _late(self) -> None:
         self._overdue = None
+        # Requests that are answered as they are read leave the timer as it is, which costs them nothing.
+        left = self._taken + self._limits.head_timeout - monotonic()
+        if left > 0:
+            self._overdue = self.loop.call_later(left, self._late)
+            return
         if self._in_head:
             self._tell((408, "too_slow", "The request's head did not come in time."))
         self.transport.close()

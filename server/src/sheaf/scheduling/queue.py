@@ -81,7 +81,10 @@ class Entry(Generic[T]):
 
 def book(batch: Sequence[Entry[Any]], seconds: float) -> None:
     """Bill a batch's time to whoever asked, by their shares of its cost, whether they are answered or not."""
-    if not [entry for entry in batch if entry.bill is not None]:
+    for entry in batch:
+        if entry.bill is not None:
+            break
+    else:
         return  # most batches: no shares are worked out
     for entry, share in _shares(batch, seconds):
         if entry.bill is not None:
