@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -157,15 +158,20 @@ def test_ctrl_c_leaves_the_block(host: str) -> None:
 def test_ctrl_c_waits_for_no_other_thread() -> None:
     world = World(predict=lambda _: world.hold())
     seen = unloads(world)
-    with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(KeyboardInterrupt), Sheaf.local([spec_of(world)]) as client:
-            other = pool.submit(
-                lambda: client.time_series.forecast(model="m", history=[1.0], horizon=1, frequency="1d")
-            )
+
+    def call_beside(pool: ThreadPoolExecutor) -> None:
+        with Sheaf.local([spec_of(world)]) as client:
+            asked = partial(client.time_series.forecast, model="m", history=[1.0], horizon=1, frequency="1d")
+            others.append(pool.submit(asked))
             assert world.entered.wait(10)
             raise KeyboardInterrupt
+
+    others: list[Future[Any]] = []
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            call_beside(pool)
         assert (world.inside, seen) == (1, [])
         with pytest.raises(UnavailableError):
-            other.result(10)
+            others[0].result(10)
     world.gate.set()
     wait_until(lambda: seen)
