@@ -33,6 +33,12 @@ class Echo(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         return [_echo(request) for request in requests]
 
 
+class LaneEcho(Echo):
+    """The same on a thread of its own, as every real model runs."""
+
+    inline = False
+
+
 class Sleep(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
     """Takes the same time for every batch, whatever its size."""
 

@@ -75,14 +75,19 @@ class Mailbox:
 
 
 class Reply:
-    """Lets one task wait for one outcome, at the price of a future where it is not there at once."""
+    """Lets one task wait for one outcome, at the price of a future where it is not there at once.
 
-    __slots__ = ("__weakref__", "_future", "_mailbox", "outcome")
+    Attributes:
+        outcome: What came; changed on the thread of the loop alone.
+        on_outcome: Called there once it came, if set before; it must not raise.
+    """
+
+    __slots__ = ("__weakref__", "_future", "_mailbox", "on_outcome", "outcome")
 
     def __init__(self) -> None:
         self._mailbox = mailbox()
         self._future: asyncio.Future[None] | None = None
-        #: What came; changed on the thread of the loop alone.
+        self.on_outcome: Callable[[], None] | None = None
         self.outcome: Outcome | None = None
 
     def __call__(self, outcome: Outcome) -> None:
@@ -96,6 +101,9 @@ class Reply:
         self.outcome = outcome
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
+        tell, self.on_outcome = self.on_outcome, None
+        if tell is not None:
+            tell()
 
     async def wait(self) -> Outcome:
         """The outcome, once it is there."""

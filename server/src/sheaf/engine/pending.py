@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from sheaf.engine.delivery import Outcome, Reply, unwrap
@@ -25,6 +26,21 @@ class PendingRequest:
         if tracker.outcome is not None or tracker.sink is None:
             return tracker.outcome
         return tracker.sink.outcome
+
+    def call_back(self, tell: Callable[[], None] | None, within: float) -> bool:
+        """Have `tell` called on the event loop as the outcome comes; None takes that back.
+
+        Args:
+            tell: Told of the outcome, which is not there yet; must not raise.
+            within: Seconds in which it is taken back at the latest.
+
+        Returns:
+            False where the caller's time may be over by then, which `answer` sees to.
+        """
+        if self._timeout is not None and self._timeout < within:
+            return False
+        self._tracker.ensure_sink().on_outcome = tell
+        return True
 
     def cancel(self) -> None:
         """The caller goes away."""

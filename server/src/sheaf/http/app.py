@@ -8,7 +8,7 @@ PUT, DELETE /admin/models/{name}            GET /admin/models, where the host le
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -166,6 +166,10 @@ class InFlightRequest:
                 return True
         self._rest = rest
         return False
+
+    def call_back(self, tell: Callable[[], None] | None, within: float) -> bool:
+        """`PendingRequest.call_back`; False where it is no model that is waited for."""
+        return isinstance(self._rest, Answering) and self._rest.call_back(tell, within)
 
     async def rest(self) -> None:
         """Wait for what has to be waited for, and answer."""

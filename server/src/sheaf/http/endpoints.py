@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -347,6 +347,10 @@ class Answering(Awaitable[None]):
     def outcome(self) -> Outcome | None:
         """What came by now, to `answer` with."""
         return None if self._asked is None else self._asked.outcome
+
+    def call_back(self, tell: Callable[[], None] | None, within: float) -> bool:
+        """`PendingRequest.call_back`."""
+        return self._asked is not None and self._asked.call_back(tell, within)
 
     def answer(self, outcome: Outcome) -> Awaitable[None] | None:
         """Answer with the outcome that came; an error is raised. What has to wait is given back."""

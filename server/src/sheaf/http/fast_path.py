@@ -16,15 +16,16 @@ from weakref import ref
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sheaf.engine.coalescing import coalesced
+from sheaf.http.short_wait import Asked, ShortWait
 
 log = logging.getLogger("sheaf.http")
 
 
-class EarlyRequest(Protocol):
+class EarlyRequest(Asked, Protocol):
     """A request that an app has begun with before there is a task for it."""
 
     def finish(self) -> bool:
-        """Answer where that takes no waiting; False where a task is to do the `rest`."""
+        """Answer where that takes no waiting; False where the `rest` takes some."""
         ...
 
     def rest(self) -> Awaitable[None]:
@@ -82,18 +83,21 @@ class FastProtocol(HttpToolsProtocol):
             return None
 
     def finish(self, cycle: RequestResponseCycle, begun: EarlyRequest) -> None:
-        """Have the app answer a request, or go on with it in a task."""
+        """Have the app answer a request, now or as its model has: by a task where that is not soon."""
         try:
             done = begun.finish()
         except Exception:  # noqa: BLE001 - logged, and the others are served
             self._break()
             return
         if not done:
+            go_on, begin_task = partial(self.finish, cycle, begun), partial(self._begin_task, cycle, begun)
+            self._gathering.short_wait.add(begun, go_on, begin_task)
 
-            def go_on(*_: object) -> Awaitable[None]:
-                return begun.rest()
+    def _begin_task(self, cycle: RequestResponseCycle, begun: EarlyRequest) -> None:
+        def rest(*_: object) -> Awaitable[None]:
+            return begun.rest()
 
-            super()._start_asgi_task(cycle, cast("Any", go_on))
+        super()._start_asgi_task(cycle, cast("Any", rest))
 
     def _break(self) -> None:
         log.exception("a request broke its connection")
@@ -116,6 +120,8 @@ class Gathering:
         self._cycles: list[Taken] = []
         self._alone = True
         self._count = 0  # of this turn
+        #: Those whose models are at work.
+        self.short_wait = ShortWait()
 
     def add(self, protocol: FastProtocol, cycle: RequestResponseCycle) -> None:
         """Answer a request at the end of this turn, or before."""
