@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -53,6 +54,8 @@ CHECKERS = ("mypy==2.4.1", "pyright==1.1.414", "pandas-stubs>=2.2", "types-PyYAM
 PLOTS = ("matplotlib>=3.8",)
 #: Files of tests run on two cores at a time; a cluster of Ray often wants both.
 PARALLEL = ("--numprocesses", "2", "--dist", "loadfile")
+#: So many tests that failed beside others have one more go.
+ONCE_MORE = 3
 #: Before what is run beside Ray: Ray waits much, and gets a core back where it wants both.
 PATIENTLY = ("nice", "-n", "10") if shutil.which("nice") else ()
 #: Files of tests that need what the lowest versions are run without: Ray, transformers, diffusers, and what
@@ -184,13 +187,35 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
     else:
-        session.run("python", "-m", "pytest", *PARALLEL, "-m", "not ray and not serial")
+        run_pytest(session, *PARALLEL, "-m", "not ray and not serial")
 
         def beside_ray() -> str:
             said = held(session, *PATIENTLY, "python", "-m", "pytest", "-m", "serial and not ray")
             return said + held(session, *PATIENTLY, "npm", "test", "--prefix", str(TYPESCRIPT), "--silent")
 
-        side_by_side(session, partial(session.run, "python", "-m", "pytest", "-m", "ray"), beside_ray)
+        side_by_side(session, partial(run_pytest, session, "-m", "ray"), beside_ray)
+
+
+def run_pytest(session: nox.Session, *options: str) -> None:
+    """Run tests; the few that fail have one more go by themselves, and are told by name.
+
+    Some tests of ten thousand wait for threads, processes and clocks, which a busy machine may stop at any
+    place for seconds. A fault fails once more with nothing beside it.
+    """
+    cache = Path(session.create_tmp()) / f"pytest-{len(options)}"
+    pytest = ("python", "-m", "pytest", "-o", f"cache_dir={cache.resolve()}")
+    shutil.rmtree(cache, ignore_errors=True)
+    try:
+        session.run(*pytest, *options)
+    except CommandFailed:
+        kept = cache / "v" / "cache" / "lastfailed"
+        failed = sorted(json.loads(kept.read_text("utf-8"))) if kept.exists() else []
+        if not 0 < len(failed) <= ONCE_MORE:
+            raise
+        session.warn(f"once more, each with nothing beside it: {', '.join(failed)}")
+        for test in failed:
+            session.run(*pytest, test)
+        session.warn(f"passed by themselves alone: {', '.join(failed)}")
 
 
 @nox.session

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 #: A task of another folder, made of ours.
 TASK = """
 import sys
 import nox
 sys.path.insert(0, {root!r})
-from noxfile import held, install_by_uv, side_by_side
+from noxfile import held, install_by_uv, run_pytest, side_by_side
 
 @nox.session(venv_backend="none")
 def task(session):
@@ -52,3 +54,52 @@ def test_pip_installs_where_its_settings_name_another_index(tmp_path: Path) -> N
     assert status == 0, said
     assert "nox > False" in said
     assert "install" not in said
+
+
+#: Tests that fail as often as a file says, which each of them shortens.
+FLAKY = """
+import pathlib
+
+def once_less(name):
+    kept = pathlib.Path(name)
+    left = int(kept.read_text())
+    kept.write_text(str(max(0, left - 1)))
+    return left
+
+def test_sound():
+    assert once_less("sound") == 0
+
+def test_waits():
+    assert once_less("waits") == 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "status", "told"),
+    [
+        ({}, 0, None),
+        ({"waits": 1}, 0, "passed by themselves alone: test_flaky.py::test_waits"),
+        ({"waits": 1, "sound": 1}, 0, "alone: test_flaky.py::test_sound, test_flaky.py::test_waits"),
+        ({"waits": 2}, 1, "once more, each with nothing beside it: test_flaky.py::test_waits"),
+    ],
+)
+def test_a_test_that_fails_beside_others_has_one_more_go(
+    tmp_path: Path, fails: dict[str, int], status: int, told: str | None
+) -> None:
+    (tmp_path / "test_flaky.py").write_text(FLAKY, encoding="utf-8")
+    for name in ("sound", "waits"):
+        (tmp_path / name).write_text(str(fails.get(name, 0)), encoding="utf-8")
+    ended, said = run(tmp_path, 'run_pytest(session, "-q")')
+    assert ended == status, said
+    assert (told or "2 passed") in said
+    assert ("once more" in said) == bool(fails)
+    assert said.count("2 passed") == (not fails)
+
+
+def test_many_that_fail_are_a_fault(tmp_path: Path) -> None:
+    tests = "import pytest\n@pytest.mark.parametrize('i', range(4))\ndef test_it(i):\n    assert False\n"
+    (tmp_path / "test_broken.py").write_text(tests, encoding="utf-8")
+    status, said = run(tmp_path, 'run_pytest(session, "-q")')
+    assert status == 1
+    assert "4 failed" in said
+    assert "once more" not in said
