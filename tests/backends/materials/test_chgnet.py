@@ -1,0 +1,360 @@
+"""The backend `chgnet` against the library's own calculator, on the trained weights that come with it."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from sheaf.api.materials import MaterialsResponse
+from sheaf.backends.chgnet import CHGNetBackend
+from sheaf_client import Sheaf
+from sheaf_client.errors import InvalidRequestError
+from tests.backends.materials.materials_cases import (
+    ask,
+    assert_batch_permuted_and_single_agree,
+    assert_close,
+    assert_equal,
+    assert_forces_are_slopes,
+    assert_stress_is_a_slope,
+    assert_symmetries,
+    crystals,
+    molecules,
+    properties,
+    shaken,
+    slab,
+)
+from tests.backends.time_series.chronos_cases import fault_of
+
+pytest.importorskip("chgnet")
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+#: The library rounds fractional coordinates to float32; the backend does not, and differs by that.
+ROUNDED = 5e-5
+
+
+def load(*arguments: Any, **settings: Any) -> CHGNetBackend:
+    backend = CHGNetBackend(*arguments, **settings)
+    backend.load()
+    return backend
+
+
+@pytest.fixture(scope="module")
+def backend() -> CHGNetBackend:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def precise() -> CHGNetBackend:
+    return load(dtype="float64")
+
+
+@cache
+def shipped(name: str) -> Any:
+    from chgnet.model import CHGNet
+
+    return CHGNet.load(model_name=name, use_device="cpu", verbose=False)
+
+
+def direct(atoms: Atoms, model: Any = None) -> dict[str, Any]:
+    """Energy, forces and stress (Voigt) by the library's calculator for ASE."""
+    from ase.stress import full_3x3_to_voigt_6_stress
+    from chgnet.model import CHGNetCalculator
+
+    atoms = atoms.copy()
+    atoms.calc = CHGNetCalculator(model or shipped("0.3.0"), use_device="cpu")
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    stress = full_3x3_to_voigt_6_stress(atoms.calc.results["stress"])
+    return {"energy": energy, "forces": forces, "stress": stress}
+
+
+def assert_as_direct(response: Any, expected: dict[str, Any]) -> None:
+    assert isinstance(response, MaterialsResponse), response
+    assert_close(response.energy, expected["energy"])
+    assert_close(response.forces, expected["forces"], ROUNDED)
+    assert_close(response.stress, expected["stress"], ROUNDED / 10)
+
+
+def test_a_batch_of_crystals_equals_the_librarys_single_calls(backend: CHGNetBackend) -> None:
+    outcomes = backend.batch_predict([ask(atoms, compute_stress=True) for atoms in crystals()])
+    for atoms, response in zip(crystals(), outcomes, strict=True):
+        assert_as_direct(response, direct(atoms))
+        assert response.forces.shape == (len(atoms), 3)
+        assert response.metadata.warnings == []
+
+
+@pytest.mark.parametrize("name", ["r2scan", "0.2.0"])
+def test_the_other_shipped_models_equal_the_librarys(name: str) -> None:
+    found = load(model=name).predict(ask(crystals()[2], compute_stress=True))
+    assert_as_direct(found, direct(crystals()[2], shipped(name)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mlp_first": False, "read_out": "ave"},
+        {"mlp_first": False, "read_out": "attn"},
+        {"update_angle": False, "gMLP_norm": "batch", "conv_norm": "layer", "angle_layer_hidden_dim": 8},
+        {"update_bond": False, "is_intensive": False, "composition_model": None, "final_mlp": "gated"},
+    ],
+)
+def test_any_architecture_loads_from_a_file(settings: dict[str, Any], tmp_path: Path) -> None:
+    from chgnet.model import CHGNet
+
+    sizes = {"atom_fea_dim": 16, "bond_fea_dim": 16, "angle_fea_dim": 16, "atom_conv_hidden_dim": 16}
+    more = {"bond_conv_hidden_dim": 16, "n_conv": 3, "mlp_hidden_dims": [16, 16], "num_radial": 9}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CHGNet(**{**sizes, **more, "num_angular": 9, **settings}).eval()
+    torch.save({"model": model.as_dict()}, tmp_path / "tiny.pth.tar")
+    backend = load(str(tmp_path / "tiny.pth.tar"))
+    for atoms in crystals()[2:4]:
+        assert_as_direct(backend.predict(ask(atoms, compute_stress=True)), direct(atoms, model))
+
+
+def test_silicon_is_where_it_is_in_nature(backend: CHGNetBackend) -> None:
+    """Energy per atom and lattice constant of DFT (PBE): -5.42 eV, 5.47 Å."""
+    constants = np.linspace(5.3, 5.6, 13)
+    answer = backend.predict(ask([bulk("Si", a=constant) for constant in constants]))
+    assert answer.results is not None
+    energies = [result.energy / 2 for result in answer.results]
+    assert abs(constants[int(np.argmin(energies))] - 5.47) < 0.05
+    assert abs(min(energies) + 5.42) < 0.15
+
+
+def test_batch_permuted_and_single_agree(backend: CHGNetBackend) -> None:
+    mixed = [*crystals(), *molecules(), slab()]
+    requests = [ask(atoms, compute_forces=i % 3 > 0) for i, atoms in enumerate(mixed)]
+    requests += [ask(crystals()[:3], compute_stress=True), ask(molecules())]
+    assert_batch_permuted_and_single_agree(backend, requests)
+
+
+def test_many_structures_of_one_request_are_each_as_alone(backend: CHGNetBackend) -> None:
+    answer = backend.predict(ask(crystals(), compute_stress=True))
+    assert answer.forces is answer.stress is None
+    assert answer.n_atoms == sum(map(len, crystals()))
+    results = answer.results or []
+    assert_close(answer.energy, sum(result.energy for result in results))
+    for atoms, result in zip(crystals(), results, strict=True):
+        alone = backend.predict(ask(atoms, compute_stress=True))
+        assert_close(result.energy, alone.energy)
+        assert_close(result.forces, alone.forces)
+        assert_close(result.stress, alone.stress)
+        assert result.n_atoms == len(atoms)
+
+
+def test_passes_keep_their_bound_and_change_nothing(
+    backend: CHGNetBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [ask(crystals()), ask(molecules()), *(ask(atoms) for atoms in crystals())]
+    expected = backend.batch_predict(requests)
+    small = load(pass_cost=600)
+    passes: list[list[float]] = []
+    potential: Any = small._potential
+    evaluate = potential.evaluate
+
+    def watched(structures: Any, pairs: Any, *, gradient: bool) -> Any:
+        passes.append([2 * len(p) + len(s) for s, p in zip(structures, pairs, strict=True)])
+        return evaluate(structures, pairs, gradient=gradient)
+
+    monkeypatch.setattr(potential, "evaluate", watched)
+    for outcome, answer in zip(small.batch_predict(requests), expected, strict=True):
+        assert_equal(outcome, answer)
+    assert all(len(costs) == 1 or sum(costs) <= 600 for costs in passes)
+    assert 3 < len(passes) < sum(map(len, passes))
+
+
+@pytest.mark.parametrize("atoms", [*crystals()[1:5:2], slab(), molecules()[0]], ids=str)
+def test_forces_are_slopes_of_the_energy(atoms: Atoms, precise: CHGNetBackend) -> None:
+    assert_forces_are_slopes(precise, atoms, 2e-6)
+
+
+@pytest.mark.parametrize("atoms", crystals()[1:3], ids=str)
+def test_stress_is_the_slope_by_strain(atoms: Atoms, precise: CHGNetBackend) -> None:
+    assert_stress_is_a_slope(precise, atoms, 1e-7)
+
+
+@pytest.mark.parametrize("atoms", [crystals()[2], crystals()[4], molecules()[1]], ids=str)
+def test_turned_moved_and_renumbered_atoms_are_the_same(atoms: Atoms, precise: CHGNetBackend) -> None:
+    assert_symmetries(precise, atoms, 1e-9)
+
+
+def test_single_precision_is_double_precision_to_its_digits(
+    backend: CHGNetBackend, precise: CHGNetBackend
+) -> None:
+    for atoms in crystals():
+        single, double = properties(backend, atoms), properties(precise, atoms)
+        assert_close(single.energy, double.energy)
+        assert_close(single.forces, double.forces)
+        assert_close(single.stress, double.stress)
+
+
+def test_two_cells_have_twice_the_energy_of_one(precise: CHGNetBackend) -> None:
+    atoms = crystals()[2]
+    double = properties(precise, atoms * (1, 1, 2))
+    np.testing.assert_allclose(double.energy, 2 * properties(precise, atoms).energy, atol=1e-9)
+    np.testing.assert_allclose(double.stress, properties(precise, atoms).stress, atol=1e-10)
+
+
+def test_a_molecule_is_as_in_a_box_where_nothing_repeats(backend: CHGNetBackend) -> None:
+    (atoms,) = molecules()[1:2]
+    boxed = atoms.copy()
+    boxed.set_cell([30, 30, 30])
+    expected = direct(boxed)
+    for case in (atoms, boxed):
+        response = backend.predict(ask(case))
+        assert_close(response.energy, expected["energy"])
+        assert_close(response.forces, expected["forces"], ROUNDED)
+        assert "trained on crystals" in response.metadata.warnings[0]
+
+
+def test_a_slab_is_as_in_a_cell_with_room_above(backend: CHGNetBackend) -> None:
+    atoms = slab()
+    roomy = atoms.copy()
+    roomy.set_cell([*atoms.cell[:2], [0.0, 0.0, 20.0]])
+    expected = direct(roomy)
+    for case in (atoms, roomy):
+        response = backend.predict(ask(case))
+        assert_close(response.energy, expected["energy"])
+        assert_close(response.forces, expected["forces"], 2 * ROUNDED)
+    stress = backend.predict(ask(roomy, compute_stress=True)).stress
+    assert_close(stress, expected["stress"], ROUNDED / 10)
+
+
+def test_one_atom_alone_feels_nothing(backend: CHGNetBackend) -> None:
+    for atoms in (Atoms("Fe"), Atoms("Fe", cell=[20, 20, 20], pbc=True)):
+        response = backend.predict(ask(atoms))
+        assert response.forces is not None
+        assert response.forces.tolist() == [[0, 0, 0]]
+        assert "1 atom has no neighbour" in response.metadata.warnings[-1]
+    assert backend.predict(ask(bulk("Fe"))).metadata.warnings == []
+
+
+def test_energies_alone_are_the_same_energies(backend: CHGNetBackend) -> None:
+    request = ask(crystals(), compute_forces=False)
+    answer = backend.predict(request)
+    assert_close(answer.energy, backend.predict(ask(crystals())).energy)
+    assert all(result.forces is None for result in answer.results or [])
+    assert backend.batch_key(request) != backend.batch_key(ask(crystals()))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "other", "path"),
+    [
+        (Atoms("CuPu", positions=np.eye(3)[:2] * 3), {}, ""),
+        (Atoms("CuAm", positions=np.eye(3)[:2] * 3), {}, "/atomic_numbers/1"),
+        (Atoms("RnCu", positions=np.eye(3)[:2] * 3), {}, "/atomic_numbers/0"),
+        ([molecule("H2O"), Atoms("CuAm", positions=np.eye(3)[:2] * 3)], {}, "/structures/1/atomic_numbers/1"),
+        (molecule("H2O"), {"compute_stress": True}, "/compute_stress"),
+        ([bulk("Si"), molecule("H2O")], {"compute_stress": True}, "/compute_stress"),
+        (slab(), {"compute_stress": True}, "/compute_stress"),
+        (Atoms("H2", positions=np.zeros((2, 3))), {}, "/positions_b64"),
+        ([bulk("Si"), Atoms("H2", positions=np.zeros((2, 3)))], {}, "/structures/1/positions_b64"),
+        (Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 3]], pbc=True), {}, "/cell"),
+        ([Atoms("H", cell=[[1, 0, 0], [0, 0, 0], [0, 0, 3]], pbc=True)], {}, "/structures/0/cell"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_the_model_cannot_do_is_refused(
+    atoms: Any, other: dict[str, Any], path: str, backend: CHGNetBackend
+) -> None:
+    good = ask(crystals()[1])
+    outcome, neighbour = backend.predict_all([ask(atoms, **other), good])
+    assert isinstance(neighbour, MaterialsResponse)
+    if not path:
+        assert isinstance(outcome, MaterialsResponse)
+        return
+    assert fault_of(outcome) == ("unsupported", path)
+
+
+def test_a_crowd_of_atoms_is_refused_before_its_neighbours_are_counted(backend: CHGNetBackend) -> None:
+    crowd = Atoms("H100000", positions=np.random.default_rng(0).uniform(0, 2, (100_000, 3)))
+    with pytest.raises(InvalidRequestError, match="cannot serve") as refused:
+        backend.predict(ask(crowd))
+    assert fault_of(refused.value) == ("unsupported", "/positions_b64")
+
+
+def test_cost_counts_neighbours(backend: CHGNetBackend) -> None:
+    for atoms in (crystals()[4], crystals()[5]):
+        counted = 2 * len(backend.neighbors(backend_place(atoms)).pairs)
+        assert 0.7 < backend.cost(ask(atoms)) / counted < 1.4
+    assert backend.cost(ask(crystals())) == pytest.approx(sum(backend.cost(ask(a)) for a in crystals()))
+    assert backend.cost(ask(Atoms("H"))) == 1
+
+
+def backend_place(atoms: Atoms) -> Any:
+    from sheaf.backends._families.materials import places_of
+
+    return places_of(ask(atoms))[0]
+
+
+def test_nothing_global_changes() -> None:
+    def state() -> tuple[Any, ...]:
+        return (
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.get_num_threads(),
+            torch.random.get_rng_state().tolist(),
+            np.random.get_state()[1].tolist(),
+            dict(os.environ),
+        )
+
+    before = state()
+    backend = load(dtype="float64")
+    backend.warm_up()
+    backend.predict(ask(crystals()[1]))
+    assert state() == before
+
+
+def test_models_side_by_side_keep_to_themselves(backend: CHGNetBackend) -> None:
+    other = load("r2scan")
+    request = ask(crystals()[2])
+    before = backend.predict(request)
+    assert abs(other.predict(request).energy - before.energy) > 1
+    assert backend.predict(request).energy == before.energy
+
+
+def test_settings_have_older_spellings_and_wrong_ones_are_told(tmp_path: Path) -> None:
+    assert CHGNetBackend(model="r2scan").model_id == "r2scan"
+    assert CHGNetBackend(default_dtype="float64").dtype == "float64"
+    with pytest.raises(TypeError, match="default_dtype"):
+        CHGNetBackend(dtype="float32", default_dtype="float64")
+    with pytest.raises(ValueError, match="float16"):
+        load(dtype="float16")
+    with pytest.raises(OSError, match=r"nowhere.*0\.3\.0"):
+        load(str(tmp_path / "nowhere"))
+
+
+def test_a_file_that_holds_more_than_weights_is_refused(tmp_path: Path) -> None:
+    from chgnet.model import CHGNet
+
+    torch.save({"model": CHGNet(n_conv=2)}, tmp_path / "pickled.pth.tar")
+    (tmp_path / "text").write_text("no weights")
+    for name in ("pickled.pth.tar", "text"):
+        with pytest.raises(OSError, match="no checkpoint"):
+            load(str(tmp_path / name))
+
+
+def test_concurrent_calls_in_this_process_equal_single_ones(backend: CHGNetBackend) -> None:
+    mixed = [shaken(atoms, seed) for seed in range(3) for atoms in crystals()]
+    with Sheaf.local(["chgnet"]) as client, ThreadPoolExecutor(len(mixed)) as threads:
+        answers = list(threads.map(lambda atoms: client.materials.compute(atoms, model="chgnet"), mixed))
+        with pytest.raises(InvalidRequestError):
+            client.materials.compute(molecule("H2O"), model="chgnet", compute_stress=True)
+    for atoms, answer in zip(mixed, answers, strict=True):
+        alone = backend.predict(ask(atoms))
+        assert_close(answer.energy, alone.energy)
+        assert_close(answer.forces, alone.forces)
+    assert max(answer.metadata.usage.batch_size for answer in answers) > 1
