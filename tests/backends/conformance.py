@@ -37,7 +37,7 @@ from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import InvalidRequestError
 from tests.backends.answers import assert_alike, fields_of
 from tests.backends.drawing import draw_requests
-from tests.backends.process_state import changed, held_still, process_state, tensors_of
+from tests.backends.process_state import changed, held_still, process_state, tensors_of, young_heap
 
 PAGES = Path(__file__).parents[2] / "docs/backends"
 #: Random batches for each backend; by hand many more: `SHEAF_CO_BATCHES=1000 pytest -k co_batches`.
@@ -246,12 +246,13 @@ class BackendConformance:
         self, settings: dict[str, Any], requests: Sequence[Any], alone: list[Any]
     ) -> None:
         fresh = self.made(settings)
-        fresh.load()
-        tensors = tensors_of(fresh)
-        assert "torch" not in self.libraries() or tensors, "no tensor is seen"
-        fresh.predict(requests[0])
-        fresh.unload()
-        assert held_still(tensors) == 0, "tensors are held after unload"
+        with young_heap():
+            fresh.load()
+            tensors = tensors_of(fresh)
+            assert "torch" not in self.libraries() or tensors, "no tensor is seen"
+            fresh.predict(requests[0])
+            fresh.unload()
+            assert held_still(tensors) == 0, "tensors are held after unload"
         assert not fresh.keeps_contexts or len(fresh.contexts) == 0
         with pytest.raises(RuntimeError, match=r"load\(\) has not been called"):
             fresh.predict(requests[0])
