@@ -24,6 +24,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,6 +34,7 @@ from sheaf.backends.base import ModelBackend
 from sheaf.engine import ModelRuntime
 from sheaf.extras import install_command
 from sheaf.spec import ModelSpec
+from sheaf_client import ProgressEvent, ResultEvent
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import InvalidRequestError
 from tests.backends.answers import assert_alike, fields_of
@@ -42,6 +44,12 @@ from tests.backends.process_state import changed, held_still, process_state, ten
 PAGES = Path(__file__).parents[2] / "docs/backends"
 #: Random batches for each backend; by hand many more: `SHEAF_CO_BATCHES=1000 pytest -k co_batches`.
 CO_BATCHES = int(os.environ.get("SHEAF_CO_BATCHES", "12"))
+#: The checks of a checkpoint's parts.
+CHECKPOINT_CHECKS = (
+    "test_a_checkpoint_that_is_not_there_is_told",
+    "test_a_file_that_a_checkpoint_lacks_is_told",
+    "test_weights_that_a_checkpoint_lacks_are_never_made_up",
+)
 #: Callers at a time.
 CALLERS = 8
 
@@ -68,9 +76,9 @@ class BackendConformance:
     half_settings: ClassVar[Mapping[str, Any]] = {"dtype": "bfloat16"}
     #: Fields that random batches vary beside the schema's switches: their values, or None for all it allows.
     options: ClassVar[Mapping[str, Sequence[Any] | None]] = {}
-    #: Files that a checkpoint's folder must have; and a weight, with the file of safetensors that holds it.
+    #: Files that a checkpoint's folder must have; and weights, each with the file of safetensors it is in.
     needed_files: ClassVar[tuple[str, ...]] = ()
-    needed_weight: ClassVar[tuple[str, str] | None] = None
+    needed_weights: ClassVar[tuple[tuple[str, str], ...]] = ()
     #: Libraries of its `info` that these settings do not need.
     unused_libraries: ClassVar[tuple[str, ...]] = ()
 
@@ -129,7 +137,7 @@ class BackendConformance:
     @pytest.fixture(autouse=True)
     def not_exempt(self, request: pytest.FixtureRequest) -> None:
         if (reason := self.exempt.get(request.function.__name__)) is not None:
-            pytest.skip(reason)
+            pytest.skip(f"{self.backend_class.__name__}: {reason}")
 
     @classmethod
     def loaded(cls, settings: Mapping[str, Any]) -> ModelBackend:
@@ -140,7 +148,24 @@ class BackendConformance:
 
     @classmethod
     def made(cls, settings: Mapping[str, Any]) -> ModelBackend:
-        return ModelSpec(name="m", backend_cls=cls.backend_class, backend_kwargs={**settings}).make_backend()
+        return cls.spec(settings).make_backend()
+
+    @classmethod
+    def spec(cls, settings: Mapping[str, Any]) -> ModelSpec:
+        return ModelSpec(name="m", backend_cls=cls.backend_class, backend_kwargs={**settings})
+
+    @classmethod
+    @contextmanager
+    def served(cls, settings: Mapping[str, Any]) -> Iterator[ModelRuntime]:
+        """The model behind an engine."""
+        runtime = ModelRuntime(
+            ModelSpec(name="m", backend_cls=cls.backend_class, backend_kwargs={**settings})
+        )
+        runtime.start()
+        try:
+            yield runtime
+        finally:
+            runtime.stop()
 
     @classmethod
     def assert_alike(cls, found: Any, expected: Any) -> None:
@@ -194,23 +219,39 @@ class BackendConformance:
         refused: Sequence[tuple[Any, str, str]],
     ) -> None:
         bad = Refused(*refused[0])
-        spec = ModelSpec(name="m", backend_cls=self.backend_class, backend_kwargs=settings)
-        runtime = ModelRuntime(spec)
+        with self.served(settings) as runtime, ThreadPoolExecutor(CALLERS) as callers:
 
-        def call(request: Any) -> Any:
-            try:
-                return runtime.predict_now(request, timeout=120)
-            except InvalidRequestError as error:
-                return error
+            def call(request: Any) -> Any:
+                try:
+                    return runtime.predict_now(request, timeout=120)
+                except InvalidRequestError as error:
+                    return error
 
-        runtime.start()
-        try:
-            with ThreadPoolExecutor(CALLERS) as callers:
-                answers = list(callers.map(call, [*requests, bad.request, *requests]))
-        finally:
-            runtime.stop()
+            answers = list(callers.map(call, [*requests, bad.request, *requests]))
         assert_refused(answers.pop(len(requests)), bad)
         self.assert_all_alike(answers, [*alone, *alone])
+
+    def test_streams_end_in_the_answer_of_a_call(
+        self, settings: dict[str, Any], requests: Sequence[Any], alone: list[Any]
+    ) -> None:
+        if not self.backend_class.streams():
+            pytest.skip(f"{self.backend_class.__name__}: it has no steps to stream")
+        with self.served(settings) as runtime:
+            before = process_state()
+            stream = runtime.iter_stream(requests[0], timeout=120)
+            events = [next(stream)]
+            assert not changed(before), "while a stream is open"
+            events += stream
+            # One that is left in the middle leaves nothing behind.
+            left = runtime.iter_stream(requests[-1], timeout=120)
+            next(left)
+            left.close()
+            self.assert_alike(runtime.predict_now(requests[0], timeout=120), alone[0])
+            assert not changed(before)
+        *progress, last = events
+        assert all(isinstance(event, ProgressEvent) for event in progress)
+        assert isinstance(last, ResultEvent)
+        self.assert_alike(last.response, alone[0])
 
     # The process and its memory.
 
@@ -295,14 +336,16 @@ class BackendConformance:
     ) -> None:
         from safetensors.torch import load_file, save_file
 
-        assert self.needed_weight is not None, "name a file and a weight in `needed_weight`"
-        file, weight = self.needed_weight
+        assert self.needed_weights, "name some weights in `needed_weights`"
         folder = shutil.copytree(settings["model_id"], tmp_path / "lacking")
-        weights = load_file(folder / file)
-        del weights[weight]
-        save_file(weights, folder / file, {"format": "pt"})
-        with pytest.raises(ValueError, match="lacks the weights"):
-            self.made({**settings, "model_id": str(folder)}).load()
+        for file, lacking in self.needed_weights:
+            whole = load_file(folder / file)
+            rest = {name: weight for name, weight in whole.items() if name != lacking}
+            assert len(rest) < len(whole), f"{file} has no {lacking}"
+            save_file(rest, folder / file, {"format": "pt"})
+            with pytest.raises(ValueError, match="lacks the weights"):
+                self.made({**settings, "model_id": str(folder)}).load()
+            save_file(whole, folder / file, {"format": "pt"})
 
     def test_half_precision_is_near_and_another_dtype_is_refused(
         self, settings: dict[str, Any], requests: Sequence[Any], alone: list[Any]

@@ -51,7 +51,7 @@ def depths(path: Path) -> Callable[[DepthRequest], dict[str, Any]]:
 class TestDepthAnything(BackendConformance):
     backend_class = DepthAnythingBackend
     needed_files = ("config.json", "preprocessor_config.json", "model.safetensors")
-    needed_weight = ("model.safetensors", "head.conv1.weight")
+    needed_weights = (("model.safetensors", "head.conv1.weight"),)
 
     @pytest.fixture(scope="class")
     def settings(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from sheaf.api.materials import MaterialsResponse
+from sheaf.api.materials import MaterialsRequest, MaterialsResponse
 from sheaf.backends.chgnet import CHGNetBackend
-from sheaf_client import Sheaf
 from sheaf_client.errors import InvalidRequestError
+from tests.backends.answers import fault_of
+from tests.backends.conformance import CHECKPOINT_CHECKS, BackendConformance
 from tests.backends.materials.materials_cases import (
+    EXEMPT,
     ask,
-    assert_batch_permuted_and_single_agree,
     assert_close,
     assert_equal,
     assert_forces_are_slopes,
@@ -28,10 +28,9 @@ from tests.backends.materials.materials_cases import (
     crystals,
     molecules,
     properties,
-    shaken,
     slab,
+    summed,
 )
-from tests.backends.time_series.chronos_cases import fault_of
 
 pytest.importorskip("chgnet")
 torch = pytest.importorskip("torch")
@@ -87,6 +86,44 @@ def assert_as_direct(response: Any, expected: dict[str, Any]) -> None:
     assert_close(response.stress, expected["stress"], ROUNDED / 10)
 
 
+class TestCHGNet(BackendConformance):
+    backend_class = CHGNetBackend
+    tolerance = ROUNDED
+    unit = 1.0
+    exempt: ClassVar[Mapping[str, str]] = {
+        **EXEMPT,
+        **dict.fromkeys(CHECKPOINT_CHECKS[1:], "a checkpoint is one file, and is read whole or not at all"),
+    }
+
+    @pytest.fixture(scope="class")
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    @pytest.fixture(scope="class")
+    def neighbor(self) -> dict[str, Any]:
+        return {"model_id": "r2scan"}
+
+    @pytest.fixture(scope="class")
+    def requests(self) -> list[MaterialsRequest]:
+        mixed = [*crystals(), *molecules(), slab()]
+        alone = [ask(atoms, compute_forces=i % 3 > 0) for i, atoms in enumerate(mixed)]
+        return [*alone, ask(crystals()[:3], compute_stress=True), ask(molecules())]
+
+    @pytest.fixture(scope="class")
+    def direct(self) -> Callable[[MaterialsRequest], dict[str, Any]]:
+        """The library takes cells that repeat along all three vectors alone."""
+        return lambda request: summed(request, direct, lambda atoms: bool(atoms.pbc.all()))
+
+    @pytest.fixture(scope="class")
+    def refused(self) -> list[tuple[MaterialsRequest, str, str]]:
+        strange = Atoms("CuAm", positions=np.eye(3)[:2] * 3)
+        return [(ask(strange), "unsupported", "/atomic_numbers/1")]
+
+    @pytest.fixture(scope="class")
+    def poison(self, refused: list[tuple[Any, str, str]]) -> list[tuple[MaterialsRequest, str, str]]:
+        return [*refused, (ask(Atoms("H2", positions=np.zeros((2, 3)))), "unsupported", "/positions_b64")]
+
+
 def test_a_batch_of_crystals_equals_the_librarys_single_calls(backend: CHGNetBackend) -> None:
     outcomes = backend.batch_predict([ask(atoms, compute_stress=True) for atoms in crystals()])
     for atoms, response in zip(crystals(), outcomes, strict=True):
@@ -132,13 +169,6 @@ def test_silicon_is_where_it_is_in_nature(backend: CHGNetBackend) -> None:
     energies = [result.energy / 2 for result in answer.results]
     assert abs(constants[int(np.argmin(energies))] - 5.47) < 0.05
     assert abs(min(energies) + 5.42) < 0.15
-
-
-def test_batch_permuted_and_single_agree(backend: CHGNetBackend) -> None:
-    mixed = [*crystals(), *molecules(), slab()]
-    requests = [ask(atoms, compute_forces=i % 3 > 0) for i, atoms in enumerate(mixed)]
-    requests += [ask(crystals()[:3], compute_stress=True), ask(molecules())]
-    assert_batch_permuted_and_single_agree(backend, requests)
 
 
 def test_many_structures_of_one_request_are_each_as_alone(backend: CHGNetBackend) -> None:
@@ -300,32 +330,6 @@ def backend_place(atoms: Atoms) -> Any:
     return places_of(ask(atoms))[0]
 
 
-def test_nothing_global_changes() -> None:
-    def state() -> tuple[Any, ...]:
-        return (
-            torch.get_default_dtype(),
-            torch.is_grad_enabled(),
-            torch.get_num_threads(),
-            torch.random.get_rng_state().tolist(),
-            np.random.get_state()[1].tolist(),
-            dict(os.environ),
-        )
-
-    before = state()
-    backend = load(dtype="float64")
-    backend.warm_up()
-    backend.predict(ask(crystals()[1]))
-    assert state() == before
-
-
-def test_models_side_by_side_keep_to_themselves(backend: CHGNetBackend) -> None:
-    other = load("r2scan")
-    request = ask(crystals()[2])
-    before = backend.predict(request)
-    assert abs(other.predict(request).energy - before.energy) > 1
-    assert backend.predict(request).energy == before.energy
-
-
 def test_settings_have_older_spellings_and_wrong_ones_are_told(tmp_path: Path) -> None:
     assert CHGNetBackend(model="r2scan").model_id == "r2scan"
     assert CHGNetBackend(default_dtype="float64").dtype == "float64"
@@ -333,7 +337,7 @@ def test_settings_have_older_spellings_and_wrong_ones_are_told(tmp_path: Path) -
         CHGNetBackend(dtype="float32", default_dtype="float64")
     with pytest.raises(ValueError, match="float16"):
         load(dtype="float16")
-    with pytest.raises(OSError, match=r"nowhere.*0\.3\.0"):
+    with pytest.raises(OSError, match=r"nowhere.*0\.3\.0"):  # and what there is in its place
         load(str(tmp_path / "nowhere"))
 
 
@@ -345,16 +349,3 @@ def test_a_file_that_holds_more_than_weights_is_refused(tmp_path: Path) -> None:
     for name in ("pickled.pth.tar", "text"):
         with pytest.raises(OSError, match="no checkpoint"):
             load(str(tmp_path / name))
-
-
-def test_concurrent_calls_in_this_process_equal_single_ones(backend: CHGNetBackend) -> None:
-    mixed = [shaken(atoms, seed) for seed in range(3) for atoms in crystals()]
-    with Sheaf.local(["chgnet"]) as client, ThreadPoolExecutor(len(mixed)) as threads:
-        answers = list(threads.map(lambda atoms: client.materials.compute(atoms, model="chgnet"), mixed))
-        with pytest.raises(InvalidRequestError):
-            client.materials.compute(molecule("H2O"), model="chgnet", compute_stress=True)
-    for atoms, answer in zip(mixed, answers, strict=True):
-        alone = backend.predict(ask(atoms))
-        assert_close(answer.energy, alone.energy)
-        assert_close(answer.forces, alone.forces)
-    assert max(answer.metadata.usage.batch_size for answer in answers) > 1

@@ -6,25 +6,25 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from sheaf import ModelSpec
-from sheaf.api.materials import MaterialsResponse
+from sheaf.api.materials import MaterialsRequest, MaterialsResponse
 from sheaf.backends.mace import MACEBackend, convert
-from sheaf_client import Sheaf
+from tests.backends.answers import fault_of
+from tests.backends.conformance import BackendConformance
 from tests.backends.materials.checkpoints import make_mace
 from tests.backends.materials.materials_cases import (
+    EXEMPT,
     ask,
-    assert_batch_permuted_and_single_agree,
     assert_close,
     assert_forces_are_slopes,
     assert_stress_is_a_slope,
@@ -32,10 +32,9 @@ from tests.backends.materials.materials_cases import (
     crystals,
     molecules,
     properties,
-    shaken,
     slab,
+    summed,
 )
-from tests.backends.time_series.chronos_cases import fault_of
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -91,6 +90,41 @@ def direct(atoms: Atoms, pickled: Path, dtype: str = "float32") -> dict[str, Any
     atoms.calc = calculator(pickled, dtype)
     found = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
     return {**found, "stress": atoms.get_stress() if atoms.pbc.all() else None}
+
+
+class TestMACE(BackendConformance):
+    backend_class = MACEBackend
+    unit = 1.0
+    needed_files = ("config.json", "model.safetensors")
+    needed_weights = (("model.safetensors", "interactions.0.linear.weight"),)
+    exempt: ClassVar[Mapping[str, str]] = EXEMPT
+
+    @pytest.fixture(scope="class")
+    def settings(self, folder: Path) -> dict[str, Any]:
+        return {"model_id": folder}
+
+    @pytest.fixture(scope="class")
+    def neighbor(self, folder: Path) -> dict[str, Any]:
+        return {"model_id": folder, "dtype": "float64"}
+
+    @pytest.fixture(scope="class")
+    def requests(self) -> list[MaterialsRequest]:
+        mixed = [*crystals(), *molecules(), slab()]
+        alone = [ask(atoms, compute_forces=i % 3 > 0) for i, atoms in enumerate(mixed)]
+        return [*alone, ask(crystals()[:3], compute_stress=True), ask(molecules())]
+
+    @pytest.fixture(scope="class")
+    def direct(self, pickled: Path) -> Callable[[MaterialsRequest], dict[str, Any]]:
+        return lambda request: summed(request, lambda atoms: direct(atoms, pickled))
+
+    @pytest.fixture(scope="class")
+    def refused(self) -> list[tuple[MaterialsRequest, str, str]]:
+        strange = Atoms("CuTh", positions=np.eye(3)[:2] * 3)
+        return [(ask(strange), "unsupported", "/atomic_numbers/1")]
+
+    @pytest.fixture(scope="class")
+    def poison(self, refused: list[tuple[Any, str, str]]) -> list[tuple[MaterialsRequest, str, str]]:
+        return [*refused, (ask(Atoms("H2", positions=np.zeros((2, 3)))), "unsupported", "/positions_b64")]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-7)])
@@ -166,13 +200,6 @@ def test_a_trusted_pickle_and_what_it_was_converted_to_are_one_model(
         assert one.energy == other.energy
         assert np.array_equal(one.forces, other.forces)
         assert np.array_equal(one.stress, other.stress)
-
-
-def test_batch_permuted_and_single_agree(backend: MACEBackend) -> None:
-    mixed = [*crystals(), *molecules(), slab()]
-    requests = [ask(atoms, compute_forces=i % 3 > 0) for i, atoms in enumerate(mixed)]
-    requests += [ask(crystals()[:3], compute_stress=True), ask(molecules())]
-    assert_batch_permuted_and_single_agree(backend, requests)
 
 
 @pytest.mark.parametrize("atoms", [crystals()[2], slab(), molecules()[1]], ids=str)
@@ -270,18 +297,11 @@ def test_models_that_are_not_there_or_not_whole_are_told(folder: Path, tmp_path:
 
     with pytest.raises(ValueError, match="model_id"):
         MACEBackend().load()
-    with pytest.raises(OSError, match="nowhere"):
-        load(tmp_path / "nowhere", trust_pickle=True)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(OSError, match=r"lacks model\.safetensors"):
-        load(tmp_path)
     weights = load_file(folder / "model.safetensors")
     del weights["interactions.0.linear.weight"]
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="format"):
-        load(tmp_path)
-    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(ValueError, match=r"lacks the weights interactions\.0\.linear\.weight"):
         load(tmp_path)
     with pytest.raises(ValueError, match="bfloat16"):
         load(folder, dtype="bfloat16")
@@ -318,25 +338,3 @@ print([one == other for one, other in zip(before, state())])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == str([True] * 6), done.stdout
     assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
-
-
-def test_concurrent_calls_of_two_models_equal_single_ones(
-    backend: MACEBackend, folder: Path, pickled: Path
-) -> None:
-    specs = [
-        ModelSpec(name="single", backend="mace", backend_kwargs={"model_id": str(folder)}),
-        ModelSpec(
-            name="double", backend="mace", backend_kwargs={"model_id": str(folder), "dtype": "float64"}
-        ),
-    ]
-    mixed = [shaken(atoms, seed) for seed in range(2) for atoms in (*crystals(), *molecules())]
-    with Sheaf.local(specs) as client, ThreadPoolExecutor(len(mixed)) as threads:
-        for name in ("single", "double"):
-            answers = list(
-                threads.map(lambda atoms, name=name: client.materials.compute(atoms, model=name), mixed)
-            )
-            for atoms, answer in zip(mixed, answers, strict=True):
-                alone = backend.predict(ask(atoms))
-                assert_close(answer.energy, alone.energy)
-                assert_close(answer.forces, alone.forces)
-            assert max(answer.metadata.usage.batch_size for answer in answers) > 1

@@ -22,9 +22,9 @@ from sheaf.backends.chgnet import CHGNetBackend
 from sheaf.backends.mace import MACEBackend
 from sheaf_client import Sheaf
 from sheaf_client.operations.materials import MOLECULAR_DYNAMICS, RELAX
+from tests.backends.answers import fault_of
 from tests.backends.materials.checkpoints import make_mace
 from tests.backends.materials.materials_cases import assert_close, shaken
-from tests.backends.time_series.chronos_cases import fault_of
 from tests.unit.built import taken
 
 torch = pytest.importorskip("torch")

@@ -22,8 +22,8 @@ from sheaf.backends._families.atoms.lockstep import run_together
 from sheaf.backends._families.atoms.structures import Properties
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf_client import Sheaf
+from tests.backends.answers import fault_of
 from tests.backends.materials.materials_cases import assert_close, fields, shaken, structure
-from tests.backends.time_series.chronos_cases import fault_of
 
 pytest.importorskip("chgnet")
 torch = pytest.importorskip("torch")

@@ -15,8 +15,8 @@ from sheaf.api.materials import MaterialsResponse, MolecularDynamicsRequest, Rel
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf_client import Sheaf
 from sheaf_client.errors import InvalidRequestError
+from tests.backends.answers import fault_of
 from tests.backends.materials.materials_cases import ask, assert_close, assert_equal, fields, shaken
-from tests.backends.time_series.chronos_cases import fault_of
 
 pytest.importorskip("chgnet")
 torch = pytest.importorskip("torch")

@@ -91,7 +91,7 @@ def vectors(outcome: Any) -> Any:
 class TestESM2(BackendConformance):
     backend_class = ESM2Backend
     needed_files = ("config.json", "vocab.txt", "model.safetensors")
-    needed_weight = ("model.safetensors", "esm.encoder.layer.1.attention.self.key.weight")
+    needed_weights = (("model.safetensors", "esm.encoder.layer.1.attention.self.key.weight"),)
 
     @pytest.fixture(scope="class")
     def settings(self, checkpoint: Path) -> dict[str, Any]:

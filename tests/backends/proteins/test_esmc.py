@@ -93,7 +93,7 @@ class TestESMC(BackendConformance):
     backend_class = ESMCBackend
     half_tolerance = 0.2
     needed_files = ("config.json", "model.safetensors")
-    needed_weight = ("model.safetensors", "lm_head.decoder.weight")
+    needed_weights = (("model.safetensors", "lm_head.decoder.weight"),)
 
     @pytest.fixture(scope="class")
     def settings(self, checkpoint: Path) -> dict[str, Any]:

@@ -103,15 +103,3 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-6) -> None:
         expected.probabilities is None,
         expected.quantiles is None,
     )
-
-
-def assert_batch_permuted_and_single_agree(backend: TabularBackend, requests: list[TabularRequest]) -> None:
-    """A batch gives each what it gets alone, whatever shares the pass and in whatever order."""
-    together = backend.batch_predict(requests)
-    order = np.random.default_rng(0).permutation(len(requests)).tolist()
-    for place, answer in zip(order, backend.batch_predict([requests[i] for i in order]), strict=True):
-        assert_same(answer, together[place])
-    for request, answer in zip(requests, together, strict=True):
-        assert isinstance(answer, TabularResponse), answer
-        assert answer.request_id == request.request_id
-        assert_same(answer, backend.predict(request))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import warnings
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,11 +12,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from sheaf.api.tabular import TabularRequest, TabularResponse
 from sheaf.backends.sklearn import SklearnBackend
-from sheaf.extras import install_command
 from sheaf_client.errors import InvalidRequestError
+from tests.backends.conformance import CHECKPOINT_CHECKS, BackendConformance
 from tests.backends.tabular.table_cases import (
     ask,
-    assert_batch_permuted_and_single_agree,
     assert_same,
     classes,
     classify,
@@ -46,26 +42,64 @@ def backend() -> SklearnBackend:
     return boosted()
 
 
-def test_classes_equal_the_librarys_own(backend: SklearnBackend) -> None:
-    rows, query = numbers(250, gaps=40), numbers(30, seed=1, gaps=5)
-    direct = HistGradientBoostingClassifier(**SETTINGS).fit(rows, classes(rows))
-    response = backend.predict(classify(query, rows))
-    assert response.classes == direct.classes_.tolist() == ["high", "low", "middle"]
-    np.testing.assert_array_equal(response.probabilities, direct.predict_proba(query))
-    assert response.predictions == direct.predict(query).tolist()
-    assert len(set(response.predictions)) == 3, "a model that says nothing proves nothing"
-    assert (response.n_context, response.n_query, response.task) == (250, 30, "classification")
+def direct(request: TabularRequest) -> dict[str, Any]:
+    """What the library's own estimators say of one request."""
+    rows, query = (np.array(table, dtype=float) for table in (request.context_X, request.query_X))
+    if request.task == "classification":
+        classifier = HistGradientBoostingClassifier(**SETTINGS).fit(rows, request.context_y)
+        found = {"classes": classifier.classes_.tolist(), "predictions": classifier.predict(query).tolist()}
+        return {**found, "probabilities": classifier.predict_proba(query), "n_query": len(query)}
+    mean = HistGradientBoostingRegressor(**SETTINGS).fit(rows, request.context_y).predict(query)
+    if request.output_mode == "predictions":
+        return {"predictions": mean, "quantiles": None}
+    quantiles = {
+        str(level): HistGradientBoostingRegressor(loss="quantile", quantile=level, **SETTINGS)
+        .fit(rows, request.context_y)
+        .predict(query)
+        for level in request.quantile_levels
+    }
+    return {"predictions": mean, "quantiles": quantiles}
 
 
-def test_quantities_and_quantiles_equal_the_librarys_own(backend: SklearnBackend) -> None:
-    rows, query = numbers(250, gaps=40), numbers(30, seed=1)
-    response = backend.predict(regress(query, rows, quantile_levels=[0.9, 0.05]))
-    mean = HistGradientBoostingRegressor(**SETTINGS).fit(rows, values(rows)).predict(query)
-    np.testing.assert_array_equal(response.predictions, mean)
-    assert list(response.quantiles or ()) == ["0.9", "0.05"]
-    for level, found in quantiles_of(response).items():
-        direct = HistGradientBoostingRegressor(loss="quantile", quantile=level, **SETTINGS)
-        np.testing.assert_array_equal(found, direct.fit(rows, values(rows)).predict(query))
+class TestSklearn(BackendConformance):
+    backend_class = SklearnBackend
+    tolerance = 1e-12
+    options: ClassVar[Mapping[str, Sequence[Any]]] = {"quantile_levels": [[0.5], [0.9, 0.05]]}
+    exempt: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(CHECKPOINT_CHECKS, "it has no checkpoint: every context is fitted"),
+        "test_half_precision_is_near_and_another_dtype_is_refused": "it has no dtype",
+    }
+
+    @pytest.fixture(scope="class")
+    def settings(self) -> dict[str, Any]:
+        return {"max_iter": 20, "min_samples_leaf": 20}
+
+    @pytest.fixture(scope="class")
+    def neighbor(self) -> dict[str, Any]:
+        return {"max_iter": 3}
+
+    @pytest.fixture(scope="class")
+    def requests(self) -> list[TabularRequest]:
+        small, large = numbers(40), numbers(120, seed=5, gaps=20)
+        asked = [numbers(n, seed=n, gaps=2) for n in (1, 2, 7)]
+        found = [classify(query, rows) for query in asked for rows in (small, large)]
+        found += [regress(query, large, quantile_levels=[0.9, 0.05]) for query in asked]
+        return [*found, regress(asked[1], large, output_mode="predictions")]
+
+    @pytest.fixture(scope="class")
+    def direct(self) -> Callable[[TabularRequest], dict[str, Any]]:
+        return direct
+
+    @pytest.fixture(scope="class")
+    def refused(self) -> list[tuple[TabularRequest, str, str]]:
+        rows = [[1.0, "a"], [2.0, "b"]]
+        mixed = ask(rows, rows, [1, 2.5], task="classification")
+        return [(mixed, "not_allowed", "/context_y/1")]
+
+    @pytest.fixture(scope="class")
+    def poison(self, refused: list[tuple[Any, str, str]]) -> list[tuple[TabularRequest, str, str]]:
+        rows = [[1.0, "a"], [2.0, "b"]]
+        return [*refused, (ask([[1.0, "a"], ["x", "a"]], rows, ["p", "q"]), "mismatch", "/query_X/1/0")]
 
 
 def test_categories_equal_those_of_a_frame() -> None:
@@ -135,15 +169,6 @@ def test_columns_without_a_value_say_nothing(backend: SklearnBackend) -> None:
     np.testing.assert_array_equal(found, probabilities_of(backend.predict(classify(query, rows))))
 
 
-def test_batch_permuted_and_single_agree(backend: SklearnBackend) -> None:
-    small, large = numbers(40), numbers(120, seed=5, gaps=20)
-    asked = [numbers(n, seed=n, gaps=2) for n in (1, 2, 7)]
-    requests = [classify(query, rows) for query in asked for rows in (small, large)]
-    requests += [regress(query, large, quantile_levels=[0.1 * n, 0.75]) for n, query in enumerate(asked, 1)]
-    requests += [regress(asked[1], large, output_mode="predictions"), classify(asked[0], large)]
-    assert_batch_permuted_and_single_agree(backend, requests)
-
-
 def test_what_cannot_be_served_is_refused(backend: SklearnBackend) -> None:
     rows = [[1.0, "a"], [2.0, "b"]]
     assert refusal(backend, ask(rows, rows, [1, 2.5], task="classification")) == (
@@ -198,41 +223,6 @@ def test_quantiles_that_cross_are_told() -> None:
     assert answer.metadata.warnings
     assert "cross" in answer.metadata.warnings[0]
     assert not backend.predict(regress(numbers(9), rows, quantile_levels=[0.5])).metadata.warnings
-
-
-def test_two_models_live_side_by_side() -> None:
-    rows = numbers(120)
-    request = classify(numbers(5, seed=1), rows)
-    first, second = boosted(), boosted(max_iter=3)
-    alone = probabilities_of(first.predict(request))
-    assert np.abs(probabilities_of(second.predict(request)) - alone).max() > 0.01
-    second.unload()
-    np.testing.assert_array_equal(probabilities_of(first.predict(request)), alone)
-    assert len(second.contexts) == 0
-
-
-def test_nothing_global_changes(backend: SklearnBackend) -> None:
-    def state() -> tuple[Any, ...]:
-        return os.environ.copy(), np.random.get_state()[1].tolist(), list(warnings.filters), np.geterr()
-
-    before = state()
-    fresh = boosted()
-    for request in (classify(numbers(3), numbers(90)), regress(numbers(3), numbers(90))):
-        fresh.predict(request)
-        fresh.predict(request)
-    assert state() == before
-
-
-def test_a_library_that_is_missing_is_named() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['sklearn'] = None\n"
-        "from sheaf.backends.sklearn import SklearnBackend\n"
-        "try:\n    SklearnBackend().load()\n"
-        "except ModuleNotFoundError as error:\n    print(error)\n"
-    )
-    said = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60)
-    assert install_command("sklearn") in said
 
 
 def test_a_model_that_is_not_loaded_says_so() -> None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from sheaf.api.tabular import TabularRequest
 from sheaf.backends.tabpfn import TabPFNBackend
-from sheaf.extras import install_command
 from sheaf_client.errors import InvalidRequestError
+from tests.backends.conformance import CHECKPOINT_CHECKS, BackendConformance
 from tests.backends.tabular.checkpoints import TINY, make_tabpfn
 from tests.backends.tabular.table_cases import (
     ask,
-    assert_batch_permuted_and_single_agree,
     assert_same,
     classes,
     classify,
@@ -69,6 +67,65 @@ def direct(folder: Path, task: str, **settings: Any) -> Any:
     cls = tabpfn.TabPFNClassifier if task == "classifier" else tabpfn.TabPFNRegressor
     fixed = {"device": "cpu", "n_estimators": 2, "inference_precision": torch.float32}
     return cls(model_path=str(path), **{**fixed, **settings})
+
+
+class TestTabPFN(BackendConformance):
+    """For a version of each kind of checkpoint: of torch, and of safetensors."""
+
+    backend_class = TabPFNBackend
+    options: ClassVar[Mapping[str, Sequence[Any]]] = {"quantile_levels": [[0.5], [0.9, 0.25]]}
+    exempt: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(CHECKPOINT_CHECKS[1:], "a checkpoint is one file, and is read whole or not at all"),
+        "test_half_precision_is_near_and_another_dtype_is_refused": "test_half_precision_loads compares with the library",
+    }
+
+    @pytest.fixture(scope="class", params=["tabpfn_v2", "tabpfn_v3_5"])
+    def folder(self, request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> Path:
+        return checkpoints[request.param]
+
+    @pytest.fixture(scope="class")
+    def settings(self, folder: Path) -> dict[str, Any]:
+        return {"model_id": folder, "n_estimators": 2}
+
+    @pytest.fixture(scope="class")
+    def neighbor(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+        other = tmp_path_factory.mktemp("other")
+        make_tabpfn(other, "tabpfn_v2", "classifier", seed=1)
+        return {"model_id": other, "n_estimators": 2}
+
+    @pytest.fixture(scope="class")
+    def requests(self) -> list[TabularRequest]:
+        rows = numbers(50, seed=5, gaps=9)
+        asked = [numbers(n, seed=n, gaps=1) for n in (1, 2, 7)]
+        asked[2][0] = asked[0][0]  # equal rows of different callers
+        found = [classify(query, table) for query in asked for table in (rows, rows[:30])]
+        found += [regress(query, rows, quantile_levels=[0.9, 0.75]) for query in asked]
+        return [*found, regress(asked[1], rows, output_mode="predictions")]
+
+    @pytest.fixture(scope="class")
+    def direct(self, folder: Path) -> Callable[[TabularRequest], dict[str, Any]]:
+        def call(request: TabularRequest) -> dict[str, Any]:
+            rows, query = (np.array(table, dtype=float) for table in (request.context_X, request.query_X))
+            task = "classifier" if request.task == "classification" else "regressor"
+            library = direct(folder, task).fit(rows, request.context_y)
+            if task == "classifier":
+                return {"probabilities": library.predict_proba(query), "n_query": len(query)}
+            levels = list(request.quantile_levels)
+            found = library.predict(query, output_type="full", quantiles=levels)
+            quantiles = dict(zip(map(str, levels), found["quantiles"], strict=True))
+            asked = request.output_mode == "quantiles"
+            return {"predictions": found["mean"], "quantiles": quantiles if asked else None}
+
+        return call
+
+    @pytest.fixture(scope="class")
+    def refused(self) -> list[tuple[TabularRequest, str, str]]:
+        return [(ask([[1.0]], [[1.0]], ["a"]), "too_short", "/context_X")]
+
+    @pytest.fixture(scope="class")
+    def poison(self, refused: list[tuple[Any, str, str]]) -> list[tuple[TabularRequest, str, str]]:
+        empty = ask([[1.0]], [[None], [None]], ["a", "b"])
+        return [*refused, (empty, "unsupported", "/context_X")]
 
 
 @pytest.mark.parametrize("version", TINY)
@@ -144,23 +201,6 @@ def test_text_that_looks_like_numbers_is_text(backends: dict[str, TabPFNBackend]
     np.testing.assert_allclose(probabilities_of(one)[2], probabilities_of(one)[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("version", ["tabpfn_v2", "tabpfn_v3_5"])
-def test_batch_permuted_and_single_agree(version: str, backends: dict[str, TabPFNBackend]) -> None:
-    rows = numbers(50, seed=5, gaps=9)
-    asked = [numbers(n, seed=n, gaps=1) for n in (1, 2, 7)]
-    asked[2][0] = asked[0][0]  # equal rows of different callers
-    requests = [classify(query, table) for query in asked for table in (rows, rows[:30])]
-    requests += [regress(query, rows, quantile_levels=[0.1 * n, 0.75]) for n, query in enumerate(asked, 1)]
-    requests += [regress(asked[1], rows, output_mode="predictions")]
-    # The last bits of float32 depend on the shapes that a pass has.
-    backend = backends[version]
-    if version == "tabpfn_v2":
-        assert_batch_permuted_and_single_agree(backend, requests)
-        return
-    for request, answer in zip(requests, backend.batch_predict(requests), strict=True):
-        assert_same(answer, backend.predict(request), tolerance=2e-5)
-
-
 @pytest.mark.parametrize("version", TINY)
 def test_cached_equals_uncached(
     version: str, backends: dict[str, TabPFNBackend], checkpoints: dict[str, Path]
@@ -226,46 +266,6 @@ def test_a_constant_target_is_its_value(backends: dict[str, TabPFNBackend]) -> N
     assert answer.quantiles == {level: [4.5] * 3 for level in ("0.1", "0.5", "0.9")}
 
 
-@pytest.mark.parametrize("version", ["tabpfn_v2", "tabpfn_v3_5"])
-def test_nothing_global_changes(version: str, checkpoints: dict[str, Path]) -> None:
-    def state() -> tuple[Any, ...]:
-        return (
-            os.environ.copy(),
-            list(warnings.filters),
-            np.random.get_state()[1].tolist(),
-            np.geterr(),
-            torch.random.get_rng_state().tolist(),
-            torch.get_num_threads(),
-            torch.get_default_dtype(),
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            torch.nn.init.normal_.__module__,
-        )
-
-    before = state()
-    backend = loaded(checkpoints[version])
-    assert state() == before
-    for request in (classify(numbers(3), numbers(40)), regress(numbers(3), numbers(40))):
-        backend.predict(request)
-        assert state() == before
-        backend.predict(request)
-        assert state() == before
-
-
-def test_models_side_by_side_keep_to_themselves(
-    backends: dict[str, TabPFNBackend], checkpoints: dict[str, Path], tmp_path: Path
-) -> None:
-    request = classify(numbers(4, seed=3), numbers(40))
-    before = backends["tabpfn_v2"].predict(request)
-    make_tabpfn(tmp_path, "tabpfn_v2", "classifier", seed=1)
-    other = loaded(tmp_path)
-    assert np.abs(probabilities_of(other.predict(request)) - probabilities_of(before)).max() > 1e-3
-    for backend in backends.values():
-        backend.predict(request)
-    other.unload()
-    assert_same(backends["tabpfn_v2"].predict(request), before, tolerance=0)
-
-
 def test_half_precision_loads(backends: dict[str, TabPFNBackend], checkpoints: dict[str, Path]) -> None:
     rows, query = numbers(60), numbers(9, seed=1)
     half = loaded(checkpoints["tabpfn_v2"], inference_precision="bfloat16")
@@ -320,18 +320,6 @@ def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="no TabPFN model"):
         loaded(path)
-
-
-def test_a_library_that_is_missing_is_named() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['tabpfn'] = None\n"
-        "from sheaf.backends.tabpfn import TabPFNBackend\n"
-        "try:\n    TabPFNBackend().load()\n"
-        "except ModuleNotFoundError as error:\n    print(error)\n"
-    )
-    said = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60)
-    assert install_command("tabpfn") in said
 
 
 def test_a_context_that_is_not_kept_is_refused(backends: dict[str, TabPFNBackend]) -> None:

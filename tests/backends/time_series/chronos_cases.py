@@ -29,7 +29,11 @@ def ask(history: Any, **fields: Any) -> TimeSeriesRequest:
 
 
 def random_mix(
-    seed: int, size: int = 8, *, modes: Sequence[str] = ("mean", "quantiles")
+    seed: int,
+    size: int = 8,
+    *,
+    modes: Sequence[str] = ("mean", "quantiles"),
+    horizons: Sequence[int] = tuple(HORIZONS),
 ) -> list[TimeSeriesRequest]:
     """Requests that differ in everything that may differ within a batch of univariate series."""
     rng = np.random.default_rng(seed)
@@ -40,7 +44,7 @@ def random_mix(
         mix.append(
             ask(
                 walk(length, seed * 100 + i, gaps=int(rng.choice([0, 0, length // 5]))),
-                horizon=int(rng.choice(HORIZONS)),
+                horizon=int(rng.choice(list(horizons))),
                 output_mode=str(rng.choice(list(modes))),
                 quantile_levels=levels[int(rng.integers(len(levels)))],
                 num_samples=int(rng.choice([1, 3, 20])),
