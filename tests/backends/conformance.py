@@ -310,10 +310,12 @@ class BackendConformance:
         assert info is not None
         for library in self.libraries() - set(self.unused_libraries):
             with monkeypatch.context() as patch:
-                for name in [name for name in sys.modules if name.startswith("sheaf.backends._")]:
-                    if not name.startswith("sheaf.backends._shared"):
-                        patch.delitem(sys.modules, name)
                 patch.setitem(sys.modules, library, None)
+                for name in list(sys.modules):
+                    if name.startswith(f"{library}."):
+                        patch.setitem(sys.modules, name, None)
+                    elif name.startswith(("sheaf.backends._families", "sheaf.backends._models")):
+                        patch.delitem(sys.modules, name)
                 with pytest.raises(ModuleNotFoundError, match=re.escape(install_command(info.extra))) as told:
                     self.made(settings).load()
                 assert f" needs {told.value.name}, of the extra {info.extra}: " in str(told.value)

@@ -76,7 +76,7 @@ class TestTabPFN(BackendConformance):
     options: ClassVar[Mapping[str, Sequence[Any]]] = {"quantile_levels": [[0.5], [0.9, 0.25]]}
     exempt: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(CHECKPOINT_CHECKS[1:], "a checkpoint is one file, and is read whole or not at all"),
-        "test_half_precision_is_near_and_another_dtype_is_refused": "test_half_precision_loads compares with the library",
+        "test_half_precision_is_near_and_another_dtype_is_refused": "see test_half_precision_loads",
     }
 
     @pytest.fixture(scope="class", params=["tabpfn_v2", "tabpfn_v3_5"])

@@ -97,6 +97,7 @@ class MACEBackend(PotentialBackend):
                 "mace needs model_id: the name of a released model such as medium, or the path of one"
             )
         with libraries_of(self):
+            import ase  # noqa: F401 - what moves atoms later is told now, too
             import torch
 
             from sheaf.backends._models.mace.checkpoint import read_model
