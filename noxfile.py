@@ -284,6 +284,14 @@ def environment_of(session: nox.Session, other: str) -> Path:
 
 
 @nox.session(venv_backend="none")
+def backends(session: nox.Session) -> None:
+    """Run the tests of all backends, or of some families: `nox -s backends -- time_series depth`."""
+    python = environment_of(session, "tests") / "python"
+    folders = [f"tests/backends/{family}" for family in session.posargs] or ["tests/backends"]
+    session.run(str(python), "-m", "pytest", *PARALLEL, *folders, external=True)
+
+
+@nox.session(venv_backend="none")
 def breaking(session: nox.Session) -> None:
     """Tell what breaks callers of the last release; `-- --release` keeps the contract of a new one."""
     python = environment_of(session, "codegen") / "python"

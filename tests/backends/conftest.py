@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from tests.backends.diffusion.adapter_cases import Studio
+
+BACKENDS = Path(__file__).parent
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test of a family's folder has the family's mark."""
+    family, *inside = item.path.relative_to(BACKENDS).parts
+    if inside:
+        item.add_marker(family)
 
 
 @pytest.fixture(scope="module")

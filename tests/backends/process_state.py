@@ -38,6 +38,14 @@ def process_state() -> dict[str, Any]:
     return found if torch is None else found | _of_torch(torch)
 
 
+def stir() -> None:
+    """Draw from the global generators, so that one that is given the same seed again is seen."""
+    random.random()
+    np.random.random()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.rand(1)
+
+
 def changed(before: dict[str, Any]) -> list[str]:
     """The names of what has changed since `process_state` was taken."""
     now = process_state()
