@@ -42,8 +42,6 @@ from tests.backends.drawing import draw_requests
 from tests.backends.process_state import changed, held_still, process_state, stir, tensors_of, young_heap
 
 PAGES = Path(__file__).parents[2] / "docs/backends"
-#: Random batches for each backend; by hand many more: `SHEAF_CO_BATCHES=1000 pytest -k co_batches`.
-CO_BATCHES = int(os.environ.get("SHEAF_CO_BATCHES", "12"))
 #: The checks of a checkpoint's parts.
 CHECKPOINT_CHECKS = (
     "test_a_checkpoint_that_is_not_there_is_told",
@@ -76,6 +74,8 @@ class BackendConformance:
     half_settings: ClassVar[Mapping[str, Any]] = {"dtype": "bfloat16"}
     #: Fields that random batches vary beside the schema's switches: their values, or None for all it allows.
     options: ClassVar[Mapping[str, Sequence[Any] | None]] = {}
+    #: Random batches; by hand many more: `SHEAF_CO_BATCHES=1000 pytest tests/backends -k co_batches`.
+    co_batches: ClassVar[int] = 12
     #: Files that a checkpoint's folder must have; and weights, each with the file of safetensors it is in.
     needed_files: ClassVar[tuple[str, ...]] = ()
     needed_weights: ClassVar[tuple[tuple[str, str], ...]] = ()
@@ -210,13 +210,14 @@ class BackendConformance:
     def test_random_co_batches_give_each_what_it_gets_alone(
         self, backend: ModelBackend, requests: Sequence[Any]
     ) -> None:
-        drawn = draw_requests(requests, self.options, CO_BATCHES)
+        count = int(os.environ.get("SHEAF_CO_BATCHES", self.co_batches))
+        drawn = draw_requests(requests, self.options, count)
         drawn = [each for each in drawn if backend.deterministic(each)]
         expected = [backend.predict_all([each])[0] for each in drawn]
         answered = [i for i, outcome in enumerate(expected) if not isinstance(outcome, Exception)]
         assert len(answered) > len(drawn) / 4, "most of what is drawn is refused"
         chance = random.Random(0)
-        for _ in range(CO_BATCHES):
+        for _ in range(count):
             chosen = chance.sample(range(len(drawn)), chance.randint(2, min(6, len(drawn))))
             together = backend.predict_all([drawn[i] for i in chosen])
             self.assert_all_alike(together, [expected[i] for i in chosen])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,19 +119,6 @@ def test_a_request_alone_gives_the_very_file_of_the_library(
         answer = backends[kind].predict(request)
         assert answer.image.bytes == as_file(wanted)
         assert answer.images is None
-
-
-@pytest.mark.parametrize("kind", ["flux", "sdxl-ancestral", "sdxl-image"])
-def test_batch_permuted_and_single_agree(kind: str, backends: dict[str, Any]) -> None:
-    requests, backend = mix(kind), backends[kind]
-    backend.batch_predict(requests)
-    together = {request.request_id: backend.drawn[request.request_id] for request in requests}
-    shuffled = random.Random(3).sample(requests, len(requests))
-    for order in (shuffled, *([request] for request in requests[::2])):
-        backend.batch_predict(order)
-        for request in order:
-            pixels = backend.drawn[request.request_id]
-            np.testing.assert_allclose(pixels, together[request.request_id], atol=CLOSE, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["flux", "flux-image", "sdxl-ancestral", "sdxl-image"])

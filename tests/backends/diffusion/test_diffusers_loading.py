@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from pydantic import ValidationError
 from sheaf import ModelSpec
 from sheaf.backends.flux import FluxBackend, FluxImageBackend
 from sheaf.backends.sdxl import SDXLBackend, SDXLImageBackend
-from sheaf.extras import install_command
 from sheaf_client.errors import InvalidRequestError
 from tests.backends.diffusion.diffusion_cases import (
     SETTINGS,
@@ -106,10 +103,6 @@ def _weights(folder: Path) -> Path:
     return found
 
 
-def _drop_weights(folder: Path) -> None:
-    _weights(folder).unlink()
-
-
 def _pickle(folder: Path) -> None:
     from safetensors.torch import load_file
 
@@ -122,7 +115,7 @@ def _drop_tensor(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(_weights(folder))
-    del weights["conv_in.weight" if folder.name == "unet" else min(weights)]
+    del weights[min(weights)]
     save_file(weights, _weights(folder), {"format": "pt"})
 
 
@@ -135,13 +128,8 @@ def _replace_part(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        (shutil.rmtree, OSError, "there is no checkpoint at"),
-        (lambda path: (path / "model_index.json").unlink(), OSError, "model_index.json"),
         (lambda path: shutil.rmtree(path / "vae"), OSError, "has no vae"),
-        (lambda path: (path / "unet/config.json").unlink(), OSError, "config.json"),
-        (lambda path: _drop_weights(path / "unet"), OSError, "safetensors"),
         (lambda path: _pickle(path / "vae"), OSError, "safetensors"),
-        (lambda path: _drop_tensor(path / "unet"), ValueError, "lacks the weights conv_in.weight"),
         (lambda path: _drop_tensor(path / "text_encoder"), ValueError, "text_encoder lacks the weights"),
         (_replace_part, ValueError, "unet of"),
     ],
@@ -163,13 +151,6 @@ def test_what_a_checkpoint_lacks_is_named(
 def test_a_scheduler_that_is_none_is_refused(diffusion_checkpoints: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="EulerDiscreteScheduler"):
         SDXLBackend(diffusion_checkpoints["sdxl"], scheduler="UNet2DConditionModel", **SETTINGS).load()
-
-
-def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sheaf.backends._families.diffusers.loading", raising=False)
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ModuleNotFoundError, match=re.escape(install_command("diffusion"))):
-        FluxBackend().load()
 
 
 @pytest.mark.parametrize("mode", ["text2img", "img2img"])
