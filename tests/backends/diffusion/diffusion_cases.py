@@ -13,7 +13,6 @@ from sheaf import ModelSpec
 from sheaf.api.diffusion import DiffusionRequest
 from sheaf.api.multimodal_generation import MultimodalGenerationRequest
 from sheaf_client._media import ImageFile
-from sheaf_client.errors import InvalidRequestError
 
 Pixels = npt.NDArray[np.float32]
 #: Most difference of pixels in 0…1 by the order of sums.
@@ -150,9 +149,3 @@ def assert_drawn(backend: Any, request: Any, answer: Any, wanted: Pixels) -> Non
         # Half a shade can go either way.
         assert np.abs(file.to_numpy() / 255 - pixels).max() <= 0.5 / 255 + 2 * CLOSE
     assert (answer.height, answer.width) == wanted.shape[1:3]
-
-
-def fault_of(error: Any) -> tuple[str, str]:
-    assert isinstance(error, InvalidRequestError), error
-    (fault,) = error.errors
-    return fault.code, fault.path

@@ -26,6 +26,7 @@ from sheaf.lora import ActiveAdapters, LoRAAdapter, LoRAConfig
 from sheaf.spec import ModelSpec
 from sheaf_client import ResultEvent, Sheaf
 from sheaf_client.errors import BackendError, InvalidRequestError
+from tests.backends.answers import fault_of
 from tests.backends.diffusion.adapter_cases import FAMILIES, GroupedFlux, Studio
 from tests.backends.diffusion.adapter_files import STANDARD
 from tests.backends.diffusion.diffusion_cases import (
@@ -33,7 +34,6 @@ from tests.backends.diffusion.diffusion_cases import (
     Pixels,
     call,
     draw,
-    fault_of,
     mask,
     opened,
     pipeline_of,

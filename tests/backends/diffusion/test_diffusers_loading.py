@@ -17,11 +17,11 @@ from sheaf import ModelSpec
 from sheaf.backends.flux import FluxBackend, FluxImageBackend
 from sheaf.backends.sdxl import SDXLBackend, SDXLImageBackend
 from sheaf_client.errors import InvalidRequestError
+from tests.backends.answers import fault_of
 from tests.backends.diffusion.diffusion_cases import (
     SETTINGS,
     call,
     draw,
-    fault_of,
     opened,
     pipeline_of,
     redraw,

@@ -16,10 +16,10 @@ from sheaf.engine import ModelRuntime
 from sheaf_client import ProgressEvent, ResultEvent, Sheaf
 from sheaf_client.contracts.events import ImageProgress
 from sheaf_client.errors import InvalidRequestError
+from tests.backends.answers import fault_of
 from tests.backends.diffusion.diffusion_cases import (
     call,
     draw,
-    fault_of,
     mask,
     opened,
     picture,

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from sheaf.backends._families.proteins import AMINO_ACIDS
-from sheaf_client.errors import InvalidRequestError
 
 #: Lengths that fill passes, make padding, and stand alone.
 MIXES = {
@@ -32,13 +31,6 @@ def protein(length: int, seed: int = 0, *, masks: int = 0) -> str:
 def proteins(mix: str, seed: int = 0) -> list[str]:
     """A protein of each length of that mix, every third with a masked residue."""
     return [protein(n, seed + i, masks=1 if i % 3 == 1 else 0) for i, n in enumerate(MIXES[mix])]
-
-
-def fault_of(error: Any) -> tuple[str, str]:
-    """Code and path of the one fault of a refusal."""
-    assert isinstance(error, InvalidRequestError), error
-    (fault,) = error.errors
-    return fault.code, fault.path
 
 
 def assert_close(found: Any, expected: Any) -> None:

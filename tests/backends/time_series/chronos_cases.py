@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
-from sheaf_client.errors import InvalidRequestError
 
 Array = np.ndarray[Any, Any]
 HORIZONS = [1, 5, 64, 65, 130]
@@ -96,9 +95,3 @@ def assert_batch_permuted_and_single_agree(backend: Any, requests: list[TimeSeri
         assert_equal(together[i], single)
     for place, i in enumerate(order):
         assert_equal(permuted[place], singles[i])
-
-
-def fault_of(outcome: Any) -> tuple[str, str]:
-    assert isinstance(outcome, InvalidRequestError)
-    (fault,) = outcome.errors
-    return fault.code, fault.path

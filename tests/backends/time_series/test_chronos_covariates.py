@@ -10,12 +10,12 @@ import pytest
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends.chronos import Chronos2Backend
+from tests.backends.answers import fault_of
 from tests.backends.time_series.checkpoints import CHRONOS2_LEVELS, make_chronos2
 from tests.backends.time_series.chronos_cases import (
     ask,
     assert_batch_permuted_and_single_agree,
     assert_close,
-    fault_of,
     quantiles_of,
     walk,
 )

@@ -12,12 +12,12 @@ import pytest
 from sheaf.api.time_series import TimeSeriesResponse
 from sheaf.backends.chronos import Chronos2Backend
 from sheaf_client.errors import InvalidRequestError
+from tests.backends.answers import fault_of
 from tests.backends.time_series.checkpoints import make_chronos_t5
 from tests.backends.time_series.chronos_cases import (
     HORIZONS,
     ask,
     assert_close,
-    fault_of,
     quantiles_of,
     random_mix,
     target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,9 +98,9 @@ class MACEBackend(PotentialBackend):
                 "mace needs model_id: the name of a released model such as medium, or the path of one"
             )
         with libraries_of(self):
-            import ase  # noqa: F401 - what moves atoms later is told now, too
             import torch
 
+            import_module("ase")  # which moves atoms later
             from sheaf.backends._models.mace.checkpoint import read_model
             from sheaf.backends._models.mace.layers import lighten
             from sheaf.backends._models.mace.potential import MACE
