@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+#: Variables that libraries set as they are imported: threadpoolctl, and with it what builds on scikit-learn.
+_OF_IMPORTS = {"KMP_DUPLICATE_LIB_OK"}
 #: What leads to everything that the process holds.
 _LEADS_AWAY = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType)
 
@@ -24,7 +26,7 @@ _LEADS_AWAY = (type, types.ModuleType, types.FunctionType, types.BuiltinFunction
 def process_state() -> dict[str, Any]:
     """What is global, by names; of torch only where it is imported."""
     found: dict[str, Any] = {
-        "environment": dict(os.environ),
+        "environment": {name: value for name, value in os.environ.items() if name not in _OF_IMPORTS},
         "directory": Path.cwd(),
         "warnings filters": list(warnings.filters),
         "recursion limit": sys.getrecursionlimit(),
