@@ -58,20 +58,19 @@ PARALLEL = ("--numprocesses", "2", "--dist", "loadfile")
 ONCE_MORE = 3
 #: Before what is run beside Ray: Ray waits much, and gets a core back where it wants both.
 PATIENTLY = ("nice", "-n", "10") if shutil.which("nice") else ()
-#: Files of tests that need what the lowest versions are run without: Ray, transformers, diffusers, and what
+#: Tests that need what the lowest versions are run without: Ray, transformers, diffusers, and what
 #: generates code and checks documents.
 BEYOND_LOWEST = (
-    *("tests/attack/test_fuzzed_bodies.py", "tests/contract/test_served_document.py"),
-    *("tests/integration/test_benchmarks.py", "tests/integration/test_diffusers.py"),
-    *("tests/integration/test_diffusers_loading.py", "tests/integration/test_diffusers_prompts.py"),
-    *("tests/integration/test_diffusers_served.py", "tests/integration/test_materials_held.py"),
-    *("tests/integration/test_pretrained.py", "tests/integration/test_published_samples.py"),
-    *("tests/integration/test_ray.py", "tests/integration/test_ray_clusters.py"),
-    *("tests/observability/test_ray.py", "tests/unit/test_batch_parts.py"),
-    *("tests/unit/test_catalogue.py", "tests/unit/test_codegen.py"),
-    *("tests/unit/test_codegen_typescript.py", "tests/unit/test_docs_routes.py"),
-    *("tests/unit/test_imports.py", "tests/unit/test_migrating_page.py"),
-    *("tests/unit/test_openapi.py", "tests/unit/test_public_surface.py"),
+    *("tests/attack/test_fuzzed_bodies.py", "tests/backends/diffusion"),
+    *("tests/backends/materials/test_materials_held.py", "tests/backends/test_pretrained.py"),
+    *("tests/batch/test_batch_parts.py", "tests/contract/test_served_document.py"),
+    *("tests/documents/test_benchmarks.py", "tests/documents/test_published_samples.py"),
+    *("tests/hosts/test_ray.py", "tests/hosts/test_ray_clusters.py"),
+    *("tests/observability/test_ray.py", "tests/unit/test_catalogue.py"),
+    *("tests/unit/test_codegen.py", "tests/unit/test_codegen_typescript.py"),
+    *("tests/unit/test_docs_routes.py", "tests/unit/test_imports.py"),
+    *("tests/unit/test_migrating_page.py", "tests/unit/test_openapi.py"),
+    *("tests/unit/test_public_surface.py",),
 )
 #: The tests of a few minutes.
 QUICK = "not ray and not torch and not browser and not node"
@@ -307,6 +306,14 @@ def environment_of(session: nox.Session, other: str) -> Path:
     """Install another session's environment, and find its programs: what it holds is installed once."""
     session.run(sys.executable, "-m", "nox", "-s", other, "--install-only", external=True)
     return Path(".nox", other, "Scripts" if os.name == "nt" else "bin").resolve()
+
+
+@nox.session(venv_backend="none")
+def backends(session: nox.Session) -> None:
+    """Run the tests of all backends, or of some families: `nox -s backends -- time_series depth`."""
+    python = environment_of(session, "tests") / "python"
+    folders = [f"tests/backends/{family}" for family in session.posargs] or ["tests/backends"]
+    session.run(str(python), "-m", "pytest", *PARALLEL, *folders, external=True)
 
 
 @nox.session(venv_backend="none")

@@ -36,8 +36,8 @@ from sheaf.engine import ModelRuntime
 from sheaf.lora import LoRAAdapter, LoRAConfig
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.spec import ModelSpec
-from tests.adapter_files import STANDARD, make_adapter
-from tests.diffusion_checkpoints import make_flux
+from tests.backends.diffusion.adapter_files import STANDARD, make_adapter
+from tests.backends.diffusion.checkpoints import make_flux
 
 TOKENS = 64
 ONE, GROUPED, MIXED, NONE = "one by one", "grouped by adapter", "mixed batches", "without adapters"

@@ -34,7 +34,7 @@ import prometheus_client
 from benchmarks._report import goal, median_ms, report, table
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
-from tests.table_checkpoints import make_tabpfn
+from tests.backends.tabular.checkpoints import make_tabpfn
 
 QUERY_ROWS, COLUMNS = 10, 20
 LABELS = {"sklearn": "HistGradientBoosting", "tabpfn": "TabPFN, v2's size"}

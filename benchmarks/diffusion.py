@@ -42,7 +42,7 @@ from sheaf.api.diffusion import DiffusionRequest
 from sheaf.engine import ModelRuntime
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.spec import ModelSpec
-from tests.diffusion_checkpoints import make_flux
+from tests.backends.diffusion.checkpoints import make_flux
 
 STEPS = (4, 20, 28, 50)
 PROMPTS = ("a photo of a cat", "a city at night", "an astronaut riding a horse on the moon")

@@ -37,7 +37,7 @@ from benchmarks._report import goal, report, table
 from benchmarks._servers import StartError, Target, on_server_cores, ours, peer, placement, serving
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
-from tests.checkpoints import make_chronos_bolt
+from tests.backends.time_series.checkpoints import make_chronos_bolt
 
 #: chronos-bolt-tiny, as its config.json has it.
 TINY = {"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_decoder_layers": 4, "num_heads": 4}

@@ -107,7 +107,7 @@ class MACE:
 
         from sheaf.backends._models.mace.library import mace
         from sheaf.backends.mace import convert
-        from tests.materials_checkpoints import make_mace
+        from tests.backends.materials.checkpoints import make_mace
 
         o3 = mace("e3nn.o3")
         size = {"hidden_irreps": o3.Irreps(f"{self.channels}x0e"), "MLP_irreps": o3.Irreps("16x0e")}

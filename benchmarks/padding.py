@@ -41,7 +41,7 @@ from sheaf.backends._families.proteins import AMINO_ACIDS, Pass
 from sheaf.backends.esm2 import ESM2Backend
 from sheaf.spec import ModelSpec
 from sheaf_client import AsyncSheaf
-from tests.protein_checkpoints import make_esm2
+from tests.backends.proteins.checkpoints import make_esm2
 
 #: esm2_t6_8M_UR50D, as its config.json has it.
 SHAPE = {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 20, "intermediate_size": 1280}

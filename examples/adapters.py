@@ -17,8 +17,8 @@ from diffusers import FluxPipeline
 from sheaf import ModelSpec
 from sheaf.lora import LoRAAdapter, LoRAConfig
 from sheaf_client import Sheaf
-from tests.adapter_files import make_adapter
-from tests.diffusion_checkpoints import make_flux
+from tests.backends.diffusion.adapter_files import make_adapter
+from tests.backends.diffusion.checkpoints import make_flux
 
 with tempfile.TemporaryDirectory() as made:
     folder = Path(made)

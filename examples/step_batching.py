@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sheaf import ModelSpec
 from sheaf_client import ProgressEvent, Sheaf
-from tests.diffusion_checkpoints import make_flux
+from tests.backends.diffusion.checkpoints import make_flux
 
 
 def draw(client: Sheaf, steps: int, joined: threading.Event) -> None:

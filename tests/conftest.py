@@ -30,6 +30,13 @@ from sheaf.spec import ModelSpec
 MakeRequest = Callable[..., TimeSeriesRequest]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Each family of backends has a mark of its name: `-m time_series`."""
+    for folder in (Path(__file__).parent / "backends").glob("*/__init__.py"):
+        family = folder.parent.name
+        config.addinivalue_line("markers", f"{family}: tests of the backends in tests/backends/{family}")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse tests of one identifier where several processes share them: only one of each would be run."""

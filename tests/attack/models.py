@@ -15,8 +15,8 @@ from sheaf.backends.base import ModelBackend, respond
 from sheaf.contract.operations import all_operations, names_of
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
-from tests.backends import Echo
 from tests.contract.echo import name_of
+from tests.echoes import Echo
 
 
 class Refusing(ModelBackend):

@@ -23,7 +23,7 @@ from sheaf.http.keys import Access, hash_of
 from sheaf.http.limits import Limits
 from sheaf.spec import ModelSpec
 from tests.attack.conftest import Serve
-from tests.backends import Echo, Gated, Stepping
+from tests.echoes import Echo, Gated, Stepping
 from tests.engine.harness import wait_until
 from tests.http.conftest import GOOD, answers_of, connect, connect_to, head, read_all, whole
 
@@ -37,7 +37,7 @@ from sheaf.embedded import EmbeddedServer
 from sheaf.http.keys import Access, hash_of
 from sheaf.http.limits import Limits
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 
 class Hanging(Echo):
     def batch_predict(self, requests):

@@ -10,7 +10,7 @@ import pytest
 from sheaf.embedded import EmbeddedServer
 from sheaf.spec import ModelSpec
 from tests.attack.conftest import Serve
-from tests.backends import Echo, Gated, Stepping
+from tests.echoes import Echo, Gated, Stepping
 from tests.engine.harness import wait_until
 from tests.http.conftest import GOOD, answers_of, connect, head, read_all, read_answer, whole
 

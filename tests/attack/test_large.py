@@ -14,7 +14,7 @@ from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
-from tests.backends import Stepping
+from tests.echoes import Stepping
 from tests.http.conftest import GOOD, Serve
 
 CHECKING, SEEN = threading.Event(), threading.Event()

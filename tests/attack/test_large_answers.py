@@ -23,8 +23,8 @@ from sheaf.spec import ModelSpec
 from sheaf_client._msgpack import pack
 from sheaf_client.contracts.base import BaseResponse
 from tests.attack.conftest import Serve
-from tests.backends import Echo
 from tests.contract.values import schemas
+from tests.echoes import Echo
 from tests.http.conftest import GOOD
 
 MANY = 50_000

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.http.conftest import GOOD, Serve
 
 KEYS = (

@@ -10,7 +10,7 @@ import pytest
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.http.conftest import GOOD, Serve
 
 

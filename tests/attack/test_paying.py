@@ -15,7 +15,7 @@ from sheaf.cache import CacheConfig
 from sheaf.embedded import EmbeddedServer
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.spec import ModelSpec
-from tests.backends import Echo, Stepping
+from tests.echoes import Echo, Stepping
 from tests.http.conftest import GOOD, Serve, connect, whole
 
 #: Seconds of the model a day, less than one call takes.

@@ -15,7 +15,7 @@ from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.embedded import EmbeddedServer
 from sheaf.spec import ModelSpec
 from tests.attack.conftest import Serve
-from tests.backends import Echo, Gated
+from tests.echoes import Echo, Gated
 from tests.engine.harness import wait_until
 from tests.http.conftest import GOOD, answers_of, connect, head, read_all, read_answer, whole
 

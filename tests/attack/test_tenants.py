@@ -15,7 +15,7 @@ from sheaf.api.tabular import TabularRequest
 from sheaf.cache import CacheConfig
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.http.conftest import GOOD, Serve
 
 NAMES = ("ann", "bob")

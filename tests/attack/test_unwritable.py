@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sheaf.spec import ModelSpec
-from tests.backends import Measured, Unwritable
+from tests.echoes import Measured, Unwritable
 from tests.http.conftest import GOOD, Serve
 
 

@@ -20,9 +20,9 @@ from sheaf.http.docs import CONTENT_SECURITY_POLICY, docs_routes
 from sheaf.local import LocalModels, describe
 from sheaf.spec import ModelSpec
 from sheaf_client.contracts.models import ModelInfo
-from tests.backends import Echo
 from tests.browser.page_record import PageRecord
 from tests.contract.echo import EchoBackend
+from tests.echoes import Echo
 
 pytestmark = pytest.mark.browser
 

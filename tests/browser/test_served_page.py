@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 from sheaf.embedded import EmbeddedServer
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
 from tests.browser.page_record import PageRecord
+from tests.echoes import Echo
 
 pytestmark = pytest.mark.browser
 

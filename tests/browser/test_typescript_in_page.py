@@ -23,8 +23,8 @@ from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.http.limits import Limits
 from sheaf.local import LocalModels
 from sheaf.spec import ModelSpec
-from tests.backends import Echo, Stepping
 from tests.browser.page_record import PageRecord
+from tests.echoes import Echo, Stepping
 
 pytestmark = [pytest.mark.browser, pytest.mark.node]
 

@@ -15,7 +15,7 @@ from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent, ResultEvent, Sheaf
 from sheaf_client.errors import InvalidRequestError, ModelNotFoundError
-from tests.checkpoints import make_chronos2, make_chronos_bolt, make_chronos_t5
+from tests.backends.time_series.checkpoints import make_chronos2, make_chronos_bolt, make_chronos_t5
 from tests.contract.targets import TARGETS
 
 pytestmark = pytest.mark.torch

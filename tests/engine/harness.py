@@ -19,8 +19,8 @@ from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent
 from sheaf_client.contracts.base import BaseRequest
-from tests.backends import Echo, Gated
 from tests.conftest import MakeRequest
+from tests.echoes import Echo, Gated
 
 Values = list[float]
 

@@ -18,9 +18,9 @@ from sheaf.contract.operations import all_operations
 from sheaf.engine.cache import AnswerCache, request_key
 from sheaf.spec import ModelSpec
 from sheaf_client._msgpack import pack
-from tests.backends import Echo
 from tests.conftest import MakeRequest
 from tests.contract.echo import EchoBackend
+from tests.echoes import Echo
 from tests.engine.harness import World, running, steered
 
 

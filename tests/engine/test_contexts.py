@@ -9,7 +9,7 @@ import pytest
 
 from sheaf.backends.contexts import ContextCache, content_key
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 
 EQUAL = [
     ({"a": 1, "b": [2.0, None]}, {"b": [2.0, None], "a": 1}),

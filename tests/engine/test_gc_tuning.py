@@ -12,7 +12,7 @@ from sheaf.engine.gc_tuning import freeze_heap, refreeze_heap, unfreeze_heap
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 
 
 class Cyclic(Echo):

@@ -16,8 +16,8 @@ from sheaf.engine.observer import Observer
 from sheaf.scheduling.batch import BatchPolicy
 from sheaf.scheduling.queue import Entry, WaitingLine
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
 from tests.conftest import MakeRequest
+from tests.echoes import Echo
 
 #: Seconds of a slow and a quick request, as their horizons say in milliseconds.
 SLOW, QUICK = 5600, 10

@@ -20,8 +20,8 @@ from sheaf_client.errors import (
     OverloadedError,
     UnavailableError,
 )
-from tests.backends import Broken, Echo, Fragile, Gated, NotANumber, Stepping
 from tests.conftest import MakeRequest
+from tests.echoes import Broken, Echo, Fragile, Gated, NotANumber, Stepping
 from tests.engine.harness import block, running
 
 

@@ -16,7 +16,7 @@ from sheaf.embedded import EmbeddedServer
 from sheaf.http.keys import Access
 from sheaf.http.limits import Limits
 from sheaf.spec import ModelSpec, SpecLike
-from tests.backends import Echo
+from tests.echoes import Echo
 
 GOOD: dict[str, Any] = {"history": [1.0, 2.0], "horizon": 2, "frequency": "1h"}
 ECHO = ModelSpec(name="echo", backend_cls=Echo)

@@ -15,8 +15,8 @@ from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.local import LocalModels
 from sheaf.lora import LoRAAdapter, LoRAConfig
 from sheaf.spec import ModelSpec
-from tests.backends import Broken, Echo
 from tests.contract.echo import EchoBackend
+from tests.echoes import Broken, Echo
 from tests.http.conftest import ECHO, GOOD, Serve
 
 ADMIN = {"authorization": "Bearer the-admin"}
@@ -144,9 +144,9 @@ def test_a_model_is_loaded_updated_and_unloaded(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("spec", "status", "fault"),
     [
-        ({"backend": "tests.backends.Echo"}, 422, ("not_allowed", "/backend")),
+        ({"backend": "tests.echoes.Echo"}, 422, ("not_allowed", "/backend")),
         ({"backend": "os"}, 422, ("not_allowed", "/backend")),
-        ({"backend_cls": "tests.backends.Echo"}, 422, ("not_allowed", "/backend_cls")),
+        ({"backend_cls": "tests.echoes.Echo"}, 422, ("not_allowed", "/backend_cls")),
         ({"backend": "test-echo", "backend_cls": None}, 422, ("not_allowed", "/backend_cls")),
         ({}, 422, ("missing", "/backend")),
         ([], 422, ("wrong_type", "")),

@@ -10,7 +10,7 @@ import pytest
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.http.limits import Limits
 from sheaf.spec import ModelSpec
-from tests.backends import Fragile
+from tests.echoes import Fragile
 from tests.http.conftest import ECHO, GOOD, Serve
 
 PATHS = [

@@ -19,7 +19,7 @@ from sheaf.http.heads import as_origin
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.http.limits import Limits, read_limits
 from sheaf.spec import ModelSpec
-from tests.backends import Fragile, Gated, Stepping
+from tests.echoes import Fragile, Gated, Stepping
 from tests.http.conftest import ECHO, GOOD, Serve, connect, head, read_all
 from tests.http.test_incoming import wait_until
 

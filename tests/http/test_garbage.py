@@ -13,7 +13,7 @@ import pytest
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.http.conftest import GOOD, Serve, connect, read_answer, whole
 
 REQUESTS = 60

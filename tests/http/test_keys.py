@@ -20,7 +20,7 @@ from sheaf.http.quotas import Account, Clocks
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
 from sheaf_client.errors import AuthenticationError, PermissionDeniedError, RateLimitError
-from tests.backends import Echo, Gated
+from tests.echoes import Echo, Gated
 from tests.http.conftest import ECHO, GOOD, Serve
 
 SECRET, OTHER, ADMIN = new_key(), new_key(), new_key()

@@ -22,7 +22,7 @@ from sheaf.http.media import check_media
 from sheaf.settings import read_yaml
 from sheaf.spec import ModelSpec, read_specs
 from sheaf_client.errors import InvalidRequestError
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.http.conftest import GOOD, Serve
 from tests.http.test_limits import wav
 

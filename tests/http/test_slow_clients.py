@@ -18,7 +18,7 @@ from sheaf.embedded import EmbeddedServer
 from sheaf.http.limits import Limits
 from sheaf.spec import ModelSpec
 from sheaf_client import ProgressEvent
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.http.conftest import ECHO, GOOD, Serve, connect, dribbling, head, read_all, read_answer, whole
 
 CHUNKED = {"transfer-encoding": "chunked"}

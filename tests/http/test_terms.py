@@ -10,9 +10,9 @@ import pytest
 
 from sheaf.http.keys import Access, ApiKey, hash_of
 from sheaf.spec import ModelSpec
-from tests.backends import Gated
+from tests.echoes import Gated
 from tests.http.conftest import GOOD, Serve
-from tests.integration.test_http import wait_for
+from tests.http.test_http import wait_for
 
 ONE_BY_ONE = {"max_batch_size": 1, "tenant_weights": {}}
 

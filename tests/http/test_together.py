@@ -10,7 +10,7 @@ from typing import Any
 
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.http.conftest import GOOD, Serve, connect, head, read_answer, whole
 
 POISON = 666.0

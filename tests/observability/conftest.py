@@ -11,7 +11,7 @@ import pytest
 from sheaf.cache import CacheConfig
 from sheaf.embedded import EmbeddedServer
 from sheaf.spec import ModelSpec
-from tests.backends import Echo, Fragile, Gated, Stepping
+from tests.echoes import Echo, Fragile, Gated, Stepping
 
 GOOD: dict[str, Any] = {"history": [1.0, 2.0], "horizon": 2, "frequency": "1h"}
 

@@ -6,7 +6,7 @@ import sys
 
 from sheaf.embedded import EmbeddedServer
 from sheaf.spec import ModelSpec
-from tests.backends import Echo, Fragile
+from tests.echoes import Echo, Fragile
 
 if __name__ == "__main__":
     specs = [ModelSpec(name="echo", backend_cls=Echo), ModelSpec(name="fragile", backend_cls=Fragile)]

@@ -19,8 +19,8 @@ from sheaf.observability import METRICS, Telemetry
 from sheaf.spec import ModelSpec
 from sheaf_client import ProblemError, Sheaf
 from sheaf_client.errors import DeadlineExceededError, InvalidRequestError, OverloadedError
-from tests.backends import Echo, Fragile, Gated, Stepping
 from tests.conftest import MakeRequest
+from tests.echoes import Echo, Fragile, Gated, Stepping
 from tests.observability.readings import Readings, eventually
 
 

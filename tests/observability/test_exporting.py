@@ -79,7 +79,7 @@ from sheaf.embedded import EmbeddedServer
 from sheaf.observability import start_tracing
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
-from tests.backends import Echo
+from tests.echoes import Echo
 start_tracing()
 with EmbeddedServer(ModelSpec(name="echo", backend_cls=Echo), port=0) as server, Sheaf(server.url) as client:
     print(client.time_series.forecast(model="echo", history=[1.0, 2.0], horizon=1, frequency="1h").mean)
@@ -99,7 +99,7 @@ import sys
 from sheaf.embedded import EmbeddedServer
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
-from tests.backends import Echo
+from tests.echoes import Echo
 with EmbeddedServer(ModelSpec(name="echo", backend_cls=Echo), port=0) as server, Sheaf(server.url) as client:
     client.time_series.forecast(model="echo", history=[1.0, 2.0], horizon=1, frequency="1h")
 print([name for name in sys.modules if name.startswith("opentelemetry")])

@@ -10,7 +10,7 @@ import pytest
 
 from sheaf.embedded import EmbeddedServer
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.observability.conftest import GOOD, gated
 from tests.observability.readings import eventually, scrape
 

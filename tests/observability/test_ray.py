@@ -13,8 +13,8 @@ import pytest
 
 from sheaf import ModelServer, ModelSpec
 from sheaf.spec import ResourceConfig
-from tests.backends import Echo
 from tests.contract.targets import ray_cluster
+from tests.echoes import Echo
 from tests.observability.conftest import GOOD
 from tests.observability.readings import Readings, eventually
 from tests.observability.test_exporting import collector

@@ -22,8 +22,8 @@ from sheaf.local import LocalModels
 from sheaf.observability import Telemetry
 from sheaf.spec import ModelSpec
 from sheaf_client import AsyncSheaf, ProblemError, Sheaf
-from tests.backends import Echo, Gated
 from tests.conftest import MakeRequest
+from tests.echoes import Echo, Gated
 from tests.observability.conftest import GOOD, gated
 
 CALL: dict[str, Any] = {"history": [1.0, 2.0], "horizon": 2, "frequency": "1h"}

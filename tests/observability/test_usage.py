@@ -10,9 +10,9 @@ from sheaf.cache import CacheConfig
 from sheaf.spec import ModelSpec
 from sheaf_client import ResultEvent, Sheaf
 from sheaf_client.contracts.base import Usage
-from tests.backends import Echo, Stepping
 from tests.conftest import MakeRequest
 from tests.contract.targets import http, local
+from tests.echoes import Echo, Stepping
 
 SPECS = [
     ModelSpec(name="echo", backend_cls=Echo, backend_kwargs={"seconds": 0.002}),

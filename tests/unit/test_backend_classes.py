@@ -20,8 +20,8 @@ from sheaf.local import describe
 from sheaf.registry import backend_names, find_backend, register_backend
 from sheaf.spec import ModelSpec
 from sheaf_client.errors import BackendError, InvalidRequestError
-from tests.backends import Echo
 from tests.conftest import MakeRequest
+from tests.echoes import Echo
 
 
 class Single(ModelBackend):
@@ -154,7 +154,7 @@ class Silent(ModelBackend):
         (Uncontracted, "says `model_type` 'neural_operator': expected one of audio, "),
         (dict, "dict is no backend: it does not extend sheaf.backends.base.ModelBackend"),
         (Echo(), "is no class"),
-        ("tests.backends.Echo", "is no class"),
+        ("tests.echoes.Echo", "is no class"),
     ],
     ids=lambda given: given if isinstance(given, str) else getattr(given, "__name__", "an object"),
 )

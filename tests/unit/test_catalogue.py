@@ -19,7 +19,7 @@ from sheaf.catalogue import WIDTH, Entry, as_table, catalogue
 from sheaf.cli import app
 from sheaf.registry import find_backend
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = [entry for entry in catalogue() if entry.class_path.startswith("sheaf.backends.")]

@@ -11,7 +11,7 @@ import pytest
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf.backends.mace import MACEBackend
 from sheaf.extras import install_command
-from tests.integration.materials_cases import ask
+from tests.backends.materials.materials_cases import ask
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sheaf.contract.operations import all_operations, names_of
 from sheaf.embedded import EmbeddedServer
 from sheaf.openapi import SpecsError, find_specs, generate, main
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 
 
 def backend_for(model_type: str, *operations: str) -> type[ModelBackend]:

@@ -11,8 +11,8 @@ from sheaf.api.tabular import TabularRequest
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._shared.refusals import answer_each, check_finite, compute_together, refuse
 from sheaf_client.errors import InvalidRequestError
-from tests.backends import Echo
 from tests.conftest import MakeRequest
+from tests.echoes import Echo
 
 
 class Choosy(Echo):

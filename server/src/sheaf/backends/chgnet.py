@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from sheaf.backends._families.materials import MAX_COST, PASS_COST, PotentialBackend
-from sheaf.backends._shared.loading import libraries_of
+from sheaf.backends._shared.loading import import_libraries, libraries_of
 from sheaf.backends._shared.settings import one_of, torch_dtype
 from sheaf.backends.info import BackendInfo, Weights
 from sheaf.registry import register_backend
@@ -62,6 +62,7 @@ class CHGNetBackend(PotentialBackend):
         Raises `ModuleNotFoundError` where the library is missing, `OSError` where the checkpoint is, and
         `ValueError` for a dtype there is not.
         """
+        import_libraries(self)  # ASE too, which moves atoms later
         with libraries_of(self):
             from sheaf.backends._models.chgnet.potential import load_chgnet
         self.serve(load_chgnet(self.model_id, device=self.device, dtype=torch_dtype(self.dtype)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -99,6 +100,7 @@ class MACEBackend(PotentialBackend):
         with libraries_of(self):
             import torch
 
+            import_module("ase")  # which moves atoms later
             from sheaf.backends._models.mace.checkpoint import read_model
             from sheaf.backends._models.mace.layers import lighten
             from sheaf.backends._models.mace.potential import MACE

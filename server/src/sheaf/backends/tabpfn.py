@@ -146,6 +146,7 @@ class TabPFNBackend(TabularBackend):
                     models[task] = self._read(task, path)
             except ValueError as error:
                 failures.append(error)  # a checkpoint may have the head of one task alone
+        _forget_file()
         if not models:
             raise ValueError(f"{self.model_id} holds no TabPFN model: {failures[0]}") from failures[0]
         self._models = models
@@ -283,6 +284,15 @@ def _checkpoints(model_id: str) -> dict[str, str | Path]:
     if not found:
         raise FileNotFoundError(f"{model_id} has no checkpoint (.ckpt, .safetensors)")
     return found
+
+
+def _forget_file() -> None:
+    """Let go of the last file that was read: the library keeps all of it, a second copy of the weights."""
+    from tabpfn import model_loading
+
+    cached: Any = getattr(model_loading, "_load_checkpoint_cached", None)
+    if cached is not None:
+        cached.cache_clear()
 
 
 def _check_weights_alone(path: Path) -> None:

@@ -103,10 +103,7 @@ class PretrainedBackend(ModelBackend[RequestT, ResponseT]):
         library: Any = import_module("transformers")
         source: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
         # Before any class is asked for: of a model that the library lacks it would look for code.
-        told, _ = library.PreTrainedConfig.get_config_dict(self.model_id, **source)
-        if not told:
-            raise OSError(f"the checkpoint {self.model_id} has no config.json")
-        if (architecture := told.get("model_type")) not in self.architectures:
+        if (architecture := read_config(self.model_id, **source).get("model_type")) not in self.architectures:
             known = " or ".join(self.architectures)
             raise ValueError(f"{self.model_id} is a checkpoint of {architecture}, not of {known}")
         check_files(self.model_id, self.required_files, **source)
@@ -149,6 +146,16 @@ class PretrainedBackend(ModelBackend[RequestT, ResponseT]):
 
     def free_memory(self) -> None:
         free_device(self.device)
+
+
+def read_config(model_id: str, **source: Any) -> dict[str, Any]:
+    """The settings in `config.json`; raises `OSError` for a checkpoint that lacks it."""
+    library: Any = import_module("transformers")
+    told: dict[str, Any]
+    told, _ = library.PreTrainedConfig.get_config_dict(model_id, **source)
+    if not told:
+        raise OSError(f"the checkpoint {model_id} has no config.json")
+    return told
 
 
 def check_files(model_id: str, names: tuple[str, ...], **source: Any) -> None:

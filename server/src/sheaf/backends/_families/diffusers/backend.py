@@ -178,6 +178,7 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
         with libraries_of(self):
             from sheaf.backends._families.diffusers.loading import Source, load_pipelines
 
+            import_module("accelerate")  # without it the library loads otherwise, and says so in a log line
             if self.lora is not None:
                 import_module("peft")  # the library's loaders of adapters need it
         source = Source(

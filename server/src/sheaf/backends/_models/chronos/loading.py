@@ -18,7 +18,7 @@ from sheaf.backends._models.chronos.facts import BoltFacts, Chronos2Facts, T5Fac
 from sheaf.backends._models.chronos.t5 import T5
 from sheaf.backends._models.chronos.variant import Variant
 from sheaf.backends._shared.loading import check_weights
-from sheaf.backends._shared.pretrained import check_files
+from sheaf.backends._shared.pretrained import check_files, read_config
 from sheaf.backends._shared.settings import torch_dtype
 
 _library: Any = chronos
@@ -36,6 +36,7 @@ def load_variant(
 ) -> Variant[Any]:
     """The loaded model; raises `OSError` without a checkpoint, `ValueError` for one that does not fit."""
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
+    read_config(model_id, **options)
     check_files(model_id, (), **options)
     pipeline = _library.BaseChronosPipeline.from_pretrained(
         model_id, device_map=device, dtype=torch_dtype(dtype), use_safetensors=True, **options
