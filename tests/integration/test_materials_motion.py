@@ -18,8 +18,6 @@ from sheaf.api.materials import (
     RelaxRequest,
     RelaxResponse,
 )
-from sheaf.backends._families.atoms.lockstep import run_together
-from sheaf.backends._families.atoms.structures import Properties
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf_client import Sheaf
 from tests.integration.chronos_cases import fault_of
@@ -223,18 +221,3 @@ def test_relaxing_and_simulating_in_this_process() -> None:
             steps = [event.step for event in stream if isinstance(event, AtomsProgress)]
         assert steps == [1, 2, 3]
         assert stream.final().n_steps == 3
-
-
-def test_an_evaluation_that_fails_ends_all_walks() -> None:
-    def walk(evaluate: Any) -> float:
-        return float(evaluate(structure(SALT)).energy)
-
-    def fail(structures: Any) -> Any:
-        raise MemoryError("no room")
-
-    before = threading.active_count()
-    with pytest.raises(MemoryError, match="no room"):
-        run_together([walk] * 3, fail)
-    answers = [Properties(energy=float(i)) for i in range(3)]
-    assert run_together([walk] * 3, lambda structures: answers[: len(structures)]) == [0, 1, 2]
-    assert threading.active_count() == before
