@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,13 @@ from ase.build import bulk, molecule
 from sheaf import ModelSpec
 from sheaf.api.materials import (
     AtomsProgress,
-    MolecularDynamicsRequest,
     MolecularDynamicsResponse,
-    RelaxRequest,
     RelaxResponse,
 )
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf_client import Sheaf
 from tests.integration.chronos_cases import fault_of
-from tests.integration.materials_cases import assert_close, fields, shaken, structure
+from tests.integration.materials_cases import assert_close, assert_same_walk, dynamics, relaxation, shaken
 
 pytest.importorskip("chgnet")
 torch = pytest.importorskip("torch")
@@ -41,22 +38,6 @@ def backend() -> CHGNetBackend:
     found = CHGNetBackend()
     found.load()
     return found
-
-
-def relaxation(atoms: Atoms, **other: Any) -> RelaxRequest:
-    return RelaxRequest.model_validate({"model_name": "m", **fields(atoms), **other})
-
-
-def dynamics(atoms: Atoms, **other: Any) -> MolecularDynamicsRequest:
-    body = {"model_name": "m", "n_steps": 10, "seed": 1, **fields(atoms), **other}
-    return MolecularDynamicsRequest.model_validate(body)
-
-
-def assert_same_walk(found: Any, expected: Any) -> None:
-    assert isinstance(found, type(expected)), found
-    assert (found.n_steps, found.frame_steps) == (expected.n_steps, expected.frame_steps)
-    for part in ("positions", "forces", "energies", "trajectory"):
-        assert_close(getattr(found, part), getattr(expected, part), 1e-3)
 
 
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs", "bfgs"])

@@ -57,7 +57,7 @@ class LibraryLoop(Generic[QuestionT, AnswerT, ResponseT]):
         self._cancelled = False
         #: Steps taken when the loop last told of one.
         self._told = 0
-        # What a stopped loop goes on with, and word that it has stopped: in C, at half the cost of semaphores.
+        # What a stopped loop goes on with, and word that it has stopped: at half the cost of semaphores.
         self._given: SimpleQueue[AnswerT | BaseException | None] = SimpleQueue()
         self._stopped: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -65,7 +65,7 @@ class LibraryLoop(Generic[QuestionT, AnswerT, ResponseT]):
     # What the loop calls, on its own thread.
 
     def ask(self, question: QuestionT) -> AnswerT:
-        """Stop, in place of the model, until the model's answer is there; return it, or raise what it raised."""
+        """Stop, in the place of the model, until its answer is there; return it, or raise it."""
         self.asked = question
         return self._stop()  # type: ignore[return-value]  # who asks is given an answer
 
