@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 
@@ -42,6 +41,9 @@ SILICON = shaken(bulk("Si", a=5.4) * (2, 1, 1), 1, by=0.1)
 CUBE = shaken(bulk("NaCl", "rocksalt", a=5.5, cubic=True), by=0.1)
 #: More steps than any test waits for.
 ENDLESS = {"n_steps": 1_000_000, "record_every": 1_000_000}
+
+#: A longest force that `SILICON` gets to in some steps, by the model.
+NEARLY_THERE = {"chgnet": 0.5, "mace": 0.0035, None: 0.0}
 
 
 def spec_of(name: str, mace: str, **policy: Any) -> ModelSpec:
@@ -127,9 +129,10 @@ def test_who_comes_later_joins_the_passes_and_who_is_done_leaves_them(runtime: M
 def test_a_relaxation_that_has_converged_is_answered_while_others_go_on(runtime: ModelRuntime) -> None:
     with watched(runtime) as passes:
         endless = runtime.submit(dynamics(SALT, **ENDLESS))
-        relaxed = runtime.submit(relaxation(SILICON, fmax=0.5)).result(60)
+        relaxed = runtime.submit(relaxation(SILICON, fmax=NEARLY_THERE[runtime.spec.backend])).result(60)
         assert isinstance(relaxed, RelaxResponse)
         assert relaxed.converged
+        assert relaxed.n_steps > 1
         assert [2, 4] in passes.sizes
         assert not endless.done()
         seen = passes.of(4)
@@ -332,19 +335,12 @@ def test_a_stream_over_http_tells_steps_and_ends_with_its_caller(monkeypatch: py
 
     monkeypatch.setattr(CHGNet, "evaluate", counted)
     with EmbeddedServer([ModelSpec(name="m", backend="chgnet")], port=0) as server:
-        materials = Sheaf(server.base_url, model="m", timeout=60).materials
+        materials = Sheaf(server.url, model="m", timeout=60).materials
         simulate = materials.molecular_dynamics_stream
         with simulate(SALT, **ENDLESS) as one, simulate(SILICON, **ENDLESS) as other:
-            steps = [next(iter(stream)).step for stream in (one, other, one)]
+            assert [next(stream).step >= 1 for stream in (one, other, one)] == [True] * 3
             wait_until(lambda: 2 in sizes)
-        assert all(steps)
-        # Both have left: no pass holds anything but what is asked for now.
-        wait_until(lambda: _quiet(sizes))
+        no_loop_left()  # both callers have left
         assert materials.relax(SALT, max_steps=1, fmax=1e-6).n_steps == 1
         assert sizes[-2:] == [1, 1]
     no_loop_left()
-
-
-def _quiet(sizes: list[int]) -> bool:
-    before = len(sizes)
-    return threading.Event().wait(0.1) is False and len(sizes) == before
