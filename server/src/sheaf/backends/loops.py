@@ -75,10 +75,9 @@ class LibraryLoop(Generic[QuestionT, AnswerT, ResponseT]):
 
         A step for which the loop asked nothing stops here: others have their turn, and it can be cancelled.
         """
-        self.event = event
         if self.taken == self._told:
             self._stop()
-        self._told = self.taken
+        self.event, self._told = event, self.taken
 
     def _stop(self) -> AnswerT | None:
         if self._cancelled:
