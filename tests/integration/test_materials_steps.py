@@ -40,7 +40,7 @@ WATER = shaken(molecule("H2O"), 2, by=0.1)
 SILICON = shaken(bulk("Si", a=5.4) * (2, 1, 1), 1, by=0.1)
 CUBE = shaken(bulk("NaCl", "rocksalt", a=5.5, cubic=True), by=0.1)
 #: More steps than any test waits for.
-ENDLESS = {"n_steps": 1_000_000, "record_every": 1_000_000}
+ENDLESS: dict[str, Any] = {"n_steps": 1_000_000, "record_every": 1_000_000}
 
 #: A longest force that `SILICON` gets to in some steps, by the model.
 NEARLY_THERE = {"chgnet": 0.5, "mace": 0.0035, None: 0.0}
@@ -158,7 +158,7 @@ def test_a_million_steps_end_at_their_deadline_and_the_next_is_answered(
     """Where nothing moves, ASE asks nothing of the potential: those steps end between two as well."""
     atoms = SALT.copy()
     atoms.set_constraint(FixAtoms([0, 1]) if held else [])
-    fixed = {"fixed": [True, True]} if held else {}
+    fixed: dict[str, Any] = {"fixed": [True, True]} if held else {}
     late = runtime.submit(dynamics(atoms, **ENDLESS, **fixed), timeout=0.3)
     assert isinstance(outcome(late), DeadlineExceededError)
     answer = runtime.submit(relaxation(SILICON, max_steps=2, fmax=1e-6)).result(60)

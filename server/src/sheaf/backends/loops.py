@@ -172,7 +172,7 @@ class LoopBackend(
     ) -> Sequence[Exception | None]:
         """One pass of the model for all who ask, then each loop's own work up to where it next stops."""
         asked = {state: state.asked for state in states if state.asked is not None}
-        given = self.forward(list(asked.values())) if asked else []
+        given: Sequence[AnswerT | Exception] = self.forward(list(asked.values())) if asked else ()
         answers = dict(zip(asked, given, strict=True))
         return [state.resume(answers.get(state)) for state in states]
 
