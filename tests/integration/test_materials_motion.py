@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sheaf.api.materials import (
     MolecularDynamicsResponse,
     RelaxResponse,
 )
+from sheaf.backends._families.atoms.structures import Properties, Structure
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf_client import Sheaf
 from tests.integration.chronos_cases import fault_of
@@ -202,3 +204,24 @@ def test_relaxing_and_simulating_in_this_process() -> None:
             steps = [event.step for event in stream if isinstance(event, AtomsProgress)]
         assert steps == [1, 2, 3]
         assert stream.final().n_steps == 3
+
+
+def test_what_is_recorded_takes_the_memory_of_the_answer() -> None:
+    from sheaf.backends._families.atoms.trajectories import follow
+
+    atoms = SALT * (4, 4, 4)
+    request = dynamics(atoms, n_steps=300, record_every=1)
+
+    def springs(structure: Structure) -> Properties:
+        away = structure.positions - atoms.positions
+        return Properties(float((away**2).sum()), -2 * away)
+
+    follow(request, springs, lambda _: None, [])  # what is made once is made now
+    tracemalloc.start()
+    try:
+        response = follow(request, springs, lambda _: None, [])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert response.trajectory.shape == (301, 128, 3)
+    assert response.trajectory.nbytes < peak < 3 * response.trajectory.nbytes
