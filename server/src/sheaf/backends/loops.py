@@ -109,8 +109,9 @@ class LibraryLoop(Generic[QuestionT, AnswerT, ResponseT]):
         """
         self.asked = None
         self.taken += 1
-        self._given.put(given)
-        self._stopped.get()
+        if not self.ended:  # who cancelled it may not be the lane: a watchdog is another thread
+            self._given.put(given)
+            self._stopped.get()
         outcome = self._outcome
         if isinstance(outcome, INTERRUPTS):
             raise outcome
