@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.http.short_wait import ShortWait
 from sheaf.spec import ModelSpec
-from tests.backends import Echo
+from tests.echoes import Echo
 from tests.engine.harness import wait_until
 from tests.http.conftest import Serve, connect, read_answer, whole
 

@@ -9,8 +9,13 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
-from sheaf.api.materials import MaterialsRequest, MaterialsResponse
-from sheaf.backends._families.atoms.structures import Properties, Structure, structure_of
+from sheaf.api.materials import (
+    MaterialsRequest,
+    MaterialsResponse,
+    MolecularDynamicsRequest,
+    RelaxRequest,
+)
+from sheaf.backends._families.atoms.structures import Properties, structure_of
 from sheaf.backends._families.materials import Place
 from sheaf_client._inputs.structures import geometry
 
@@ -18,7 +23,7 @@ Array = np.ndarray[Any, Any]
 #: What of the kit makes no sense for a potential.
 EXEMPT = {
     "test_half_precision_is_near_and_another_dtype_is_refused": "it takes float32 and float64 alone",
-    "test_streams_end_in_the_answer_of_a_call": "motion alone has steps; test_materials_motion.py streams it",
+    "test_streams_end_in_the_answer_of_a_call": "motion alone has steps; test_materials_steps.py streams it",
 }
 
 
@@ -70,6 +75,15 @@ def ask(atoms: Atoms | Sequence[Atoms], **other: Any) -> MaterialsRequest:
     return MaterialsRequest.model_validate({"model_name": "m", **given, **other})
 
 
+def relaxation(atoms: Atoms, **other: Any) -> RelaxRequest:
+    return RelaxRequest.model_validate({"model_name": "m", **fields(atoms), **other})
+
+
+def dynamics(atoms: Atoms, **other: Any) -> MolecularDynamicsRequest:
+    body = {"model_name": "m", "n_steps": 10, "seed": 1, **fields(atoms), **other}
+    return MolecularDynamicsRequest.model_validate(body)
+
+
 def properties(backend: Any, atoms: Atoms) -> Properties:
     """What the potential says, in float64 from the positions to the forces where the model is."""
     structure = structure_of(_Fields(atoms))
@@ -102,6 +116,13 @@ def assert_equal(outcome: Any, expected: MaterialsResponse) -> None:
             assert (getattr(one, part) is None) == (getattr(other, part) is None)
             if getattr(other, part) is not None:
                 assert_close(getattr(one, part), getattr(other, part))
+
+
+def assert_same_walk(found: Any, expected: Any) -> None:
+    assert isinstance(found, type(expected)), found
+    assert (found.n_steps, found.frame_steps) == (expected.n_steps, expected.frame_steps)
+    for part in ("positions", "forces", "energies", "trajectory"):
+        assert_close(getattr(found, part), getattr(expected, part), 1e-3)
 
 
 def assert_forces_are_slopes(backend: Any, atoms: Atoms, tolerance: float) -> None:
@@ -167,10 +188,6 @@ def assert_symmetries(backend: Any, atoms: Atoms, tolerance: float) -> None:
 def _tensor(stress: Any) -> Array:
     xx, yy, zz, yz, xz, xy = stress
     return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-
-
-def structure(atoms: Atoms) -> Structure:
-    return structure_of(_Fields(atoms))
 
 
 def atoms_of(request: MaterialsRequest) -> list[Atoms]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,20 @@ from ase.build import bulk, molecule
 from sheaf import ModelSpec
 from sheaf.api.materials import (
     AtomsProgress,
-    MolecularDynamicsRequest,
     MolecularDynamicsResponse,
-    RelaxRequest,
     RelaxResponse,
 )
-from sheaf.backends._families.atoms.lockstep import run_together
-from sheaf.backends._families.atoms.structures import Properties
+from sheaf.backends._families.atoms.structures import Properties, Structure
 from sheaf.backends.chgnet import CHGNetBackend
 from sheaf_client import Sheaf
 from tests.backends.answers import fault_of
-from tests.backends.materials.materials_cases import assert_close, fields, shaken, structure
+from tests.backends.materials.materials_cases import (
+    assert_close,
+    assert_same_walk,
+    dynamics,
+    relaxation,
+    shaken,
+)
 
 pytest.importorskip("chgnet")
 torch = pytest.importorskip("torch")
@@ -43,22 +46,6 @@ def backend() -> CHGNetBackend:
     found = CHGNetBackend()
     found.load()
     return found
-
-
-def relaxation(atoms: Atoms, **other: Any) -> RelaxRequest:
-    return RelaxRequest.model_validate({"model_name": "m", **fields(atoms), **other})
-
-
-def dynamics(atoms: Atoms, **other: Any) -> MolecularDynamicsRequest:
-    body = {"model_name": "m", "n_steps": 10, "seed": 1, **fields(atoms), **other}
-    return MolecularDynamicsRequest.model_validate(body)
-
-
-def assert_same_walk(found: Any, expected: Any) -> None:
-    assert isinstance(found, type(expected)), found
-    assert (found.n_steps, found.frame_steps) == (expected.n_steps, expected.frame_steps)
-    for part in ("positions", "forces", "energies", "trajectory"):
-        assert_close(getattr(found, part), getattr(expected, part), 1e-3)
 
 
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs", "bfgs"])
@@ -225,16 +212,22 @@ def test_relaxing_and_simulating_in_this_process() -> None:
         assert stream.final().n_steps == 3
 
 
-def test_an_evaluation_that_fails_ends_all_walks() -> None:
-    def walk(evaluate: Any) -> float:
-        return float(evaluate(structure(SALT)).energy)
+def test_what_is_recorded_takes_the_memory_of_the_answer() -> None:
+    from sheaf.backends._families.atoms.trajectories import follow
 
-    def fail(structures: Any) -> Any:
-        raise MemoryError("no room")
+    atoms = SALT * (4, 4, 4)
+    request = dynamics(atoms, n_steps=100, record_every=1)
 
-    before = threading.active_count()
-    with pytest.raises(MemoryError, match="no room"):
-        run_together([walk] * 3, fail)
-    answers = [Properties(energy=float(i)) for i in range(3)]
-    assert run_together([walk] * 3, lambda structures: answers[: len(structures)]) == [0, 1, 2]
-    assert threading.active_count() == before
+    def springs(structure: Structure) -> Properties:
+        away = structure.positions - atoms.positions
+        return Properties(float((away**2).sum()), -2 * away)
+
+    follow(dynamics(atoms, n_steps=1), springs, lambda _: None, [])  # what is made once is made now
+    tracemalloc.start()
+    try:
+        response = follow(request, springs, lambda _: None, [])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert response.trajectory.shape == (101, 128, 3)
+    assert response.trajectory.nbytes < peak < 3 * response.trajectory.nbytes

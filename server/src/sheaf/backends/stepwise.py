@@ -8,7 +8,7 @@ whoever takes it, so `cost` is that of one step.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Generic
 
 from typing_extensions import TypeVar
@@ -21,7 +21,8 @@ StateT = TypeVar("StateT", default=Any)
 
 
 class StepwiseBackend(ModelBackend[RequestT, ResponseT], Generic[RequestT, ResponseT, StateT]):
-    """A model whose answer is the end of many steps; requests of equal `batch_key` step together.
+    """A model whose answer is the end of many steps; requests of equal `batch_key` step together, of whatever
+    operation they are.
 
     All methods but `steps` run on the model's own thread. A step that raises must leave its states as they
     were: the engine takes it again in halves, until the culprit stands alone.
@@ -86,14 +87,42 @@ class StepwiseBackend(ModelBackend[RequestT, ResponseT], Generic[RequestT, Respo
         return [answer or RuntimeError("the steps ended without an answer") for answer in answers]
 
     def _run(self, running: dict[int, StateT], answers: list[ResponseT | Exception | None]) -> None:
-        while running:
+        while True:
+            for index in [i for i, state in running.items() if not self.remaining(state)]:
+                answers[index] = self.finish(running[index])
+                del running[index]
+            if not running:
+                return
             for index, error in zip(list(running), self.step(list(running.values())), strict=True):
                 if error is not None:
                     answers[index] = error
                     self.discard(running.pop(index))
-                elif not self.remaining(running[index]):
-                    answers[index] = self.finish(running[index])
-                    del running[index]
+
+    def stream(self, request: RequestT) -> Iterator[ProgressEvent | ResponseT]:
+        """Yield progress after each step, and last the response.
+
+        The engine does not call it; it is there for callers without one.
+        """
+        if not self.steps(request):
+            (answer,) = self.batch_predict([request])
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+            return
+        state = self.prepare(request)
+        try:
+            while self.remaining(state):
+                (error,) = self.step([state])
+                if error is not None:
+                    raise error
+                event = self.progress(request, state)
+                if event is not None:
+                    yield event
+            answer = self.finish(state)
+        except BaseException:
+            self.discard(state)
+            raise
+        yield answer
 
     @classmethod
     def streams(cls) -> bool:

@@ -27,7 +27,7 @@ def make_entry(
     """
     request, bucket = job.request, policy.bucket_by
     key = backend.batch_key(request)
-    if backend.operations:
+    if backend.operations and not isinstance(job, StepJob):  # a step is the same whatever it is of
         key = (key, operation_of(request))
     if bucket:
         key = (key, bucket_value(request, bucket))

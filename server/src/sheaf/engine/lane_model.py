@@ -120,7 +120,8 @@ class LaneTask:
 
 def fail_expired(entries: Sequence[Entry[Job]]) -> None:
     for entry in entries:
-        entry.item.settle(DeadlineExceededError("The deadline passed before the model could begin."))
+        when = "while the model was at work" if entry.item.started else "before the model could begin"
+        entry.item.settle(DeadlineExceededError(f"The deadline passed {when}."))
 
 
 def fail_stopped(entries: Sequence[Entry[Job]]) -> None:

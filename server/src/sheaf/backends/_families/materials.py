@@ -7,10 +7,9 @@ network in as few passes as the bound on a pass allows.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from sheaf.api.materials import (
     MaterialsRequest,
     MaterialsResponse,
     MolecularDynamicsRequest,
+    RelaxRequest,
     StructureResult,
 )
 from sheaf.backends._families.atoms.structures import (
@@ -32,7 +32,8 @@ from sheaf.backends._families.atoms.structures import (
 from sheaf.backends._shared.loading import loaded
 from sheaf.backends._shared.passes import cut_by_rows
 from sheaf.backends._shared.refusals import answer_each, check_finite, compute_together, refuse
-from sheaf.backends.base import ModelBackend, respond
+from sheaf.backends.base import respond
+from sheaf.backends.loops import LibraryLoop, LoopBackend
 from sheaf_client.contracts.base import Metadata
 from sheaf_client.errors import InvalidRequestError
 from sheaf_client.protocol.atoms import held_axes
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from sheaf.backends._families.atoms.motion import Evaluate
     from sheaf.backends._families.atoms.neighbors import Pairs
     from sheaf.backends._families.atoms.potential import Potential
+
+#: One relaxation or simulation, as far as it has come.
+MovingAtoms: TypeAlias = LibraryLoop[Structure, Properties, Any]
 
 #: Most neighbours of all atoms of one pass, as `cost` counts them: half a gigabyte in models of common size.
 #: A core is as fast with fewer; an accelerator wants more.
@@ -81,8 +85,10 @@ def places_of(request: Any) -> list[Place]:
     return [Place(structure_of(one), f"/structures/{i}") for i, one in enumerate(request.structures)]
 
 
-class PotentialBackend(ModelBackend[Any, Any]):
+class PotentialBackend(LoopBackend[Any, Any, Structure, Properties]):
     """A potential behind the contract; a backend loads it and has its own settings.
+
+    Relaxations and simulations are loops of ASE's: each step of all that run is one pass.
 
     Args:
         pass_cost: most neighbours of all atoms in one pass through the network.
@@ -143,13 +149,19 @@ class PotentialBackend(ModelBackend[Any, Any]):
         draws = request.ensemble.value == "nvt" or request.velocities is None
         return not (draws and request.temperature_k)
 
+    def steps(self, request: Any) -> int:
+        """Structures that a relaxation or a simulation asks about: the start, and one after each step."""
+        if isinstance(request, MaterialsRequest):
+            return 0
+        return 1 + int(request.max_steps if isinstance(request, RelaxRequest) else request.n_steps)
+
     def batch_predict(self, requests: Sequence[Any]) -> list[Any]:
         """Compute requests of any mix of sizes, molecules and crystals, in shared passes.
 
         One in which atoms turn out to be in the same place, or too many, is refused in its own.
         """
-        if not isinstance(requests[0], MaterialsRequest):
-            return self._move(requests)
+        if self.steps(requests[0]):
+            return [*super().batch_predict(requests)]
 
         def answer_all(read: Sequence[tuple[MaterialsRequest, list[Placed]]]) -> list[Any]:
             gradient = any(_wants_gradient(request) for request, _ in read)
@@ -162,43 +174,15 @@ class PotentialBackend(ModelBackend[Any, Any]):
     def _read(self, request: MaterialsRequest) -> tuple[MaterialsRequest, list[Placed]]:
         return request, [self.neighbors(place) for place in places_of(request)]
 
-    def stream(self, request: Any) -> Iterator[Any]:
-        """Yield an event per step of a relaxation or a simulation, then the response of `predict`."""
-        if isinstance(request, MaterialsRequest):
-            (answer,) = self.batch_predict([request])
-            if isinstance(answer, Exception):
-                raise answer
-            yield answer
-            return
+    def run(self, request: Any, loop: MovingAtoms) -> Any:
+        """Relax or simulate by ASE, which asks for the potential structure by structure."""
         from sheaf.backends._families.atoms.trajectories import follow
 
         warnings: list[str] = []
+        return follow(request, _asking(request, loop.ask, warnings), loop.tell, warnings)
 
-        def evaluate(structure: Structure) -> Properties:
-            (found,) = self._evaluate_moving([structure])
-            if isinstance(found, Exception):
-                raise found
-            return found
-
-        yield from follow(request, _asking(request, evaluate, warnings), warnings)
-
-    def _move(self, requests: Sequence[Any]) -> list[Any]:
-        """Relax or simulate side by side: each step of all is one evaluation."""
-        from sheaf.backends._families.atoms.lockstep import run_together
-        from sheaf.backends._families.atoms.trajectories import follow
-
-        def walk_of(request: Any) -> Callable[[Evaluate], Any]:
-            def walk(evaluate: Evaluate) -> Any:
-                warnings: list[str] = []
-                ask = _asking(request, evaluate, warnings)
-                return deque(follow(request, ask, warnings), maxlen=1).pop()
-
-            return walk
-
-        return run_together([walk_of(request) for request in requests], self._evaluate_moving)
-
-    def _evaluate_moving(self, structures: Sequence[Structure]) -> list[Properties | Exception]:
-        """What the potential says of structures of different walks; a refusal in the place of an answer."""
+    def forward(self, questions: Sequence[Structure]) -> list[Properties | Exception]:
+        """What the potential says of structures on their ways; a refusal in the place of an answer."""
 
         def read(structure: Structure) -> Placed:
             check_sizes(Place(structure, ""))
@@ -208,7 +192,7 @@ class PotentialBackend(ModelBackend[Any, Any]):
             found = self.evaluate(read, gradient=True)
             return [*answer_each(check_properties, [placed.place for placed in read], found)]
 
-        return [*compute_together(structures, read, evaluate)]
+        return [*compute_together(questions, read, evaluate)]
 
     def evaluate(self, read: Sequence[Placed], *, gradient: bool) -> list[Properties]:
         """What the potential says of structures, in their order, in passes of at most `pass_cost`."""
@@ -289,7 +273,7 @@ def _check_length(request: Any) -> None:
 
 def _recorded(request: Any) -> int:
     """Numbers in the positions of a trajectory."""
-    steps = request.max_steps if hasattr(request, "max_steps") else request.n_steps
+    steps = request.max_steps if isinstance(request, RelaxRequest) else request.n_steps
     return int(3 * len(request.atomic_numbers) * (steps // request.record_every + 2))
 
 
@@ -327,7 +311,7 @@ def check_sizes(place: Place) -> None:
 
 
 def _asking(request: Any, evaluate: Evaluate, warnings: list[str]) -> Evaluate:
-    """The potential as one walk asks it; what it warns of is added to `warnings`.
+    """The potential as one relaxation or simulation asks it; what it warns of is added to `warnings`.
 
     A structure that it refuses on the way is not the caller's own: a simulation was led there by its steps.
     """

@@ -129,16 +129,18 @@ def _set_up(request: Any, evaluate: Evaluate) -> tuple[Any, _Potential]:
 
 
 def _frame(atoms: Any, potential: _Potential, step: int, *, converged: bool) -> Frame:
+    # Each question to the calculator compares all atoms with those that it last saw: one is enough.
+    adjusted, found = atoms.get_forces(), potential.results
     kinetic = float(atoms.get_kinetic_energy())
     moving: int = atoms.get_number_of_degrees_of_freedom()
     return Frame(
         step=step,
         positions=atoms.get_positions(),
-        forces=atoms.get_forces(apply_constraint=False),
-        max_force=float(np.linalg.norm(atoms.get_forces(), axis=1).max()),
+        forces=found["forces"].copy(),
+        max_force=float(np.linalg.norm(adjusted, axis=1).max()),
         cell=np.array(atoms.cell) if potential.has_cell else None,
-        energy=float(atoms.get_potential_energy()),
-        stress=potential.results.get("stress"),
+        energy=float(found["energy"]),
+        stress=found.get("stress"),
         velocities=atoms.get_velocities() * units.fs,
         kinetic_energy=kinetic,
         temperature=2 * kinetic / (moving * units.kB) if moving else 0.0,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,31 +26,72 @@ MotionResponse = RelaxResponse | MolecularDynamicsResponse
 
 
 def follow(
-    request: MotionRequest, evaluate: Evaluate, warnings: list[str]
-) -> Iterator[AtomsProgress | MotionResponse]:
-    """An event after each step, and last the response.
+    request: MotionRequest,
+    evaluate: Evaluate,
+    tell: Callable[[Callable[[], AtomsProgress]], None],
+    warnings: Sequence[str],
+) -> MotionResponse:
+    """Move the atoms to their end; the response.
 
     Args:
+        tell: called after each step with what makes its event.
         warnings: what to tell the caller, known once the potential has been asked.
     """
-    relaxing = isinstance(request, RelaxRequest)
-    frames = relax(request, evaluate) if isinstance(request, RelaxRequest) else simulate(request, evaluate)
-    total = request.max_steps if isinstance(request, RelaxRequest) else request.n_steps
-    kept: list[Frame] = []
+    if isinstance(request, RelaxRequest):
+        frames, total, timestep = relax(request, evaluate), request.max_steps, None
+    else:
+        frames, total, timestep = simulate(request, evaluate), request.n_steps, request.timestep_fs
+    record = _Record(cells=isinstance(request, RelaxRequest) and request.relax_cell)
     last: Frame | None = None
     for frame in frames:
         last = frame
         _check_speeds(frame)
         if frame.step % request.record_every == 0:
-            kept.append(frame)
+            record.add(frame)
         if frame.step:
-            yield _event(frame, total, None if relaxing else getattr(request, "timestep_fs", None))
-    if last is not None and kept[-1] is not last:
-        kept.append(last)
+            tell(partial(_event, frame, total, timestep))
+    assert last is not None  # noqa: S101 - step 0 is a frame
+    if record.steps[-1] != last.step:
+        record.add(last)
     if isinstance(request, RelaxRequest):
-        yield _relaxed(request, kept, warnings)
-    else:
-        yield _simulated(request, kept, warnings)
+        return _relaxed(request, last, record, warnings)
+    return _simulated(request, last, record, warnings)
+
+
+class _Record:
+    """What the answer tells of its steps, in no more memory than the answer takes.
+
+    Args:
+        cells: whether the cell is part of it.
+    """
+
+    def __init__(self, *, cells: bool) -> None:
+        self.steps: list[int] = []
+        self._moving_cell = cells
+        self._positions, self._cells = bytearray(), bytearray()
+        self._numbers = array("d")
+
+    def add(self, frame: Frame) -> None:
+        self.steps.append(frame.step)
+        self._positions += frame.positions.astype(np.float32).tobytes()
+        if self._moving_cell and frame.cell is not None:
+            self._cells += frame.cell.tobytes()
+        self._numbers.extend((frame.energy, frame.max_force, frame.kinetic_energy, frame.temperature))
+
+    @property
+    def trajectory(self) -> Any:
+        """Positions, float32 of shape (n_frames, n_atoms, 3)."""
+        return np.frombuffer(self._positions, dtype=np.float32).reshape(len(self.steps), -1, 3)
+
+    @property
+    def cells(self) -> Any:
+        """Shape (n_frames, 3, 3)."""
+        return np.frombuffer(self._cells).reshape(len(self.steps), 3, 3)
+
+    @property
+    def numbers(self) -> Any:
+        """Energies, longest forces, kinetic energies and temperatures, each of shape (n_frames,)."""
+        return np.array(self._numbers).reshape(len(self.steps), 4).T
 
 
 def _check_speeds(frame: Frame) -> None:
@@ -75,39 +118,34 @@ def _event(frame: Frame, total: int, timestep: float | None) -> AtomsProgress:
     )
 
 
-def _relaxed(request: RelaxRequest, frames: list[Frame], warnings: list[str]) -> RelaxResponse:
-    last = frames[-1]
+def _relaxed(request: RelaxRequest, last: Frame, record: _Record, warnings: Sequence[str]) -> RelaxResponse:
     cells: dict[str, Any] = {}
     if request.relax_cell and last.stress is not None:
-        cells = {
-            "stress": last.stress.astype(np.float32),
-            "cells": np.stack([frame.cell for frame in frames if frame.cell is not None]),
-        }
+        cells = {"stress": last.stress.astype(np.float32), "cells": record.cells}
     return respond(
         request,
         RelaxResponse,
-        **_shared(frames, warnings),
+        **_shared(last, record, warnings),
         **cells,
         converged=last.converged,
-        max_forces=np.array([frame.max_force for frame in frames], dtype=np.float32),
+        max_forces=record.numbers[1].astype(np.float32),
     )
 
 
 def _simulated(
-    request: MolecularDynamicsRequest, frames: list[Frame], warnings: list[str]
+    request: MolecularDynamicsRequest, last: Frame, record: _Record, warnings: Sequence[str]
 ) -> MolecularDynamicsResponse:
     return respond(
         request,
         MolecularDynamicsResponse,
-        **_shared(frames, warnings),
-        velocities=frames[-1].velocities.astype(np.float32),
-        kinetic_energies=np.array([frame.kinetic_energy for frame in frames]),
-        temperatures=np.array([frame.temperature for frame in frames], dtype=np.float32),
+        **_shared(last, record, warnings),
+        velocities=last.velocities.astype(np.float32),
+        kinetic_energies=record.numbers[2].copy(),
+        temperatures=record.numbers[3].astype(np.float32),
     )
 
 
-def _shared(frames: list[Frame], warnings: list[str]) -> dict[str, Any]:
-    last = frames[-1]
+def _shared(last: Frame, record: _Record, warnings: Sequence[str]) -> dict[str, Any]:
     return {
         "energy": last.energy,
         "positions": last.positions.astype(np.float32),
@@ -115,9 +153,9 @@ def _shared(frames: list[Frame], warnings: list[str]) -> dict[str, Any]:
         "forces": last.forces.astype(np.float32),
         "n_steps": last.step,
         "n_atoms": len(last.positions),
-        "n_frames": len(frames),
-        "frame_steps": [frame.step for frame in frames],
-        "energies": np.array([frame.energy for frame in frames]),
-        "trajectory": np.stack([frame.positions for frame in frames]).astype(np.float32),
-        "metadata": Metadata(warnings=warnings),
+        "n_frames": len(record.steps),
+        "frame_steps": record.steps,
+        "energies": record.numbers[0].copy(),
+        "trajectory": record.trajectory,
+        "metadata": Metadata(warnings=list(warnings)),
     }

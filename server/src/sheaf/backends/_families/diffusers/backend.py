@@ -376,10 +376,10 @@ class DiffusersBackend(LoopBackend[Request, Response, "Question", Any]):
         def tell(pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             done, total = index + 1, pipeline.num_timesteps
             loop.total = total * calls
-            loop.event = ImageProgress(step=done, total_steps=total)
             self._shown.pop(loop, None)
             if request.preview_interval and done % request.preview_interval == 0:
                 self._shown[loop] = tensors["latents"]
+            loop.tell(ImageProgress(step=done, total_steps=total))
             return tensors
 
         return tell
