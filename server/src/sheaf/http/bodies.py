@@ -127,10 +127,11 @@ async def read_body(
         raise too_large(limits.max_body)
     content = await _receive(exchange.receive, limits, share)
     if decompress is not None:
-        content = await memory.run(partial(_decompressed, content, decompress, share, limits))
+        decompressed = partial(_decompressed, content, decompress, share, limits)
+        content = await memory.run(decompressed, frees=True)
     body = Body(content, packed, share, names=names)
     measure = partial(body.measure, limits.max_depth)
-    await offload(len(content), measure, memory, most=SLOW if packed else OFFLOAD)
+    await offload(len(content), measure, memory, most=SLOW if packed else OFFLOAD, frees=not packed)
     body.take()
     return body
 
@@ -192,9 +193,14 @@ def _within(content: ContentT, limit: int) -> ContentT:
     return content
 
 
-async def offload(size: int, work: Callable[[], T], memory: Memory, most: int = OFFLOAD) -> T:
-    """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up."""
-    return await memory.run(work) if size > most else work()
+async def offload(
+    size: int, work: Callable[[], T], memory: Memory, most: int = OFFLOAD, *, frees: bool = False
+) -> T:
+    """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up.
+
+    What frees Python's lock says so, as of `Memory.run`.
+    """
+    return await memory.run(work, frees=frees) if size > most else work()
 
 
 def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> RequestT | None:

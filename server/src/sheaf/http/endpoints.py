@@ -271,7 +271,7 @@ class Endpoints:
     async def _settle(self, body: Body) -> None:
         """A body was read: what that took is given back, by the process too where it was much."""
         if body.weight.read > LARGE:
-            await self._memory.run(give_back)
+            await self._memory.run(give_back, frees=True)
         body.settle()
 
     def _checked(self, contract: BaseRequest, exchange: Exchange) -> BaseRequest:

@@ -25,8 +25,7 @@ T = TypeVar("T")
 _ONE, _CALLER = 0.75, 0.5
 #: The account is so many times the largest body at least: base64 text is held four times while it is read.
 _BODIES = 6
-#: Bodies and answers that are worked on at once on threads. They take turns at Python's lock anyway, and each
-#: holds its content once more meanwhile.
+#: Bodies and answers that are worked on at once on threads: each holds its content once more meanwhile.
 _AT_ONCE = 4
 #: Bytes in memory for each byte of an answer as JSON: numbers are 32 bytes, and texts are copied.
 _ANSWER = 3
@@ -47,6 +46,7 @@ class Memory:
         self._lock = threading.Lock()
         self._tidying = False
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._lock_turn = asyncio.Lock()
 
     @property
     def largest(self) -> int:
@@ -58,13 +58,20 @@ class Memory:
         """Bytes that nobody holds; negative where answers were larger than they were taken to be."""
         return self._left
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T], *, frees: bool = False) -> T:
         """Do work that holds much, on a worker thread, with few others at once.
+
+        Such work holds Python's lock for long, as a parser does that makes a million numbers. Of several the
+        event loop would wait for each in turn, so there is one at a time; they would be no faster together.
+
+        Args:
+            work: What is done.
+            frees: Whether it leaves Python's lock to others for most of its time.
 
         Raises:
             OverloadedError: The process itself gets no more memory.
         """
-        async with self._turns:
+        async with self._turns if frees else self._lock_turn:
             try:
                 return await anyio.to_thread.run_sync(work)
             except MemoryError:
