@@ -7,8 +7,10 @@ a small request that asks for much is refused before there is anything to hold.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -25,8 +27,9 @@ T = TypeVar("T")
 _ONE, _CALLER = 0.75, 0.5
 #: The account is so many times the largest body at least: base64 text is held four times while it is read.
 _BODIES = 6
-#: Bodies and answers that are worked on at once on threads: each holds its content once more meanwhile.
-_AT_ONCE = 4
+#: Bodies and answers that are worked on at once on threads: each holds its content once more meanwhile, and a
+#: core is left to the event loop.
+_AT_ONCE = min(4, max(1, (os.cpu_count() or 1) - 1))
 #: Bytes in memory for each byte of an answer as JSON: numbers are 32 bytes, and texts are copied.
 _ANSWER = 3
 _MIB = 2**20
@@ -71,7 +74,7 @@ class Memory:
         Raises:
             OverloadedError: The process itself gets no more memory.
         """
-        async with self._turns if frees else self._lock_turn:
+        async with nullcontext() if frees else self._lock_turn, self._turns:
             try:
                 return await anyio.to_thread.run_sync(work)
             except MemoryError:
