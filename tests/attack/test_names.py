@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -50,7 +50,7 @@ def most_names(schema: JSON) -> float:
         return max(map(most_names, schema["anyOf"]))
     items = most_names(schema["items"]) if "items" in schema else 0
     free = schema.get("additionalProperties", False)
-    inner = 1 + (most_names(free) if isinstance(free, dict) else 0)
+    inner = 1 + (most_names(cast("JSON", free)) if isinstance(free, dict) else 0)
     return max(
         items * schema.get("maxItems", inf) if items else 0,
         inner * schema.get("maxProperties", inf) if free else 0,
@@ -101,8 +101,8 @@ def test_colons_of_times_and_texts_are_no_members() -> None:
 
 def names_of(value: Any) -> int:
     if isinstance(value, list):
-        return sum(map(names_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    members: dict[str, Any] = value if isinstance(value, dict) else {}
+        return sum(map(names_of, cast("list[Any]", value)))
+    members = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     return len(members) + sum(map(names_of, members.values()))
 
 
