@@ -1,9 +1,9 @@
 """What others notice of an attack: the p99 of a small request, quiet and under attack, in one run.
 
-    python -m benchmarks.attack [--seconds 10] [--callers 100]
+    python -m benchmarks.attack [--seconds 10] [--callers 100] [--only TEXT]
 
 Each attack is sent by so many callers at once, again and again, while one caller asks for a small
-answer. Servers run in processes of their own; the ratios are what counts.
+answer. The server, the attackers and the caller run in processes of their own; the ratios are what counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
+from http.client import HTTPConnection
+from multiprocessing import get_context
 from statistics import quantiles
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -52,30 +57,51 @@ def attacked(
     server: Served, attack: Attack, path: str, callers: int, seconds: float
 ) -> tuple[float, Counter[int]]:
     """The same under attack, and what the attackers were answered."""
-    over, answers = threading.Event(), Counter[int]()
+    context = get_context("spawn")  # a fork would have the threads and locks of this process
+    over, answers = context.Event(), context.Queue()
+    attackers = context.Process(target=_attack, args=(server.url, attack, callers, over, answers))
+    attackers.start()
+    answers.get()  # they have begun
+    found = p99(server, path, seconds)
+    over.set()
+    counted: Counter[int] = answers.get()
+    attackers.join()
+    return found, counted
+
+
+def _attack(url: str, attack: Attack, callers: int, over: Any, answers: Any) -> None:
+    """Send it by so many callers, each on a new connection, until it is over; tell what was answered."""
+    counted, host = Counter[int](), urlsplit(url).netloc
+    headers = {"content-type": "application/json", **attack.headers}
 
     def send() -> None:
         while not over.is_set():
-            answers[server.post(attack.path, attack.content, **attack.headers).status_code] += 1
+            with closing(HTTPConnection(host, timeout=120)) as connection:
+                connection.request("POST", attack.path, attack.content, headers)
+                answer = connection.getresponse()
+                answer.read()
+            counted[answer.status] += 1
 
     threads = [threading.Thread(target=send) for _ in range(callers)]
     for thread in threads:
         thread.start()
-    found = p99(server, path, seconds)
-    over.set()
+    answers.put("begun")
     for thread in threads:
         thread.join()
-    return found, answers
+    answers.put(counted)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--callers", type=int, default=100)
+    parser.add_argument("--only", default="", help="attacks whose name has this text")
     given = parser.parse_args(arguments)
     print(f"{'attack':42} {'quiet ms':>9} {'p99 ms':>9} {'ratio':>7} {'MiB':>6}  answers")
     for models, (path, attacks) in RUNS.items():
         for name, attack in attacks.items():
+            if given.only not in name:
+                continue
             with served(f"tests.attack.models:{models}") as server:
                 quiet = p99(server, path, given.seconds)
                 found, answers = attacked(server, attack, path, given.callers, given.seconds)

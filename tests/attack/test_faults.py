@@ -143,7 +143,9 @@ def test_every_way_in_tells_the_same(serve: Serve, size: int) -> None:
 
 
 def test_a_batch_names_one_of_many_unknown_members(serve: Serve) -> None:
-    answer = httpx.post(f"{serve().url}/echo/batch", json={"requests": [GOOD], **WORST["unknown members"]})
+    answer = httpx.post(
+        f"{serve().url}/echo/batch", json={"requests": [GOOD], **{f"k{i}": 1 for i in range(5000)}}
+    )
     assert [(fault["code"], fault["path"]) for fault in answer.json()["errors"]] == [("unknown_field", "/k0")]
 
 

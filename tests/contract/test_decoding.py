@@ -77,6 +77,14 @@ def test_a_name_is_a_label_and_is_replaced_unless_it_is_none() -> None:
     assert [(fault.code, fault.path) for fault in caught.value.errors] == [("wrong_type", "/model_name")]
 
 
+def test_white_space_before_a_body_takes_no_second_pass() -> None:
+    (kind,) = (operation.request for operation in operations_of("time_series"))
+    text, made_up = b" \t\r\n" + json.dumps(FORECAST).encode(), uuid4()
+    found = decode_text(text, kind, NAME, made_up)
+    assert found is not None
+    assert (found.model_name, found.request_id) == (NAME, made_up)
+
+
 def test_a_refusal_repeats_the_identifier_of_its_request() -> None:
     (kind,) = (operation.request for operation in operations_of("time_series"))
     wrong, own, made_up = {**FORECAST, "horizon": 0}, str(uuid4()), uuid4()

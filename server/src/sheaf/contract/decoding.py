@@ -22,6 +22,8 @@ RequestT = TypeVar("RequestT", bound=BaseRequest)
 
 #: Longest text that a refusal repeats as the identifier of a request.
 _LONGEST_ID = 64
+#: White space of JSON.
+_SPACE = b" \t\n\r"
 
 
 def decode_line(content: bytes, model_type: str, model_name: str, request_id: UUID) -> BaseRequest:
@@ -45,6 +47,7 @@ def decode_text(
 
     `decode_value` then tells what is wrong, by its place.
     """
+    content = content.lstrip(_SPACE)
     # What is named nowhere in the text is put in front; names of models need no quoting.
     if b'"model_name"' not in content and content.startswith(b"{"):
         content = b'{"model_name":"%b",%b' % (model_name.encode("ascii"), content[1:])

@@ -15,7 +15,7 @@ from sheaf.http.encodings import JSON_TYPE, bound_of, decompressor, media_type, 
 from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
-from sheaf.http.nesting import MAX_STEPS, count_msgpack, is_json_deeper
+from sheaf.http.nesting import MAX_STEPS, ONE_REQUEST, Names, count_msgpack, is_json_deeper
 from sheaf.http.patience import Patience
 from sheaf.http.weights import NOTHING, Weight, json_weight, packed_weight
 from sheaf_client.contracts.problem import Fault
@@ -57,9 +57,15 @@ class Body:
     weight: Weight = NOTHING
     #: Whether it is not measured: that alone would hold others up.
     scattered: bool = False
+    names: Names = ONE_REQUEST
 
     def measure(self, limit: int) -> None:
-        """Tell what it weighs; raise `MalformedRequestError` where it goes deeper than `limit`."""
+        """Tell what it weighs.
+
+        Raises:
+            MalformedRequestError: It goes deeper than `limit`.
+            RequestTooLargeError: Its objects have more members than `names`.
+        """
         if not self.weigh(limit):
             raise _too_deep(limit)
 
@@ -67,8 +73,8 @@ class Body:
         """`measure` that raises nothing; False also where `most` steps through MessagePack do not do."""
         if not self.packed:
             self.weight = json_weight(self.content)
-            return not is_json_deeper(self.content, limit)
-        counts = count_msgpack(self.content, limit, most)
+            return not is_json_deeper(self.content, limit, self.names)
+        counts = count_msgpack(self.content, limit, most, self.names)
         if counts is None:
             return False
         self.weight = packed_weight(self.content, counts)
@@ -109,7 +115,9 @@ def whole_body(exchange: Exchange, limits: Limits, share: Share) -> Body | None:
     return body
 
 
-async def read_body(exchange: Exchange, limits: Limits, memory: Memory, share: Share) -> Body:
+async def read_body(
+    exchange: Exchange, limits: Limits, memory: Memory, share: Share, names: Names = ONE_REQUEST
+) -> Body:
     """The body, by its content type: within the limits on its size, its time, its depth and its memory."""
     packed = _is_packed(exchange)
     encoding = exchange.joined(b"content-encoding")
@@ -119,10 +127,11 @@ async def read_body(exchange: Exchange, limits: Limits, memory: Memory, share: S
         raise too_large(limits.max_body)
     content = await _receive(exchange.receive, limits, share)
     if decompress is not None:
-        content = await memory.run(partial(_decompressed, content, decompress, share, limits))
-    body = Body(content, packed, share)
+        decompressed = partial(_decompressed, content, decompress, share, limits)
+        content = await memory.run(decompressed, frees=True)
+    body = Body(content, packed, share, names=names)
     measure = partial(body.measure, limits.max_depth)
-    await offload(len(content), measure, memory, most=SLOW if packed else OFFLOAD)
+    await offload(len(content), measure, memory, most=SLOW if packed else OFFLOAD, frees=not packed)
     body.take()
     return body
 
@@ -184,9 +193,14 @@ def _within(content: ContentT, limit: int) -> ContentT:
     return content
 
 
-async def offload(size: int, work: Callable[[], T], memory: Memory, most: int = OFFLOAD) -> T:
-    """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up."""
-    return await memory.run(work) if size > most else work()
+async def offload(
+    size: int, work: Callable[[], T], memory: Memory, most: int = OFFLOAD, *, frees: bool = False
+) -> T:
+    """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up.
+
+    What frees Python's lock says so, as of `Memory.run`.
+    """
+    return await memory.run(work, frees=frees) if size > most else work()
 
 
 def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> RequestT | None:

@@ -48,6 +48,7 @@ from sheaf.http.exchange import Exchange
 from sheaf.http.limits import Limits
 from sheaf.http.media import check_media
 from sheaf.http.memory import LARGE, Memory, Share
+from sheaf.http.nesting import Names
 from sheaf.http.problems import as_problem
 from sheaf.http.writing import size_of
 from sheaf.observability import Telemetry
@@ -190,7 +191,8 @@ class Endpoints:
         What all their answers take is held.
         """
         share = _share(exchange)
-        body = await read_body(exchange, self._limits, self._memory, share)
+        names = Names.of_batch(self._limits.max_batch)
+        body = await read_body(exchange, self._limits, self._memory, share, names)
         size = len(body.content)
         items = await offload(size, partial(parse_batch, body, self._limits.max_batch), self._memory, SLOW)
         caller = _caller(exchange)
@@ -269,7 +271,7 @@ class Endpoints:
     async def _settle(self, body: Body) -> None:
         """A body was read: what that took is given back, by the process too where it was much."""
         if body.weight.read > LARGE:
-            await self._memory.run(give_back)
+            await self._memory.run(give_back, frees=True)
         body.settle()
 
     def _checked(self, contract: BaseRequest, exchange: Exchange) -> BaseRequest:

@@ -7,8 +7,10 @@ a small request that asks for much is refused before there is anything to hold.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -25,9 +27,9 @@ T = TypeVar("T")
 _ONE, _CALLER = 0.75, 0.5
 #: The account is so many times the largest body at least: base64 text is held four times while it is read.
 _BODIES = 6
-#: Bodies and answers that are worked on at once on threads. They take turns at Python's lock anyway, and each
-#: holds its content once more meanwhile.
-_AT_ONCE = 4
+#: Bodies and answers that are worked on at once on threads: each holds its content once more meanwhile, and a
+#: core is left to the event loop.
+_AT_ONCE = min(4, max(1, (os.cpu_count() or 1) - 1))
 #: Bytes in memory for each byte of an answer as JSON: numbers are 32 bytes, and texts are copied.
 _ANSWER = 3
 _MIB = 2**20
@@ -47,6 +49,7 @@ class Memory:
         self._lock = threading.Lock()
         self._tidying = False
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._lock_turn = asyncio.Lock()
 
     @property
     def largest(self) -> int:
@@ -58,13 +61,20 @@ class Memory:
         """Bytes that nobody holds; negative where answers were larger than they were taken to be."""
         return self._left
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T], *, frees: bool = False) -> T:
         """Do work that holds much, on a worker thread, with few others at once.
+
+        Such work holds Python's lock for long, as a parser does that makes a million numbers. Of several the
+        event loop would wait for each in turn, so there is one at a time; they would be no faster together.
+
+        Args:
+            work: What is done.
+            frees: Whether it leaves Python's lock to others for most of its time.
 
         Raises:
             OverloadedError: The process itself gets no more memory.
         """
-        async with self._turns:
+        async with nullcontext() if frees else self._lock_turn, self._turns:
             try:
                 return await anyio.to_thread.run_sync(work)
             except MemoryError:
