@@ -45,6 +45,7 @@ def test_a_client_that_stalls_is_let_go(serve: Serve, sent: bytes) -> None:
     if sent.startswith(b"POST"):
         status, problem = parsed(answer)
         assert (status, problem["code"]) == (408, "too_slow")
+        assert "did not come in time" in problem["detail"]
     else:
         assert answer == b""
 

@@ -269,7 +269,12 @@ class BoundedProtocol(FastProtocol):
         status, code, detail = refusal
         request_id = str(uuid4())
         problem = Problem(
-            type=f"/problems/{code}", title=detail, status=status, code=code, request_id=request_id
+            type=f"/problems/{code}",
+            title=_REASONS[status],
+            status=status,
+            code=code,
+            detail=detail,
+            request_id=request_id,
         )
         body = problem.model_dump_json(exclude_none=True).encode()
         head = (
