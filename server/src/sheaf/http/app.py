@@ -17,10 +17,11 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from sheaf.http.admin import ChangeableModels, admin_routes
+from sheaf.http.answering import Answering
 from sheaf.http.auth import Authentication
 from sheaf.http.dispatch import Dispatcher, call_routes
 from sheaf.http.docs import docs_routes
-from sheaf.http.endpoints import Answering, Endpoints, Models
+from sheaf.http.endpoints import Endpoints, Models
 from sheaf.http.exchange import Exchange
 from sheaf.http.heads import Origins
 from sheaf.http.hosts import Hosts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,10 +15,9 @@ from starlette.responses import Response
 from sheaf.contract.decoding import decode_value
 from sheaf.contract.operations import AnyOperation, Operations
 from sheaf.engine import ModelRuntime
-from sheaf.engine.delivery import Outcome, unwrap
 from sheaf.engine.malloc_tuning import give_back
-from sheaf.engine.pending import PendingRequest
 from sheaf.engine.terms import CallOptions
+from sheaf.http.answering import Answering, answer_compressed
 from sheaf.http.batches import PART, batch_parts, compressed_parts, rest_of
 from sheaf.http.bodies import (
     FREE,
@@ -37,10 +36,8 @@ from sheaf.http.callers import Caller
 from sheaf.http.connections import while_connected
 from sheaf.http.encodings import (
     JSON_TYPE,
-    MIN_COMPRESSED,
     compressed,
     content_type,
-    encode_response,
     wants_msgpack,
 )
 from sheaf.http.events import event_response
@@ -52,7 +49,7 @@ from sheaf.http.nesting import Names
 from sheaf.http.problems import as_problem
 from sheaf.http.writing import size_of
 from sheaf.observability import Telemetry
-from sheaf_client.contracts.base import BaseRequest, BaseResponse
+from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.contracts.models import Health, ModelInfo, ModelList
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import (
@@ -215,7 +212,7 @@ class Endpoints:
         size = sum(size_of(each) for each in outcomes if not isinstance(each, ProblemError))
         first = await offload(max(size, _share(exchange).size), partial(next, parts), self._memory)
         if not outcomes:
-            await _answer_compressed(exchange, first + b"".join(parts), media)
+            await answer_compressed(exchange, first + b"".join(parts), media)
             return
         rest, accepted = rest_of(first, parts, self._memory), exchange.header(b"accept-encoding")
         # A long answer is compressed as a whole where its first part shrinks.
@@ -337,59 +334,6 @@ class Endpoints:
         return seconds
 
 
-class Answering(Awaitable[None]):
-    """A call that was put to its model. Awaited by a task, it answers once there is an outcome."""
-
-    __slots__ = ("_asked", "_exchange", "_memory")
-
-    def __init__(self, exchange: Exchange, asked: PendingRequest, memory: Memory) -> None:
-        self._exchange, self._memory = exchange, memory
-        self._asked: PendingRequest | None = asked
-
-    def outcome(self) -> Outcome | None:
-        """What came by now, to `answer` with."""
-        return None if self._asked is None else self._asked.outcome
-
-    def call_back(self, tell: Callable[[], None] | None, within: float) -> bool:
-        """`PendingRequest.call_back`."""
-        return self._asked is not None and self._asked.call_back(tell, within)
-
-    def answer(self, outcome: Outcome) -> Awaitable[None] | None:
-        """Answer with the outcome that came; an error is raised. What has to wait is given back."""
-        self._asked = None  # it holds the request and its answer: nobody else has it while the client reads
-        return self._answer(unwrap(outcome))
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._wait_and_answer().__await__()
-
-    async def _wait_and_answer(self) -> None:
-        asked, self._asked = self._asked, None
-        assert asked is not None  # noqa: S101 - answered once
-        answering = asked.answer()
-        del asked
-        rest = self._answer(await while_connected(self._exchange.receive, answering))
-        if rest is not None:
-            await rest
-
-    def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
-        if size_of(answer) > OFFLOAD:
-            return self._write_and_answer([answer])
-        return self._send(*encode_response(answer, self._exchange.header(b"accept"), short=True))
-
-    async def _write_and_answer(self, answers: list[BaseResponse]) -> None:
-        accept = self._exchange.header(b"accept")
-        # Nobody else has the answer, which is let go of once it is written.
-        rest = self._send(*await self._memory.run(lambda: encode_response(answers.pop(), accept)))
-        if rest is not None:
-            await rest
-
-    def _send(self, content: bytes, media: bytes) -> Awaitable[None] | None:
-        exchange = self._exchange
-        if len(content) >= MIN_COMPRESSED:
-            return _answer_compressed(exchange, content, media)
-        return None if exchange.answer_now(content, media) else exchange.answer(content, media)
-
-
 def _caller(exchange: Exchange) -> Caller:
     assert exchange.caller is not None  # noqa: S101 - the gate has let the request in
     return exchange.caller
@@ -404,18 +348,3 @@ def _expect(share: Share, size: int) -> None:
     """Hold what answers will take that have so many bytes as JSON; raise where that is too much."""
     if size > FREE:
         share.expect(size)
-
-
-async def _answer_compressed(exchange: Exchange, content: bytes, media: bytes) -> None:
-    """Send an encoded answer, compressed on a worker thread where it is large and the caller takes that."""
-    if len(content) >= MIN_COMPRESSED:
-        share = _share(exchange)
-        share.hold(len(content))  # what it was made of is gone
-        accepted = exchange.header(b"accept-encoding")
-        packed = await anyio.to_thread.run_sync(compressed, content, accepted)
-        if packed is not None:
-            del content
-            share.hold(len(packed))
-            await exchange.answer(packed, media, b"zstd")
-            return
-    await exchange.answer(content, media)
