@@ -97,7 +97,7 @@ class Body:
         return parse(self.content, packed=self.packed, what="The body")
 
 
-def whole_body(exchange: Exchange, limits: Limits, share: Share) -> Body | None:
+def body_at_once(exchange: Exchange, limits: Limits, share: Share) -> Body | None:
     """The body where it came with its head and is small and plain; else None, and `read_body` has it.
 
     Within the limits on its size and, unless it is scattered, its depth, by its content type.
@@ -204,7 +204,7 @@ async def offload(
 
 
 def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> RequestT | None:
-    """`decode` for a body of `whole_body`; None where it may hold others up, scattered or large and wrong."""
+    """`decode` for a body of `body_at_once`; None where it may hold others up: scattered, or long and bad."""
     if body.scattered:
         return None
     if not body.packed:

@@ -24,13 +24,13 @@ from sheaf.http.bodies import (
     OFFLOAD,
     SLOW,
     Body,
+    body_at_once,
     decode,
     decode_at_once,
     offload,
     parse_batch,
     parsed,
     read_body,
-    whole_body,
 )
 from sheaf.http.callers import Caller
 from sheaf.http.connections import while_connected
@@ -132,7 +132,7 @@ class Endpoints:
         """Put a call to its model at once where that takes no waiting: most bodies are there, and small."""
         runtime.check_open(room=True)
         share = _share(exchange)
-        body = whole_body(exchange, self._limits, share) if operation is not None else None
+        body = body_at_once(exchange, self._limits, share) if operation is not None else None
         if body is None or operation is None:
             return self._read_and_ask(exchange, runtime, operation, terms)
         contract = decode_at_once(body, operation.request, runtime.spec.name)
