@@ -28,6 +28,7 @@ def task(session):
 
 
 def run(folder: Path, body: str, **settings: str) -> tuple[int, str]:
+    (folder / "pytest.ini").touch()  # tests of this folder are named from it, wherever it is
     (folder / "noxfile.py").write_text(TASK.format(root=str(ROOT), body=body), encoding="utf-8")
     command = [sys.executable, "-m", "nox", "-f", str(folder / "noxfile.py"), "-s", "task"]
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **settings}  # they take seconds
