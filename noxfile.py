@@ -196,25 +196,26 @@ def tests(session: nox.Session) -> None:
 
 
 def run_pytest(session: nox.Session, *options: str) -> None:
-    """Run tests; the few that fail have one more go by themselves, and are told by name.
+    """Run tests; the few that fail have one more go, one by one, and are told by name.
 
     Some tests of ten thousand wait for threads, processes and clocks, which a busy machine may stop at any
-    place for seconds. A fault fails once more with nothing beside it.
+    place for seconds. A fault fails once more.
     """
     cache = session.cache_dir / f"pytest-{len(options)}"  # `create_tmp` would move all temporary files here
     pytest = ("python", "-m", "pytest", "-o", f"cache_dir={cache.resolve()}")
     shutil.rmtree(cache, ignore_errors=True)
     try:
         session.run(*pytest, *options)
-    except CommandFailed:
+    except CommandFailed as error:
         kept = cache / "v" / "cache" / "lastfailed"
         failed = sorted(json.loads(kept.read_text("utf-8"))) if kept.exists() else []
-        if not 0 < len(failed) <= ONCE_MORE:
+        # Other statuses than 1 say that some tests did not run at all.
+        if error.return_code != 1 or not 0 < len(failed) <= ONCE_MORE:
             raise
-        session.warn(f"once more, each with nothing beside it: {', '.join(failed)}")
+        session.warn(f"once more, one by one: {', '.join(failed)}")
         for test in failed:
             session.run(*pytest, test)
-        session.warn(f"passed by themselves alone: {', '.join(failed)}")
+        session.warn(f"passed the second time alone: {', '.join(failed)}")
 
 
 @nox.session

@@ -171,3 +171,25 @@ def test_too_few_answers_are_a_fault_of_the_backend(make_request: MakeRequest) -
     with steered(World(loop=ask_once), Short) as runtime:
         assert isinstance(outcome(runtime.submit(make_request(4.0, horizon=1))), BackendError)
         nothing_left(runtime)
+
+
+def test_a_beginning_that_hangs_leaves_no_loops_of_those_behind_it(make_request: MakeRequest) -> None:
+    begun: list[float] = []
+
+    def library(value: float, loop: Loop) -> float:
+        begun.append(value)
+        if len(begun) == 1:
+            world.hold()
+        return loop.ask(value)
+
+    world = World(loop=library)
+    ready = threading.Event()
+    with steered(world, Doubling, call_timeout_s=0.3) as runtime:
+        assert runtime._lane is not None
+        runtime._lane.run_on_thread(ready.wait)  # so that all begin in one call
+        asked = [runtime.submit(make_request(float(i), horizon=1)) for i in range(4)]
+        ready.set()
+        assert {type(outcome(future)) for future in asked} == {BackendError}
+        world.gate.set()
+        assert outcome(runtime.submit(make_request(7.0, horizon=1))).mean[0] == 14
+    assert begun == [0, 7]  # and `loops_have_ended` sees their threads

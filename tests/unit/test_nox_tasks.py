@@ -79,9 +79,9 @@ def test_waits():
     ("fails", "status", "told"),
     [
         ({}, 0, None),
-        ({"waits": 1}, 0, "passed by themselves alone: test_flaky.py::test_waits"),
+        ({"waits": 1}, 0, "passed the second time alone: test_flaky.py::test_waits"),
         ({"waits": 1, "sound": 1}, 0, "alone: test_flaky.py::test_sound, test_flaky.py::test_waits"),
-        ({"waits": 2}, 1, "once more, each with nothing beside it: test_flaky.py::test_waits"),
+        ({"waits": 2}, 1, "once more, one by one: test_flaky.py::test_waits"),
     ],
 )
 def test_a_test_that_fails_beside_others_has_one_more_go(
@@ -103,4 +103,19 @@ def test_many_that_fail_are_a_fault(tmp_path: Path) -> None:
     status, said = run(tmp_path, 'run_pytest(session, "-q")')
     assert status == 1
     assert "4 failed" in said
+    assert "once more" not in said
+
+
+def test_a_file_that_cannot_be_read_the_first_time_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "test_first.py").write_text(
+        "import pathlib\n"
+        "seen = pathlib.Path('seen')\n"
+        "if not seen.exists():\n"
+        "    seen.touch()\n"
+        "    raise RuntimeError\n"
+        "def test_it(): pass\n"
+    )
+    (tmp_path / "test_second.py").write_text("def test_it(): assert False\n")
+    status, said = run(tmp_path, 'run_pytest(session, "-q")')
+    assert status == 1
     assert "once more" not in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from sheaf.engine.delivery import Outcome, Reply, unwrap
@@ -13,11 +14,11 @@ from sheaf.engine.tracker import RequestTracker
 class PendingRequest:
     """One request on its way; for the loop that asked."""
 
-    __slots__ = ("_timeout", "_tracker")
+    __slots__ = ("_asked", "_timeout", "_tracker")
 
     def __init__(self, tracker: RequestTracker[Reply], timeout: float | None) -> None:
         self._tracker = tracker
-        self._timeout = timeout
+        self._timeout, self._asked = timeout, monotonic()
 
     @property
     def outcome(self) -> Outcome | None:
@@ -32,15 +33,20 @@ class PendingRequest:
 
         Args:
             tell: Told of the outcome, which is not there yet; must not raise.
-            within: Seconds in which it is taken back at the latest.
+            within: Seconds in which it is to be taken back.
 
         Returns:
-            False where the caller's time may be over by then, which `answer` sees to.
+            False where the outcome is there, or the caller's time may be over by then: `answer` sees to both.
         """
         if self._timeout is not None and self._timeout < within:
             return False
-        self._tracker.ensure_sink().on_outcome = tell
-        return True
+        tracker = self._tracker
+        reply = tracker.ensure_sink()  # before the look, as in `answer`
+        reply.on_outcome = tell
+        if tracker.outcome is None:
+            return True
+        reply.on_outcome = None
+        return False
 
     def cancel(self) -> None:
         """The caller goes away."""
@@ -56,7 +62,7 @@ class PendingRequest:
         try:
             if self._timeout is None:
                 return unwrap(await reply.wait())
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout - (monotonic() - self._asked)):
                 return unwrap(await reply.wait())
         except TimeoutError:
             raise tracker.late() from None

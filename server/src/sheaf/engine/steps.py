@@ -49,7 +49,7 @@ def step_together(
     running = [job for job in jobs if job.started]
     stepping = list(running)
     for job in jobs:
-        if job.started:
+        if job.started or job.settled:  # where another's beginning hung, all were told so
             continue
         began = clock()
         try:
@@ -65,10 +65,13 @@ def step_together(
                 outcome.failures += _fail(job, error)
             continue
         job.compute_seconds += clock() - began
-        if not done:
+        if job.settled:  # meanwhile: nobody else lets go of what it holds by now
+            discard_state(job)
+        elif not done:
             stepping.append(job)
         else:
             outcome.failures += not _advance(backend, job, clock)
+    stepping = [job for job in stepping if not job.settled]
     if stepping:
         _step(backend, stepping, outcome, clock)
     return outcome

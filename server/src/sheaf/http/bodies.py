@@ -70,7 +70,7 @@ class Body:
             raise _too_deep(limit)
 
     def weigh(self, limit: int, most: int = MAX_STEPS) -> bool:
-        """`measure` that raises nothing; False also where `most` steps through MessagePack do not do."""
+        """`measure` that tells of depth by False, also where `most` steps through MessagePack do not do."""
         if not self.packed:
             self.weight = json_weight(self.content)
             return not is_json_deeper(self.content, limit, self.names)

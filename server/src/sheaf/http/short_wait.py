@@ -19,7 +19,7 @@ class Asked(Protocol):
     def call_back(self, tell: Callable[[], None] | None, within: float) -> bool:
         """Have `tell` called on the event loop once there is an outcome; None takes that back.
 
-        It is taken back `within` so many seconds at the latest; False where a task is to wait at once.
+        It is to be taken back `within` so many seconds; False where a task is to wait at once.
         """
         ...
 
