@@ -10,8 +10,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Hashable
-from contextlib import nullcontext
 from functools import partial
+from time import monotonic
 from typing import TypeVar
 
 import anyio.to_thread
@@ -37,6 +37,8 @@ _MIB = 2**20
 LARGE = 64 * _MIB
 #: Seconds after the end of a request when that is done: by then a model has let go of it, too.
 _PAUSE = 0.5
+#: Of the time that work held Python's lock, how much others have before the next does, and at most; seconds.
+_BREAK, _LONGEST_BREAK = 0.25, 0.02
 
 
 class Memory:
@@ -50,6 +52,7 @@ class Memory:
         self._tidying = False
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._lock_turn = asyncio.Lock()
+        self._waiting = 0
 
     @property
     def largest(self) -> int:
@@ -74,7 +77,26 @@ class Memory:
         Raises:
             OverloadedError: The process itself gets no more memory.
         """
-        async with nullcontext() if frees else self._lock_turn, self._turns:
+        if frees:
+            return await self._run(work)
+        self._waiting += 1
+        try:
+            await self._lock_turn.acquire()
+        finally:
+            self._waiting -= 1
+        started = monotonic()
+        try:
+            return await self._run(work)
+        finally:
+            try:
+                if self._waiting:
+                    # Small requests that came meanwhile are answered before the next takes Python's lock.
+                    await asyncio.sleep(min(_LONGEST_BREAK, _BREAK * (monotonic() - started)))
+            finally:
+                self._lock_turn.release()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        async with self._turns:
             try:
                 return await anyio.to_thread.run_sync(work)
             except MemoryError:
