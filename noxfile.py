@@ -201,7 +201,7 @@ def run_pytest(session: nox.Session, *options: str) -> None:
     Some tests of ten thousand wait for threads, processes and clocks, which a busy machine may stop at any
     place for seconds. A fault fails once more.
     """
-    cache = session.cache_dir / f"pytest-{len(options)}"  # `create_tmp` would move all temporary files here
+    cache = session.cache_dir / "pytest"  # `create_tmp` would move all temporary files here
     pytest = ("python", "-m", "pytest", "-o", f"cache_dir={cache.resolve()}")
     shutil.rmtree(cache, ignore_errors=True)
     try:
