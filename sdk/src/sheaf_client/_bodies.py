@@ -117,9 +117,16 @@ class _Zstd:
         return self._packed is None
 
 
+def header(response: httpx.Response, name: bytes) -> str:
+    """The values of a header by its name in lower case; httpx's own look-up guesses an encoding each time."""
+    return b", ".join([value for key, value in response.headers.raw if key.lower() == name]).decode("latin-1")
+
+
 def _unpacker(response: httpx.Response) -> _Unpacker:
     """What unpacks the body; httpx is told that nothing is left to it."""
-    named = str(response.headers.get("content-encoding", "")).lower()
+    named = header(response, b"content-encoding").lower()
+    if not named:
+        return _Plain()
     encodings = [name for name in (part.strip() for part in named.split(",")) if name not in ("", "identity")]
     if not encodings:
         return _Plain()
@@ -152,7 +159,7 @@ def bound_body(response: httpx.Response, limit: int | None, ends: float | None, 
     """
     if stream:
         limit = None  # each event has the limit
-    told = str(response.headers.get("content-length", ""))
+    told = header(response, b"content-length")
     # More digits than any length has would be work to read.
     if limit is not None and told.isdecimal() and (len(told) > 20 or int(told) > limit):
         raise BadResponseError(too_large(limit))

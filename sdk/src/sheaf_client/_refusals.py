@@ -8,6 +8,7 @@ import httpx
 from pydantic import ValidationError
 
 from sheaf_client._arguments import without_secrets
+from sheaf_client._bodies import header
 from sheaf_client._msgpack import MSGPACK_TYPE
 from sheaf_client._printable import printable
 from sheaf_client._retry import retry_after
@@ -34,8 +35,7 @@ def is_stream(response: httpx.Response) -> bool:
 
 
 def media_of(response: httpx.Response) -> str:
-    told: str = response.headers.get("content-type", "")
-    return told.split(";", 1)[0].strip().lower()
+    return header(response, b"content-type").split(";", 1)[0].strip().lower()
 
 
 def named(response: httpx.Response) -> str:
