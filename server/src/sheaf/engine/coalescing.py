@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sheaf.engine.jobs import Job
     from sheaf.scheduling.queue import Entry
 
-#: Seconds after which a model is woken although others still come: its own work may need no lock.
-_LONGEST = 0.002
+#: Seconds after which a model is woken although others still come. CPython hands its lock over after as many.
+_LONGEST = 0.005
 
 
 class Turn:
@@ -52,7 +52,7 @@ COALESCING: ContextVar[Turn | None] = ContextVar("sheaf_coalescing", default=Non
 
 @contextmanager
 def coalesced() -> Generator[None]:
-    """Requests that are asked inside of it run at its end, or begin to 2 ms after the first of them."""
+    """Requests that are asked inside of it run at its end, or begin to 5 ms after the first of them."""
     turn = Turn()
     token = COALESCING.set(turn)
     try:

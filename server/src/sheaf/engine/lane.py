@@ -85,7 +85,7 @@ class Lane:
     def submit(self, entry: Entry[Job], *, wake: bool = True) -> None:
         """Put a job in line; raises `OverloadedError` over the limit and `UnavailableError` once closed.
 
-        Without `wake` a lane that sleeps goes on to do so: it is for the caller to call `wake` or `run_waiting`.
+        Without `wake` a lane that sleeps goes on to do so, until the caller calls `wake` or `run_waiting`.
         """
         with self._lock:
             if self._state is not LaneState.OPEN:
