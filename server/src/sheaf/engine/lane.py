@@ -247,9 +247,11 @@ class Lane:
     def _schedule(self) -> Running | LaneTask | Idle | None:
         """What to do now; None to look again, where somebody was refused or the lane has closed."""
         with self._lock:
-            refused = self._take_refused()
+            refused = [] if self._state is LaneState.OPEN else self._take_refused()
             now = self._clock()
-            expired = self._schedule_cleanup(self._line.expire(now))
+            expired = self._line.expire(now)
+            if expired:
+                self._schedule_cleanup(expired)
             work: Running | LaneTask | Idle | None = self._next(now)
             if isinstance(work, Idle):
                 if expired or refused:
@@ -257,8 +259,9 @@ class Lane:
                 elif work.seconds is None and self._state is not LaneState.OPEN:
                     self._state, work = LaneState.CLOSED, None
             self._sleeper.asleep = isinstance(work, Idle)
-        fail_stopped(refused)
-        fail_expired(expired)
+        if refused or expired:
+            fail_stopped(refused)
+            fail_expired(expired)
         return work
 
     def _next(self, now: float) -> Running | LaneTask | Idle:

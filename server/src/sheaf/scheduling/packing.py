@@ -38,15 +38,18 @@ def join(
         padded: Prefer members whose cost is near to the leader's, since the rest is computed for nothing.
         max_overtakes: An entry overtaken so often is taken next; until it fits, nobody less urgent goes.
     """
+    if not others:
+        return
     before = len(batch)
     near = batch[0].cost
     total, longest = sum(entry.cost for entry in batch), max(entry.cost for entry in batch)
     barrier: P | None = None
     order = others
-    everyone = [longest] * before + [entry.cost for entry in others]
-    if padded and (len(everyone) > size or cost_of(everyone, padded=True) > max_cost):
-        # Stable: equally near ones stay in order of urgency; those overtaken too often come first.
-        order = sorted(others, key=lambda e: -1.0 if e.overtaken >= max_overtakes else abs(e.cost - near))
+    if padded:
+        everyone = [longest] * before + [entry.cost for entry in others]
+        if len(everyone) > size or cost_of(everyone, padded=True) > max_cost:
+            # Stable: equally near ones stay in order of urgency; those overtaken too often come first.
+            order = sorted(others, key=lambda e: -1.0 if e.overtaken >= max_overtakes else abs(e.cost - near))
     for entry in order:
         if len(batch) >= size:
             break

@@ -219,9 +219,26 @@ class WaitingLine(Generic[T]):
             return []
         heapq.heappop(self._lines[leader.flow][leader.key].entries)
         batch = [leader]
+        passed = self._fill(batch, max_cost(leader)) if self._depth > 1 else ()
+        for entry in batch:
+            entry.waiting = False
+        self._depth -= len(batch)
+        if leader.remaining and now < math.inf:
+            for lines in self._lines.values():
+                if leader.key in lines:
+                    lines[leader.key].last_step_at = math.nextafter(now, math.inf)  # after who came back now
+        for entry in passed:
+            if entry.waiting:
+                self._put(entry)
+        for flow in [flow for flow, lines in self._lines.items() if leader.key in lines]:
+            self._trim(flow, leader.key)
+        return batch
+
+    def _fill(self, batch: list[Entry[T]], max_cost: float) -> list[Entry[T]]:
+        """Have others join a batch of one; who was looked at, and is in no heap now."""
+        leader, size = batch[0], self.policy.max_batch_size
         passed: list[Entry[T]] = []
-        size = self.policy.max_batch_size
-        bound = min(max_cost(leader), self.policy.max_batch_cost or math.inf)
+        bound = min(max_cost, self.policy.max_batch_cost or math.inf)
         # Room that those whose turn it is leave is for the others.
         for in_turn in (True, False):
             if len(batch) < size:
@@ -236,19 +253,7 @@ class WaitingLine(Generic[T]):
                     max_overtakes=self.policy.max_overtakes,
                 )
                 passed += others
-        for entry in batch:
-            entry.waiting = False
-        self._depth -= len(batch)
-        if leader.remaining and now < math.inf:
-            for lines in self._lines.values():
-                if leader.key in lines:
-                    lines[leader.key].last_step_at = math.nextafter(now, math.inf)  # after who came back now
-        for entry in passed:
-            if entry.waiting:
-                self._put(entry)
-        for flow in [flow for flow, lines in self._lines.items() if leader.key in lines]:
-            self._trim(flow, leader.key)
-        return batch
+        return passed
 
     def expect(self, entries: int, now: float, seconds: float) -> None:
         """A batch of so many took so long: with `linger`, its callers are given a moment to come back.
@@ -297,6 +302,8 @@ class WaitingLine(Generic[T]):
             return None
         lines = self._lines[self._turns.next_flow()]
         heaps = list(lines.values())
+        if self._depth == 1 and self.policy.wait == "busy":
+            return next(first for heap in heaps if (first := heap.first()) is not None)
         if self.policy.wait == "always":
             # The window belongs to the key: whoever has filled it or waited it out may lead.
             ready = {key for key, heaps in self._by_key().items() if self._opens(heaps, now) <= now}
