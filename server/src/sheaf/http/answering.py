@@ -35,6 +35,12 @@ class Answering(Awaitable[None]):
         """`PendingRequest.call_back`."""
         return self._asked is not None and self._asked.call_back(tell, within)
 
+    def cancel(self) -> None:
+        """The caller goes away before there is an outcome."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.cancel()
+
     def answer(self, outcome: Outcome) -> Awaitable[None] | None:
         """Answer with the outcome that came; an error is raised. What has to wait is given back."""
         self._asked = None  # it holds the request and its answer: nobody else has it while the client reads
