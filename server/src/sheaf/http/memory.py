@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import anyio.to_thread
 
+from sheaf.engine.gc_tuning import without_passes
 from sheaf.engine.malloc_tuning import give_back
 from sheaf.http.limits import Limits
 from sheaf_client.contracts.problem import Fault
@@ -86,7 +87,7 @@ class Memory:
             self._waiting -= 1
         started = monotonic()
         try:
-            return await self._run(work)
+            return await self._run(partial(without_passes, work))
         finally:
             try:
                 if self._waiting:
