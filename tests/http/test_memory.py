@@ -103,7 +103,7 @@ def test_small_bodies_are_not_counted(memory: Memory) -> None:
 
 def test_work_that_holds_pythons_lock_is_not_looked_through_by_the_collector(memory: Memory) -> None:
     async def run() -> list[bool]:
-        return [await memory.run(gc.isenabled), await memory.run(gc.isenabled, frees=True)]
+        return [await memory.run(gc.isenabled, 1), await memory.run(gc.isenabled, 1, frees=True)]
 
     assert asyncio.run(run()) == [False, True]
     assert gc.isenabled()

@@ -59,14 +59,15 @@ class Answering(Awaitable[None]):
             await rest
 
     def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
-        if size_of(answer) > OFFLOAD:
-            return self._write_and_answer([answer])
+        if (size := size_of(answer)) > OFFLOAD:
+            return self._write_and_answer([answer], size)
         return self._send(*encode_response(answer, self._exchange.header(b"accept"), short=True))
 
-    async def _write_and_answer(self, answers: list[BaseResponse]) -> None:
-        accept = self._exchange.header(b"accept")
+    async def _write_and_answer(self, answers: list[BaseResponse], size: int) -> None:
+        accept, share = self._exchange.header(b"accept"), self._exchange.share
         # Nobody else has the answer, which is let go of once it is written.
-        rest = self._send(*await self._memory.run(lambda: encode_response(answers.pop(), accept)))
+        written = await self._memory.run(lambda: encode_response(answers.pop(), accept), size, share)
+        rest = self._send(*written)
         if rest is not None:
             await rest
 
