@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sheaf.engine.gc_tuning import freeze_heap, refreeze_heap, unfreeze_heap
+from sheaf.engine.gc_tuning import freeze_heap, refreeze_heap, unfreeze_heap, without_passes
 from sheaf.local import LocalModels
 from sheaf.observability import Telemetry
 from sheaf.spec import ModelSpec
@@ -55,3 +55,37 @@ def test_a_model_that_goes_is_let_go_of(change: str) -> None:
         models.update(SPEC)
     assert backend() is None
     models.stop()
+
+
+def test_work_that_keeps_all_it_makes_is_done_without_passes() -> None:
+    begun: list[int] = []
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            begun.append(len(begun))
+
+    def work() -> list[list[int]]:
+        return [[i] for i in range(5 * gc.get_threshold()[0])]
+
+    gc.callbacks.append(note)
+    try:
+        assert len(without_passes(work)) > 1000
+        assert not begun
+        kept = work()
+        assert begun
+        del kept
+    finally:
+        gc.callbacks.remove(note)
+
+
+def test_passes_go_on_after_such_work_where_they_did_before() -> None:
+    with pytest.raises(ZeroDivisionError):
+        without_passes(lambda: 1 // 0)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert without_passes(gc.isenabled) is False
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert without_passes(gc.isenabled) is False

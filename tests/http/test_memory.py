@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tracemalloc
 from typing import Any
@@ -98,3 +99,11 @@ def test_small_bodies_are_not_counted(memory: Memory) -> None:
     body.measure(64)
     body.take()
     assert body.share.size == 0
+
+
+def test_work_that_holds_pythons_lock_is_not_looked_through_by_the_collector(memory: Memory) -> None:
+    async def run() -> list[bool]:
+        return [await memory.run(gc.isenabled, 1), await memory.run(gc.isenabled, 1, frees=True)]
+
+    assert asyncio.run(run()) == [False, True]
+    assert gc.isenabled()

@@ -257,3 +257,14 @@ def test_timestamps_and_item_come_back(backend: StatsForecastBackend) -> None:
     assert response.timestamps is not None
     assert [time.date().isoformat() for time in response.timestamps] == ["2024-01-31", "2024-02-29"]
     assert response.item_id == "s"
+
+
+def test_a_large_answer_costs_more_than_the_fit_to_a_short_history() -> None:
+    history = series(40, 7)
+    small, long = ask(history, horizon=7), ask(history * 5, horizon=7)
+    large = ask(
+        history, horizon=16384, output_mode="quantiles", quantile_levels=[i / 62 for i in range(1, 62)]
+    )
+    model = ets()
+    assert model.cost(large) > 10 * model.cost(small)
+    assert model.cost(long) == pytest.approx(5 * model.cost(small), rel=0.01)

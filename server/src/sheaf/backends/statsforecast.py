@@ -41,6 +41,9 @@ from sheaf.registry import register_backend
 
 MODELS = ("AutoETS", "AutoTheta", "MSTL", "SeasonalNaive")
 
+#: Bytes of an answer that take as long as to fit one value more.
+_ANSWER = 2**14
+
 #: Observations in one season. Below a day the day repeats (for 10 seconds the hour: a day of them is too
 #: long to be estimated), in days the week, in weeks, months and quarters the year.
 SEASON_LENGTHS = {
@@ -158,7 +161,7 @@ class StatsForecastBackend(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
         return answer_size(request)
 
     def cost(self, request: TimeSeriesRequest) -> float:
-        return float(self._length(request))
+        return self._length(request) + answer_size(request) / _ANSWER
 
     def deterministic(self, request: TimeSeriesRequest) -> bool:
         """Chance decides over paths alone: the quantiles of every model draw nothing anew."""

@@ -11,9 +11,13 @@ alive; they are freed without it, by their last reference.
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import TypeVar
 
 #: So many objects more than were freed since begin the next young pass; Python's own is 700 or 2000.
 _YOUNG = 20_000
+
+T = TypeVar("T")
 
 
 class _Process:
@@ -45,3 +49,18 @@ def unfreeze_heap() -> None:
         gc.set_threshold(*_Process.threshold)
     _Process.settled = False
     gc.unfreeze()
+
+
+def without_passes(work: Callable[[], T]) -> T:
+    """What work gives that makes many objects and keeps them all, such as a parser, done without passes.
+
+    Each pass would find all of it alive, at three times the cost of the work itself; the next one begins
+    after it. Where several do such work at once, passes may begin as the first ends.
+    """
+    if not gc.isenabled():
+        return work()
+    gc.disable()
+    try:
+        return work()
+    finally:
+        gc.enable()

@@ -92,7 +92,7 @@ class _Admin:
         exchange.route = "admin"
         share = exchange.share = Share(self._memory, "/admin")
         body = await read_body(exchange, self._limits, self._memory, share)
-        content: Any = await offload(len(body.content), body.parse, self._memory)
+        content: Any = await offload(len(body.content), body.parse, self._memory, share)
         spec = self._access.weigh(_spec(content, request.path_params["model_name"]))
         load = partial(self._models.put, spec, timeout=self._limits.change_timeout)
         new = await self._change(load, spec.name)

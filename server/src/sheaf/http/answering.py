@@ -35,6 +35,12 @@ class Answering(Awaitable[None]):
         """`PendingRequest.call_back`."""
         return self._asked is not None and self._asked.call_back(tell, within)
 
+    def cancel(self) -> None:
+        """The caller goes away before there is an outcome."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.cancel()
+
     def answer(self, outcome: Outcome) -> Awaitable[None] | None:
         """Answer with the outcome that came; an error is raised. What has to wait is given back."""
         self._asked = None  # it holds the request and its answer: nobody else has it while the client reads
@@ -53,14 +59,15 @@ class Answering(Awaitable[None]):
             await rest
 
     def _answer(self, answer: BaseResponse) -> Awaitable[None] | None:
-        if size_of(answer) > OFFLOAD:
-            return self._write_and_answer([answer])
+        if (size := size_of(answer)) > OFFLOAD:
+            return self._write_and_answer([answer], size)
         return self._send(*encode_response(answer, self._exchange.header(b"accept"), short=True))
 
-    async def _write_and_answer(self, answers: list[BaseResponse]) -> None:
-        accept = self._exchange.header(b"accept")
+    async def _write_and_answer(self, answers: list[BaseResponse], size: int) -> None:
+        accept, share = self._exchange.header(b"accept"), self._exchange.share
         # Nobody else has the answer, which is let go of once it is written.
-        rest = self._send(*await self._memory.run(lambda: encode_response(answers.pop(), accept)))
+        written = await self._memory.run(lambda: encode_response(answers.pop(), accept), size, share)
+        rest = self._send(*written)
         if rest is not None:
             await rest
 

@@ -172,6 +172,14 @@ class InFlightRequest:
         """`PendingRequest.call_back`; False where it is no model that is waited for."""
         return isinstance(self._rest, Answering) and self._rest.call_back(tell, within)
 
+    def leave(self) -> None:
+        """The client left while its model was at work: its place is free, and nobody is answered."""
+        with self._observed:
+            if isinstance(self._rest, Answering):
+                self._rest.cancel()
+            self._exchange.left = True
+            self._end()
+
     async def rest(self) -> None:
         """Wait for what has to be waited for, and answer."""
         exchange = self._exchange

@@ -12,7 +12,7 @@ from functools import partial
 import anyio.to_thread
 import zstandard
 
-from sheaf.http.memory import Memory
+from sheaf.http.memory import Memory, Share
 from sheaf.http.problems import as_problem
 from sheaf.http.writing import encode_document
 from sheaf_client.contracts.base import BaseResponse
@@ -54,12 +54,12 @@ def _written(outcome: BaseResponse | ProblemError, *, packed: bool) -> bytes:
     return encode_document(outcome.to_problem(), packed=packed)
 
 
-async def rest_of(first: bytes, parts: Iterator[bytes], memory: Memory) -> AsyncIterator[bytes]:
+async def rest_of(first: bytes, parts: Iterator[bytes], memory: Memory, share: Share) -> AsyncIterator[bytes]:
     """The parts, from the first on; each is written on a worker thread."""
     part: bytes | None = first
     while part is not None:
         yield part
-        part = await memory.run(partial(next, parts, None))
+        part = await memory.run(partial(next, parts, None), PART, share)
 
 
 async def compressed_parts(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -128,10 +128,11 @@ async def read_body(
     content = await _receive(exchange.receive, limits, share)
     if decompress is not None:
         decompressed = partial(_decompressed, content, decompress, share, limits)
-        content = await memory.run(decompressed, frees=True)
+        content = await memory.run(decompressed, len(content), share, frees=True)
     body = Body(content, packed, share, names=names)
     measure = partial(body.measure, limits.max_depth)
-    await offload(len(content), measure, memory, most=SLOW if packed else OFFLOAD, frees=not packed)
+    most = SLOW if packed else OFFLOAD
+    await offload(len(content), measure, memory, share, most=most, frees=not packed)
     body.take()
     return body
 
@@ -194,13 +195,19 @@ def _within(content: ContentT, limit: int) -> ContentT:
 
 
 async def offload(
-    size: int, work: Callable[[], T], memory: Memory, most: int = OFFLOAD, *, frees: bool = False
+    size: int,
+    work: Callable[[], T],
+    memory: Memory,
+    share: Share | None = None,
+    *,
+    most: int = OFFLOAD,
+    frees: bool = False,
 ) -> T:
     """Do work on a body of `size` bytes here, or on a worker thread where it would hold others up.
 
-    What frees Python's lock says so, as of `Memory.run`.
+    `share` and `frees` are those of `Memory.run`.
     """
-    return await memory.run(work, frees=frees) if size > most else work()
+    return await memory.run(work, size, share, frees=frees) if size > most else work()
 
 
 def decode_at_once(body: Body, kind: type[RequestT], model_name: str) -> RequestT | None:
@@ -222,7 +229,7 @@ def decode(body: Body, kind: type[RequestT], model_name: str) -> RequestT:
 
 async def parsed(body: Body, memory: Memory) -> Any:
     """The plain value of a body; raises `MalformedRequestError` with the place."""
-    return await offload(len(body.content), body.parse, memory, most=SLOW)
+    return await offload(len(body.content), body.parse, memory, body.share, most=SLOW)
 
 
 def parse_batch(body: Body, limit: int) -> Sequence[Any]:

@@ -10,8 +10,12 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
+
+if TYPE_CHECKING:
+    from sheaf.http.protocol import BoundedProtocol
 
 log = logging.getLogger("sheaf.http")
 
@@ -47,7 +51,8 @@ class DrainingServer(uvicorn.Server):
             connection.shutdown()
         seconds, refusing = (0, _IN_HASTE) if self.force_exit else (self._seconds, REFUSING)
         if not await self._emptied(seconds):
-            left = len(state.tasks)
+            # Not their tasks: some have none yet, and some clients have left.
+            left = sum([each.unanswered for each in cast("set[BoundedProtocol]", state.connections)])
             self._refuse()
             if not await self._emptied(refusing):
                 # What is at no model: bodies on their way, changes by an admin.

@@ -191,7 +191,9 @@ class Endpoints:
         names = Names.of_batch(self._limits.max_batch)
         body = await read_body(exchange, self._limits, self._memory, share, names)
         size = len(body.content)
-        items = await offload(size, partial(parse_batch, body, self._limits.max_batch), self._memory, SLOW)
+        items = await offload(
+            size, partial(parse_batch, body, self._limits.max_batch), self._memory, share, most=SLOW
+        )
         caller = _caller(exchange)
         if caller.account is not None:
             caller.account.take_more(len(items) - 1)
@@ -199,7 +201,7 @@ class Endpoints:
         def read_all() -> list[BaseRequest | ProblemError]:
             return [self._attempt(item, runtime.operations, runtime.spec.name) for item in items]
 
-        read = await offload(size, read_all, self._memory, SLOW)
+        read = await offload(size, read_all, self._memory, share, most=SLOW)
         await self._settle(body)
         sound = [item for item in read if not isinstance(item, ProblemError)]
         _expect(share, sum(map(runtime.answer_size, sound)))
@@ -210,11 +212,12 @@ class Endpoints:
         packed = wants_msgpack(exchange.header(b"accept"))
         parts, media = batch_parts(outcomes, packed=packed), content_type(packed=packed)
         size = sum(size_of(each) for each in outcomes if not isinstance(each, ProblemError))
-        first = await offload(max(size, _share(exchange).size), partial(next, parts), self._memory)
+        share = _share(exchange)
+        first = await offload(max(size, share.size), partial(next, parts), self._memory, share)
         if not outcomes:
             await answer_compressed(exchange, first + b"".join(parts), media)
             return
-        rest, accepted = rest_of(first, parts, self._memory), exchange.header(b"accept-encoding")
+        rest, accepted = rest_of(first, parts, self._memory, share), exchange.header(b"accept-encoding")
         # A long answer is compressed as a whole where its first part shrinks.
         if compressed(first[:PART], accepted) is not None:
             await exchange.answer_in_parts(compressed_parts(rest), media, b"zstd")
@@ -260,7 +263,7 @@ class Endpoints:
             return self._checked(decode(body, operation.request, runtime.spec.name), exchange)
 
         slow = body.scattered or len(body.content) > SLOW
-        contract = await self._memory.run(read) if slow else read()
+        contract = await self._memory.run(read, len(body.content), body.share) if slow else read()
         await self._settle(body)
         _expect(_share(exchange), runtime.answer_size(contract))
         return contract
@@ -268,7 +271,7 @@ class Endpoints:
     async def _settle(self, body: Body) -> None:
         """A body was read: what that took is given back, by the process too where it was much."""
         if body.weight.read > LARGE:
-            await self._memory.run(give_back, frees=True)
+            await self._memory.run(give_back, 0, frees=True)
         body.settle()
 
     def _checked(self, contract: BaseRequest, exchange: Exchange) -> BaseRequest:

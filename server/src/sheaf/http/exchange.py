@@ -129,7 +129,10 @@ class Exchange(CurrentRequest):
             piece = content[start : start + _PIECE]
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             start += _PIECE
-        self.complete = not more
+        if not more:
+            self.complete = True
+            # What a server takes of an answer may be sent to nobody.
+            self.left = self.left or "sheaf.left" in self.scope.get("extensions", _NONE)
         rest = content[start:] if start else content
         await self._send({"type": "http.response.body", "body": rest, "more_body": more})
 

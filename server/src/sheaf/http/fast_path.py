@@ -2,7 +2,8 @@
 
 An app may begin with a request before there is a task for it (its `begin`), take a whole body that came with
 its head, and hand over a whole answer as it goes over the wire: the extensions `sheaf.body` and
-`sheaf.answer` of a request's scope. What ASGI's messages and a task cost is a good part of a small answer.
+`sheaf.answer` of a request's scope; `sheaf.left` is among them once the client has left. What ASGI's messages
+and a task cost is a good part of a small answer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class EarlyRequest(Asked, Protocol):
         """Wait for what has to be waited for, and answer."""
         ...
 
+    def leave(self) -> None:
+        """The client left while its model was at work: nobody is answered."""
+        ...
+
 
 class FastProtocol(HttpToolsProtocol):
     """uvicorn's protocol for one connection, with the fast path; who derives from it says what is fed to it.
@@ -50,6 +55,14 @@ class FastProtocol(HttpToolsProtocol):
         self._begin: Callable[..., EarlyRequest] | None = getattr(self._app, "begin", None)
         self._feeding = False
         self._whole: RequestResponseCycle | None = None
+        #: The request that was begun and waits for its model, without a task.
+        self._begun: EarlyRequest | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        begun, self._begun = self._begun, None
+        if begun is not None and self._gathering.short_wait.forget(begun):
+            begun.leave()
+        super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
@@ -84,18 +97,22 @@ class FastProtocol(HttpToolsProtocol):
 
     def finish(self, cycle: RequestResponseCycle, begun: EarlyRequest) -> None:
         """Have the app answer a request, now or as its model has: by a task where that is not soon."""
+        self._begun = None
         try:
             done = begun.finish()
         except Exception:  # noqa: BLE001 - logged, and the others are served
             self._break()
             return
         if not done:
+            self._begun = begun
             go_on, begin_task = partial(self.finish, cycle, begun), partial(self._begin_task, cycle, begun)
             self._gathering.short_wait.add(begun, go_on, begin_task)
 
     def _begin_task(self, cycle: RequestResponseCycle, begun: EarlyRequest) -> None:
         def rest(*_: object) -> Awaitable[None]:
             return begun.rest()
+
+        self._begun = None
 
         super()._start_asgi_task(cycle, cast("Any", rest))
 

@@ -16,8 +16,10 @@ from typing import TypeVar
 
 import anyio.to_thread
 
+from sheaf.engine.gc_tuning import without_passes
 from sheaf.engine.malloc_tuning import give_back
 from sheaf.http.limits import Limits
+from sheaf.http.turns import Turns
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError, OverloadedError, RequestTooLargeError
 
@@ -50,9 +52,8 @@ class Memory:
         self._held: dict[Hashable, int] = {}
         self._lock = threading.Lock()
         self._tidying = False
-        self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._lock_turn = asyncio.Lock()
-        self._waiting = 0
+        self._turns = Turns(_AT_ONCE)
+        self._lock_turns = Turns()
 
     @property
     def largest(self) -> int:
@@ -64,7 +65,9 @@ class Memory:
         """Bytes that nobody holds; negative where answers were larger than they were taken to be."""
         return self._left
 
-    async def run(self, work: Callable[[], T], *, frees: bool = False) -> T:
+    async def run(
+        self, work: Callable[[], T], size: int, share: Share | None = None, *, frees: bool = False
+    ) -> T:
         """Do work that holds much, on a worker thread, with few others at once.
 
         Such work holds Python's lock for long, as a parser does that makes a million numbers. Of several the
@@ -72,31 +75,27 @@ class Memory:
 
         Args:
             work: What is done.
+            size: Bytes that it is done on, about: small work goes first.
+            share: Of the request that it is done for: who has much in line waits longer.
             frees: Whether it leaves Python's lock to others for most of its time.
 
         Raises:
             OverloadedError: The process itself gets no more memory.
         """
+        caller = None if share is None else share.caller
         if frees:
-            return await self._run(work)
-        self._waiting += 1
-        try:
-            await self._lock_turn.acquire()
-        finally:
-            self._waiting -= 1
-        started = monotonic()
-        try:
-            return await self._run(work)
-        finally:
+            return await self._run(work, size, caller)
+        async with self._lock_turns.turn(size, caller):
+            started = monotonic()
             try:
-                if self._waiting:
+                return await self._run(partial(without_passes, work), size, caller)
+            finally:
+                if self._lock_turns.waiting:
                     # Small requests that came meanwhile are answered before the next takes Python's lock.
                     await asyncio.sleep(min(_LONGEST_BREAK, _BREAK * (monotonic() - started)))
-            finally:
-                self._lock_turn.release()
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        async with self._turns:
+    async def _run(self, work: Callable[[], T], size: int, caller: Hashable) -> T:
+        async with self._turns.turn(size, caller):
             try:
                 return await anyio.to_thread.run_sync(work)
             except MemoryError:
@@ -140,16 +139,16 @@ class Memory:
 class Share:
     """What one request holds; to be ended once it is answered."""
 
-    __slots__ = ("_caller", "_memory", "most", "size")
+    __slots__ = ("_memory", "caller", "most", "size")
 
     def __init__(self, memory: Memory, caller: Hashable) -> None:
-        self._memory, self._caller = memory, caller
+        self._memory, self.caller = memory, caller
         #: Bytes that it holds, and held at most.
         self.size = self.most = 0
 
     def another(self) -> Share:
         """A share of the same caller, ended by itself."""
-        return Share(self._memory, self._caller)
+        return Share(self._memory, self.caller)
 
     def take(self, more: int) -> None:
         """Hold so many bytes more.
@@ -164,7 +163,7 @@ class Share:
                 f"The request would take more than {most} MiB of memory once it is read: send fewer values "
                 "at once. The server's `max_memory` bounds it."
             )
-        self._memory.take(self._caller, self.size, more)
+        self._memory.take(self.caller, self.size, more)
         self.size += more
         self.most = max(self.most, self.size)
 
@@ -179,7 +178,7 @@ class Share:
     def hold(self, size: int) -> None:
         """Hold so many bytes, whatever it held before. What is less is given back, what is more is there."""
         if size != self.size:
-            self._memory.change(self._caller, size - self.size)
+            self._memory.change(self.caller, size - self.size)
             self.size = size
 
     def expect(self, answer: int) -> None:

@@ -69,6 +69,11 @@ class BoundedProtocol(FastProtocol):
         self._reading: asyncio.TimerHandle | None = None
 
     @property
+    def unanswered(self) -> int:
+        """Requests whose answers are not complete."""
+        return self._answering + len(self.pipeline)
+
+    @property
     def _answering(self) -> bool:
         cycle = self.cycle
         return not cycle.response_complete if cycle else False  # none before the first request
@@ -355,6 +360,7 @@ class BoundedProtocol(FastProtocol):
 def _disconnect(cycle: RequestResponseCycle) -> None:
     """Have the app of a request see that its client is gone."""
     if not cycle.response_complete:
+        cast("Any", cycle.scope)["extensions"]["sheaf.left"] = True
         cycle.disconnected = True
         cycle.waiting_for_100_continue = False
         cycle.message_event.set()

@@ -1,6 +1,7 @@
 """The short wait for models at work: most answer within milliseconds, and a task for each would cost more.
 
-A task sees it where a client leaves, or its time is over; so it is made for whoever has waited a moment.
+A task sees it where a request's time is over; so it is made for whoever has waited a moment. Where a client
+leaves before that, its connection says so.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ class ShortWait:
         if not self._looks:
             self._looks = True
             asyncio.get_running_loop().call_later(_MOMENT, self._look)
+
+    def forget(self, asked: Asked) -> bool:
+        """Wait for that request no more; False where it does not wait here."""
+        waited = self._fresh.pop(asked, None) or self._waiting.pop(asked, None)
+        if waited is None:
+            return False
+        asked.call_back(None, 0)
+        return True
 
     def _look(self) -> None:
         slow, self._waiting, self._fresh = self._waiting, self._fresh, {}
