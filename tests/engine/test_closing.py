@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 
+from sheaf.api.time_series import TimeSeriesRequest
 from sheaf.embedded import EmbeddedServer
 from sheaf.engine import ModelRuntime
 from sheaf.engine.lane_model import LaneState
@@ -31,16 +34,39 @@ def unloads(world: World) -> list[int]:
     return seen
 
 
-def interrupt_once(world: World) -> None:
-    """Press Ctrl-C as soon as the model is in the call that it holds."""
+@contextmanager
+def interrupted(world: World, thread: Callable[[], int | None]) -> Iterator[None]:
+    """Ctrl-C comes once the model is in the call that it holds, and is told to that thread.
+
+    Told again until it is heard, since a thread in httpx or the system may be told a moment before it sleeps.
+    """
+    heard = threading.Event()
+
+    def hear(*_: object) -> None:
+        heard.set()
+        raise KeyboardInterrupt
 
     def press() -> None:
         assert world.entered.wait(10)
-        main = threading.main_thread().ident
-        assert main is not None
-        signal.pthread_kill(main, signal.SIGINT)
+        while not heard.is_set():
+            ident = thread()
+            assert ident is not None
+            signal.pthread_kill(ident, signal.SIGINT)
+            heard.wait(1)
 
-    threading.Thread(target=press).start()
+    before = signal.signal(signal.SIGINT, hear)
+    presses = threading.Thread(target=press)
+    presses.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        presses.join(10)
+
+
+def main_thread() -> int | None:
+    return threading.main_thread().ident
 
 
 @pytest.mark.parametrize("drain", [True, False])
@@ -123,8 +149,7 @@ def test_ctrl_c_ends_a_load() -> None:
     world.hooks["load"] = world.hold
     seen = unloads(world)
     runtime = ModelRuntime(spec_of(world))
-    interrupt_once(world)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(world, main_thread):
         runtime.start()
     assert (world.gate.is_set(), seen) == (False, [])
     world.gate.set()
@@ -137,18 +162,50 @@ def call_in_process(spec: ModelSpec) -> None:
         client.time_series.forecast(model="m", history=[1.0], horizon=1, frequency="1d")
 
 
+def call_many_in_process(spec: ModelSpec) -> None:
+    with Sheaf.local([spec]) as client:
+        asked = TimeSeriesRequest(model_name="m", history=[1.0], horizon=1, frequency="1d")
+        client.time_series.forecast_many([asked, asked])
+
+
+def stream_in_process(spec: ModelSpec) -> None:
+    with Sheaf.local([spec]) as client:
+        asked = client.time_series.stream(model="m", history=[1.0], horizon=1, frequency="1d")
+        with asked as stream:
+            stream.final()
+
+
 def call_served(spec: ModelSpec) -> None:
     with EmbeddedServer([spec], port=0) as server, Sheaf(server.url) as client:
         client.time_series.forecast(model="m", history=[1.0], horizon=1, frequency="1d")
 
 
-@pytest.mark.parametrize("host", ["local", "served"])
-def test_ctrl_c_leaves_the_block(host: str) -> None:
+CALLS: dict[str, Callable[[ModelSpec], None]] = {
+    "local": call_in_process,
+    "many": call_many_in_process,
+    "stream": stream_in_process,
+    "served": call_served,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_ctrl_c_leaves_the_block(name: str) -> None:
     world = World(predict=lambda _: world.hold())
     seen = unloads(world)
-    interrupt_once(world)
-    with pytest.raises(KeyboardInterrupt):
-        {"local": call_in_process, "served": call_served}[host](spec_of(world))
+    with interrupted(world, main_thread):
+        CALLS[name](spec_of(world))
+    assert (world.inside, seen) == (1, [])
+    world.gate.set()
+    wait_until(lambda: seen)
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("name", ["local", "many", "stream"])
+def test_ctrl_c_that_another_thread_is_told_of_leaves_it_too(name: str) -> None:
+    world = World(predict=lambda _: world.hold())
+    seen = unloads(world)
+    with interrupted(world, threading.get_ident):
+        CALLS[name](spec_of(world))
     assert (world.inside, seen) == (1, [])
     world.gate.set()
     wait_until(lambda: seen)

@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar, cast
 
@@ -17,6 +17,7 @@ from sheaf_client._errors import ProblemError
 from sheaf_client._operation import Operation, ProgressT_co
 from sheaf_client._streaming import Event, ResultEvent
 from sheaf_client._transport import Call, CallOptions, ManyCall, check_open, no_raw_responses
+from sheaf_client._waiting import wait_awake
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.contracts.models import ModelList
@@ -165,10 +166,14 @@ def _of(
 def _outcome(submitted: Future[Any] | ProblemError, deadline: float | None) -> Any:
     if isinstance(submitted, ProblemError):
         return submitted
+
+    def there(seconds: float) -> bool:
+        return bool(wait([submitted], seconds).done)
+
     try:
-        return submitted.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-    except TimeoutError:
-        submitted.cancel()
-        return DeadlineExceededError("The deadline passed before the answer was ready.")
+        if wait_awake(there, None if deadline is None else max(0.0, deadline - time.monotonic())):
+            return submitted.result()
     except ProblemError as error:
         return error
+    submitted.cancel()
+    return DeadlineExceededError("The deadline passed before the answer was ready.")

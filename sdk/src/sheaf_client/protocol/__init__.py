@@ -7,7 +7,8 @@ The contracts are in `sheaf_client.contracts`, the operations in `sheaf_client.o
 * bodies: `read_text` (JSON), `unpack`, `validate_unpacked`, `pack` (MessagePack), `WIRE`, `MSGPACK_TYPE`;
 * what is wrong with one: `invalid_request`, `pointer`, `MAX_TEXT`;
 * tensors and files in one: `binary_size`, `each`, `holders`, `AudioFile`, `ImageFile`, `image_size`,
-  `sound_size`.
+  `sound_size`;
+* waits of threads that Ctrl-C ends: `wait_awake`.
 
 `protocol.atoms`, `protocol.calendar` and `protocol.media` have what backends share with the client about
 structures, times and files.
@@ -26,6 +27,7 @@ from sheaf_client._media import AudioFile, ImageFile
 from sheaf_client._msgpack import MSGPACK_TYPE, binary_size, holders, pack, unpack, validate_unpacked
 from sheaf_client._operation import Operation
 from sheaf_client._streaming import ResultEvent
+from sheaf_client._waiting import wait_awake
 
 __all__ = [
     "MAX_TEXT",
@@ -47,4 +49,5 @@ __all__ = [
     "sound_size",
     "unpack",
     "validate_unpacked",
+    "wait_awake",
 ]

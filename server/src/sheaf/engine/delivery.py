@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.errors import ProblemError
+from sheaf_client.protocol import wait_awake
 
 #: A response, or why there is none.
 Outcome: TypeAlias = BaseResponse | ProblemError
@@ -40,9 +41,10 @@ class Waiter:
 
     def wait(self, timeout: float | None) -> Outcome | None:
         """The outcome; None when it did not come within `timeout` seconds."""
-        # Locks take no longer time-outs than this; it is also as good as none.
-        seconds = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
-        return self._outcome if self._lock.acquire(timeout=seconds) else None
+        return self._outcome if wait_awake(self._acquire, timeout) else None
+
+    def _acquire(self, seconds: float) -> bool:
+        return self._lock.acquire(timeout=seconds)
 
 
 class Mailbox:

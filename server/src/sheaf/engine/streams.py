@@ -16,7 +16,7 @@ from sheaf.engine.jobs import StreamEvent
 from sheaf.engine.tracker import Cancel
 from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import DeadlineExceededError, ProblemError
-from sheaf_client.protocol import ResultEvent, binary_size
+from sheaf_client.protocol import ResultEvent, binary_size, wait_awake
 
 #: Starts a stream that calls back with its events; returns what cancels it.
 Open: TypeAlias = Callable[[Callable[[StreamEvent], None]], Cancel]
@@ -98,11 +98,14 @@ def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Genera
         pending.put(event)
         there.release()
 
+    def wait(seconds: float) -> bool:
+        return there.acquire(timeout=seconds)
+
     end = None if timeout is None else time.monotonic() + timeout
     cancel = open_stream(emit)
     try:
         while True:
-            if not there.acquire(timeout=None if end is None else _until(end)):
+            if not wait_awake(wait, None if end is None else _until(end)):
                 raise _late(cancel, request_id)
             event = pending.take()
             if event is None:
