@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
-from sheaf_client import AsyncSheaf, Sheaf
+import pytest
+
+from sheaf_client import AsyncSheaf, BadResponseError, Sheaf, SheafError
 
 CALL: dict[str, Any] = {"model": "m", "history": [1.0, 2.0], "horizon": 1, "frequency": "1h"}
 #: Gives the pieces of what is sent for a request, endless ones too.
@@ -156,3 +158,19 @@ def ask_stream_awaited(url: str, **settings: Any) -> Any:
 CALLS: list[Ask] = [ask, ask_awaited]
 STREAMS: list[Ask] = [ask_stream, ask_stream_awaited]
 NOBODY = UUID(int=0)
+
+EVENTS = "text/event-stream"
+RAISE = "max_answer_bytes"
+each_call = pytest.mark.parametrize("ask", CALLS)
+each_stream = pytest.mark.parametrize("ask", STREAMS)
+each = pytest.mark.parametrize("ask", CALLS + STREAMS)
+
+
+def refused(ask: Ask, *answers: Answer, kind: type[SheafError] = BadResponseError, **settings: Any) -> str:
+    """What the error says; the server was asked once and sent no more than sockets and the limit hold."""
+    with hostile(*answers) as server:
+        with pytest.raises(kind) as caught:
+            ask(server.url, **{"max_answer_bytes": LIMIT, "timeout": 30, **settings})
+        assert len(server.requests) == 1
+        assert server.sent < LIMIT + 16 * 2**20
+    return str(caught.value)

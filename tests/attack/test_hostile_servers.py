@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -22,41 +21,26 @@ from sheaf_client import (
     Sheaf,
     SheafError,
 )
-from sheaf_client._retry import retry_after
-from sheaf_client.errors import FeatureStoreError, OverloadedError
+from sheaf_client.errors import FeatureStoreError
 from tests.attack.hostile import (
     CALL,
-    CALLS,
+    EVENTS,
     LIMIT,
     NOBODY,
+    RAISE,
     STREAMS,
     Answer,
     Ask,
+    each,
+    each_call,
     endless,
-    events,
     forecast,
     good,
     head,
     hostile,
+    refused,
     whole,
 )
-
-EVENTS = "text/event-stream"
-RAISE = "max_answer_bytes"
-each_call = pytest.mark.parametrize("ask", CALLS)
-each_stream = pytest.mark.parametrize("ask", STREAMS)
-each = pytest.mark.parametrize("ask", CALLS + STREAMS)
-
-
-def refused(ask: Ask, *answers: Answer, kind: type[SheafError] = BadResponseError, **settings: Any) -> str:
-    """What the error says; the server was asked once and sent no more than sockets and the limit hold."""
-    with hostile(*answers) as server:
-        with pytest.raises(kind) as caught:
-            ask(server.url, **{"max_answer_bytes": LIMIT, "timeout": 30, **settings})
-        assert len(server.requests) == 1
-        assert server.sent < LIMIT + 16 * 2**20
-    return str(caught.value)
-
 
 CHUNK = b"10000\r\n" + b" " * 65536 + b"\r\n"
 
@@ -162,15 +146,6 @@ def test_a_head_without_end_is_bounded(ask: Ask) -> None:
     assert "HTTP" in refused(ask, endless(b"HTTP/1.1 200 OK\r\nx-a: ", b"b" * 4096))
 
 
-@each_stream
-@pytest.mark.parametrize(
-    "rest", [b"a" * 65536, b"data: aaaa\n" * 4096, b"data\n" * 4096], ids=["a line", "an event", "empty data"]
-)
-@pytest.mark.parametrize("first", [b"data: ", b": ", b"event: "])
-def test_an_event_without_end_is_bounded(ask: Ask, first: bytes, rest: bytes) -> None:
-    assert RAISE in refused(ask, endless(head(content_type=EVENTS) + first, rest))
-
-
 @each
 def test_a_trickle_ends_with_the_time_of_the_call(ask: Ask) -> None:
     media = EVENTS if ask in STREAMS else "application/json"
@@ -271,143 +246,6 @@ def test_duplicate_keys_are_read_as_their_last(ask: Ask) -> None:
 
     with hostile(answer) as server:
         assert ask(server.url).mean == [1.0]
-
-
-# ---- streams
-
-
-def result(request: bytes, mean: float = 1.0) -> bytes:
-    return b"data: " + json.dumps(forecast(request, type="result", done=True, mean=[mean])).encode() + b"\n\n"
-
-
-STEP = b'event: progress\ndata: {"step": 1, "total_steps": 2, "done": false}\n\n'
-
-
-@each_stream
-@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
-def test_a_stream_is_read_however_it_is_cut(ask: Ask, end: bytes) -> None:
-    def make(request: bytes) -> Iterator[bytes]:
-        told = '\ufeffid: 1\0\nretry: x\nnonsense\n: grüße\n\nevent: später\ndata: {"a": "日本"}\n\n'.encode()
-        for byte in (told + STEP + result(request)).replace(b"\n", end):
-            yield bytes([byte])
-
-    # Nothing comes behind the result, and the connection stays.
-    with hostile(events(make, content_length=2**20)) as server:
-        assert ask(server.url, timeout=20).mean == [1.0]
-
-
-@each_stream
-def test_the_first_result_is_the_last_event(ask: Ask) -> None:
-    def make(request: bytes) -> Iterable[bytes]:
-        return [result(request) + result(request, 2.0) + b"data: {broken\n\n"]
-
-    with hostile(events(make)) as server:
-        assert ask(server.url).mean == [1.0]
-
-
-@each_stream
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        STEP,
-        b"data: {\n\n",
-        b"data: " + b"[" * 100_000 + b"\n\n",
-        b'data: {"type": []}\n\n',
-        b"data: 1\n\n",
-    ],
-)
-def test_a_stream_without_a_result_is_a_bad_response(ask: Ask, data: bytes) -> None:
-    refused(ask, events(lambda _: [data]))
-
-
-# ---- redirects
-
-
-@each
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
-def test_keys_go_to_no_other_server(ask: Ask, status: int) -> None:
-    with hostile(good) as other:
-        place = f"http://user:secret@{other.url.removeprefix('http://')}/m/predict"
-        text = refused(
-            ask, whole(b"", f"{status} Moved", location=place), api_key="k", headers={"x-api-key": "k"}
-        )
-        assert not other.requests
-        assert other.url.removeprefix("http://") in text
-        assert "secret" not in text
-        assert "base_url" in text
-
-
-def test_a_client_of_the_callers_follows_nothing_either() -> None:
-    with hostile(good) as other, hostile(whole(b"", "307 Moved", location=other.url)) as server:
-        own = httpx.Client(follow_redirects=True)
-        with own, Sheaf(server.url, http_client=own) as client, pytest.raises(BadResponseError, match="307"):
-            client.time_series.forecast(**CALL)
-        assert not other.requests
-
-
-# ---- waits and errors
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        *[("0", 0.0), ("12", 12.0), ("Fri, 01 Jan 1999 00:00:00 GMT", 0.0)],
-        *[(wrong, None) for wrong in ("-5", "NaN", "1e9", "inf", "²", "٣", "", "soon", "0x10", "9" * 400)],
-        ("Fri, 99 Jan 1999 00:00:00 GMT", None),
-    ],
-)
-def test_a_wait_is_read_by_the_letter(header: str, seconds: float | None) -> None:
-    assert retry_after(header) == seconds
-
-
-@each
-@pytest.mark.parametrize("wait", ["601", "1000000000", "Fri, 01 Jan 2100 00:00:00 GMT"])
-def test_nobody_waits_as_long_as_a_server_likes(ask: Ask, wait: str) -> None:
-    body = json.dumps(OverloadedError("Later.").to_problem().model_dump()).encode()
-    busy = whole(body, "503 Busy", retry_after=wait)
-    assert "Later" in refused(ask, busy, kind=OverloadedError, timeout=None)
-
-
-@each
-@pytest.mark.parametrize("wait", ["-5", "NaN", "²"])
-def test_a_wait_that_is_none_is_as_none(ask: Ask, wait: str) -> None:
-    with hostile(whole(b"busy", "503 Busy", retry_after=wait), good) as server:
-        refused_twice = whole(b"busy", "429 Slow", retry_after=wait)
-        with hostile(refused_twice) as other, pytest.raises(ProblemError):
-            ask(other.url, max_retries=0)
-        if ask in CALLS:
-            assert ask(server.url).mean == [1.0]
-            assert len(server.requests) == 2
-
-
-@each
-@pytest.mark.parametrize(
-    "body", [b"[]", b"null", b'"no"', b"7", b"{}", b"[" * 100_000, b'{"retry_after": 1e999}']
-)
-def test_errors_of_other_shapes_keep_their_status(ask: Ask, body: bytes) -> None:
-    text = refused(ask, whole(body, "500 Oops", content_type="application/problem+json"), kind=ProblemError)
-    assert "HTTP 500" in text
-
-
-@each
-def test_the_text_of_an_error_is_short_and_steers_nothing(ask: Ask) -> None:
-    wild = "\x1b[2J\0\r\nforged line\u202e\u2028"
-    told = OverloadedError("x").to_problem().model_dump()
-    fault = {"code": wild, "path": wild, "message": wild * 1000}
-    told |= {"code": "constructor", "detail": wild + "a" * 10_000_000, "request_id": wild * 999}
-    body = json.dumps({**told, "status": 500, "errors": [fault] * 50}).encode()
-    text = refused(
-        ask, whole(body, "500 Oops"), kind=ProblemError, max_answer_bytes=64 * 2**20, max_retries=0
-    )
-    assert len(text) < 100_000
-    assert "\\x1b[2J\\x00\\r\\nforged line\\u202e\\u2028" in text
-    assert "(10000" in text
-    assert "and 30 more" in text
-    assert all(character.isprintable() or character == "\n" for character in text)
-
-
-# ---- connections
 
 
 @each

@@ -2,6 +2,7 @@
 import { decode as unpack, encode as pack } from '@msgpack/msgpack';
 
 import { BadResponseError } from './errors.js';
+import { isPlausible } from './packed.js';
 
 /** When bodies are MessagePack: where it is worth it, always, or never. */
 export type BinaryBodies = 'auto' | 'always' | 'never';
@@ -29,6 +30,7 @@ export function fromContent(type: string | null, data: Uint8Array<ArrayBuffer>):
   const media = mediaOf(type);
   const packed = media === PACKED_TYPE;
   try {
+    if (packed && !isPlausible(data)) throw new RangeError('A length in it is more than there is.');
     return packed ? unpack(data) : JSON.parse(new TextDecoder().decode(data));
   } catch (cause) {
     const but = packed || media === '' || media === JSON_TYPE ? '' : `, but ${media}`;

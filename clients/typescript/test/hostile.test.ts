@@ -173,6 +173,7 @@ describe('a broken answer is typed', () => {
     ['JSON as MessagePack', body('{}', 'application/msgpack'), BadResponseError],
     ['deep JSON', body('{"mean":' + '['.repeat(400_000) + ']'.repeat(400_000) + '}'), BadResponseError],
     ['deep MessagePack', body(Buffer.alloc(500_000, 0x91), 'application/msgpack'), BadResponseError],
+    ['lists that say to hold gigabytes', body(Buffer.from('dd00ffffff'.repeat(90), 'hex'), 'application/msgpack'), BadResponseError],
     ['a number without end', body('{"mean": [' + '9'.repeat(900_000) + ']}'), BadResponseError],
     ['a status that is none', head({ 'content-length': 0 }, '999 What'), SheafError],
     ['not modified', head({ 'content-length': 0 }, '304 Not Modified'), BadResponseError],

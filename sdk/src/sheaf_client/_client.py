@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack
 
@@ -121,7 +122,11 @@ class _Client:
             tls = httpx.create_ssl_context()
 
             def make() -> Any:
-                return new_client(base_url=url, follow_redirects=False, verify=tls, mounts=direct)
+                # No cookies: with those of a server's liking each request would be larger than the last.
+                jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+                return new_client(
+                    base_url=url, follow_redirects=False, verify=tls, mounts=direct, cookies=jar
+                )
 
             self.transport = transport(make(), make=make, base_url=url)
         self._target = without_secrets(url)

@@ -247,6 +247,10 @@ def translated(server: str, line: Line | None = None) -> Generator[None, None, N
             "Middleware or the httpx client gave a path or a header that HTTP cannot carry."
         ) from None
     except httpx.TransportError as error:
+        if isinstance(error.__context__, httpx.InvalidURL):
+            raise BadResponseError(
+                f"A redirect is no answer to a call, and it leads to nowhere: {error}"
+            ) from error
         if _is_no_http(error):
             raise BadResponseError(f"{server} does not answer by HTTP: {error}.") from error
         unanswered = line is not None and line.response is None and _closed(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -34,7 +34,7 @@ class Turns:
         return bool(self._line)
 
     @asynccontextmanager
-    async def turn(self, size: int, caller: Hashable) -> AsyncIterator[None]:
+    async def turn(self, size: int, caller: Hashable) -> AsyncGenerator[None]:
         """Wait for a turn, and have it."""
         self._of[caller] += 1
         try:
