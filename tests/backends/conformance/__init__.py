@@ -38,10 +38,10 @@ from sheaf_client import ProgressEvent, ResultEvent
 from sheaf_client.contracts.base import BaseRequest
 from sheaf_client.errors import InvalidRequestError
 from tests.backends.answers import assert_alike, fields_of
-from tests.backends.drawing import draw_requests
-from tests.backends.process_state import changed, held_still, process_state, stir, tensors_of, young_heap
+from tests.backends.conformance.drawing import draw_requests
+from tests.backends.conformance.process_state import changed, held_still, process_state, stir, tensors_of, young_heap
 
-PAGES = Path(__file__).parents[2] / "docs/backends"
+PAGES = Path(__file__).parents[3] / "docs/backends"
 #: The checks of a checkpoint's parts.
 CHECKPOINT_CHECKS = (
     "test_a_checkpoint_that_is_not_there_is_told",
