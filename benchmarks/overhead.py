@@ -41,6 +41,7 @@ ECHO = {"WORK": "echo"}
 LABELS = {
     "starlette-bare": "raw Starlette, plain JSON",
     "starlette": "raw Starlette, same contract",
+    "starlette-threads": "the same, on Starlette's threads",
     "embedded": "Sheaf, embedded server",
     "lane": "Sheaf, a model on its lane",
     "bentoml": "BentoML, adaptive batching",
@@ -55,6 +56,7 @@ LABELS = {
 SERVERS: dict[str, Callable[[], Target]] = {
     "starlette-bare": lambda: peer("starlette_app", BODY, ECHO, "bare"),
     "starlette": lambda: peer("starlette_app", BODY, ECHO, "checked"),
+    "starlette-threads": lambda: peer("starlette_app", BODY, ECHO, "threaded"),
     "embedded": lambda: ours("embedded", SPEC, BODY),
     "lane": lambda: ours("embedded", LANE, BODY),
     "bentoml": lambda: peer("bentoml_app", BODY, ECHO),
@@ -200,6 +202,7 @@ def goals(calls: dict[str, float], medians: dict[str, dict[int, Figures]]) -> li
         ),
     ]
     wanted = [("embedded", "starlette", 0.9, None), ("lane", "starlette", 0.8, None)]
+    wanted += [("lane", "starlette-threads", 1.0, None)]
     wanted += [("embedded", name, 1.0, None) for name in PEERS]
     wanted += [("ray-haproxy", "ray-plain", 3.0, 32), ("ray-haproxy", "ray-tuned", 0.95, None)]
     for mine, other, least, only in wanted:

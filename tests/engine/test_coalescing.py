@@ -1,4 +1,4 @@
-"""Requests to a quick model that come together run as batches on the thread that brings them."""
+"""Requests that come together run as batches: those to a quick model on the thread that brings them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sheaf.backends.base import BackendDiedError
-from sheaf.engine import ModelRuntime
+from sheaf.engine import ModelRuntime, coalescing
 from sheaf.engine import model as engine_model
 from sheaf.engine.coalescing import coalesced
 from sheaf.engine.pending import PendingRequest
@@ -246,17 +246,63 @@ def test_equal_requests_share_a_call_where_answers_are_kept(make_request: MakeRe
     assert world.calls == [[1.0, 2.0]]
 
 
-def test_a_model_that_is_not_quick_runs_on_its_own_thread(make_request: MakeRequest) -> None:
+def test_the_thread_of_a_model_that_is_not_quick_is_woken_at_the_end(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalescing, "_LONGEST", 20.0)
     world = World()
 
     async def day() -> None:
         with coalesced():
-            asked = [runtime.ask(make_request(float(i))) for i in range(3)]
+            asked = []
+            for i in range(3):
+                asked.append(runtime.ask(make_request(float(i))))
+                time.sleep(0.02)  # noqa: ASYNC251 - time for the thread, were it awake
+            assert world.calls == []
         assert [await end_of(a) for a in asked] == [0, 1, 2]
 
     with steered(world, Steered) as runtime:
         run(day)
+        nothing_left(runtime)
+    assert world.calls == [[0, 1, 2]]
     assert threading.get_ident() not in world.threads["predict"]
+
+
+def test_a_thread_is_woken_while_others_still_come_for_long(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalescing, "_LONGEST", 0.0)
+    world = World()
+
+    async def day() -> None:
+        with coalesced():
+            asked = [runtime.ask(make_request(0.0))]
+            time.sleep(0.002)  # noqa: ASYNC251 - clocks differ
+            asked.append(runtime.ask(make_request(1.0)))
+            wait_until(lambda: world.calls == [[0, 1]])
+        assert [await end_of(a) for a in asked] == [0, 1]
+
+    with steered(world, Steered) as runtime:
+        run(day)
+
+
+@pytest.mark.parametrize("kind", [Inline, Steered])
+def test_what_goes_on_after_the_end_is_not_of_the_turn(
+    make_request: MakeRequest, kind: type[Steered]
+) -> None:
+    async def later(begun: asyncio.Event) -> Any:
+        await begun.wait()
+        return await runtime.predict(make_request(1.0), timeout=10)
+
+    async def day() -> None:
+        begun = asyncio.Event()
+        with coalesced():
+            task = asyncio.create_task(later(begun))  # has a copy of the context
+        begun.set()
+        assert (await task).mean[0] == 1
+
+    with steered(World(), kind) as runtime:
+        run(day)
 
 
 def test_who_leaves_frees_the_place(make_request: MakeRequest) -> None:

@@ -85,7 +85,7 @@ class Lane:
     def submit(self, entry: Entry[Job], *, wake: bool = True) -> None:
         """Put a job in line; raises `OverloadedError` over the limit and `UnavailableError` once closed.
 
-        Without `wake` a lane that sleeps goes on to do so: the caller is to call `run_waiting` soon.
+        Without `wake` a lane that sleeps goes on to do so, until the caller calls `wake` or `run_waiting`.
         """
         with self._lock:
             if self._state is not LaneState.OPEN:
@@ -98,6 +98,11 @@ class Lane:
         fail_expired(expired)
         if full:
             raise self._overloaded()
+
+    def wake(self) -> None:
+        """Have the thread look for work."""
+        with self._lock:
+            self._sleeper.wake()
 
     def check_room(self) -> None:
         """Raise `OverloadedError` where a job would find no place now."""

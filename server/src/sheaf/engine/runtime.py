@@ -355,10 +355,11 @@ class ModelRuntime:
     ) -> tuple[Entry[Job], Release]:
         entry = make_entry(job, adapters, terms, self._model.backend, self.spec.batch_policy, self._clock())
         here = here and isinstance(job, PredictJob)
-        lanes = COALESCING.get() if here else None
-        if lanes is not None:
-            lanes[lane] = None
-            lane.submit(entry, wake=False)
+        turn = COALESCING.get()
+        if turn is not None and not turn.over:
+            if not here:
+                tracker.ensure_sink()
+            turn.put(lane, entry, here=here)
         elif not (here and lane.run_here(entry, tracker.ensure_sink)):
             tracker.ensure_sink()
             lane.submit(entry)
