@@ -24,7 +24,7 @@ _MAX_LISTS = 1_000_000
 MAX_STEPS = 3 * _MAX_LISTS
 #: Members of all objects in one request: twice what the contract takes that takes most, of materials.
 MAX_NAMES = 8192
-#: The same in a batch, for each request that it may hold: few have a tenth; and how many may be of the largest.
+#: The same in a batch, for each request that it may hold: few have a tenth. How many may be of the largest.
 _BATCH_NAMES, _LARGE_REQUESTS = 128, 16
 #: Bytes of JSON that a member takes at least.
 _NAME = 5
