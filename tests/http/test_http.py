@@ -306,7 +306,12 @@ def test_the_server_says_what_it_holds(http: httpx.Client) -> None:
         "backend": "Echo",
         "operations": ["/echo/time_series/forecast"],
         "ready": True,
+        "title": None,
+        "streams": False,
+        "adapters": False,
+        "contexts": False,
     }
+    assert models[-1]["streams"] is True
     assert http.get("/echo/health").json() == {"status": "ok"}
     assert http.get("/echo/ready").json() == {"status": "ready", "model": "echo"}
 

@@ -20,8 +20,8 @@ from sheaf_client.contracts.base import BaseRequest
 from tests.backends.conformance.process_state import changed, process_state, stir
 
 ROOT = Path(__file__).parents[3]
-#: Variables that a process cannot do without, or that say where files are.
-KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "VIRTUAL_ENV", "SYSTEMROOT")
+#: Variables that a process cannot do without, or that say where files are; Python's own are kept too.
+KEPT = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "VIRTUAL_ENV", "SYSTEMROOT"}
 
 
 #: What was found, by backend: it is the imports that matter, and they are the same for all its settings.
@@ -46,11 +46,11 @@ def _changed_by_first_load(
         "contract": path_of(type(request)),
         "request": request.model_dump_json(),
     }
-    variables = {name: os.environ[name] for name in KEPT if name in os.environ}
+    kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith("PYTHON")}
     done = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps(asked, default=os.fspath),
-        env={**variables, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**kept, "PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=ROOT,
         capture_output=True,
         text=True,
