@@ -32,8 +32,9 @@ from sheaf.http.limits import Limits
 from sheaf.http.memory import Memory, Share
 from sheaf.spec import ModelSpec
 from sheaf_client import Sheaf
-from sheaf_client._exchange import CallOptions, _acceptable, _encode, _read_response
+from sheaf_client._exchange import CallOptions, _acceptable, _encode
 from sheaf_client._msgpack import MSGPACK_TYPE
+from sheaf_client._reading import read_response
 
 BANDS = 4
 FORMS: dict[str, Literal["never", "always"]] = {"JSON": "never", "MessagePack": "always"}
@@ -86,7 +87,7 @@ def steps_of(form: str, request: SatelliteRequest) -> tuple[dict[str, Callable[[
     encoded, sent_as = encode_response(response, headers)
     received = httpx.Response(200, content=encoded, headers={"content-type": sent_as})
 
-    read = _read_response(received, SatelliteResponse, request.request_id)
+    read = read_response(received, SatelliteResponse, request.request_id)
     decoded = decode(body, SatelliteRequest, request.model_name)
     assert read == response
     assert np.array_equal(decoded.pixels, request.pixels)
@@ -94,7 +95,7 @@ def steps_of(form: str, request: SatelliteRequest) -> tuple[dict[str, Callable[[
         f"{form}: client encode": partial(_encode, request, options),
         f"{form}: server decode": partial(decode, body, SatelliteRequest, request.model_name),
         f"{form}: server encode": partial(encode_response, response, headers),
-        f"{form}: client decode": partial(_read_response, received, SatelliteResponse, request.request_id),
+        f"{form}: client decode": partial(read_response, received, SatelliteResponse, request.request_id),
     }
     return steps, len(content)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +16,21 @@ from sheaf.api.time_series import TimeSeriesRequest, TimeSeriesResponse
 from sheaf.backends._shared.loading import import_libraries, loaded
 from sheaf.backends.base import ModelBackend, respond
 from sheaf.backends.info import BackendInfo
+from sheaf_client import ProgressEvent
 from sheaf_client.contracts.problem import Fault
 from sheaf_client.errors import InvalidRequestError
 from tests.backends.conformance import CHECKPOINT_CHECKS, BackendConformance
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
+
+
+CONCURRENT = "test_concurrent_calls_through_the_engine_get_their_own_answers"
+HALF_PRECISION = "test_half_precision_is_near_and_another_dtype_is_refused"
+BAD_INPUT = "test_bad_input_is_refused_with_its_path_and_the_next_is_served"
+FIRST_LOAD = "test_nothing_global_changes_by_the_first_load_of_a_process"
+MISSING_LIBRARY = "test_a_missing_library_is_told_with_the_command_that_installs_it"
+TWO_MODELS = "test_two_models_of_the_family_keep_to_themselves"
 
 
 class Repeating(ModelBackend[TimeSeriesRequest, TimeSeriesResponse]):
@@ -160,6 +169,68 @@ class Lasting(Repeating):
     def unload(self) -> None: ...
 
 
+class Plain(Repeating):
+    """Holds an array, and no tensor."""
+
+    info: ClassVar[BackendInfo | None] = BackendInfo(title="Plain", extra="chronos", libraries=("pandas",))
+
+    def load(self) -> None:
+        self.weight = np.asarray(self.given)
+
+
+class Clinging(Plain):
+    held: ClassVar[list[Any]] = []
+
+    def load(self) -> None:
+        super().load()
+        self.held.append(self.weight)
+
+
+class Fitting(Plain):
+    """Holds an object of its library, made for an answer."""
+
+    held: ClassVar[list[Any]] = []
+
+    def value(self, request: TimeSeriesRequest, together: int) -> Any:
+        import pandas
+
+        self.fit = pandas.Series([1.0])
+        self.held.append(self.fit)
+        return super().value(request, together)
+
+
+class Empty(Plain):
+    """Holds nothing that can be watched."""
+
+    def load(self) -> None:
+        self.weight = self.given
+
+
+class FirstSeeding(Repeating):
+    """Changes what a second load would change no more."""
+
+    def load(self) -> None:
+        os.environ["SHEAF_FIRST"] = "set"
+        super().load()
+
+
+class Independent(Repeating):
+    """Needs no library, whatever it says."""
+
+    info: ClassVar[BackendInfo | None] = BackendInfo(title="Independent", extra="chronos", libraries=())
+
+
+class Silent(Repeating):
+    """Says that it streams, and tells of no step."""
+
+    def stream(self, request: TimeSeriesRequest) -> Iterator[ProgressEvent | TimeSeriesResponse]:
+        yield self.predict(request)
+
+    @classmethod
+    def streams(cls) -> bool:
+        return True
+
+
 class Terse(Repeating):
     def load(self) -> None:
         import torch  # noqa: F401
@@ -194,47 +265,79 @@ class Nameless(Repeating):
 
 
 @pytest.mark.parametrize(
-    ("broken", "check", "error"),
+    ("broken", "check", "error", "told"),
     [
-        (Wrong, "test_answers_equal_the_librarys_own_call", AssertionError),
-        (Leaking, "test_a_batch_gives_each_what_it_gets_alone", AssertionError),
-        (Leaking, "test_random_co_batches_give_each_what_it_gets_alone", AssertionError),
-        (Mixing, "test_a_batch_gives_each_what_it_gets_alone", AssertionError),
-        (Mixing, "test_random_co_batches_give_each_what_it_gets_alone", AssertionError),
-        (Wrong, "test_concurrent_calls_through_the_engine_get_their_own_answers", AssertionError),
-        (Seeding, "test_nothing_global_changes", AssertionError),
-        (Filtering, "test_nothing_global_changes", AssertionError),
-        (Exporting, "test_nothing_global_changes", AssertionError),
-        (Sharing, "test_two_models_of_the_family_keep_to_themselves", AssertionError),
-        (Holding, "test_memory_comes_back_and_a_model_can_be_loaded_again", AssertionError),
-        (Lasting, "test_memory_comes_back_and_a_model_can_be_loaded_again", AssertionError),
+        (Wrong, "test_answers_equal_the_librarys_own_call", AssertionError, "Not equal"),
+        (Leaking, "test_a_batch_gives_each_what_it_gets_alone", AssertionError, "Not equal"),
+        (Leaking, "test_random_co_batches_give_each_what_it_gets_alone", AssertionError, "Not equal"),
+        (Mixing, "test_a_batch_gives_each_what_it_gets_alone", AssertionError, ""),
+        (Mixing, "test_random_co_batches_give_each_what_it_gets_alone", AssertionError, ""),
         (
-            Terse,
-            "test_a_missing_library_is_told_with_the_command_that_installs_it",
+            Wrong,
+            CONCURRENT,
             AssertionError,
+            "Not equal",
         ),
-        (Deaf, "test_half_precision_is_near_and_another_dtype_is_refused", AssertionError),
-        (Lenient, "test_bad_input_is_refused_with_its_path_and_the_next_is_served", pytest.fail.Exception),
-        (Misleading, "test_bad_input_is_refused_with_its_path_and_the_next_is_served", AssertionError),
-        (Stumbling, "test_poison_in_any_place_of_a_batch_fails_alone", InvalidRequestError),
-        (Nameless, "test_it_says_what_it_is_and_has_a_page", AssertionError),
+        (Silent, "test_streams_end_in_the_answer_of_a_call", AssertionError, "tells of no step"),
+        (Seeding, "test_nothing_global_changes", AssertionError, "by load"),
+        (Filtering, "test_nothing_global_changes", AssertionError, "by an answer"),
+        (Exporting, "test_nothing_global_changes", AssertionError, "by unload"),
+        (FirstSeeding, FIRST_LOAD, AssertionError, "environment: SHEAF_FIRST"),
+        (Sharing, TWO_MODELS, AssertionError, "Not equal"),
+        (Holding, "test_memory_comes_back", AssertionError, "held after unload"),
+        (Lasting, "test_memory_comes_back", AssertionError, "held after unload"),
+        (Clinging, "test_memory_comes_back", AssertionError, "held after unload"),
+        (Fitting, "test_memory_comes_back", AssertionError, "held after unload"),
+        (Empty, "test_memory_comes_back", AssertionError, "nothing is seen"),
+        (Lasting, "test_a_model_can_be_loaded_again", pytest.fail.Exception, "DID NOT RAISE"),
+        (Terse, MISSING_LIBRARY, AssertionError, ""),
+        (Plain, MISSING_LIBRARY, pytest.fail.Exception, "DID NOT RAISE"),
+        (Independent, MISSING_LIBRARY, AssertionError, "no library is left"),
+        (
+            Deaf,
+            HALF_PRECISION,
+            AssertionError,
+            "no other precision",
+        ),
+        (
+            Lenient,
+            BAD_INPUT,
+            pytest.fail.Exception,
+            "DID NOT RAISE",
+        ),
+        (
+            Misleading,
+            BAD_INPUT,
+            AssertionError,
+            "/static_covariates",
+        ),
+        (Stumbling, "test_poison_in_any_place_of_a_batch_fails_alone", InvalidRequestError, ""),
+        (Nameless, "test_it_says_what_it_is_and_has_a_page", AssertionError, "give the class an `info`"),
     ],
 )
 def test_a_broken_promise_is_found(
     broken: type[Repeating],
     check: str,
     error: type[BaseException],
+    told: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SHEAF_OF_THE_TEST", "")
-    kit = type("Kit", (TestRepeating,), {"backend_class": broken})()
-    sound, backend = Repeating(), broken()
+    with pytest.raises(error, match=told), torch.random.fork_rng(devices=[]):
+        run_check(broken, check, tmp_path, monkeypatch)
+
+
+def run_check(
+    backend_class: type[Repeating], check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **given: Any
+) -> None:
+    """One check of the kit, on a backend of that class."""
+    kit = type("Kit", (TestRepeating,), {"backend_class": backend_class})()
+    sound, backend = Repeating(), backend_class()
     sound.load()
     backend.load()
     given = {
         "backend": backend,
-        "first": (backend, []),
         "settings": {"weight": 1.0},
         "neighbor": {"weight": 3.0},
         "requests": REQUESTS,
@@ -244,10 +347,43 @@ def test_a_broken_promise_is_found(
         "poison": REFUSED,
         "monkeypatch": monkeypatch,
         "tmp_path": tmp_path,
+        **given,
     }
     run = getattr(kit, check)
-    with pytest.raises(error), torch.random.fork_rng(devices=[]):
-        run(**{name: given[name] for name in inspect.signature(run).parameters})
+    run(**{name: given[name] for name in inspect.signature(run).parameters})
+
+
+@pytest.mark.parametrize(
+    ("given", "check", "told"),
+    [
+        ({"refused": []}, BAD_INPUT, "refuses"),
+        ({"poison": []}, "test_poison_in_any_place_of_a_batch_fails_alone", "name a request that fails"),
+        ({"neighbor": None}, TWO_MODELS, "write a fixture `neighbor`"),
+        ({"neighbor": {"weight": 1.0}}, TWO_MODELS, "the same model"),
+        ({"neighbor": {"weight": 1.0, "dtype": "float32"}}, TWO_MODELS, "in another way"),
+        ({"direct": lambda _: {}}, "test_answers_equal_the_librarys_own_call", "no field is compared"),
+        ({"alone": [], "requests": []}, "test_a_batch_gives_each_what_it_gets_alone", "prove nothing"),
+    ],
+)
+def test_a_check_that_would_see_nothing_fails(
+    given: dict[str, Any], check: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AssertionError, match=told):
+        run_check(Repeating, check, tmp_path, monkeypatch, **given)
+
+
+def test_libraries_that_are_all_named_as_unused_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for unused in (("torch",), ("torch", "sklearn"), ("sklearn",)):
+        monkeypatch.setattr(TestRepeating, "unused_libraries", unused)
+        with pytest.raises(AssertionError, match="no library is left"):
+            run_check(Repeating, MISSING_LIBRARY, tmp_path, monkeypatch)
+
+
+def test_an_exemption_without_a_reason_is_told() -> None:
+    with pytest.raises(AssertionError, match=r"exempt without a reason: \['test_memory_comes_back'\]"):
+        type("Kit", (BackendConformance,), {"exempt": {"test_memory_comes_back": " "}})
 
 
 def test_an_exemption_from_what_is_no_check_is_told() -> None:

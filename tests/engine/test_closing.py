@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from sheaf.embedded import EmbeddedServer
 from sheaf.engine import ModelRuntime
 from sheaf.engine.lane_model import LaneState
 from sheaf.spec import ModelSpec
-from sheaf_client import Sheaf
+from sheaf_client import AsyncSheaf, Sheaf
 from sheaf_client.errors import DeadlineExceededError, UnavailableError
 from tests.conftest import MakeRequest
 from tests.engine.harness import Inline, Steered, World, hold_first, outcome, steered, wait_until
@@ -232,3 +233,38 @@ def test_ctrl_c_waits_for_no_other_thread() -> None:
             others[0].result(10)
     world.gate.set()
     wait_until(lambda: seen)
+
+
+@pytest.mark.parametrize("caller", ["task", "thread"])
+def test_ctrl_c_waits_for_no_other_caller_of_an_asynchronous_client(caller: str) -> None:
+    world = World(predict=lambda _: world.hold())
+    seen = unloads(world)
+    others: list[Future[Any]] = []
+
+    async def main() -> None:
+        async with AsyncSheaf.local([spec_of(world)]) as client:
+            call = client.time_series.forecast(model="m", history=[1.0], horizon=1, frequency="1d")
+            if caller == "thread":
+                others.append(pool.submit(asyncio.run, call))
+            else:
+                asked = asyncio.create_task(call)
+                asked.add_done_callback(lambda done: others.append(told(done)))
+            await asyncio.to_thread(world.entered.wait, 10)
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(main())
+        assert (world.inside, seen) == (1, [])
+        with pytest.raises(UnavailableError):
+            others[0].result(10)
+    world.gate.set()
+    wait_until(lambda: seen)
+
+
+def told(done: asyncio.Task[Any]) -> Future[Any]:
+    """The outcome of a task, for whoever has no event loop."""
+    future: Future[Any] = Future()
+    future.set_exception(done.exception() or AssertionError("it was answered"))
+    return future

@@ -10,6 +10,7 @@ from sheaf.backends.base import BackendDiedError
 from sheaf.engine import model as engine_model
 from sheaf_client.errors import (
     BackendError,
+    InternalServerError,
     InvalidRequestError,
 )
 from tests.engine.harness import (
@@ -20,6 +21,7 @@ from tests.engine.harness import (
     nothing_left,
     outcome,
     steered,
+    wait_until,
 )
 from tests.engine.stepping import Form, Own, behind, ends, held
 
@@ -180,3 +182,22 @@ def test_an_outcome_that_is_none_of_the_two_ends_that_request_alone(ask: Any) ->
         bad, good = behind(runtime, world, ask(666), ask(1))
         assert isinstance(outcome(bad), BackendError)
         assert outcome(good).mean[0] == 4
+
+
+def test_an_interrupt_leaves_no_state_behind(form: Form, ask: Any) -> None:
+    discarded: list[float] = []
+    world = held(World(discard=discarded.append))
+
+    def interrupt(values: Values) -> None:
+        hold_first(world)(values)
+        if 666.0 in values:
+            raise KeyboardInterrupt
+
+    world.hooks["step"] = interrupt
+    with steered(world, form) as runtime:
+        got = ends(behind(runtime, world, ask(10, 4), ask(666, 2), ask(20, 2)))
+        assert [type(end) for end in got] == [InternalServerError] * 3
+        wait_until(lambda: sorted(discarded) == [10, 20, 666])
+        # The lane goes on.
+        assert outcome(runtime.submit(ask(30, 2))).mean[0] == 32
+        nothing_left(runtime)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sheaf.engine import ModelRuntime
+from sheaf.scheduling.batch import BatchPolicy
 from sheaf_client.errors import (
     DeadlineExceededError,
     OverloadedError,
@@ -16,6 +17,7 @@ from sheaf_client.errors import (
 )
 from tests.conftest import MakeRequest
 from tests.engine.harness import (
+    Values,
     World,
     nothing_left,
     outcome,
@@ -237,3 +239,44 @@ def test_without_an_engine_the_answers_are_the_same(form: Any, ask: Any) -> None
     answers = backend.batch_predict([ask(10, 1), ask(20, 4), ask(30, 2)])
     assert [a.mean[0] for a in answers] == [11, 24, 32]
     assert backend.world.calls == [[10, 20, 30], [20, 30], [20], [20]]
+
+
+def test_without_an_engine_no_more_are_under_way_than_an_engine_would_let(form: Any, ask: Any) -> None:
+    begun, most = 0, 0
+
+    def begin(_: float) -> None:
+        nonlocal begun, most
+        begun += 1
+        most = max(most, begun)
+
+    def end(_: float) -> None:
+        nonlocal begun
+        begun -= 1
+
+    backend = form(world=World(prepare=begin, finish=end))
+    requests = [ask(i, 1 + i % 3) for i in range(300)]
+    threads = threading.active_count()
+    answers = backend.predict_all(requests)
+    assert [a.mean[0] for a in answers] == [i + 1 + i % 3 for i in range(300)]
+    assert (begun, most) == (0, BatchPolicy().max_batch_size)
+    assert max(map(len, backend.world.calls)) == most
+    assert threading.active_count() <= threads + 1  # the last may be at its end still
+
+
+def test_without_an_engine_a_place_that_is_free_is_taken_at_once(form: Any, ask: Any) -> None:
+    backend = form(world=World())
+    most = BatchPolicy().max_batch_size
+    backend.predict_all([ask(i, 1 if i % 2 else 3) for i in range(most + 4)])
+    assert [len(call) for call in backend.world.calls] == [most, most // 2 + 4, most // 2 + 2, 2]
+
+
+def test_without_an_engine_what_ends_the_call_leaves_no_state(form: Any, ask: Any) -> None:
+    discarded: list[float] = []
+
+    def stop(_: Values) -> None:
+        raise KeyboardInterrupt
+
+    backend = form(world=World(step=stop, discard=discarded.append))
+    with pytest.raises(KeyboardInterrupt):
+        backend.predict_all([ask(10, 2), ask(20, 2)])
+    wait_until(lambda: sorted(discarded) == [10, 20])

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from sheaf.backends.info import BackendInfo, Weights
 from sheaf.catalogue import WIDTH, Entry, as_table, catalogue
 from sheaf.cli import app
+from sheaf.local import describe
+from sheaf.lora import LoRAConfig
 from sheaf.registry import find_backend
 from sheaf.spec import ModelSpec
 from tests.echoes import Echo
@@ -142,6 +144,19 @@ def test_the_command_lists_them_in_a_table_and_as_json() -> None:
     assert (flux["license"], flux["commercial"], flux["extra"]) == ("Apache-2.0", True, "diffusion")
     (dev,) = [weights for weights in flux["weights"] if weights["gated"]]
     assert "non-commercial" in dev["restriction"]
+
+
+@each
+def test_a_server_says_what_the_backend_does(entry: Entry) -> None:
+    spec = ModelSpec(name="m", backend=entry.name, accept_license=True)
+    told = describe(spec, ready=True)
+    assert (told.title, told.streams, told.contexts) == (entry.title, entry.streams, entry.contexts)
+    assert not told.adapters
+    if entry.adapters:
+        adapted = spec.model_copy(
+            update={"lora": LoRAConfig.model_validate({"adapters": {"a": {"source": "a.safetensors"}}})}
+        )
+        assert describe(adapted, ready=True).adapters
 
 
 def test_what_does_not_fit_into_the_table_is_cut() -> None:

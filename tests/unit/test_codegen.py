@@ -16,7 +16,7 @@ import pytest
 from codegen.bundle import SchemaError, read_bundle
 from codegen.generate import OWNED, differences, generate
 from codegen.rules import VOCABULARY, check_rules
-from sheaf_client._rules import _OF_CONTRACT, _OF_VALUE, _OF_VALUE_ALONE
+from sheaf_client._rules import OF_CONTRACT, OF_VALUE, OF_VALUE_ALONE
 from sheaf_client.contracts.time_series import TimeSeriesRequest
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_a_stray_file_among_the_generated_is_found(tree: Path, tmp_path: Path) -
 
 
 def test_python_executes_every_rule_of_the_vocabulary() -> None:
-    assert {*_OF_CONTRACT, *_OF_VALUE, *_OF_VALUE_ALONE} == set(VOCABULARY)
+    assert {*OF_CONTRACT, *OF_VALUE, *OF_VALUE_ALONE} == set(VOCABULARY)
 
 
 @pytest.fixture

@@ -19,9 +19,11 @@ from sheaf_client._errors import ProblemError, SheafError
 from sheaf_client._middleware import Send, logged, through, through_async
 from sheaf_client._operation import ProgressT_co
 from sheaf_client._raw import AsyncRawStream, RawResponse, RawStream
+from sheaf_client._reading import EventReader
 from sheaf_client._refusals import is_stream
 from sheaf_client._streaming import Event
 from sheaf_client._transport import Call, CallOptions, ManyCall
+from sheaf_client._transport_errors import translated
 from sheaf_client.contracts.base import BaseResponse
 from sheaf_client.contracts.models import ModelList
 
@@ -70,8 +72,8 @@ class HTTPTransport:
     ) -> Iterator[Event[ResponseT, ProgressT_co]]:
         response, mark = open_response(), Mark()
         try:
-            reader = ex.EventReader(call)
-            with ex.translated(self._shown):
+            reader = EventReader(call)
+            with translated(self._shown):
                 for chunk in response.iter_bytes():
                     for event in reader.feed(chunk):
                         yield event
@@ -110,7 +112,7 @@ class HTTPTransport:
 
     def _send(self, client: httpx.Client, limit: int | None, step: Send) -> httpx.Response:
         ends = _ends(step)
-        with logged(step) as line, ex.translated(self._shown, line):
+        with logged(step) as line, translated(self._shown, line):
             url = _parsed(self._base_url + step.path)
             request = client.build_request(
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout
@@ -175,8 +177,8 @@ class AsyncHTTPTransport:
     ) -> AsyncIterator[Event[ResponseT, ProgressT_co]]:
         response = await open_response()
         try:
-            reader = ex.EventReader(call)
-            with ex.translated(self._shown):
+            reader = EventReader(call)
+            with translated(self._shown):
                 async for chunk in response.aiter_bytes():
                     for event in reader.feed(chunk):
                         yield event
@@ -214,7 +216,7 @@ class AsyncHTTPTransport:
 
     async def _send(self, client: httpx.AsyncClient, limit: int | None, step: Send) -> httpx.Response:
         ends = _ends(step)
-        with logged(step) as line, ex.translated(self._shown, line):
+        with logged(step) as line, translated(self._shown, line):
             url = _parsed(self._base_url + step.path)
             request = client.build_request(
                 step.method, url, headers=step.headers, content=step.content, timeout=step.timeout

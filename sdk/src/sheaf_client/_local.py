@@ -150,8 +150,12 @@ class AsyncLocalTransport:
 
     async def close(self) -> None:
         self._closed = True
-        if self._own:
-            await asyncio.to_thread(self._held.stop)
+        if not self._own:
+            return
+        # Ctrl-C cancels the task that `asyncio.run` runs; and whoever is cancelled is to come to its end.
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt | asyncio.CancelledError):
+            self._held.refuse()
+        await asyncio.to_thread(self._held.stop)
 
 
 def _of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -11,7 +12,9 @@ from sheaf.backends.declared import declared_type
 from sheaf.backends.info import Weights
 from sheaf.backends.operations import served_by
 from sheaf.backends.stepwise import StepwiseBackend
-from sheaf.registry import backend_names, find_backend
+from sheaf.registry import UnknownBackendError, backend_names, find_backend
+
+log = logging.getLogger("sheaf.catalogue")
 
 #: Columns of a terminal that the table takes at most.
 WIDTH = 100
@@ -65,8 +68,14 @@ class Entry:
 
 
 def catalogue() -> list[Entry]:
-    """All backends, in order of names."""
-    return [_entry(name, find_backend(name)) for name in backend_names()]
+    """All backends, in order of names; one of another package that cannot be used is logged and left out."""
+    found: list[Entry] = []
+    for name in backend_names():
+        try:
+            found.append(_entry(name, find_backend(name)))
+        except (UnknownBackendError, ValueError) as error:
+            log.warning("%s", error)
+    return found
 
 
 def _entry(name: str, cls: type[ModelBackend]) -> Entry:

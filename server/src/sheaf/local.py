@@ -180,6 +180,15 @@ def describe(spec: ModelSpec, *, ready: bool) -> ModelInfo:
         for op in operations_of(spec.model_type)
         if op.name in served
     ]
+    backend = spec.backend_class
     return ModelInfo(
-        name=spec.name, model_type=spec.model_type, backend=spec.backend_name, operations=paths, ready=ready
+        name=spec.name,
+        model_type=spec.model_type,
+        backend=spec.backend_name,
+        operations=paths,
+        ready=ready,
+        title=None if backend.info is None else backend.info.title,
+        streams=backend.streams(),
+        adapters=spec.lora is not None,
+        contexts=backend.keeps_contexts,
     )

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 import sheaf.backends
 from sheaf.backends.base import ModelBackend
+from sheaf.backends.declared import checked_class
 from sheaf.settings import meant
 
 ENTRY_POINT_GROUP = "sheaf.backends"
@@ -25,7 +26,7 @@ _aliases: dict[str, str] = {}
 
 
 class UnknownBackendError(LookupError):
-    """No backend has this name; the message lists those there are."""
+    """No backend has this name, and the message lists those there are; or its package is broken."""
 
 
 def register_backend(name: str, *aliases: str) -> Callable[[BackendT], BackendT]:
@@ -61,12 +62,23 @@ def find_backend(name: str) -> type[ModelBackend]:
     if name not in _registered:
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             if entry.name == name:
-                _registered[name] = entry.load()
+                _registered[name] = _loaded(entry)
     if name not in _registered:
         names = backend_names()
         near = meant(name, names) or ";"
         raise UnknownBackendError(f"no backend is called {name!r}{near} there are: {', '.join(names)}")
     return _registered[name]
+
+
+def _loaded(entry: EntryPoint) -> type[ModelBackend]:
+    try:
+        return checked_class(entry.load())
+    except Exception as error:
+        kind = type(error).__name__
+        raise UnknownBackendError(
+            f"the backend {entry.name!r} is {entry.value!r} of another package, which cannot be used: "
+            f"{kind}: {error}"
+        ) from error
 
 
 def is_packaged(name: str) -> bool:

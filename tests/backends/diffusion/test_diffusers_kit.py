@@ -112,7 +112,9 @@ class TestSDXLImage(Drawing):
             (
                 *CHECKPOINT_CHECKS,
                 "test_a_missing_library_is_told_with_the_command_that_installs_it",
-                "test_memory_comes_back_and_a_model_can_be_loaded_again",
+                "test_a_model_can_be_loaded_again",
+                "test_memory_comes_back",
+                "test_nothing_global_changes_by_the_first_load_of_a_process",
                 "test_streams_end_in_the_answer_of_a_call",
                 "test_two_models_of_the_family_keep_to_themselves",
             ),

@@ -74,6 +74,7 @@ class TestTabPFN(BackendConformance):
 
     backend_class = TabPFNBackend
     options: ClassVar[Mapping[str, Sequence[Any]]] = {"quantile_levels": [[0.5], [0.9, 0.25]]}
+    import_changes = (*BackendConformance.import_changes, "random", "environment: MLX_ENABLE_TF32")
     exempt: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(CHECKPOINT_CHECKS[1:], "a checkpoint is one file, and is read whole or not at all"),
         "test_half_precision_is_near_and_another_dtype_is_refused": "see test_half_precision_loads",

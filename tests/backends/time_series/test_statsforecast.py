@@ -80,6 +80,7 @@ class TestStatsForecast(BackendConformance):
     exempt: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(CHECKPOINT_CHECKS, "it has no checkpoint: every history is fitted anew"),
         "test_half_precision_is_near_and_another_dtype_is_refused": "it computes in float64 alone",
+        "test_memory_comes_back": "it holds nothing but the library's module: each fit ends with its answer",
     }
 
     @pytest.fixture(scope="class", params=MODELS)

@@ -1053,6 +1053,22 @@ export type ModelInfo = {
      * Whether it is loaded and accepts requests.
      */
     ready: boolean;
+    /**
+     * What people call its models, where the backend says so.
+     */
+    title: string | null;
+    /**
+     * Whether a stream tells of its progress before the answer.
+     */
+    streams: boolean;
+    /**
+     * Whether requests may name adapters.
+     */
+    adapters: boolean;
+    /**
+     * Whether it keeps what several requests share, such as fitted tables.
+     */
+    contexts: boolean;
 };
 
 /**

@@ -199,7 +199,11 @@ export const zModelInfo = z.object({
     model_type: z.string(),
     backend: z.string(),
     operations: z.array(z.string()),
-    ready: z.boolean()
+    ready: z.boolean(),
+    title: z.string().nullable().default(null),
+    streams: z.boolean().default(false),
+    adapters: z.boolean().default(false),
+    contexts: z.boolean().default(false)
 });
 
 /**

@@ -20,6 +20,14 @@ class ModelInfo(Model):
     """Paths of its typed operations."""
     ready: bool
     """Whether it is loaded and accepts requests."""
+    title: str | None = None
+    """What people call its models, where the backend says so."""
+    streams: bool = False
+    """Whether a stream tells of its progress before the answer."""
+    adapters: bool = False
+    """Whether requests may name adapters."""
+    contexts: bool = False
+    """Whether it keeps what several requests share, such as fitted tables."""
 
 
 class ModelList(Model):

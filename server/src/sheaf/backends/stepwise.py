@@ -8,6 +8,7 @@ whoever takes it, so `cost` is that of one step.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Generic
 
@@ -18,6 +19,8 @@ from sheaf_client.contracts.events import ProgressEvent
 from sheaf_client.errors import InvalidRequestError
 
 StateT = TypeVar("StateT", default=Any)
+#: Most requests under way at a time without an engine: an engine's `max_batch_size` by default.
+MOST_TOGETHER = 32
 
 
 class StepwiseBackend(ModelBackend[RequestT, ResponseT], Generic[RequestT, ResponseT, StateT]):
@@ -66,37 +69,48 @@ class StepwiseBackend(ModelBackend[RequestT, ResponseT], Generic[RequestT, Respo
     def batch_predict(self, requests: Sequence[RequestT]) -> list[ResponseT | Exception]:
         """Answer requests from the first step to the last, those of equal `batch_key` together.
 
-        The engine does not call it for requests that have `steps`; it is there for callers without one.
+        As many are under way at a time as an engine would let by default; a state may be a thread, or fill
+        the memory. The engine does not call it for requests that have `steps`; it is there for callers
+        without one.
         """
         answers: list[ResponseT | Exception | None] = [None] * len(requests)
-        groups: dict[Hashable, dict[int, StateT]] = {}
-        try:
-            for index, request in enumerate(requests):
-                try:
-                    state = self.prepare(request)
-                except InvalidRequestError as error:
-                    answers[index] = error
-                    continue
-                groups.setdefault(self.batch_key(request), {})[index] = state
-            for running in groups.values():
-                self._run(running, answers)
-        finally:
-            for running in groups.values():
-                for state in running.values():
-                    self.discard(state)
+        groups: dict[Hashable, deque[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(self.batch_key(request), deque()).append(index)
+        for waiting in groups.values():
+            self._run(requests, waiting, answers)
         return [answer or RuntimeError("the steps ended without an answer") for answer in answers]
 
-    def _run(self, running: dict[int, StateT], answers: list[ResponseT | Exception | None]) -> None:
-        while True:
-            for index in [i for i, state in running.items() if not self.remaining(state)]:
-                answers[index] = self.finish(running[index])
-                del running[index]
-            if not running:
-                return
-            for index, error in zip(list(running), self.step(list(running.values())), strict=True):
-                if error is not None:
-                    answers[index] = error
-                    self.discard(running.pop(index))
+    def _run(
+        self, requests: Sequence[RequestT], waiting: deque[int], answers: list[ResponseT | Exception | None]
+    ) -> None:
+        """Answer those of one key, who take each other's places."""
+        running: dict[int, StateT] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < MOST_TOGETHER:
+                    index = waiting.popleft()
+                    try:
+                        running[index] = self.prepare(requests[index])
+                    except InvalidRequestError as error:
+                        answers[index] = error
+                if running:
+                    self._step(running, answers)
+        finally:
+            for state in running.values():
+                self.discard(state)
+
+    def _step(self, running: dict[int, StateT], answers: list[ResponseT | Exception | None]) -> None:
+        """Let those who are under way take a step, and those who are done go."""
+        stepping = [index for index, state in running.items() if self.remaining(state)]
+        ends = self.step([running[index] for index in stepping]) if stepping else ()
+        for index, error in zip(stepping, ends, strict=True):
+            if error is not None:
+                answers[index] = error
+                self.discard(running.pop(index))
+        for index in [i for i, state in running.items() if not self.remaining(state)]:
+            answers[index] = self.finish(running[index])
+            del running[index]
 
     def stream(self, request: RequestT) -> Iterator[ProgressEvent | ResponseT]:
         """Yield progress after each step, and last the response.

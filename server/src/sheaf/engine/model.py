@@ -17,7 +17,7 @@ from sheaf.engine.gc_tuning import refreeze_heap
 from sheaf.engine.jobs import Job, PredictJob, StepJob, StreamJob
 from sheaf.engine.observer import BatchRecord, Observer
 from sheaf.engine.steps import StepOutcome, discard_state, step_together
-from sheaf.interrupts import INTERRUPTS
+from sheaf.interrupts import INTERRUPTS, ProcessEnds
 from sheaf.scheduling.latency import LatencyModel
 from sheaf.scheduling.memory import MemoryBound
 from sheaf.scheduling.packing import cost_of
@@ -100,6 +100,16 @@ class LoadedModel:
             return []
         for entry in batch:
             entry.item.queue_seconds += now - entry.since
+        try:
+            return self._run(batch, now)
+        except ProcessEnds:
+            raise  # with all that the model holds
+        except BaseException:
+            for entry in batch:  # none of them runs again
+                discard_state(entry.item)
+            raise
+
+    def _run(self, batch: Sequence[Entry[Job]], now: float) -> list[Entry[Job]]:
         first = batch[0].item
         if isinstance(first, PredictJob):
             return self._run_batch([entry for entry in batch if not entry.item.settled], now)

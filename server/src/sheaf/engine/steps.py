@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sheaf.backends.stepwise import StepwiseBackend
 from sheaf.engine.execution import Bisection, ModelDied, checked, settle
 from sheaf.engine.faults import diagnose, problem_for
-from sheaf.engine.jobs import StepJob
+from sheaf.engine.jobs import Job, StepJob
 from sheaf.interrupts import INTERRUPTS, as_error
 from sheaf_client.contracts.base import BaseResponse
 
@@ -145,7 +145,7 @@ def _fail(job: StepJob, error: Exception) -> bool:
     return job.settle(problem_for(error, job.request))
 
 
-def discard_state(job: StepJob) -> None:
+def discard_state(job: Job) -> None:
     """Have the model discard what it holds for a job; what that raises is logged."""
     try:
         job.close()

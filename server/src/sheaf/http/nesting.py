@@ -24,8 +24,8 @@ _MAX_LISTS = 1_000_000
 MAX_STEPS = 3 * _MAX_LISTS
 #: Members of all objects in one request: twice what the contract takes that takes most, of materials.
 MAX_NAMES = 8192
-#: The same in a batch, for each request that it may hold; few have a tenth.
-_BATCH_NAMES = 128
+#: The same in a batch, for each request that it may hold: few have a tenth. How many may be of the largest.
+_BATCH_NAMES, _LARGE_REQUESTS = 128, 16
 #: Bytes of JSON that a member takes at least.
 _NAME = 5
 #: What brackets and colons mean.
@@ -41,7 +41,7 @@ class Names(NamedTuple):
     @classmethod
     def of_batch(cls, requests: int) -> Names:
         """Those of a body with up to so many requests in a list of its own."""
-        return cls(together=max(MAX_NAMES, _BATCH_NAMES * requests))
+        return cls(together=max(MAX_NAMES * min(requests, _LARGE_REQUESTS), _BATCH_NAMES * requests))
 
     def check(self, each: int, together: int) -> None:
         """Raise `RequestTooLargeError` where there are more."""

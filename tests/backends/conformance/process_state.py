@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import random
 import sys
-import types
 import warnings
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-#: Variables that libraries set as they are imported: threadpoolctl, and with it what builds on scikit-learn.
-_OF_IMPORTS = {"KMP_DUPLICATE_LIB_OK"}
-#: What leads to everything that the process holds.
-_LEADS_AWAY = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType)
+#: What the names of variables of the environment begin with.
+_VARIABLE = "environment: "
+#: Variables that libraries set as they are imported: threadpoolctl, scikit-learn, torch's compiler, polars.
+_OF_IMPORTS = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR", "_RJEM_MALLOC_CONF"}
 
 
 def process_state() -> dict[str, Any]:
     """What is global, by names; of torch only where it is imported."""
     found: dict[str, Any] = {
-        "environment": {name: value for name, value in os.environ.items() if name not in _OF_IMPORTS},
+        **{_VARIABLE + name: value for name, value in os.environ.items() if name not in _OF_IMPORTS},
         "directory": Path.cwd(),
         "warnings filters": list(warnings.filters),
         "recursion limit": sys.getrecursionlimit(),
@@ -51,41 +46,9 @@ def stir() -> None:
 def changed(before: dict[str, Any]) -> list[str]:
     """The names of what has changed since `process_state` was taken."""
     now = process_state()
-    return [name for name, value in before.items() if now[name] != value]
-
-
-def tensors_of(owner: object) -> list[weakref.ref[Any]]:
-    """The tensors that an object leads to by its attributes and what they hold, without holding them."""
-    torch: Any = sys.modules.get("torch")
-    found: list[weakref.ref[Any]] = []
-    seen: set[int] = set()
-    ahead: list[object] = [] if torch is None else [vars(owner)]
-    while ahead:
-        each = ahead.pop()
-        if id(each) in seen or isinstance(each, _LEADS_AWAY):
-            continue
-        seen.add(id(each))
-        if issubclass(type(each), torch.Tensor):
-            found.append(weakref.ref(each))
-        else:
-            ahead += gc.get_referents(each)
-    return found
-
-
-@contextmanager
-def young_heap() -> Iterator[None]:
-    """A collection within it looks at what was made within it alone, which takes milliseconds."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def held_still(tensors: list[weakref.ref[Any]]) -> int:
-    """How many of them something holds."""
-    gc.collect()
-    return sum(each() is not None for each in tensors)
+    # What is new is a change only among variables: torch's settings are there from its import on.
+    names = [*before, *(name for name in now if name.startswith(_VARIABLE) and name not in before)]
+    return [name for name in names if now.get(name) != before.get(name)]
 
 
 def _generator_of_numpy() -> tuple[Any, ...]:
