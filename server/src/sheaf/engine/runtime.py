@@ -6,7 +6,6 @@ admit (checks, deadline) → cache → schedule → execute → respond
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Generator, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
@@ -25,6 +24,7 @@ from sheaf.engine.streams import Event, Room, aiterate, iterate, unbounded
 from sheaf.engine.terms import CallOptions, CallTerms
 from sheaf_client.contracts.base import BaseRequest, BaseResponse
 from sheaf_client.errors import DeadlineExceededError, InvalidRequestError, ProblemError
+from sheaf_client.protocol import wait_awake
 
 
 def _given(reply: Reply) -> Reply:
@@ -36,10 +36,6 @@ def _cancel_all(asked: Sequence[PendingRequest | ProblemError]) -> None:
     for one in asked:
         if isinstance(one, PendingRequest):
             one.cancel()
-
-
-#: Seconds between two looks whether a load was interrupted.
-_LOOK = 0.2
 
 
 class ModelRuntime(Intake):
@@ -82,12 +78,13 @@ class ModelRuntime(Intake):
         lane = FastLane(self.spec.name, self._model, self.spec.batch_policy, self._clock)
         lane.start()
         loading = lane.run_on_thread(self._model.load)
-        end = math.inf if timeout is None else self._clock() + timeout
+
+        def loaded(seconds: float) -> bool:
+            return bool(wait([loading], seconds).done)
+
         try:
-            # A signal need not wake this thread, where a library has threads of its own.
-            while not wait([loading], _LOOK).done:
-                if self._clock() >= end:
-                    raise DeadlineExceededError(f"The model was not loaded within {timeout:g} s.")
+            if not wait_awake(loaded, timeout):
+                raise DeadlineExceededError(f"The model was not loaded within {timeout:g} s.")
             loading.result()
         except BaseException:
             loading.cancel()  # where this thread was interrupted, nobody waits for it

@@ -105,7 +105,7 @@ def iterate(open_stream: Open, timeout: float | None, request_id: str) -> Genera
     cancel = open_stream(emit)
     try:
         while True:
-            if not wait_awake(wait, None if end is None else _until(end)):
+            if not wait_awake(wait, None if end is None else end - time.monotonic()):
                 raise _late(cancel, request_id)
             event = pending.take()
             if event is None:
@@ -165,10 +165,6 @@ async def aiterate(
 
 def _cancel_now(cancel: Cancel) -> None:
     cancel()
-
-
-def _until(end: float) -> float:
-    return min(max(0.0, end - time.monotonic()), threading.TIMEOUT_MAX)
 
 
 def _late(cancel: Cancel, request_id: str) -> DeadlineExceededError:
